@@ -1,0 +1,44 @@
+# make test   the tests, from nothing
+# make check  format, lint, types, import directions (what CI runs beside the tests)
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/unmask/sweep/native/*)
+
+.PHONY: test check sanitize clean
+.DELETE_ON_ERROR:
+
+
+test: $(VENV)/.developed
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.developed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) build dist runs
+
+$(VENV)/bin/python:
+	@command -v $(PYTHON) >/dev/null || { echo "unmask needs Python 3.11 or newer: install it, or run make PYTHON=/path/to/python3"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "unmask needs Python 3.11 or newer; got $$($(PYTHON) --version): run make PYTHON=/path/to/python3.11"; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "this Python can't make virtual environments: install python3-venv"; exit 2; }
+	@command -v $${CXX:-c++} >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null || { echo "unmask needs a C++20 compiler: install g++ 11 or clang 14, or newer"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --upgrade pip
+
+# Editable, so that a change of the Python code needs no installation; the kernel is built anew
+# when its sources change.
+$(VENV)/.installed: $(VENV)/bin/python $(SOURCES)
+	$(BIN)/pip install -q -e .
+	@touch $@
+
+$(VENV)/.developed: $(VENV)/.installed
+	$(BIN)/pip install -q --group dev
+	@touch $@

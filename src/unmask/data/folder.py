@@ -1,0 +1,160 @@
+"""Pictures in one folder a class, on disk or in a zip archive, become Images."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from unmask.data.images import Images
+from unmask.data.listing import PictureFile, list_pictures, skipped
+from unmask.data.picture import decode_picture
+from unmask.errors import UserError
+
+MAX_BYTES = 1 << 33
+MAX_SIDE = 4096
+
+_PARTS = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class PictureFolder:
+    """The pictures of a tree, and one line for every file that was left out.
+
+    All parts have the same classes. validation and test are None where the tree has none.
+    """
+
+    train: Images
+    validation: Images | None
+    test: Images | None
+    warnings: tuple[str, ...]
+
+
+def load_folder(
+    path: str | os.PathLike[str],
+    *,
+    size: tuple[int, int],
+    channels: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> PictureFolder:
+    """Read a tree CLASS/... or PART/CLASS/..., a folder or a zip archive, at one size.
+
+    PART is train, validation (val, valid) or test; a tree without parts is all training pictures.
+    Folders that hold nothing but one other folder are passed through, and folders in a class's
+    folder belong to it. size is (height, width) in 1..4096, channels 1 or 3: decode_picture says
+    how pictures get there. Pictures come in the order of their paths and classes in that of their
+    names. A file that can't be read is left out with a warning. progress(done, total) counts
+    pictures. Raises UserError when there are no pictures, fewer than two classes, classes that the
+    training pictures lack, or when the pixels would take more than MAX_BYTES.
+    """
+    if not (len(size) == 2 and all(isinstance(s, int) and 1 <= s <= MAX_SIDE for s in size)):
+        raise UserError("the size must be (height, width)", got=size, do=f"give 1 to {MAX_SIDE}")
+    if channels not in (1, 3):
+        raise UserError("channels must be 1 (grey) or 3 (colour)", got=channels)
+    root = Path(path)
+    with list_pictures(root) as listing:
+        warnings = [*listing.warnings]
+        places = _places(listing.files, warnings)
+        needed = len(places) * channels * size[0] * size[1]
+        if needed > MAX_BYTES:
+            raise UserError(
+                f"the pictures of {root} would take too much memory",
+                got=f"{needed} bytes",
+                do=f"choose a smaller size; the limit is {MAX_BYTES}",
+            )
+        counts = Counter(place.part for place in places)
+        pixels = {part: np.empty((n, channels, *size), np.uint8) for part, n in counts.items()}
+        classes: dict[str, list[str]] = {part: [] for part in counts}
+        for done, place in enumerate(places, 1):
+            kept = classes[place.part]
+            try:
+                data = place.file.read()
+                pixels[place.part][len(kept)] = decode_picture(data, size=size, channels=channels)
+            except UserError as error:
+                warnings.append(skipped(place.file.path, str(error)))
+            else:
+                kept.append(place.class_name)
+            if progress:
+                progress(done, len(places))
+    names = _class_names(root, classes, warnings)
+    numbers = {name: number for number, name in enumerate(names)}
+
+    def images(part: str) -> Images | None:
+        found = classes.get(part)
+        if not found:
+            return None
+        labels = np.array([numbers[name] for name in found], np.int64)
+        return Images(pixels[part][: len(found)], labels, names, f"{root.stem} {part}")
+
+    train = images("train")
+    assert train is not None
+    return PictureFolder(train, images("validation"), images("test"), tuple(warnings))
+
+
+def _class_names(root: Path, classes: dict[str, list[str]], warnings: list[str]) -> tuple[str, ...]:
+    names = sorted(set(classes.get("train", ())))
+    mend = "put the pictures of each class into a folder with the name of the class"
+    if not names:
+        seen = warnings[0] if warnings else "nothing"
+        raise UserError(f"no training pictures in {root}", got=seen, do=mend)
+    if len(names) == 1:
+        raise UserError(f"{root} needs two classes or more", got=f"only {names[0]!r}", do=mend)
+    for part, found in classes.items():
+        if lacking := sorted(set(found) - set(names)):
+            raise UserError(
+                f"the {part} pictures of {root} have classes that the training pictures lack",
+                got=", ".join(map(repr, lacking)),
+                do="add training pictures of these classes, or leave the classes out",
+            )
+    return tuple(names)
+
+
+@dataclass(frozen=True)
+class _Place:
+    file: PictureFile
+    part: str
+    class_name: str
+
+
+def _places(files: list[PictureFile], warnings: list[str]) -> list[_Place]:
+    depth = _wrappers([file.path for file in files])
+    tops = [
+        (_PARTS.get(file.path[depth].lower()), len(file.path) > depth + 2)
+        for file in files
+        if len(file.path) > depth + 1
+    ]
+    # A class may be called "train" too: then its pictures lie in it, and not in folders.
+    parted = ("train", True) in tops and not {part for part, _ in tops} <= {"train", None}
+    places = []
+    for file in files:
+        folders = file.path[depth:-1]
+        part = _PARTS.get(folders[0].lower()) if parted and folders else "train"
+        if part is None:
+            warnings.append(skipped(file.path, "it is neither training nor test data"))
+        elif len(folders) <= parted:
+            warnings.append(skipped(file.path, "it lies in no class's folder"))
+        else:
+            places.append(_Place(file, part, folders[parted]))
+    return places
+
+
+def _wrappers(paths: list[tuple[str, ...]]) -> int:
+    """Return how many folders lie one inside the other before the tree branches into two."""
+    depth = 0
+    while len({path[depth] for path in paths if len(path) > depth + 1}) == 1 and any(
+        len(path) > depth + 2 for path in paths
+    ):
+        depth += 1
+    return depth

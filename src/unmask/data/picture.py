@@ -1,0 +1,88 @@
+"""One picture file becomes pixels, whatever its format, colours and orientation."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+    | {".pbm", ".pgm", ".pnm", ".ppm"}
+)
+MAX_PIXELS = 1 << 26
+
+_NOWHERE = logging.NullHandler()
+
+
+def decode_picture(data: bytes, *, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
+    """Return the picture in a file's bytes as uint8[channels, height, width].
+
+    size is (height, width); channels is 1 (luma) or 3 (red, green, blue). The picture is turned
+    upright by its EXIF orientation, laid on white where it is transparent, cut to the wanted
+    aspect ratio about its middle and scaled with a bicubic filter wide enough not to alias; a JPEG
+    of twice the size or more is halved while it is unpacked. Of 16-bit values the high byte is
+    kept, of an animation the first frame. Raises UserError when the bytes are no picture in
+    FORMATS, are damaged, or hold more than MAX_PIXELS pixels (which are never unpacked, so that
+    memory stays bounded).
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    height, width = size
+    # What Pillow warns of is either harmless or told apart below, and libraries don't print. Who
+    # configures logging still gets what it logs.
+    logging.getLogger("PIL").addHandler(_NOWHERE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            # Without a list of formats a file could also start an interpreter for PostScript.
+            with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+                if opened.width * opened.height > MAX_PIXELS:
+                    raise _too_large(f"{opened.width} x {opened.height}")
+                # JPEG can leave out detail while it is unpacked: many times faster for photographs.
+                opened.draft(None, (2 * max(size), 2 * max(size)))
+                ImageOps.exif_transpose(opened, in_place=True)
+                plain = _eight_bits(opened).convert("L" if channels == 1 else "RGB")
+            fitted = ImageOps.fit(plain, (width, height), Image.Resampling.BICUBIC)
+        except UserError:
+            raise
+        except UnidentifiedImageError:
+            raise UserError(f"no picture in a format of {', '.join(FORMATS)}") from None
+        except Image.DecompressionBombError:
+            raise _too_large("many more") from None
+        except Exception as error:  # Decoders meet damage with nearly any exception there is.
+            reason = str(error) or type(error).__name__
+            raise UserError("a damaged picture", got=reason) from error
+    return np.asarray(fitted).reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def _too_large(extent: str) -> UserError:
+    return UserError(
+        "the picture is too large", got=f"{extent} pixels", do=f"the limit is {MAX_PIXELS} in all"
+    )
+
+
+def _eight_bits(picture: Picture) -> Picture:
+    from PIL import Image
+
+    if picture.mode.startswith("I"):
+        values = np.asarray(picture)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise UserError("a picture of 32 bits, of which the range is unknown")
+        return Image.fromarray((values >> 8).astype(np.uint8))
+    if picture.mode == "F":
+        raise UserError("a picture of floating-point values, of which the range is unknown")
+    if picture.has_transparency_data:
+        colours = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours)
+    return picture

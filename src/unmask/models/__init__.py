@@ -1,0 +1,1 @@
+"""Networks and the functions they are made of."""

@@ -1,0 +1,100 @@
+"""Threads, seeds, environment stamps and files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from unmask.errors import UserError
+
+
+def cpu_threads() -> int:
+    """Return how many threads this process may run at once."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
+def seeded(*key: int) -> np.random.Generator:
+    """Return a generator whose stream depends on the whole numbers of key alone."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+
+
+def sha256(*chunks: bytes | memoryview) -> str:
+    """Return the SHA-256 of the chunks as if they were joined, in hex."""
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def environment_stamp(**entries: Any) -> dict[str, Any]:
+    """Return what is needed to replay a result: versions, processor, command, and the entries."""
+    libraries = {}
+    for name in ("numpy", "torch"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            libraries[name] = metadata.version(name)
+    return {
+        "unmask": metadata.version("unmask"),
+        "python": platform.python_version(),
+        "libraries": libraries,
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "command": " ".join(["unmask", *sys.argv[1:]]),
+        **entries,
+    }
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+@contextlib.contextmanager
+def write_atomically(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that takes the place of path when the block ends well, and vanishes otherwise.
+
+    Raises UserError when the folder can't be written or the disk is full; what stood at path
+    before is then still whole.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            temporary = Path(file.name)
+            yield file  # type: ignore[misc]
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"can't write {path}",
+            got=error.strerror or str(error),
+            do="free some space or choose another folder",
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,134 @@
+"""What a sweep found: every net's losses, accuracies and per-layer gradient statistics."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.errors import UserError
+from unmask.runtime import write_atomically
+from unmask.sweep.spec import NetSpec
+
+PENDING, FINISHED, DIVERGED = 0, 1, 2
+STATUS_NAMES = ("pending", "finished", "diverged")
+
+CURVES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+TEST_FIGURES = ("test_loss", "test_accuracy")
+LAYER_STATISTICS = (
+    "gradient_max",
+    "gradient_mean",
+    "gradient_rms",
+    "activation_rms",
+    "slope_mean_square",
+    "saturated",
+    "dead",
+)
+
+
+@dataclass(frozen=True)
+class SweepHistory:
+    """The outcome of a sweep, one row a net.
+
+    curves: name in CURVES -> float32[nets, epochs], training figures being the mean over the
+    epoch's mini-batches. test: name in TEST_FIGURES -> float32[nets]. layers: name in
+    LAYER_STATISTICS -> float64[nets, probes, layers], taken at the start (epoch 0) or after the
+    epochs in probe_epochs; layer 1 is nearest the input and the last is the softmax layer.
+    gradient_max, gradient_mean and gradient_rms are of |dE/dW| over the layer's weights;
+    activation_rms of its outputs; slope_mean_square is the mean of phi'(v)^2; saturated is the
+    fraction of (unit, picture) pairs with |phi'| under 5 % of its supremum; dead the fraction of
+    units with |phi'| under 0.1 % of its supremum for every picture of the probe set. status:
+    uint8[nets], an index into STATUS_NAMES; diverged_step: int64[nets], the first step (from 1)
+    with a loss that is not finite, or -1. NaN stands where there is nothing: epochs and layers
+    that a net doesn't have, what came after divergence, phi' of the softmax layer.
+    """
+
+    specs: tuple[NetSpec, ...]
+    curves: dict[str, NDArray[np.float32]]
+    test: dict[str, NDArray[np.float32]]
+    layers: dict[str, NDArray[np.float64]]
+    probe_epochs: tuple[int, ...]
+    status: NDArray[np.uint8]
+    diverged_step: NDArray[np.int64]
+    stamp: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n = len(self.specs)
+        tables: list[NDArray[Any]] = [self.status, self.diverged_step]
+        for group in (self.curves, self.test, self.layers):
+            tables += group.values()
+        if any(len(table) != n for table in tables):
+            raise ValueError(f"every array of a SweepHistory has one row a net ({n})")
+
+    @staticmethod
+    def empty(
+        specs: tuple[NetSpec, ...], probe_epochs: tuple[int, ...], stamp: dict[str, Any]
+    ) -> SweepHistory:
+        """Return a history with every net pending and every figure NaN."""
+        n = len(specs)
+        epochs = max((s.epochs for s in specs), default=0)
+        layers = max((s.depth for s in specs), default=0) + 1
+        return SweepHistory(
+            specs=specs,
+            curves={k: np.full((n, epochs), np.nan, np.float32) for k in CURVES},
+            test={k: np.full(n, np.nan, np.float32) for k in TEST_FIGURES},
+            layers={
+                k: np.full((n, len(probe_epochs), layers), np.nan, np.float64)
+                for k in LAYER_STATISTICS
+            },
+            probe_epochs=probe_epochs,
+            status=np.zeros(n, np.uint8),
+            diverged_step=np.full(n, -1, np.int64),
+            stamp=stamp,
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the history to one compressed .npz file, whole or not at all."""
+        header = {
+            "specs": [s.as_dict() for s in self.specs],
+            "probe_epochs": list(self.probe_epochs),
+            "stamp": self.stamp,
+        }
+        arrays: dict[str, Any] = {
+            **{f"curves/{k}": v for k, v in self.curves.items()},
+            **{f"test/{k}": v for k, v in self.test.items()},
+            **{f"layers/{k}": v for k, v in self.layers.items()},
+            "status": self.status,
+            "diverged_step": self.diverged_step,
+            "header": np.frombuffer(json.dumps(header).encode(), np.uint8),
+        }
+        with write_atomically(path) as file:
+            np.savez_compressed(file, **arrays)
+
+    @staticmethod
+    def load(path: Path) -> SweepHistory:
+        """Read what save wrote. Raises UserError when the file is missing or damaged."""
+        try:
+            with np.load(path, allow_pickle=False) as saved:
+                header = json.loads(saved["header"].tobytes())
+
+                def part(group: str) -> dict[str, Any]:
+                    names = (k for k in saved.files if k.startswith(f"{group}/"))
+                    return {k.removeprefix(f"{group}/"): saved[k] for k in names}
+
+                return SweepHistory(
+                    specs=tuple(NetSpec(**s) for s in header["specs"]),
+                    curves=part("curves"),
+                    test=part("test"),
+                    layers=part("layers"),
+                    probe_epochs=tuple(header["probe_epochs"]),
+                    status=saved["status"],
+                    diverged_step=saved["diverged_step"],
+                    stamp=header["stamp"],
+                )
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(
+                f"{path} is no readable sweep history",
+                got=f"{type(error).__name__}: {error}",
+                do="delete it and run the sweep again",
+            ) from error

@@ -1,0 +1,4 @@
+#define UNMASK_ISA baseline
+#define UNMASK_LANES 4
+#include "mlp.hpp"
+#include "peak.hpp"

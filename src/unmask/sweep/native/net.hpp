@@ -1,0 +1,69 @@
+// What a compiled instruction set offers: one multilayer perceptron, trained, measured, read out.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace unmask {
+
+enum class Activation { relu, leaky_relu, elu, selu, gelu, silu, softplus, tanh, sigmoid, lecun, erf, linear };
+enum class Loss { cross_entropy, half_squared };
+enum class Optimizer { sgd, momentum, adam };
+
+struct Shape {
+    int inputs, classes, depth, width, batch;
+    Activation activation;
+    Loss loss;
+    Optimizer optimizer;
+    float learning_rate;
+
+    int layers() const { return depth + 1; }
+    int fan_in(int layer) const { return layer == 0 ? inputs : width; }
+    int fan_out(int layer) const { return layer == depth ? classes : width; }
+};
+
+// Pictures as rows of bytes; a byte b means the input b / 255.
+struct Pictures {
+    const uint8_t* pixels;
+    const int64_t* labels;
+    size_t count;
+};
+
+struct Score {
+    double loss, accuracy;
+    int64_t diverged_step;  // counted from 1 over the net's life, -1 when the loss stayed finite
+    bool stopped;
+};
+
+// Per layer, in the order of LAYER_STATISTICS in history.py.
+struct LayerStatistics {
+    double gradient_max, gradient_mean, gradient_rms, activation_rms, slope_mean_square, saturated, dead;
+};
+
+class Net {
+public:
+    virtual ~Net() = default;
+    // weights[fan_in][fan_out] and biases[fan_out], row-major.
+    virtual void set_layer(int layer, const float* weights, const float* biases) = 0;
+    virtual void get_layer(int layer, float* weights, float* biases) const = 0;
+    virtual Score train(const Pictures&, const uint32_t* order, size_t count, const volatile uint8_t* stop) = 0;
+    virtual Score evaluate(const Pictures&, const volatile uint8_t* stop) = 0;
+    virtual void probe(const Pictures&, const Pictures& dead_probe, LayerStatistics* out, const volatile uint8_t* stop) = 0;
+    // Every layer's dE/dW and dE/db, end to end: double[fan_in][fan_out], then double[fan_out].
+    virtual void gradients(const Pictures&, double* out) = 0;
+};
+
+namespace baseline {
+Net* make_net(const Shape&);
+double peak_flops();
+}
+namespace avx2 {
+Net* make_net(const Shape&);
+double peak_flops();
+}
+namespace avx512 {
+Net* make_net(const Shape&);
+double peak_flops();
+}
+
+}  // namespace unmask

@@ -1,0 +1,121 @@
+"""One net on the C++ kernel, with the interface of the reference net."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.errors import unknown
+from unmask.models.activations import ACTIVATIONS
+from unmask.sweep import _kernel
+from unmask.sweep.history import LAYER_STATISTICS
+from unmask.sweep.init import LayerParameters, Parameters
+from unmask.sweep.spec import LOSSES, OPTIMIZERS, NetSpec
+
+ISA_VARIABLE = "UNMASK_ISA"
+
+
+def instruction_sets() -> list[str]:
+    """Return the instruction sets this processor runs, the fastest first."""
+    return list(_kernel.instruction_sets())
+
+
+def chosen_instruction_set() -> str:
+    """Return what the environment variable UNMASK_ISA asks for, or the fastest there is."""
+    available = instruction_sets()
+    name = os.environ.get(ISA_VARIABLE) or available[0]
+    if name not in available:
+        raise unknown(f"instruction set in {ISA_VARIABLE}", name, available)
+    return name
+
+
+class NativeNet:
+    """A multilayer perceptron whose every operation runs in the kernel, without the GIL.
+
+    parameters: (float32[fan_in, fan_out], float32[fan_out]) of every weight layer in turn.
+    stop: uint8[1]; when it turns from 0 to 1 the operation under way ends within a layer's time
+    and returns figures that mean nothing.
+    """
+
+    def __init__(
+        self,
+        spec: NetSpec,
+        parameters: Iterable[LayerParameters],
+        train_pixels: NDArray[np.uint8],
+        train_labels: NDArray[np.int64],
+        classes: int,
+        *,
+        isa: str | None = None,
+        stop: NDArray[np.uint8] | None = None,
+    ) -> None:
+        self._pixels, self._labels, self._classes = train_pixels, train_labels, classes
+        self._stop = np.zeros(1, np.uint8) if stop is None else stop
+        sizes = [train_pixels.shape[1], *[spec.width] * spec.depth, classes]
+        self._shapes = list(itertools.pairwise(sizes))
+        self._mlp = _kernel.NativeMlp(
+            isa or chosen_instruction_set(),
+            train_pixels.shape[1],
+            classes,
+            spec.depth,
+            spec.width,
+            spec.batch_size,
+            list(ACTIVATIONS).index(spec.activation),
+            LOSSES.index(spec.loss),
+            OPTIMIZERS.index(spec.optimizer),
+            spec.learning_rate,
+        )
+        for layer, (weights, biases) in enumerate(parameters):
+            self._mlp.set_layer(layer, weights, biases)
+            if self._stop[0]:
+                break
+
+    def train(self, order: NDArray[np.uint32]) -> tuple[float, float, int]:
+        """Train one epoch in this order; return mean loss, accuracy and the diverged step or -1."""
+        loss, accuracy, diverged_step, _ = self._mlp.train(
+            self._pixels, self._labels, order, self._stop
+        )
+        return loss, accuracy, diverged_step
+
+    def evaluate(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> tuple[float, float]:
+        """Return mean loss and accuracy over the pictures."""
+        loss, accuracy, _ = self._mlp.evaluate(pixels, labels, self._stop)
+        return loss, accuracy
+
+    def probe(
+        self,
+        pixels: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        dead_pixels: NDArray[np.uint8],
+    ) -> dict[str, NDArray[np.float64]]:
+        """Return the per-layer statistics of LAYER_STATISTICS, float64[layers] each."""
+        out = np.empty((len(self._shapes), len(LAYER_STATISTICS)))
+        self._mlp.probe(
+            pixels, labels, dead_pixels, np.zeros(len(dead_pixels), np.int64), out, self._stop
+        )
+        return {name: out[:, i].copy() for i, name in enumerate(LAYER_STATISTICS)}
+
+    def gradients(
+        self, pixels: NDArray[np.uint8], labels: NDArray[np.int64]
+    ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """Return (dE/dW, dE/db) of every layer for the mean loss over the pictures."""
+        out = np.empty(sum((i + 1) * j for i, j in self._shapes))
+        self._mlp.gradients(pixels, labels, out)
+        result, start = [], 0
+        for i, j in self._shapes:
+            weights = out[start : start + i * j].reshape(i, j)
+            result.append((weights, out[start + i * j : start + (i + 1) * j]))
+            start += (i + 1) * j
+        return result
+
+    def parameters(self) -> Parameters:
+        """Return copies of every layer's weights and biases."""
+        copies: Parameters = []
+        for layer, (i, j) in enumerate(self._shapes):
+            weights, biases = np.empty((i, j), np.float32), np.empty(j, np.float32)
+            self._mlp.get_layer(layer, weights, biases)
+            copies.append((weights, biases))
+        return copies

@@ -1,0 +1,241 @@
+"""One net of a sweep in plain PyTorch: the kernel's oracle, and the path for other devices."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unmask.models.activations import activation
+from unmask.sweep.history import LAYER_STATISTICS
+from unmask.sweep.spec import NetSpec
+
+SATURATED, DEAD = 0.05, 0.001
+_MOMENTUM = 0.9
+_ADAM_BETAS, _ADAM_EPSILON = (0.9, 0.999), 1e-8
+_EVALUATION_BATCH = 4096
+
+Layers = list[tuple[Tensor, Tensor]]
+
+
+class ReferenceNet:
+    """A multilayer perceptron with the interface of the native net and autograd's gradients.
+
+    parameters: one (W[n_in, n_out], b[n_out]) a layer, copied. train_pixels: uint8[n, d], shown to
+    the net as pixels / 255. train_labels: int64[n] in 0..classes-1. Any torch device; dtype
+    float64 makes it an oracle.
+    """
+
+    def __init__(
+        self,
+        spec: NetSpec,
+        parameters: Iterable[tuple[NDArray[Any], NDArray[Any]]],
+        train_pixels: NDArray[np.uint8],
+        train_labels: NDArray[np.int64],
+        classes: int,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self._spec, self._classes = spec, classes
+        self._activation = activation(spec.activation)
+        self._device, self._dtype = torch.device(device), dtype
+        self._layers: Layers = [
+            (self._parameter(weights), self._parameter(biases)) for weights, biases in parameters
+        ]
+        self._pixels, self._labels = self._on_device(train_pixels), self._on_device(train_labels)
+        self._update = _OPTIMIZERS[spec.optimizer](_flat(self._layers), spec.learning_rate)
+        self._steps = 0
+
+    def train(self, order: NDArray[np.uint32]) -> tuple[float, float, int]:
+        """Train one epoch, in mini-batches of the pictures in that order, the last maybe short.
+
+        order: uint32[m] into the training pictures. Returns the mean over the pictures of the loss
+        and accuracy, each as it was before its mini-batch's update, and -1. When a loss is not
+        finite it updates no more and returns NaN, NaN and that step, counted from 1 over the net's
+        life.
+        """
+        loss_sum, right = 0.0, 0
+        index = self._on_device(order.astype(np.int64))
+        for batch in torch.split(index, self._spec.batch_size):
+            self._steps += 1
+            labels = self._labels[batch]
+            logits = self._logits(self._pixels[batch])
+            loss = self._loss(logits, labels)
+            if not math.isfinite(loss.item()):
+                return math.nan, math.nan, self._steps
+            self._update(torch.autograd.grad(loss, _flat(self._layers)))
+            loss_sum += loss.item() * len(batch)
+            right += _right(logits, labels)
+        return loss_sum / len(order), right / len(order), -1
+
+    @torch.no_grad()
+    def evaluate(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> tuple[float, float]:
+        """Return the mean loss and the accuracy, the first of equal outputs winning.
+
+        pixels: uint8[m, d], labels: int64[m].
+        """
+        loss_sum, right = 0.0, 0
+        batches = zip(
+            torch.split(self._on_device(pixels), _EVALUATION_BATCH),
+            torch.split(self._on_device(labels), _EVALUATION_BATCH),
+            strict=True,
+        )
+        for some_pixels, some_labels in batches:
+            logits = self._logits(some_pixels)
+            loss_sum += self._loss(logits, some_labels).item() * len(some_labels)
+            right += _right(logits, some_labels)
+        return loss_sum / len(labels), right / len(labels)
+
+    def gradients(
+        self, pixels: NDArray[np.uint8], labels: NDArray[np.int64]
+    ) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+        """Return dE/dW and dE/db of every layer, E the mean loss over these pictures."""
+        logits = self._logits(self._on_device(pixels))
+        loss = self._loss(logits, self._on_device(labels))
+        return _pairs(torch.autograd.grad(loss, _flat(self._layers)))
+
+    def probe(
+        self,
+        pixels: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        dead_pixels: NDArray[np.uint8],
+    ) -> dict[str, NDArray[np.float64]]:
+        """Return every statistic of LAYER_STATISTICS as float64[layers], as SweepHistory has them.
+
+        pixels: uint8[m, d] and labels: int64[m], the mini-batch; dead_pixels: uint8[k, d], the
+        probe set of the dead units. Works in float64 whatever the net's own precision, so that no
+        gradient is lost to underflow.
+        """
+        layers = [
+            (w.detach().double().requires_grad_(), b.detach().double().requires_grad_())
+            for w, b in self._layers
+        ]
+        *hidden, logits = self._fields(layers, self._on_device(pixels).double() / 255)
+        loss = self._loss(logits, self._on_device(labels))
+        gradients = [dw.abs() for dw in torch.autograd.grad(loss, [w for w, _ in layers])]
+        f = self._activation
+        outputs = [*(f.function(v) for v in hidden), logits.softmax(1)]
+        slopes = [f.derivative(v).abs() for v in hidden]
+        *dead_hidden, _ = self._fields(layers, self._on_device(dead_pixels).double() / 255)
+        dead = [
+            (f.derivative(v).abs() < DEAD * f.lipschitz).all(0).double().mean() for v in dead_hidden
+        ]
+        none = logits.new_tensor(math.nan)
+        statistics = {
+            "gradient_max": [g.max() for g in gradients],
+            "gradient_mean": [g.mean() for g in gradients],
+            "gradient_rms": [_rms(g) for g in gradients],
+            "activation_rms": [_rms(y) for y in outputs],
+            "slope_mean_square": [*((s * s).mean() for s in slopes), none],
+            "saturated": [
+                *((s < SATURATED * f.lipschitz).double().mean() for s in slopes),
+                none,
+            ],
+            "dead": [*dead, none],
+        }
+        return {k: torch.stack(statistics[k]).detach().cpu().numpy() for k in LAYER_STATISTICS}
+
+    def parameters(self) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+        """Return a copy of every layer's (W, b) in the net's precision."""
+        return _pairs(_flat(self._layers))
+
+    def _on_device(self, array: NDArray[Any]) -> Tensor:
+        return torch.as_tensor(np.ascontiguousarray(array), device=self._device)
+
+    def _parameter(self, array: NDArray[Any]) -> Tensor:
+        tensor = torch.tensor(array, dtype=self._dtype, device=self._device)
+        return tensor.requires_grad_()
+
+    def _fields(self, layers: Layers, inputs: Tensor) -> list[Tensor]:
+        """Return v = y @ W + b of every layer, y being the output of the one before."""
+        (weights, biases), *later = layers
+        fields = [inputs @ weights + biases]
+        for weights, biases in later:
+            fields.append(self._activation.function(fields[-1]) @ weights + biases)
+        return fields
+
+    def _logits(self, pixels: Tensor) -> Tensor:
+        return self._fields(self._layers, pixels.to(self._dtype) / 255)[-1]
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean over the pictures of the spec's loss on the softmax of the logits."""
+        if self._spec.loss == "cross_entropy":
+            return torch.nn.functional.cross_entropy(logits, labels)
+        targets = torch.nn.functional.one_hot(labels, self._classes)
+        return 0.5 * (targets - logits.softmax(1)).square().sum(1).mean()
+
+
+Update = Callable[[Sequence[Tensor]], None]
+
+
+def _sgd(parameters: Sequence[Tensor], rate: float) -> Update:
+    @torch.no_grad()
+    def update(gradients: Sequence[Tensor]) -> None:
+        for p, g in zip(parameters, gradients, strict=True):
+            p -= rate * g
+
+    return update
+
+
+def _momentum(parameters: Sequence[Tensor], rate: float) -> Update:
+    velocities = [torch.zeros_like(p) for p in parameters]
+
+    @torch.no_grad()
+    def update(gradients: Sequence[Tensor]) -> None:
+        for p, u, g in zip(parameters, velocities, gradients, strict=True):
+            u.copy_(_MOMENTUM * u + g)
+            p -= rate * u
+
+    return update
+
+
+def _adam(parameters: Sequence[Tensor], rate: float) -> Update:
+    """Return the update of Kingma and Ba 2015, algorithm 1."""
+    beta1, beta2 = _ADAM_BETAS
+    means = [torch.zeros_like(p) for p in parameters]
+    squares = [torch.zeros_like(p) for p in parameters]
+    steps = itertools.count(1)
+
+    @torch.no_grad()
+    def update(gradients: Sequence[Tensor]) -> None:
+        t = next(steps)
+        for p, m, s, g in zip(parameters, means, squares, gradients, strict=True):
+            m.copy_(beta1 * m + (1 - beta1) * g)
+            s.copy_(beta2 * s + (1 - beta2) * g * g)
+            m_hat, s_hat = m / (1 - beta1**t), s / (1 - beta2**t)
+            p -= rate * m_hat / (s_hat.sqrt() + _ADAM_EPSILON)
+
+    return update
+
+
+_OPTIMIZERS: dict[str, Callable[[Sequence[Tensor], float], Update]] = {
+    "sgd": _sgd,
+    "momentum": _momentum,
+    "adam": _adam,
+}
+
+
+def _flat(layers: Layers) -> list[Tensor]:
+    return [tensor for layer in layers for tensor in layer]
+
+
+def _pairs(tensors: Sequence[Tensor]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    arrays = [t.detach().cpu().numpy().copy() for t in tensors]
+    return list(zip(arrays[::2], arrays[1::2], strict=True))
+
+
+def _right(logits: Tensor, labels: Tensor) -> int:
+    return int((logits.argmax(1) == labels).sum().item())
+
+
+def _rms(x: Tensor) -> Tensor:
+    """Return the root mean square without squaring numbers so small that they would vanish."""
+    peak = x.abs().max()
+    return peak * (x / peak).square().mean().sqrt() if peak > 0 else peak

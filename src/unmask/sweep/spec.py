@@ -1,0 +1,121 @@
+"""What a net of a sweep is: its shape, its initialisation and how it is trained."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from unmask.errors import UserError, unknown
+from unmask.models.activations import activation
+
+INITS = (
+    "glorot_uniform",
+    "glorot_normal",
+    "he_uniform",
+    "he_normal",
+    "lecun_uniform",
+    "lecun_normal",
+    "orthogonal",
+    "mean_field",
+)
+LOSSES = ("cross_entropy", "half_squared")
+OPTIMIZERS = ("sgd", "momentum", "adam")
+MAX_DEPTH, MAX_WIDTH = 1000, 1024
+
+
+@dataclass(frozen=True)
+class NetSpec:
+    """A multilayer perceptron and its training, complete but for the data.
+
+    depth counts the hidden layers (1..1000), each of width units (1..1024); a softmax over the
+    classes follows. init "mean_field" draws weights from N(0, sigma_w2 / fan_in) and biases from
+    N(0, sigma_b2); every other init leaves biases at zero and takes neither. loss "half_squared"
+    is 1/2 sum (T - y)^2 on the softmax outputs y; both losses are means over the mini-batch.
+    Momentum is 0.9; Adam has betas 0.9 and 0.999 and epsilon 1e-8. Raises UserError.
+    """
+
+    depth: int
+    width: int = 32
+    activation: str = "tanh"
+    init: str = "glorot_uniform"
+    sigma_w2: float | None = None
+    sigma_b2: float | None = None
+    loss: str = "cross_entropy"
+    optimizer: str = "sgd"
+    learning_rate: float = 0.01
+    batch_size: int = 32
+    epochs: int = 40
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _whole("depth", self.depth, 1, MAX_DEPTH, "hidden layers")
+        _whole("width", self.width, 1, MAX_WIDTH, "units a layer")
+        _whole("batch size", self.batch_size, 1, 1 << 20, "pictures")
+        _whole("epochs", self.epochs, 0, 1 << 20, "epochs")
+        _whole("seed", self.seed, 0, (1 << 63) - 1, "seeds")
+        activation(self.activation)
+        for kind, name, known in (
+            ("initialisation", self.init, INITS),
+            ("loss", self.loss, LOSSES),
+            ("optimiser", self.optimizer, OPTIMIZERS),
+        ):
+            if name not in known:
+                raise unknown(kind, name, known)
+        if not (_is_real(self.learning_rate) and 0 < self.learning_rate < math.inf):
+            raise UserError(
+                "the learning rate must be a positive number",
+                got=self.learning_rate,
+                do="0.01 is the document's",
+            )
+        if self.init != "mean_field":
+            if self.sigma_w2 is not None or self.sigma_b2 is not None:
+                raise UserError(
+                    "sigma_w2 and sigma_b2 belong to the initialisation 'mean_field'",
+                    got=f"init={self.init!r}",
+                    do="set init='mean_field' or leave both out",
+                )
+            return
+        for name, value in (("sigma_w2", self.sigma_w2), ("sigma_b2", self.sigma_b2)):
+            if not (_is_real(value) and 0 <= float(value or 0) < math.inf):
+                raise UserError(
+                    f"the initialisation 'mean_field' needs {name}, a variance of 0 or more",
+                    got=value,
+                    do="for example sigma_w2=1.76, sigma_b2=0.05 for tanh",
+                )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        return asdict(self)
+
+
+def grid(**values: Any) -> list[NetSpec]:
+    """Return one NetSpec for every combination of the values given, the last name varying fastest.
+
+    A value is one setting or a list of settings: grid(depth=[5, 20], seed=range(3)) has 6 specs.
+    """
+    known = {f.name for f in fields(NetSpec)}
+    for name in values:
+        if name not in known:
+            raise unknown("setting of a net", name, sorted(known))
+    axes = [
+        list(v) if isinstance(v, Iterable) and not isinstance(v, (str, Mapping)) else [v]
+        for v in values.values()
+    ]
+    return [
+        NetSpec(**dict(zip(values, combination, strict=True)))
+        for combination in itertools.product(*axes)
+    ]
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _whole(name: str, value: object, low: int, high: int, unit: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise UserError(
+            f"the {name} must be a whole number", got=value, do=f"give {low} to {high} {unit}"
+        )
