@@ -4,7 +4,6 @@
 
 #include <cstddef>
 #include <cstdlib>
-#include <cstring>
 #include <new>
 
 namespace unmask::UNMASK_ISA {
@@ -13,23 +12,26 @@ class Floats {
 public:
     Floats() = default;
     explicit Floats(size_t count) {
-        const size_t bytes = (count * sizeof(float) + 63) / 64 * 64;
-        if (bytes == 0) return;
-        data_ = static_cast<float*>(std::aligned_alloc(64, bytes));
-        if (!data_) throw std::bad_alloc();
-        std::memset(data_, 0, bytes);
+        // calloc leaves large blocks untouched until they are used.
+        block_ = std::calloc(count * sizeof(float) + ALIGNMENT, 1);
+        if (!block_) throw std::bad_alloc();
+        const size_t address = reinterpret_cast<size_t>(block_);
+        data_ = reinterpret_cast<float*>((address + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
     }
-    Floats(Floats&& other) noexcept : data_(other.data_) { other.data_ = nullptr; }
+    Floats(Floats&& other) noexcept : block_(other.block_), data_(other.data_) { other.block_ = nullptr; }
     Floats& operator=(Floats&& other) noexcept {
-        float* mine = data_;
+        std::free(block_);
+        block_ = other.block_;
         data_ = other.data_;
-        other.data_ = mine;
+        other.block_ = nullptr;
         return *this;
     }
-    ~Floats() { std::free(data_); }
+    ~Floats() { std::free(block_); }
     float* get() const { return data_; }
 
 private:
+    static constexpr size_t ALIGNMENT = 64;
+    void* block_ = nullptr;
     float* data_ = nullptr;
 };
 

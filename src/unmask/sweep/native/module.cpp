@@ -110,7 +110,8 @@ NB_MODULE(_kernel, m) {
     nb::class_<NativeMlp>(m, "NativeMlp")
         .def(nb::init<const std::string&, int, int, int, int, int, int, int, int, float>(), nb::arg("isa"),
              nb::arg("inputs"), nb::arg("classes"), nb::arg("depth"), nb::arg("width"), nb::arg("batch"),
-             nb::arg("activation"), nb::arg("loss"), nb::arg("optimizer"), nb::arg("learning_rate"))
+             nb::arg("activation"), nb::arg("loss"), nb::arg("optimizer"), nb::arg("learning_rate"),
+             nb::call_guard<nb::gil_scoped_release>())
         .def("set_layer", &NativeMlp::set_layer)
         .def("get_layer", &NativeMlp::get_layer)
         .def("train", &NativeMlp::train)
