@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_ABSENT = object()
+
 
 class UserError(Exception):
     """A mistake of the user's: what was wrong, what was got, and what to do, in one line.
@@ -12,9 +14,8 @@ class UserError(Exception):
     The command line prints the line and exits with status 2.
     """
 
-    def __init__(self, wrong: str, *, got: object = None, do: str = "") -> None:
-        self.wrong, self.got, self.do = wrong, got, do
-        line = wrong if got is None else f"{wrong}: got {got}"
+    def __init__(self, wrong: str, *, got: object = _ABSENT, do: str = "") -> None:
+        line = wrong if got is _ABSENT else f"{wrong}: got {got}"
         super().__init__(" ".join(f"{line}; {do}".rstrip("; ").split()))
 
 

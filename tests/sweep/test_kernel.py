@@ -67,6 +67,25 @@ def assert_trains_like_the_oracle(spec, n, epochs, isa, inputs=INPUTS):
 
 
 @each_isa
+@each_activation
+def test_functions_hold_single_precision(activation, isa):
+    # One unit with weight 0 and bias v: its probe reads |f(v)| and f'(v)^2.
+    fields = np.r_[np.linspace(-12, 12, 121), -100, -30, -1e-3, 1e-3, 30, 100].astype(np.float32)
+    pixels, labels = np.zeros((1, 1), np.uint8), np.zeros(1, np.int64)
+    spec, f = NetSpec(1, 1, activation), ACTIVATIONS[activation]
+    last = np.ones((1, 2), np.float32), np.zeros(2, np.float32)
+    for v in fields:
+        parameters = [(np.zeros((1, 1), np.float32), np.full(1, v)), last]
+        net = native(spec, (pixels, labels), isa, parameters=parameters, classes=2)
+        statistics = net.probe(pixels, labels, pixels)
+        exact = torch.tensor(v, dtype=torch.float64)
+        value, slope = abs(f.function(exact).item()), abs(f.derivative(exact).item())
+        allowed = 1e-6 * max(1.0, abs(float(v)))
+        assert statistics["activation_rms"][0] == pytest.approx(value, abs=allowed), v
+        assert math.sqrt(statistics["slope_mean_square"][0]) == pytest.approx(slope, abs=1e-6), v
+
+
+@each_isa
 @each_loss
 @each_activation
 @pytest.mark.parametrize("depth", [1, 5])

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from unmask.errors import UserError, unknown
-from unmask.models.activations import activation
+from unmask.models.activations import ACTIVATIONS
 
 INITS = (
     "glorot_uniform",
@@ -56,18 +56,18 @@ class NetSpec:
         _whole("batch size", self.batch_size, 1, 1 << 20, "pictures")
         _whole("epochs", self.epochs, 0, 1 << 20, "epochs")
         _whole("seed", self.seed, 0, (1 << 63) - 1, "seeds")
-        activation(self.activation)
         for kind, name, known in (
+            ("activation", self.activation, tuple(ACTIVATIONS)),
             ("initialisation", self.init, INITS),
             ("loss", self.loss, LOSSES),
             ("optimiser", self.optimizer, OPTIMIZERS),
         ):
             if name not in known:
                 raise unknown(kind, name, known)
-        if not (_is_real(self.learning_rate) and 0 < self.learning_rate < math.inf):
+        if not (_is_finite(self.learning_rate) and self.learning_rate > 0):
             raise UserError(
                 "the learning rate must be a positive number",
-                got=self.learning_rate,
+                got=repr(self.learning_rate),
                 do="0.01 is the document's",
             )
         if self.init != "mean_field":
@@ -79,10 +79,10 @@ class NetSpec:
                 )
             return
         for name, value in (("sigma_w2", self.sigma_w2), ("sigma_b2", self.sigma_b2)):
-            if not (_is_real(value) and 0 <= float(value or 0) < math.inf):
+            if not (_is_finite(value) and float(value or 0) >= 0):
                 raise UserError(
                     f"the initialisation 'mean_field' needs {name}, a variance of 0 or more",
-                    got=value,
+                    got=repr(value),
                     do="for example sigma_w2=1.76, sigma_b2=0.05 for tanh",
                 )
 
@@ -110,12 +110,17 @@ def grid(**values: Any) -> list[NetSpec]:
     ]
 
 
-def _is_real(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _is_finite(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _whole(name: str, value: object, low: int, high: int, unit: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise UserError(
-            f"the {name} must be a whole number", got=value, do=f"give {low} to {high} {unit}"
+            f"the {name} must be a whole number", got=repr(value), do=f"give {low} to {high} {unit}"
         )

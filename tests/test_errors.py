@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import pytest
+
+from unmask.errors import UserError, unknown
+
+
+def test_says_what_was_got_and_what_to_do_on_one_line() -> None:
+    error = UserError("a width\nmust be positive", got=0, do="give 1 or more")
+    assert str(error) == "a width must be positive: got 0; give 1 or more"
+    assert str(UserError("no pictures", got=None)) == "no pictures: got None"
+    assert str(UserError("no pictures")) == "no pictures"
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("tahn", "tanh"), ("RELU", "relu"), ("sigmod", "sigmoid")]
+)
+def test_suggests_the_nearest_name(typed: str, meant: str) -> None:
+    assert f"did you mean {meant!r}?" in str(
+        unknown("activation", typed, ["relu", "tanh", "sigmoid"])
+    )
+
+
+def test_suggests_nothing_far_fetched() -> None:
+    line = str(unknown("activation", "xyzzy", ["relu", "tanh"]))
+    assert line == "unknown activation: got 'xyzzy'; choose from relu, tanh"
