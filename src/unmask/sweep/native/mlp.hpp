@@ -57,7 +57,8 @@ public:
         for (size_t start = 0; start < count; start += shape_.batch) {
             const size_t batch = count - start < size_t(shape_.batch) ? count - start : shape_.batch;
             training_.load(pictures, order + start, batch, shape_.inputs);
-            prefetch(pictures, order, start + batch, count);
+            // Two batches ahead: one is too short a time for memory that other cores use as well.
+            prefetch(pictures, order, start + 2 * batch, count);
             forward(training_, batch, stop);
             const Outcome outcome = softmax(training_, batch);
             ++step_;
@@ -168,7 +169,8 @@ private:
         const size_t end = start + shape_.batch < count ? start + shape_.batch : count;
         for (size_t i = start; i < end; ++i) {
             const uint8_t* row = pictures.pixels + size_t(order[i]) * shape_.inputs;
-            for (int k = 0; k < shape_.inputs; k += 64) __builtin_prefetch(row + k);
+            for (int k = 0; k < shape_.inputs; k += 64) __builtin_prefetch(row + k, 0, 2);
+            __builtin_prefetch(pictures.labels + order[i], 0, 2);
         }
     }
 
