@@ -1,0 +1,151 @@
+"""Whole batches of pictures flipped, shifted, cropped and erased in memory, on any device.
+
+What is drawn at random is drawn once an epoch, for every picture, from (seed, epoch) alone, so an
+epoch can be replayed on any device without the random state of the epochs before it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from unmask.errors import UserError
+from unmask.runtime import seeded
+
+FLIPS = ("none", "random", "alternating")
+_FLIP_STREAM, _EPOCH_STREAM = 1, 2
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What may happen to a picture: by default nothing.
+
+    flip: mirrored left to right, "random" for a fair coin every epoch or "alternating" for a coin
+    in the first epoch and the other side in each next (Jordan, 2024). shift: whole pixels up to
+    which it moves each way, its edge reflected. crop: the least part of its area, over 0 up to 1,
+    that a random square crop keeps before it is stretched back. erase: the side in pixels of a
+    random square that is set to the picture's mean (DeVries and Taylor, 2017). Raises UserError.
+    """
+
+    flip: Literal["none", "random", "alternating"] = "none"
+    shift: int = 0
+    crop: float = 1.0
+    erase: int = 0
+
+    def __post_init__(self) -> None:
+        for name, got, good, wanted in (
+            ("flip", self.flip, self.flip in FLIPS, f"one of {', '.join(FLIPS)}"),
+            ("shift", self.shift, _whole(self.shift), "a whole number of pixels, 0 or more"),
+            ("erase", self.erase, _whole(self.erase), "a whole number of pixels, 0 or more"),
+            ("crop", self.crop, 0 < self.crop <= 1, "a part of the area, over 0 and up to 1"),
+        ):
+            if not good:
+                raise UserError(f"the augmentation {name} must be {wanted}", got=got)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What was drawn for each of n pictures in one epoch.
+
+    flip: bool[n]; shift: int64[n, 2], down and right; crop: float32[n, 3], the kept part of the
+    side and the place of the crop, down and right, 0 to 1; erase: float32[n, 2], the place of the
+    erased square, 0 to 1.
+    """
+
+    flip: Tensor
+    shift: Tensor
+    crop: Tensor
+    erase: Tensor
+
+    def __getitem__(self, index: Tensor) -> Draws:
+        return Draws(self.flip[index], self.shift[index], self.crop[index], self.erase[index])
+
+    def to(self, device: torch.device) -> Draws:
+        """Return the draws on that device."""
+        moved = (t.to(device) for t in (self.flip, self.shift, self.crop, self.erase))
+        return Draws(*moved)
+
+
+def draw(augmentation: Augmentation, count: int, *, seed: int, epoch: int) -> Draws:
+    """Return what happens to each of count pictures in that epoch, a function of its arguments."""
+    random = seeded(seed, _EPOCH_STREAM, epoch)
+    flip = np.zeros(count, bool)
+    if augmentation.flip == "random":
+        flip = random.random(count) < 0.5
+    elif augmentation.flip == "alternating":
+        flip = (seeded(seed, _FLIP_STREAM).random(count) < 0.5) ^ bool(epoch % 2)
+    reach = augmentation.shift
+    side = np.sqrt(random.uniform(augmentation.crop, 1, (count, 1)))
+    return Draws(
+        flip=torch.from_numpy(flip),
+        shift=torch.from_numpy(random.integers(-reach, reach + 1, (count, 2))),
+        crop=torch.from_numpy(np.hstack([side, random.random((count, 2))]).astype(np.float32)),
+        erase=torch.from_numpy(random.random((count, 2), np.float32)),
+    )
+
+
+def augmented(pixels: Tensor, augmentation: Augmentation, draws: Draws) -> Tensor:
+    """Return uint8[b, h, w, c] pictures as float32[b, c, h, w] in [0, 1], augmented as drawn.
+
+    The result lies in memory as channels_last.
+    """
+    height, width = pixels.shape[1:3]
+    if augmentation.shift >= min(height, width):
+        raise UserError(
+            "the augmentation shifts pictures by more than their size",
+            got=f"{augmentation.shift} pixels of {height} x {width}",
+            do="give a smaller shift",
+        )
+    if augmentation.flip != "none" or augmentation.shift:
+        pixels = _moved(pixels, draws)
+    pictures = pixels.permute(0, 3, 1, 2).float().div_(255)
+    if augmentation.crop < 1:
+        pictures = _cropped(pictures, draws.crop)
+    if augmentation.erase:
+        pictures = _erased(pictures, augmentation.erase, draws.erase)
+    return pictures
+
+
+def _moved(pixels: Tensor, draws: Draws) -> Tensor:
+    count, height, width, _ = pixels.shape
+    rows = _reflected(torch.arange(height, device=pixels.device) - draws.shift[:, :1], height)
+    columns = _reflected(torch.arange(width, device=pixels.device) - draws.shift[:, 1:], width)
+    columns = torch.where(draws.flip[:, None], width - 1 - columns, columns)
+    every = torch.arange(count, device=pixels.device)[:, None, None]
+    return pixels[every, rows[:, :, None], columns[:, None, :]]
+
+
+def _reflected(index: Tensor, size: int) -> Tensor:
+    """Fold indices beyond an edge back inside, the edge pixel itself not repeated."""
+    return (size - 1) - ((size - 1) - index.abs()).abs()
+
+
+def _cropped(pictures: Tensor, crop: Tensor) -> Tensor:
+    side, place = crop[:, :1], crop[:, 1:]
+    centre = (1 - side) * (2 * place - 1)
+    zero = torch.zeros_like(side)
+    rows = torch.cat([side, zero, centre[:, 1:]], 1), torch.cat([zero, side, centre[:, :1]], 1)
+    grid = functional.affine_grid(torch.stack(rows, 1), list(pictures.shape), align_corners=False)
+    sampled = functional.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+    return sampled.contiguous(memory_format=torch.channels_last)
+
+
+def _erased(pictures: Tensor, side: int, place: Tensor) -> Tensor:
+    def inside(length: int, at: Tensor) -> Tensor:
+        # The square's corner may lie outside, so that edges are erased as often as the middle.
+        first = (at * (length + side - 1)).long()[:, None] - (side - 1)
+        index = torch.arange(length, device=pictures.device)
+        return (index >= first) & (index < first + side)
+
+    rows, columns = inside(pictures.shape[2], place[:, 0]), inside(pictures.shape[3], place[:, 1])
+    square = (rows[:, :, None] & columns[:, None, :])[:, None]
+    return torch.where(square, pictures.mean((2, 3), keepdim=True), pictures)
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

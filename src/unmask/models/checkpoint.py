@@ -1,0 +1,212 @@
+"""Tensors and model cards on disk: safetensors and JSON, never pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from unmask.errors import UserError
+from unmask.runtime import write_atomically
+
+_CARD_LIMIT = 1 << 20
+# What torch.save writes: a zip, or in old versions a bare pickle of protocol 2 to 5.
+_PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Any = None) -> None:
+    """Write tensors, and a header of plain values, to one safetensors file, whole or not at all.
+
+    Raises UserError when the file can't be written.
+    """
+    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    # Views of one storage are refused by the format, so whatever shares memory is copied.
+    seen: set[int] = set()
+    for name, tensor in plain.items():
+        if tensor.untyped_storage().data_ptr() in seen:
+            plain[name] = tensor.clone()
+        seen.add(tensor.untyped_storage().data_ptr())
+    metadata = None if header is None else {"header": json.dumps(header)}
+    content = save(plain, metadata)
+    with write_atomically(path) as file:
+        file.write(content)
+
+
+class TensorFile:
+    """A safetensors file opened for reading: names and shapes first, the tensors on request.
+
+    Raises UserError when the file is missing, damaged, or a pickle: a pickle can run any code, so
+    it is told from its first bytes and never opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with path.open("rb") as file:
+                start = file.read(4)
+            if start.startswith(_PICKLE_STARTS):
+                raise UserError(
+                    f"{path} is a pickle, which could run any code when opened",
+                    got="a file of torch.save or pickle",
+                    do="save the weights with Classifier.save, as safetensors",
+                )
+            with safe_open(path, framework="pt") as file:
+                names = list(file.keys())
+                self.shapes = {k: tuple(file.get_slice(k).get_shape()) for k in names}
+                metadata = file.metadata() or {}
+            self.header = json.loads(metadata["header"]) if "header" in metadata else None
+        except FileNotFoundError:
+            raise UserError(
+                "there is no such file", got=path, do="give a .safetensors file"
+            ) from None
+        except (OSError, ValueError, SafetensorError) as error:
+            raise self._damaged(error) from error
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return every tensor, on the CPU."""
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                return {k: file.get_tensor(k) for k in self.shapes}
+        except (OSError, SafetensorError) as error:
+            raise self._damaged(error) from error
+
+    def load_into(self, network: nn.Module) -> None:
+        """Fill the network's parameters and buffers, which keep their own precision and layout.
+
+        Raises UserError naming the first tensor that is missing, left over, misshaped or not
+        finite.
+        """
+        self.match(network)
+        tensors = self.tensors()
+        wanted = network.state_dict()
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise UserError(
+                    f"{self.path} holds numbers that are not finite", got=name, do="train it again"
+                )
+            wanted[name].copy_(tensor)
+
+    def match(self, network: nn.Module) -> None:
+        """Raise UserError unless the file's names and shapes are the network's."""
+        wanted = {k: tuple(v.shape) for k, v in network.state_dict().items()}
+        for name, problem in (
+            (next(iter(wanted.keys() - self.shapes.keys()), None), "lacks the tensor"),
+            (next(iter(self.shapes.keys() - wanted.keys()), None), "has a tensor too many:"),
+        ):
+            if name is not None:
+                raise UserError(
+                    f"{self.path} {problem} {name}",
+                    got=f"{len(self.shapes)} tensors where the network has {len(wanted)}",
+                    do="give the weights that belong to this network",
+                )
+        for name, shape in wanted.items():
+            if self.shapes[name] != shape:
+                raise UserError(
+                    f"{self.path} has another shape of {name} than the network, {list(shape)}",
+                    got=list(self.shapes[name]),
+                    do="give the weights that belong to this network",
+                )
+
+    def sha256(self) -> str:
+        """Return the file's SHA-256 in hex."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def _damaged(self, error: Exception) -> UserError:
+        return UserError(
+            f"{self.path} is no readable safetensors file",
+            got=str(error) or type(error).__name__,
+            do="copy or train it again",
+        )
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a model is, in plain values that are saved as JSON beside its weights.
+
+    architecture: a name in cnn.ARCHITECTURES, or "custom" for a network of the user's own.
+    settings: its keyword arguments. input_shape: channels, height, width of the pictures. mean and
+    std: one number a channel, for pixels in [0, 1]. facts: whatever else there is to know, such as
+    data, recipe, seed, figures, licence and command. weights_sha256: of the safetensors file.
+    Raises UserError when the parts don't fit one another.
+    """
+
+    architecture: str
+    settings: dict[str, Any]
+    input_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_names: tuple[str, ...]
+    facts: dict[str, Any]
+    weights_sha256: str = ""
+    format: Literal["unmask-classifier/1"] = "unmask-classifier/1"
+
+    def __post_init__(self) -> None:
+        for name, got, good, wanted in (
+            ("format", self.format, self.format == "unmask-classifier/1", "'unmask-classifier/1'"),
+            ("architecture", self.architecture, isinstance(self.architecture, str), "a name"),
+            ("settings", self.settings, isinstance(self.settings, dict), "keyword arguments"),
+            ("facts", self.facts, isinstance(self.facts, dict), "names and values"),
+            (
+                "input_shape",
+                self.input_shape,
+                len(self.input_shape) == 3
+                and all(type(v) is int and 0 < v <= 4096 for v in self.input_shape),
+                "channels, height, width",
+            ),
+            ("mean", self.mean, _numbers(self.mean, self.input_shape[0]), "one number a channel"),
+            (
+                "std",
+                self.std,
+                _numbers(self.std, self.input_shape[0]) and all(v > 0 for v in self.std),
+                "one positive number a channel",
+            ),
+            (
+                "class_names",
+                self.class_names,
+                len(self.class_names) >= 2 and all(isinstance(c, str) for c in self.class_names),
+                "two names or more",
+            ),
+        ):
+            if not good:
+                raise UserError(f"a model card's {name} must be {wanted}", got=repr(got))
+
+    def write(self, path: Path) -> None:
+        """Write the card as JSON, whole or not at all."""
+        with write_atomically(path) as file:
+            file.write((json.dumps(self.__dict__, indent=2) + "\n").encode())
+
+    @staticmethod
+    def read(path: Path) -> ModelCard:
+        """Read what write wrote. Raises UserError when it is missing, damaged or no model card."""
+        try:
+            if path.stat().st_size > _CARD_LIMIT:
+                raise ValueError("over 1 MiB long")
+            entries = json.loads(path.read_bytes())
+            for name in ("input_shape", "mean", "std", "class_names"):
+                entries[name] = tuple(entries[name])
+            return ModelCard(**entries)
+        except FileNotFoundError:
+            raise UserError(
+                "the model has no card beside its weights", got=path, do="copy both files together"
+            ) from None
+        except (OSError, ValueError, TypeError, KeyError, UserError) as error:
+            raise UserError(
+                f"{path} is no readable model card",
+                got=str(error),
+                do="copy or train the model again",
+            ) from error
+
+
+def _numbers(values: tuple[Any, ...], count: int) -> bool:
+    return len(values) == count and all(
+        isinstance(v, (int, float)) and abs(v) < float("inf") for v in values
+    )

@@ -1,0 +1,150 @@
+"""A classifier: a network with its normalisation and the names of its classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unmask.errors import UserError, unknown
+from unmask.models.checkpoint import ModelCard, TensorFile, write_tensors
+from unmask.models.cnn import build
+
+
+class Classifier(nn.Module):
+    """Pixels in [0, 1], float[b, c, h, w], to logits, float[b, classes].
+
+    Normalisation is a buffer inside, so nobody outside ever normalises. The card says what the
+    network is; card.facts may be filled with what is known of its training.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, card: ModelCard) -> None:
+        super().__init__()
+        self.network = network
+        self.card = card
+        # Kept out of the state: the card holds them.
+        for name, values in (("mean", card.mean), ("std", card.std)):
+            buffer = torch.tensor(values, dtype=torch.float32)[:, None, None]
+            self.register_buffer(name, buffer, persistent=False)
+
+    @staticmethod
+    def create(
+        architecture: str,
+        settings: dict[str, Any],
+        *,
+        class_names: Sequence[str],
+        input_shape: tuple[int, int, int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        seed: int,
+    ) -> Classifier:
+        """Return a classifier with fresh weights that depend on the seed alone.
+
+        Raises UserError for an unknown architecture or settings, shapes and names that don't fit.
+        """
+        card = ModelCard(
+            architecture=architecture,
+            settings=settings,
+            input_shape=input_shape,
+            mean=tuple(mean),
+            std=tuple(std),
+            class_names=tuple(class_names),
+            facts={},
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = build(card.architecture, card.settings, card.input_shape, len(class_names))
+        return Classifier(network, card)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the logits."""
+        return self.card.class_names
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return logits [b, classes] of pixels [b, c, h, w] in [0, 1]."""
+        logits: Tensor = self.network((pixels - self.mean) / self.std)
+        return logits
+
+    def save(self, path: Path, *, half: bool = False) -> ModelCard:
+        """Write path.safetensors and its card path.json; return the card with the file's checksum.
+
+        half stores matrices and filters in half precision. Raises UserError when the folder can't
+        be written.
+        """
+        weights, card_path = _files(path)
+        state = self.network.state_dict()
+        if half:
+            state = {
+                k: v.half() if v.is_floating_point() and v.ndim > 1 else v for k, v in state.items()
+            }
+        write_tensors(weights, state)
+        card = replace(self.card, weights_sha256=TensorFile(weights).sha256())
+        card.write(card_path)
+        self.card = card
+        return card
+
+    @staticmethod
+    def load(source: str | Path, *, network: nn.Module | None = None) -> Classifier:
+        """Return the classifier that ships under a name or that save wrote, in eval mode.
+
+        network: the empty network to fill, for one that is no architecture of Unmask's. Raises
+        UserError when a file is missing or damaged, is a pickle, doesn't match its card's checksum
+        or the network, and for an unknown name.
+        """
+        path = _shipped(source) or Path(source)
+        if not _looks_like_path(source) and not _files(path)[0].exists():
+            raise unknown("model", source, [*shipped(), "or a .safetensors file"])
+        weights, card_path = _files(path)
+        file = TensorFile(weights)
+        card = ModelCard.read(card_path)
+        if file.sha256() != card.weights_sha256:
+            raise UserError(
+                f"{weights.name} is not the file that its card describes",
+                got=f"SHA-256 {file.sha256()}",
+                do="copy the .safetensors and the .json together",
+            )
+        if network is None:
+            # A card may ask for a network of any size: its shapes are checked before memory is.
+            with torch.device("meta"):
+                file.match(_build(card))
+            network = _build(card)
+        file.load_into(network)
+        return Classifier(network, card).eval()
+
+
+def shipped() -> list[str]:
+    """Return the names of the models inside the package."""
+    folder = resources.files("unmask.models") / "weights"
+    return sorted(
+        f.name.removesuffix(".safetensors")
+        for f in folder.iterdir()
+        if f.name.endswith(".safetensors")
+    )
+
+
+def _build(card: ModelCard) -> nn.Module:
+    return build(card.architecture, card.settings, card.input_shape, len(card.class_names))
+
+
+def _files(path: Path) -> tuple[Path, Path]:
+    stem = path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
+    return stem.with_name(f"{stem.name}.safetensors"), stem.with_name(f"{stem.name}.json")
+
+
+def _shipped(source: str | Path) -> Path | None:
+    if isinstance(source, str) and source in shipped():
+        return Path(str(resources.files("unmask.models") / "weights" / source))
+    return None
+
+
+def _looks_like_path(source: str | Path) -> bool:
+    return isinstance(source, Path) or any(c in source for c in "/\\.")

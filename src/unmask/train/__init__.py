@@ -1,0 +1,17 @@
+"""One network at a time, trained on pictures in memory, on any device."""
+
+from unmask.train.config import FitConfig
+from unmask.train.evaluation import Evaluation, evaluate
+from unmask.train.fit import FitInterrupted, FitProgress, fit
+from unmask.train.history import EpochFigures, History
+
+__all__ = [
+    "EpochFigures",
+    "Evaluation",
+    "FitConfig",
+    "FitInterrupted",
+    "FitProgress",
+    "History",
+    "evaluate",
+    "fit",
+]

@@ -1,0 +1,244 @@
+"""What a classifier makes of labelled pictures: accuracy, confusion, calibration, mistakes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unmask.data.images import Images
+from unmask.errors import UserError
+from unmask.train.device import autocast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_CALIBRATION_BINS = 15
+_Z95 = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The figures of one model on n labelled pictures of k classes.
+
+    confusion: int64[k, k], pictures by true class (row) and by the class said (column). averaged:
+    the accuracy with mirrored and moved views averaged, where that was asked for. loss: mean
+    cross-entropy. confidence: float64[n], the probability of the class said; predictions: int64[n].
+    """
+
+    class_names: tuple[str, ...]
+    confusion: NDArray[np.int64]
+    loss: float
+    predictions: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    averaged: float | None = None
+    stamp: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n, k = len(self.labels), len(self.class_names)
+        if (
+            self.confusion.shape != (k, k)
+            or not len(self.predictions) == len(self.confidence) == n
+            or self.confusion.sum() != n
+        ):
+            raise ValueError(f"an Evaluation of {n} pictures and {k} classes has other shapes")
+
+    @property
+    def accuracy(self) -> float:
+        """The part of the pictures whose class was said."""
+        return float(np.trace(self.confusion) / len(self.labels))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % confidence interval of the accuracy (Wilson, 1927)."""
+        return wilson(int(np.trace(self.confusion)), len(self.labels))
+
+    @property
+    def recall(self) -> NDArray[np.float64]:
+        """float64[k]: of the pictures of each class, the part said to be it; NaN without any."""
+        return _parts(np.diag(self.confusion), self.confusion.sum(1))
+
+    @property
+    def precision(self) -> NDArray[np.float64]:
+        """float64[k]: of the pictures said to be each class, the part that is; NaN without any."""
+        return _parts(np.diag(self.confusion), self.confusion.sum(0))
+
+    @property
+    def f1(self) -> NDArray[np.float64]:
+        """float64[k]: the harmonic mean of precision and recall; NaN without any picture."""
+        both = self.confusion.sum(0) + self.confusion.sum(1)
+        return _parts(2 * np.diag(self.confusion), both)
+
+    @property
+    def calibration(self) -> list[tuple[float, float, int]]:
+        """Mean confidence, accuracy and pictures of each of 15 bins of confidence that has any."""
+        place = np.minimum((self.confidence * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1)
+        right = self.predictions == self.labels
+        bins = (place == b for b in range(_CALIBRATION_BINS))
+        return [
+            (float(self.confidence[b].mean()), float(right[b].mean()), int(b.sum()))
+            for b in bins
+            if b.any()
+        ]
+
+    @property
+    def calibration_error(self) -> float:
+        """The expected calibration error over 15 bins (Guo et al., 2017), 0 to 1."""
+        gaps = sum(n * abs(sure - right) for sure, right, n in self.calibration)
+        return gaps / len(self.labels)
+
+    def worst(self, count: int) -> NDArray[np.int64]:
+        """Return the indices of the mistakes made with most confidence, worst first."""
+        wrong = np.flatnonzero(self.predictions != self.labels)
+        return wrong[np.argsort(-self.confidence[wrong], kind="stable")][:count]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures as plain values, None where there is none."""
+
+        def plain(values: NDArray[np.float64]) -> list[float | None]:
+            return [None if math.isnan(v) else float(v) for v in values]
+
+        return {
+            "accuracy": self.accuracy,
+            "accuracy_interval_95": list(self.interval),
+            "averaged_accuracy": self.averaged,
+            "loss": self.loss,
+            "pictures": len(self.labels),
+            "calibration_error": self.calibration_error,
+            "class_names": list(self.class_names),
+            "recall": plain(self.recall),
+            "precision": plain(self.precision),
+            "f1": plain(self.f1),
+            "confusion": self.confusion.tolist(),
+            "stamp": self.stamp,
+        }
+
+
+def evaluate(
+    model: nn.Module,
+    images: Images,
+    *,
+    test_time: str = "none",
+    device: torch.device | None = None,
+    precision: str = "fp32",
+    stamp: dict[str, Any] | None = None,
+) -> Evaluation:
+    """Return the figures of a model that takes pixels in [0, 1] to logits.
+
+    test_time: "flip" or "flip_shift" measures the accuracy of averaged views too. Raises UserError
+    when there are no pictures or the model has another number of classes.
+    """
+    single = logits_of(model, images, device=device, precision=precision)
+    labels = torch.from_numpy(images.labels)
+    probabilities = single.double().softmax(1)
+    confidence, predictions = probabilities.max(1)
+    k = len(images.class_names)
+    confusion = np.zeros((k, k), np.int64)
+    np.add.at(confusion, (images.labels, predictions.numpy()), 1)
+    averaged = None
+    if test_time != "none":
+        views = logits_of(model, images, test_time=test_time, device=device, precision=precision)
+        averaged = accuracy(views, labels)
+    return Evaluation(
+        class_names=images.class_names,
+        confusion=confusion,
+        loss=float(functional.cross_entropy(single.double(), labels)),
+        predictions=predictions.numpy(),
+        confidence=confidence.numpy(),
+        labels=images.labels,
+        averaged=averaged,
+        stamp=stamp or {},
+    )
+
+
+@torch.no_grad()
+def logits_of(
+    model: nn.Module,
+    images: Images,
+    *,
+    test_time: str = "none",
+    device: torch.device | None = None,
+    precision: str = "fp32",
+    batch_size: int = 500,
+) -> Tensor:
+    """Return float32[n, classes] on the CPU: the mean logits over the views test_time names.
+
+    The model runs in eval mode and gets its own mode back. Raises UserError as evaluate does.
+    """
+    if not len(images):
+        raise UserError("there are no pictures to evaluate", got=images.name)
+    device = device or next((p.device for p in model.parameters()), torch.device("cpu"))
+    training = model.training
+    model.eval()
+    try:
+        pixels = torch.from_numpy(images.pixels)
+        with autocast(device, precision):
+            logits = torch.cat(
+                [
+                    _averaged(model, chunk.to(device).float().div_(255), test_time).float().cpu()
+                    for chunk in torch.split(pixels, batch_size)
+                ]
+            )
+    finally:
+        model.train(training)
+    if logits.shape[1:] != (len(images.class_names),):
+        raise UserError(
+            f"the model doesn't tell the {len(images.class_names)} classes of {images.name} apart",
+            got=f"logits of shape {list(logits.shape[1:])}",
+            do="give pictures with the model's classes",
+        )
+    return logits
+
+
+def matched(images: Images, class_names: tuple[str, ...]) -> Images:
+    """Return the pictures with their labels numbered as in class_names.
+
+    Raises UserError when they have a class that isn't among those.
+    """
+    strange = sorted(set(images.class_names) - set(class_names))
+    if strange:
+        raise UserError(
+            f"{images.name} has classes that the model doesn't know",
+            got=", ".join(strange[:5]),
+            do=f"name the folders after the model's classes: {', '.join(class_names[:12])}",
+        )
+    places = np.array([class_names.index(name) for name in images.class_names])
+    return Images(images.pixels, places[images.labels], class_names, images.name)
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Return the part of the labels that are the largest logit."""
+    return float((logits.argmax(1) == labels).double().mean())
+
+
+def wilson(right: int, count: int) -> tuple[float, float]:
+    """Return the 95 % confidence interval of a proportion (Wilson, 1927)."""
+    p, z2 = right / count, _Z95**2 / count
+    middle = (p + z2 / 2) / (1 + z2)
+    half = math.sqrt(z2 * (p * (1 - p) + z2 / 4)) / (1 + z2)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _averaged(model: Callable[[Tensor], Tensor], pictures: Tensor, test_time: str) -> Tensor:
+    pictures = pictures.contiguous(memory_format=torch.channels_last)
+    if test_time == "none":
+        return model(pictures)
+    views = [pictures]
+    if test_time == "flip_shift":
+        height, width = pictures.shape[2:]
+        padded = functional.pad(pictures, (1, 1, 1, 1), mode="reflect")
+        views += [padded[:, :, d : d + height, d : d + width] for d in (0, 2)]
+    total = sum(model(v) + model(v.flip(3)) for v in views)
+    return total / (2 * len(views))  # type: ignore[return-value]
+
+
+def _parts(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
+    parts: NDArray[np.float64] = np.full(len(whole), np.nan)
+    return np.divide(part, whole, out=parts, where=whole > 0)

@@ -1,0 +1,343 @@
+"""Train one network on pictures that lie in memory."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unmask.data.augment import Augmentation, augmented, draw
+from unmask.data.images import Images
+from unmask.errors import UserError
+from unmask.runtime import environment_stamp, seeded
+from unmask.train.averaging import Average
+from unmask.train.config import FitConfig
+from unmask.train.device import autocast, pick_device
+from unmask.train.evaluation import accuracy, logits_of
+from unmask.train.history import EpochFigures, History
+from unmask.train.optimizers import optimizers
+from unmask.train.schedules import SCHEDULES
+from unmask.train.state import load_run, save_run
+from unmask.train.tensorboard import Scalars
+
+_ORDER_STREAM, _DROPOUT_STREAM = 3, 4
+_SECONDS_BETWEEN_REPORTS = 0.2
+
+
+@dataclass(frozen=True)
+class FitProgress:
+    """How far a run is: loss and accuracy are the epoch's so far, seconds_left an estimate."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    accuracy: float
+    pictures_per_second: float
+    seconds: float
+    seconds_left: float
+
+
+class FitInterrupted(KeyboardInterrupt):
+    """Ctrl-C during fit: the model has its best weights so far, and history says what they are."""
+
+    def __init__(self, history: History) -> None:
+        super().__init__("training was interrupted")
+        self.history = history
+
+
+def fit(
+    model: nn.Module,
+    images: Images,
+    config: FitConfig,
+    *,
+    validation: Images | None = None,
+    directory: Path | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    progress: Callable[[FitProgress], None] | None = None,
+    tensorboard: bool = False,
+) -> History:
+    """Train a model that takes pixels in [0, 1], float[b, c, h, w], to logits; return its history.
+
+    The model ends in eval mode with the weights of the best epoch (see History). directory gets
+    checkpoint.safetensors and history.jsonl after every epoch, and tensorboard/ on request; with
+    resume a run whose checkpoint lies there goes on after its last whole epoch, to the very figures
+    it would have had. The same seed, machine and number of threads give the same bits on the CPU.
+    progress is called about five times a second. Raises FitInterrupted on Ctrl-C, and UserError for
+    pictures that can't be trained on, a checkpoint of another run, and a loss that isn't finite.
+    """
+    _check(images, validation)
+    run = _Run(model, images, config, validation, pick_device(device), progress)
+    file = directory / "checkpoint.safetensors" if directory else None
+    if resume and file and file.exists():
+        run.restore(file)
+    scalars = Scalars(directory, len(run.epochs)) if tensorboard and directory else None
+    ended = "interrupted"
+    try:
+        while not run.over:
+            run.train_epoch()
+            if file:
+                run.save(file)
+            if scalars:
+                scalars.add(run.epochs[-1])
+        ended = "target" if run.reached else "finished"
+    except KeyboardInterrupt:
+        raise FitInterrupted(run.history(ended)) from None
+    finally:
+        run.keep_best()
+    return run.history(ended)
+
+
+class _Run:
+    """One training run between two epochs."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Images,
+        config: FitConfig,
+        validation: Images | None,
+        device: torch.device,
+        progress: Callable[[FitProgress], None] | None,
+    ) -> None:
+        self.config, self.device, self.validation = config, device, validation
+        self.progress, self.name = progress, images.name
+        self.model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        pixels = torch.from_numpy(images.pixels).permute(0, 2, 3, 1)
+        self.pixels = pixels.contiguous().to(device)
+        self.labels = torch.from_numpy(images.labels).to(device)
+        self._try_forward(len(images.class_names))
+        self.steps = math.ceil(len(images) / config.batch_size)
+        self.optimizers = optimizers(model, config)
+        self.average = Average(model, config)
+        self.epochs: list[EpochFigures] = []
+        self.best_epoch = 0
+        self.best: dict[str, Tensor] = {}
+        self.train_seconds = self.other_seconds = 0.0
+        self.key = {
+            "config": config.as_dict(),
+            "data": images.sha256,
+            "validation": None if validation is None else validation.sha256,
+        }
+
+    @torch.no_grad()
+    def _try_forward(self, classes: int) -> None:
+        still = draw(Augmentation(), 1, seed=0, epoch=0).to(self.device)
+        pictures = augmented(self.pixels[:1], self.config.augmentation, still)
+        try:
+            logits = self.model.eval()(pictures)
+        except RuntimeError as error:
+            raise UserError(
+                f"the network doesn't take pictures of shape {list(pictures.shape[1:])}",
+                got=str(error).splitlines()[0],
+                do="give pictures of the network's size and channels",
+            ) from error
+        if tuple(logits.shape) != (1, classes):
+            raise UserError(
+                f"the network doesn't give one logit for each of {classes} classes",
+                got=f"an output of shape {list(logits.shape)} for one picture",
+            )
+
+    @property
+    def reached(self) -> bool:
+        """Whether the last epoch's validation exceeds the target."""
+        target = self.config.target
+        figure = _figure(self.epochs[-1]) if self.epochs else None
+        return target is not None and figure is not None and figure > target
+
+    @property
+    def over(self) -> bool:
+        return len(self.epochs) >= self.config.epochs or self.reached
+
+    def train_epoch(self) -> None:
+        """Train one epoch, validate, and note the figures and the best weights."""
+        epoch = len(self.epochs)
+        seed = int(seeded(self.config.seed, _DROPOUT_STREAM, epoch).integers(1 << 63))
+        began, before = time.perf_counter(), self.train_seconds
+        cuda = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda):
+            torch.manual_seed(seed)
+            loss, right, rate = self._pass(epoch, began)
+        self.train_seconds += time.perf_counter() - began
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the loss is not finite in epoch {epoch + 1}: training diverged",
+                got=loss,
+                do=f"lower the learning rate, {self.config.rate:g}, or use precision fp32",
+            )
+        began = time.perf_counter()
+        validated: tuple[float | None, float | None, float | None] = (None, None, None)
+        with self.average.applied():
+            if self.validation is not None and epoch + 1 >= self.config.validate_from:
+                validated = self._validate(self.validation)
+            self.other_seconds += time.perf_counter() - began
+            pictures = len(self.labels) * (epoch + 1)
+            self.epochs.append(
+                EpochFigures(
+                    epoch=epoch + 1,
+                    step=self.steps * (epoch + 1),
+                    pictures=pictures,
+                    rate=rate,
+                    train_loss=loss,
+                    train_accuracy=right,
+                    validation_loss=validated[0],
+                    validation_accuracy=validated[1],
+                    validation_averaged=validated[2],
+                    train_seconds=self.train_seconds,
+                    seconds=self.train_seconds + self.other_seconds,
+                    pictures_per_second=len(self.labels) / (self.train_seconds - before),
+                )
+            )
+            self._note_best()
+
+    def _pass(self, epoch: int, began: float) -> tuple[float, float, float]:
+        config, count = self.config, len(self.labels)
+        draws = draw(config.augmentation, count, seed=config.seed, epoch=epoch).to(self.device)
+        order = torch.from_numpy(seeded(config.seed, _ORDER_STREAM, epoch).permutation(count))
+        batches = order.to(self.device).tensor_split(self.steps)
+        total_steps = self.steps * config.epochs
+        losses = torch.zeros((), dtype=torch.float64, device=self.device)
+        right = torch.zeros((), dtype=torch.int64, device=self.device)
+        seen, reported, height = 0, 0.0, 0.0
+        self.model.train()
+        for i, batch in enumerate(batches):
+            step = epoch * self.steps + i
+            height = SCHEDULES[config.schedule](step, total_steps, config.warmup, config.end)
+            pictures = augmented(self.pixels[batch], config.augmentation, draws[batch])
+            labels = self.labels[batch]
+            with autocast(self.device, config.precision):
+                logits = self.model(pictures)
+            loss = functional.cross_entropy(
+                logits.float(), labels, label_smoothing=config.label_smoothing
+            )
+            for optimizer in self.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = group["peak"] * height
+                optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            for optimizer in self.optimizers:
+                optimizer.step()
+            self.average.update(step + 1, total_steps)
+            losses += loss.detach() * len(batch)
+            right += (logits.detach().argmax(1) == labels).sum()
+            seen += len(batch)
+            now = time.perf_counter()
+            if self.progress and now - reported > _SECONDS_BETWEEN_REPORTS:
+                reported = now
+                self._report(epoch, i + 1, float(losses) / seen, int(right) / seen, now - began)
+        return float(losses) / count, int(right) / count, config.rate * height
+
+    def _validate(self, images: Images) -> tuple[float, float, float | None]:
+        config, labels = self.config, torch.from_numpy(images.labels)
+
+        def logits(test_time: str) -> Tensor:
+            return logits_of(
+                self.model,
+                images,
+                test_time=test_time,
+                device=self.device,
+                precision=config.precision,
+            )
+
+        single = logits("none")
+        averaged = (
+            None if config.test_time == "none" else accuracy(logits(config.test_time), labels)
+        )
+        return float(functional.cross_entropy(single, labels)), accuracy(single, labels), averaged
+
+    def _note_best(self) -> None:
+        figure = _figure(self.epochs[-1])
+        best = _figure(self.epochs[self.best_epoch - 1]) if self.best_epoch else None
+        if best is None or (figure is not None and figure >= best):
+            self.best = {k: v.clone() for k, v in self.model.state_dict().items()}
+            self.best_epoch = self.epochs[-1].epoch
+
+    def _report(self, epoch: int, step: int, loss: float, right: float, spent: float) -> None:
+        assert self.progress
+        done = epoch + step / self.steps
+        seconds = self.train_seconds + self.other_seconds + spent
+        self.progress(
+            FitProgress(
+                epoch=epoch + 1,
+                epochs=self.config.epochs,
+                step=step,
+                steps=self.steps,
+                loss=loss,
+                accuracy=right,
+                pictures_per_second=len(self.labels) * step / self.steps / spent,
+                seconds=seconds,
+                seconds_left=seconds / done * (self.config.epochs - done),
+            )
+        )
+
+    def keep_best(self) -> None:
+        """Give the model its best weights, if an epoch has ended, and set it to eval mode."""
+        if self.best:
+            self.model.load_state_dict(self.best)
+        self.model.eval()
+
+    def history(self, ended: str) -> History:
+        stamp = environment_stamp(
+            **self.key, device=str(self.device), threads=torch.get_num_threads()
+        )
+        return History(tuple(self.epochs), self.best_epoch, ended, stamp)
+
+    def save(self, file: Path) -> None:
+        """Write the checkpoint and, beside it, the history."""
+        header = {
+            "key": self.key,
+            "epochs": [asdict(e) for e in self.epochs],
+            "best_epoch": self.best_epoch,
+        }
+        save_run(file, {**self._states(), "best": self.best}, self.optimizers, header)
+        self.history("running").save(file.with_name("history.jsonl"))
+
+    def restore(self, file: Path) -> None:
+        """Go back to where the checkpoint was written."""
+        header, best = load_run(file, self.key, self._states(), self.optimizers)
+        self.best = {k: v.to(self.device, copy=True) for k, v in best.items()}
+        self.best_epoch = header["best_epoch"]
+        self.epochs = [EpochFigures(**e) for e in header["epochs"]]
+        self.train_seconds = self.epochs[-1].train_seconds
+        self.other_seconds = self.epochs[-1].seconds - self.train_seconds
+
+    def _states(self) -> dict[str, dict[str, Tensor]]:
+        return {"model": self.model.state_dict(), "average": self.average.state}
+
+
+def _figure(epoch: EpochFigures) -> float | None:
+    """The accuracy that decides which epoch is best and whether the target is exceeded."""
+    averaged = epoch.validation_averaged
+    return epoch.validation_accuracy if averaged is None else averaged
+
+
+def _check(images: Images, validation: Images | None) -> None:
+    if not len(images):
+        raise UserError("there are no pictures to train on", got=images.name)
+    if len(set(images.labels.tolist())) < 2:
+        raise UserError(
+            "all pictures are of one class, so there is nothing to learn",
+            got=f"{len(images)} pictures of {images.class_names[images.labels[0]]!r}",
+            do="add pictures of another class, each class in a folder of its own",
+        )
+    if validation is None:
+        return
+    if not len(validation):
+        raise UserError("there are no pictures to validate with", got=validation.name)
+    for what, ours, theirs in (
+        ("classes", images.class_names, validation.class_names),
+        ("shapes", images.pixels.shape[1:], validation.pixels.shape[1:]),
+    ):
+        if ours != theirs:
+            raise UserError(
+                f"training and validation pictures have different {what}",
+                got=f"{list(ours)} and {list(theirs)}",
+            )

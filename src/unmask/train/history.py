@@ -1,0 +1,70 @@
+"""What happened while a network was trained, epoch by epoch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unmask.runtime import write_atomically
+
+
+@dataclass(frozen=True)
+class EpochFigures:
+    """The figures of one epoch.
+
+    epoch and step count from 1 and pictures counts all seen so far. train_loss and train_accuracy
+    are means over the epoch's augmented pictures, as trained, smoothed labels included. The
+    validation figures are of single views, validation_averaged of the averaged ones; None where
+    nothing was measured. train_seconds and seconds add up from the run's start, without and with
+    validation and checkpoints; pictures_per_second is the epoch's while training.
+    """
+
+    epoch: int
+    step: int
+    pictures: int
+    rate: float
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float | None
+    validation_accuracy: float | None
+    validation_averaged: float | None
+    train_seconds: float
+    seconds: float
+    pictures_per_second: float
+
+    def same_figures(self, other: EpochFigures) -> bool:
+        """Return whether everything but the times is equal."""
+        times = ("train_seconds", "seconds", "pictures_per_second")
+        mine, others = asdict(self), asdict(other)
+        return all(mine[k] == others[k] for k in mine if k not in times)
+
+
+@dataclass(frozen=True)
+class History:
+    """The epochs of a run, in order, the best of them and what ended it.
+
+    best_epoch: the one with the highest validation accuracy (averaged views where there are any;
+    the last of equals), or the last where nothing was validated; 0 before the first epoch ended.
+    ended: "finished", "target" or "interrupted".
+    """
+
+    epochs: tuple[EpochFigures, ...]
+    best_epoch: int
+    ended: str
+    stamp: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if [e.epoch for e in self.epochs] != list(range(1, len(self.epochs) + 1)):
+            raise ValueError("a History's epochs are numbered 1, 2, 3, ...")
+
+    @property
+    def best(self) -> EpochFigures | None:
+        """The best epoch's figures, or None before the first epoch ended."""
+        return self.epochs[self.best_epoch - 1] if self.best_epoch else None
+
+    def save(self, path: Path) -> None:
+        """Write one JSON line an epoch, whole or not at all."""
+        with write_atomically(path) as file:
+            file.writelines(json.dumps(asdict(e)).encode() + b"\n" for e in self.epochs)

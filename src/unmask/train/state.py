@@ -1,0 +1,97 @@
+"""A run's whole state on disk, so that it goes on as if it had never stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unmask.errors import UserError
+from unmask.models.checkpoint import TensorFile, write_tensors
+
+_DO = "choose another folder, or leave --resume out to start again"
+
+
+def save_run(
+    path: Path,
+    states: Mapping[str, Mapping[str, Tensor]],
+    optimizers: Sequence[torch.optim.Optimizer],
+    header: dict[str, Any],
+) -> None:
+    """Write named groups of tensors, the optimisers' state and a header to one safetensors file.
+
+    The file is written whole or not at all.
+    """
+    tensors = {f"{group}/{k}": v for group, state in states.items() for k, v in state.items()}
+    for k, optimizer in enumerate(optimizers):
+        for i, parameter in enumerate(_parameters(optimizer)):
+            for name, value in optimizer.state[parameter].items():
+                if isinstance(value, Tensor):
+                    tensors[f"optimizer/{k}.{i}.{name}"] = value
+    write_tensors(path, tensors, header)
+
+
+@torch.no_grad()
+def load_run(
+    path: Path,
+    key: dict[str, Any],
+    states: Mapping[str, Mapping[str, Tensor]],
+    optimizers: Sequence[torch.optim.Optimizer],
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Fill the states and optimisers in place; return the header and the best weights.
+
+    key: what must be equal to the header's "key". Raises UserError when the file is damaged or of
+    another run.
+    """
+    file = TensorFile(path)
+    header = file.header if isinstance(file.header, dict) else {}
+    _same_run(path, header.get("key"), key)
+    tensors = file.tensors()
+    best = {k.removeprefix("best/"): v for k, v in tensors.items() if k.startswith("best/")}
+    try:
+        for group, state in states.items():
+            for name, target in state.items():
+                target.copy_(tensors[f"{group}/{name}"])
+        for name, saved in tensors.items():
+            if name.startswith("optimizer/"):
+                k, i, entry = name.removeprefix("optimizer/").split(".", 2)
+                parameter = _parameters(optimizers[int(k)])[int(i)]
+                optimizers[int(k)].state[parameter][entry] = _laid_out(saved, parameter)
+    except (KeyError, IndexError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{path} doesn't fit the network it is to resume", got=str(error), do=_DO
+        ) from error
+    return header, best
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def _laid_out(saved: Tensor, parameter: Tensor) -> Tensor:
+    # Fused optimisers walk state and parameter as flat memory, so both need the same layout.
+    if saved.shape == parameter.shape:
+        return torch.empty_like(parameter, dtype=saved.dtype).copy_(saved)
+    return saved.to(parameter.device)
+
+
+def _same_run(path: Path, saved: Any, key: dict[str, Any]) -> None:
+    if saved == key:
+        return
+    flat_saved, flat_key = _flat(saved if isinstance(saved, dict) else {}), _flat(key)
+    name = next(k for k in [*flat_key, *flat_saved] if flat_key.get(k) != flat_saved.get(k))
+    raise UserError(
+        f"{path} is of another run, with another {name} than {flat_key.get(name)}",
+        got=flat_saved.get(name),
+        do=_DO,
+    )
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat.update(_flat(value) if isinstance(value, dict) else {name: value})
+    return flat

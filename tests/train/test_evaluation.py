@@ -1,0 +1,108 @@
+"""Evaluation figures against SciPy and counts by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+from torch import Tensor, nn
+
+from unmask.data.images import Images
+from unmask.errors import UserError
+from unmask.models.classifier import Classifier
+from unmask.train.evaluation import evaluate, logits_of, matched, wilson
+
+
+class Table(nn.Module):
+    """Says the logits that the first pixel of a picture is the row of."""
+
+    def __init__(self, logits: list[list[float]]) -> None:
+        super().__init__()
+        self.register_buffer("logits", torch.tensor(logits))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits[(x[:, 0, 0, 0] * 255).round().long()]  # type: ignore[index, operator]
+
+
+def rows(labels: list[int], classes: int) -> Images:
+    pixels = np.arange(len(labels), dtype=np.uint8)[:, None, None, None]
+    return Images(pixels, np.array(labels), tuple("abcdef"[:classes]), "rows")
+
+
+def test_figures_are_those_counted_by_hand() -> None:
+    # Odds of 3:1 and 1:1 and 9:1 between two classes, in logits.
+    three, nine = float(np.log(3)), float(np.log(9))
+    model = Table([[three, 0], [0, three], [nine, 0], [0, nine], [nine, 0]])
+    found = evaluate(model, rows([0, 0, 0, 1, 1], 2), stamp={"seed": 1})
+    assert found.confusion.tolist() == [[2, 1], [1, 1]]
+    assert found.accuracy == 0.6
+    assert found.recall.tolist() == pytest.approx([2 / 3, 1 / 2])
+    assert found.precision.tolist() == pytest.approx([2 / 3, 1 / 2])
+    assert found.f1.tolist() == pytest.approx([2 / 3, 1 / 2])
+    assert found.confidence.tolist() == pytest.approx([0.75, 0.75, 0.9, 0.9, 0.9])
+    assert found.loss == pytest.approx(-np.mean(np.log([0.75, 0.25, 0.9, 0.9, 0.1])))
+    # Two bins: of confidence 0.75 half are right, of 0.9 two in three.
+    assert found.calibration_error == pytest.approx(2 / 5 * 0.25 + 3 / 5 * abs(0.9 - 2 / 3))
+    assert found.worst(1).tolist() == [4]
+    assert found.worst(9).tolist() == [4, 1]
+    assert json.loads(json.dumps(found.as_dict()))["accuracy"] == 0.6
+
+
+def test_a_class_without_pictures_has_no_figures_but_is_no_error() -> None:
+    found = evaluate(Table([[1.0, 0, 0], [0, 1.0, 0]]), rows([0, 1], 3))
+    assert np.isnan(found.recall).tolist() == [False, False, True]
+    assert found.as_dict()["recall"] == [1, 1, None]
+
+
+@given(st.integers(1, 5000), st.floats(0, 1))
+def test_the_interval_is_that_of_scipy(count: int, part: float) -> None:
+    right = round(part * count)
+    theirs = binomtest(right, count).proportion_ci(0.95, method="wilson")
+    assert wilson(right, count) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+
+
+def test_averaged_views_are_the_mean_of_the_models_logits(
+    shapes: Images, make: Callable[..., Classifier]
+) -> None:
+    model, few = make().eval(), shapes[:10]
+    pixels = torch.from_numpy(few.pixels).float() / 255
+    with torch.no_grad():
+        both = (model(pixels) + model(pixels.flip(3))) / 2
+        moved = [
+            np.pad(few.pixels, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="reflect")[
+                :, :, d : d + 12, d : d + 12
+            ]
+            for d in (0, 1, 2)
+        ]
+        views = [torch.from_numpy(m[..., ::s].copy()).float() / 255 for m in moved for s in (1, -1)]
+        six = torch.stack([model(v) for v in views]).mean(0)
+    torch.testing.assert_close(logits_of(model, few, test_time="flip"), both)
+    torch.testing.assert_close(logits_of(model, few, test_time="flip_shift"), six)
+
+
+def test_the_batch_size_changes_nothing(shapes: Images, make: Callable[..., Classifier]) -> None:
+    model = make().train()
+    small, large = (logits_of(model, shapes, batch_size=b) for b in (7, 1000))
+    torch.testing.assert_close(small, large, rtol=1e-4, atol=1e-5)
+    assert model.training, "the model gets its own mode back"
+
+
+def test_labels_are_numbered_as_the_model_numbers_them() -> None:
+    images = rows([0, 1, 1], 2)
+    found = matched(images, ("c", "b", "a"))
+    assert [found.class_names[k] for k in found.labels] == ["a", "b", "b"]
+    with pytest.raises(UserError, match="rows has classes that the model doesn't know: got b;"):
+        matched(images, ("a", "c"))
+
+
+def test_pictures_of_other_classes_are_refused() -> None:
+    with pytest.raises(UserError, match="2 classes of rows"):
+        evaluate(Table([[0.0, 1, 2]]), rows([0], 2))
+    with pytest.raises(UserError, match="no pictures"):
+        evaluate(Table([[0.0, 1]]), rows([0], 2)[:0])
