@@ -1,3 +1,4 @@
+# make demo   the main job, from nothing: an environment, the package, the study and its report
 # make test   the tests, from nothing
 # make check  format, lint, types, import directions (what CI runs beside the tests)
 
@@ -9,9 +10,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/unmask/sweep/native/*)
 
-.PHONY: test check sanitize clean
+.PHONY: demo test check sanitize clean
 .DELETE_ON_ERROR:
 
+demo: $(VENV)/.installed
+	$(BIN)/unmask flow study --out runs/study --resume
 
 test: $(VENV)/.developed
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

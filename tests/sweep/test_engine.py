@@ -130,6 +130,15 @@ def test_resume_refuses_the_checkpoint_of_another_sweep(digits: Images, tmp_path
     assert path.read_bytes() == before
 
 
+def test_a_checkpoint_is_not_overwritten_by_a_new_sweep(digits: Images, tmp_path: Path) -> None:
+    path = tmp_path / "h.npz"
+    train_sweep(grid(depth=1, **FAST), digits, checkpoint=path)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="already holds a sweep; resume it"):
+        train_sweep(grid(depth=1, **FAST), digits, checkpoint=path)
+    assert path.read_bytes() == before
+
+
 def test_damaged_checkpoint_is_named(digits: Images, tmp_path: Path) -> None:
     path = tmp_path / "h.npz"
     train_sweep(grid(depth=1, **FAST), digits, checkpoint=path)

@@ -76,8 +76,9 @@ def train_sweep(
     probe_epochs; units are judged dead over dead_probe (default: probe_batch). The result depends
     on neither threads (default: every core) nor the order of specs. engine "reference" trains in
     plain PyTorch on device. With checkpoint the history so far is saved there every few seconds,
-    and resume goes on from it. progress is called about five times a second and at the end. Raises
-    UserError for what doesn't fit, and SweepInterrupted, after saving, on Ctrl-C.
+    and resume goes on from it; without resume one that exists is refused. progress is called about
+    five times a second and at the end. Raises UserError for what doesn't fit, and
+    SweepInterrupted, after saving, on Ctrl-C.
     """
     specs = tuple(specs)
     if engine not in _ENGINES:
@@ -100,8 +101,8 @@ def train_sweep(
     )
     instructions = _instructions(engine, device)
     key = _key(specs, task, instructions, (images, validation, test, probe_batch, dead_probe))
-    if checkpoint is not None and resume and checkpoint.exists():
-        history = _resumed(checkpoint, key)
+    if checkpoint is not None and checkpoint.exists():
+        history = _resumed(checkpoint, key, resume)
     else:
         stamp = environment_stamp(
             engine=engine, instructions=instructions, data=images.sha256, key=key
@@ -154,7 +155,12 @@ def _key(
     return sha256(json.dumps(everything).encode())
 
 
-def _resumed(checkpoint: Path, key: str) -> SweepHistory:
+def _resumed(checkpoint: Path, key: str, resume: bool) -> SweepHistory:
+    if not resume:
+        raise UserError(
+            f"{checkpoint.parent} already holds a sweep",
+            do="resume it (--resume) or choose another folder (--out)",
+        )
     history = SweepHistory.load(checkpoint)
     if history.stamp.get("key") != key:
         raise UserError(

@@ -1,0 +1,94 @@
+"""The verb flow map: which initialisations let which depths train."""
+
+from __future__ import annotations
+
+import json as json_module
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from cyclopts import Parameter
+from rich.console import Console
+
+from unmask.cli.progress import sweep_progress
+from unmask.data.mnist import load_mnist
+from unmask.flow.map import MapPlan, run_map
+from unmask.models.activations import ACTIVATIONS
+from unmask.sweep.engine import SweepInterrupted
+
+
+def draw_map(
+    activation: Annotated[str, Parameter(help=f"of {', '.join(ACTIVATIONS)}")] = MapPlan.activation,
+    /,
+    *,
+    sigma_b2: Annotated[float, Parameter(help="variance of the biases")] = MapPlan.sigma_b2,
+    sigma_w2_low: Annotated[
+        float | None, Parameter(help="least variance of the weights times fan-in")
+    ] = None,
+    sigma_w2_high: Annotated[float | None, Parameter(help="the largest")] = None,
+    deepest: Annotated[int, Parameter(help="hidden layers of the top row")] = MapPlan.deepest,
+    columns: Annotated[int, Parameter(help="values of sigma_w2")] = MapPlan.columns,
+    rows: Annotated[int, Parameter(help="depths")] = MapPlan.rows,
+    width: Annotated[int, Parameter(help="units a hidden layer")] = MapPlan.width,
+    learning_rate: Annotated[float, Parameter(help="step size")] = MapPlan.learning_rate,
+    steps: Annotated[int, Parameter(help="mini-batches each net trains for")] = MapPlan.steps,
+    batch_size: Annotated[int, Parameter(help="pictures a step")] = MapPlan.batch_size,
+    seed: Annotated[int, Parameter(help="of every net")] = MapPlan.seed,
+    threads: Annotated[int | None, Parameter(help="nets at once; every core by default")] = None,
+    out: Annotated[Path, Parameter(help="the folder for report, figure and numbers")] = Path(
+        "runs/map"
+    ),
+    resume: Annotated[bool, Parameter(help="go on with the map in --out")] = False,
+    json: Annotated[bool, Parameter(help="print the map as JSON")] = False,
+) -> int:
+    """Train a net at every sigma_w2 and depth on MNIST and draw the theory over the outcome."""
+    plan = MapPlan(
+        activation=activation,
+        sigma_b2=sigma_b2,
+        sigma_w2_low=sigma_w2_low,
+        sigma_w2_high=sigma_w2_high,
+        deepest=deepest,
+        columns=columns,
+        rows=rows,
+        width=width,
+        learning_rate=learning_rate,
+        steps=steps,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    # matplotlib takes a while to load, and --help needs none of it.
+    from unmask.report.export import require_writable
+    from unmask.report.map import map_as_dict, write_map
+
+    require_writable(out)
+    try:
+        with sweep_progress() as progress:
+            found = run_map(
+                plan,
+                load_mnist(),
+                checkpoint=out / "history.npz",
+                resume=resume,
+                threads=threads,
+                progress=progress,
+            )
+    except SweepInterrupted as interrupt:
+        done = int(np.count_nonzero(interrupt.history.status))
+        raise KeyboardInterrupt(
+            f"stopped; {done} of {len(interrupt.history.specs)} nets are kept in {out}, go on "
+            f"with the same command and --out {shlex.quote(str(out))} --resume"
+        ) from None
+    files = write_map(found, out)
+    if json:
+        print(json_module.dumps({**map_as_dict(found), "files": [str(f) for f in files]}))
+        return 0
+    critical = "none" if found.critical is None else f"{found.critical:.4g}"
+    for line in (
+        f"{found.accuracy.size} nets: {int(found.learned.sum())} learned, "
+        f"{int(np.isnan(found.accuracy).sum())} diverged.",
+        f"Theory (depth up to 6 xi_c trains) and training agree on {found.agreement:.1%} of them; "
+        f"critical sigma_w2: {critical}.",
+        f"Report: {files[0]}",
+    ):
+        Console().print(line, highlight=False, markup=False, soft_wrap=True)
+    return 0

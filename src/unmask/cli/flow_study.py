@@ -1,0 +1,165 @@
+"""The verb flow study: depth against activation, beside the document's figures."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from cyclopts import Parameter
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from unmask.cli.progress import sweep_progress
+from unmask.errors import UserError
+from unmask.flow.study.findings import findings
+from unmask.flow.study.outcomes import AGREES, DIFFERS, NO_FIGURE, TOSS, Outcome
+from unmask.flow.study.run import HISTORY_FILE, Study, StudyPlan, run_study
+from unmask.models.activations import ACTIVATIONS, activation
+from unmask.sweep.engine import SweepInterrupted
+from unmask.sweep.spec import INITS, LOSSES, OPTIMIZERS
+
+_MARKS = {AGREES: "[green]agrees[/]", TOSS: "[yellow]toss[/]", DIFFERS: "[red]differs[/]"}
+_MANY = Parameter(consume_multiple=True, show_default=lambda v: " ".join(map(str, v)))
+
+
+def study(
+    *,
+    depths: Annotated[tuple[int, ...], _MANY, Parameter(help="hidden layers")] = StudyPlan.depths,
+    activations: Annotated[
+        tuple[str, ...], _MANY, Parameter(help=f"of {', '.join(ACTIVATIONS)}")
+    ] = StudyPlan.activations,
+    seeds: Annotated[int, Parameter(help="nets of each depth and activation")] = StudyPlan.seeds,
+    width: Annotated[int, Parameter(help="units a hidden layer")] = StudyPlan.width,
+    init: Annotated[str, Parameter(help=f"one of {', '.join(INITS)}")] = StudyPlan.init,
+    sigma_w2: Annotated[
+        float | None, Parameter(help="variance of the weights times fan-in, for mean_field")
+    ] = None,
+    sigma_b2: Annotated[
+        float | None, Parameter(help="variance of the biases, for mean_field")
+    ] = None,
+    loss: Annotated[str, Parameter(help=f"one of {', '.join(LOSSES)}")] = StudyPlan.loss,
+    optimizer: Annotated[
+        str, Parameter(help=f"one of {', '.join(OPTIMIZERS)}")
+    ] = StudyPlan.optimizer,
+    learning_rate: Annotated[float, Parameter(help="step size")] = StudyPlan.learning_rate,
+    batch_size: Annotated[int, Parameter(help="pictures a step")] = StudyPlan.batch_size,
+    epochs: Annotated[int, Parameter(help="passes over the pictures")] = StudyPlan.epochs,
+    probe_epoch: Annotated[
+        int | None,
+        Parameter(help=f"epochs before gradients are taken; {StudyPlan.probe_epoch} by default"),
+    ] = None,
+    training_pictures: Annotated[
+        int, Parameter(help="the first so many train")
+    ] = StudyPlan.training_pictures,
+    validation_pictures: Annotated[
+        int, Parameter(help="the last so many validate")
+    ] = StudyPlan.validation_pictures,
+    threads: Annotated[int | None, Parameter(help="nets at once; every core by default")] = None,
+    out: Annotated[Path, Parameter(help="the folder for report, figures and numbers")] = Path(
+        "runs/study"
+    ),
+    resume: Annotated[bool, Parameter(help="go on with the study in --out")] = False,
+    json: Annotated[bool, Parameter(help="print the tables as JSON")] = False,
+) -> int:
+    """Train nets of many depths and activations on MNIST and show where gradients vanish.
+
+    The defaults are the settings of the document, whose figures stand beside ours.
+    """
+    plan = StudyPlan(
+        depths=depths,
+        activations=activations,
+        seeds=seeds,
+        width=width,
+        init=init,
+        sigma_w2=sigma_w2,
+        sigma_b2=sigma_b2,
+        loss=loss,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        epochs=epochs,
+        probe_epoch=min(StudyPlan.probe_epoch, epochs) if probe_epoch is None else probe_epoch,
+        training_pictures=training_pictures,
+        validation_pictures=validation_pictures,
+    )
+    # matplotlib takes a while to load, and --help needs none of it.
+    from unmask.report.export import require_writable, summary_as_dict, to_json, write_study
+
+    require_writable(out)
+    found = _train(plan, out, resume, threads)
+    kept = f"every trained net is kept in {out / HISTORY_FILE}, --resume goes on from it"
+    try:
+        files = write_study(found, out)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"stopped before all was written; {kept}") from None
+    except UserError as error:
+        raise UserError(f"{error}; {kept}") from None
+    if json:
+        summary = {**summary_as_dict(found), "files": [str(file) for file in files]}
+        print(to_json(summary).decode())
+    else:
+        _print(Console(), found, files)
+    return 0
+
+
+def _train(plan: StudyPlan, out: Path, resume: bool, threads: int | None) -> Study:
+    with sweep_progress() as show:
+        try:
+            return run_study(plan, folder=out, resume=resume, threads=threads, progress=show)
+        except SweepInterrupted as interrupt:
+            done = int(np.count_nonzero(interrupt.history.status))
+            raise KeyboardInterrupt(
+                f"stopped; {done} of {len(interrupt.history.specs)} nets are kept in {out}, "
+                f"go on with: {plan.command()} --out {shlex.quote(str(out))} --resume"
+            ) from None
+
+
+def _print(console: Console, found: Study, files: list[Path]) -> None:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for name, right in (
+        ("layers", True),
+        ("", False),
+        ("test accuracy", False),
+        ("loss", True),
+        ("trained", False),
+        ("the document", False),
+        ("", False),
+    ):
+        table.add_column(name, justify="right" if right else "left")
+    last = None
+    for outcome in found.outcomes:
+        if last not in (None, outcome.depth):
+            table.add_section()
+        last = outcome.depth
+        table.add_row(*_row(outcome))
+    console.print(table)
+    told = Table.grid(padding=(0, 1))
+    for finding in findings(found):
+        told.add_row("-", Text(finding))
+    console.print(told)
+    if found.plan.departures():
+        changed = ", ".join(name.replace("_", " ") for name in found.plan.departures())
+        console.print(f"Not the document's settings: {changed}.", markup=False, highlight=False)
+    folders = ", ".join(dict.fromkeys(f"{file.parent}/" for file in files[1:]))
+    console.print(
+        f"Report: {files[0]}; figures and numbers: {folders}", highlight=False, soft_wrap=True
+    )
+
+
+def _row(o: Outcome) -> list[str]:
+    accuracy, loss = o.test_accuracy, o.test_loss
+    return [
+        str(o.depth),
+        activation(o.activation).title,
+        "diverged"
+        if not accuracy.count
+        else f"{accuracy.mean:.4f}" + (f" ±{accuracy.std:.4f}" if accuracy.count > 1 else ""),
+        f"{loss.mean:.4f}" if loss.count else "",
+        f"{o.trained} of {o.seeds}",
+        f"{o.document.test_accuracy:.4f} / {o.document.test_loss:.4f}" if o.document else "",
+        "" if o.agreement == NO_FIGURE else _MARKS[o.agreement],
+    ]

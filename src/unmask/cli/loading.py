@@ -1,0 +1,27 @@
+"""Pictures read with a bar on the terminal, and a line for each file that is left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from unmask.data.sources import Source, load_source
+
+
+def load_shown(
+    console: Console, data: str, source: Path | None, shape: tuple[int, int, int] | None
+) -> Source:
+    """Return load_source's pictures. Raises UserError as it does."""
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("reading pictures", total=None)
+        pictures = load_source(
+            data,
+            source=source,
+            shape=shape,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    for warning in pictures.warnings:
+        console.print(f"warning: {warning}", markup=False, highlight=False)
+    return pictures

@@ -1,0 +1,86 @@
+"""The command `unmask`: its verbs, each loaded when it is called, and what its mistakes cost."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError, Parameter
+
+from unmask import __version__
+from unmask.errors import UserError
+
+DONE, USER_MISTAKE, INTERRUPTED = 0, 2, 130
+
+app = App(
+    name="unmask",
+    help="Find out what is wrong with an image classifier before its users do.",
+    version=__version__,
+    version_flags=["--version"],
+    help_format="plaintext",
+    default_parameter=Parameter(negative=()),
+    suppress_keyboard_interrupt=False,
+)
+app.command(
+    "unmask.cli.flow:app",
+    name="flow",
+    help="Will it train? Gradients by layer, depth and activation.",
+)
+app.command(
+    "unmask.cli.train:train",
+    name="train",
+    help="Train a classifier on MNIST, CIFAR-10 or pictures of your own.",
+)
+app.command(
+    "unmask.cli.evaluate:evaluate_model",
+    name="evaluate",
+    help="Measure a classifier: accuracy, confusion, calibration, worst mistakes.",
+)
+app.command(
+    "unmask.cli.show:show",
+    name="show",
+    help="Show a network's structure: layers, shapes, parameters and multiply-adds.",
+)
+app.command(
+    "unmask.cli.export:export",
+    name="export",
+    help="Write a classifier as ONNX, checked against PyTorch.",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status.
+
+    arguments are those of the process when left out. The status is the verb's own, 2 for a mistake
+    of the user's, told in one line on stderr, and 130 after Ctrl-C.
+    """
+    try:
+        status = app(
+            None if arguments is None else list(arguments),
+            exit_on_error=False,
+            print_error=False,
+            verbose=False,
+            result_action="return_value",
+        )
+        sys.stdout.flush()
+    except CycloptsError as error:
+        command = " ".join(["unmask", *(error.command_chain or ())])
+        return _complain(f"{error} See {command} --help.", USER_MISTAKE)
+    except UserError as error:
+        return _complain(str(error), USER_MISTAKE)
+    except KeyboardInterrupt as interrupt:
+        return _complain(str(interrupt) or "stopped", INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; what Python still holds must go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        return _complain(f"can't read or write{where}: {error.strerror or error}", USER_MISTAKE)
+    return status if isinstance(status, int) else DONE
+
+
+def _complain(line: str, status: int) -> int:
+    print(f"unmask: {' '.join(line.split())}", file=sys.stderr)
+    return status

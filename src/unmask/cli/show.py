@@ -1,0 +1,110 @@
+"""The verb show: what a model is made of."""
+
+from __future__ import annotations
+
+import contextlib
+import json as json_module
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from unmask.errors import UserError
+from unmask.models.classifier import Classifier
+from unmask.models.summary import LayerSummary, summarised
+from unmask.report.figures.classifier import network_figure
+from unmask.report.figures.style import to_png, to_svg
+from unmask.runtime import write_atomically
+
+
+def show(
+    model: Annotated[str, Parameter(help="a model that ships, or a .safetensors file")],
+    /,
+    *,
+    figure: Annotated[
+        Path | None, Parameter(help="draw the network into this .svg or .png file")
+    ] = None,
+    json: Annotated[bool, Parameter(help="print the structure and the card as JSON")] = False,
+) -> int:
+    """Show a network's structure: layers, shapes, parameters and multiply-adds."""
+    classifier = Classifier.load(model)
+    layers = summarised(classifier.network, classifier.card.input_shape)
+    if figure is not None:
+        _draw(layers, classifier.card.input_shape, figure)
+    if json:
+        found = {"card": asdict(classifier.card), "layers": [asdict(layer) for layer in layers]}
+        print(json_module.dumps(found))
+        return 0
+    console = Console()
+    console.print(_table(classifier, layers))
+    for line in _facts(classifier.card.facts):
+        console.print(line, markup=False, highlight=False)
+    return 0
+
+
+def _draw(layers: list[LayerSummary], input_shape: tuple[int, ...], path: Path) -> None:
+    if path.suffix not in (".svg", ".png"):
+        raise UserError("a figure is an .svg or a .png file", got=path)
+    drawn = network_figure(layers, input_shape)
+    content = to_png(drawn) if path.suffix == ".png" else to_svg(drawn, path.stem).encode()
+    with write_atomically(path) as file:
+        file.write(content)
+
+
+def _table(classifier: Classifier, layers: list[LayerSummary]) -> Table:
+    card = classifier.card
+    table = Table(
+        title=f"{card.architecture}: pictures of {_shape(card.input_shape)} in "
+        f"{len(card.class_names)} classes"
+    )
+    for name, justify in (
+        ("layer", "left"),
+        ("kind", "left"),
+        ("output", "right"),
+        ("parameters", "right"),
+        ("multiply-adds", "right"),
+    ):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for layer in layers:
+        table.add_row(
+            layer.name,
+            layer.kind,
+            _shape(layer.output),
+            f"{layer.parameters:,}" if layer.parameters else "",
+            f"{layer.multiply_adds:,}" if layer.multiply_adds else "",
+        )
+    table.add_section()
+    table.add_row(
+        "all",
+        "",
+        "",
+        f"{sum(layer.parameters for layer in layers):,}",
+        f"{sum(layer.multiply_adds for layer in layers):,}",
+    )
+    return table
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(str(side) for side in shape)
+
+
+def _facts(facts: dict[str, Any]) -> list[str]:
+    """Return what the card tells in lines, leaving out what it doesn't tell as train writes it."""
+    lines: list[str] = []
+    strange = contextlib.suppress(KeyError, TypeError, ValueError)
+    with strange:
+        figures = facts["figures"]
+        low, high = figures["test_accuracy_interval_95"]
+        lines.append(
+            f"test accuracy {figures['test_accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f}) "
+            f"on {figures['test_pictures']:,} pictures"
+        )
+    with strange:
+        data = facts["data"]
+        lines.append(f"trained on {data['pictures']:,} pictures of {data['name']}")
+    with strange:
+        lines.append(f"made by: {facts['command']}")
+    return lines

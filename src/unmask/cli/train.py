@@ -1,0 +1,157 @@
+"""The verb train: pictures and a recipe become a classifier."""
+
+from __future__ import annotations
+
+import json as json_module
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from unmask.cli.loading import load_shown
+from unmask.errors import UserError
+from unmask.train.fit import FitInterrupted, FitProgress
+from unmask.train.job import Trained, train_classifier
+from unmask.train.recipes import Recipe, recipe
+
+
+def train(
+    data: Annotated[str, Parameter(help="mnist, cifar10, or a folder or zip of pictures")],
+    /,
+    *,
+    recipe_name: Annotated[
+        str, Parameter(name="--recipe", help="document, fast or long; see the README")
+    ] = "fast",
+    out: Annotated[
+        Path | None, Parameter(help="where everything goes; runs/train-DATA-RECIPE by default")
+    ] = None,
+    source: Annotated[
+        Path | None, Parameter(help="where cifar10 lies: an archive, a folder or a zip")
+    ] = None,
+    size: Annotated[
+        int | None, Parameter(help="the side in pixels that your own pictures are read at")
+    ] = None,
+    epochs: Annotated[int | None, Parameter(help="passes over the pictures")] = None,
+    batch: Annotated[int | None, Parameter(help="pictures a step")] = None,
+    rate: Annotated[float | None, Parameter(help="the peak learning rate")] = None,
+    target: Annotated[
+        float | None, Parameter(help="stop when validation accuracy exceeds this, 0 to 1")
+    ] = None,
+    validation: Annotated[
+        float | None, Parameter(help="the part of the training pictures that validates, 0 for none")
+    ] = None,
+    precision: Annotated[str, Parameter(help="auto, bf16 or fp32")] = "auto",
+    device: Annotated[str, Parameter(help="auto, cpu or cuda")] = "auto",
+    seed: Annotated[int, Parameter(help="of weights, order and augmentation")] = 0,
+    half: Annotated[bool, Parameter(help="store the weights in half precision")] = False,
+    resume: Annotated[bool, Parameter(help="go on where the run in --out was stopped")] = False,
+    tensorboard: Annotated[bool, Parameter(help="write events to --out/tensorboard")] = False,
+    json: Annotated[bool, Parameter(help="print the figures as JSON")] = False,
+) -> int:
+    """Train a classifier on MNIST, CIFAR-10 or pictures of your own, a folder for each class."""
+    console = Console(stderr=True)
+    shape = None if size is None else (3, size, size)
+    pictures = load_shown(console, data, source, shape)
+    chosen = recipe(pictures.kind, recipe_name, len(pictures.train))
+    given: dict[str, Any] = {
+        "epochs": epochs,
+        "batch_size": batch,
+        "rate": rate,
+        "target": target,
+        "precision": None if precision == "auto" else precision,
+        "seed": seed,
+    }
+    config = replace(chosen.config, **{k: v for k, v in given.items() if v is not None})
+    chosen = replace(chosen, config=config)
+    if validation is not None:
+        chosen = replace(chosen, holdout=validation)
+    out = out or Path("runs") / f"train-{Path(data).stem}-{recipe_name}"
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(compact=True),
+        console=console,
+        transient=True,
+    ) as bar:
+        task = bar.add_task("starting", total=None, figures="")
+
+        def show(p: FitProgress) -> None:
+            bar.update(
+                task,
+                description=f"epoch {p.epoch} of {p.epochs}",
+                completed=(p.epoch - 1) * p.steps + p.step,
+                total=p.epochs * p.steps,
+                figures=f"loss {p.loss:.4f}  accuracy {p.accuracy:.4f}  "
+                f"{p.pictures_per_second:,.0f} pictures/s",
+            )
+
+        try:
+            trained = train_classifier(
+                chosen,
+                pictures.train,
+                out=out,
+                validation=pictures.validation,
+                test=pictures.test,
+                licence=pictures.licence,
+                half=half,
+                resume=resume,
+                device=device,
+                progress=show,
+                tensorboard=tensorboard,
+            )
+        except FitInterrupted:
+            raise UserError(
+                "stopped before the first epoch ended, so there is nothing to keep",
+                do="run the command again",
+            ) from None
+    if json:
+        print(json_module.dumps(_as_dict(trained, out)))
+    else:
+        _print(Console(), chosen, trained, out)
+    return 130 if trained.history.ended == "interrupted" else 0
+
+
+def _as_dict(trained: Trained, out: Path) -> dict[str, Any]:
+    return {
+        "model": str(out / "model.safetensors"),
+        "ended": trained.history.ended,
+        "best_epoch": trained.history.best_epoch,
+        "epochs": [asdict(e) for e in trained.history.epochs],
+        "card": asdict(trained.classifier.card),
+    }
+
+
+def _print(console: Console, chosen: Recipe, trained: Trained, out: Path) -> None:
+    history = trained.history
+    best = history.best
+    assert best is not None
+    ended = {
+        "finished": f"trained {len(history.epochs)} epochs",
+        "target": f"reached the target in epoch {len(history.epochs)}",
+        "interrupted": f"stopped in epoch {len(history.epochs) + 1}",
+    }[history.ended]
+    lines = [f"{ended} in {history.epochs[-1].seconds:.0f} s ({chosen.purpose})"]
+    if best.validation_accuracy is not None:
+        lines.append(
+            f"validation accuracy {best.validation_accuracy:.4f} in epoch {best.epoch}"
+            + _averaged(best.validation_averaged)
+        )
+    if trained.test is not None:
+        low, high = trained.test.interval
+        lines.append(
+            f"test accuracy {trained.test.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f})"
+            + _averaged(trained.test.averaged)
+        )
+    lines.append(f"model: {out / 'model.safetensors'}, card: {out / 'model.json'}")
+    if history.ended == "interrupted":
+        lines.append("that is the best so far; --resume goes on from the last whole epoch")
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _averaged(accuracy: float | None) -> str:
+    return "" if accuracy is None else f", {accuracy:.4f} with averaged views"

@@ -1,0 +1,1 @@
+"""Will it train? Gradients by layer, and what the depth and the activation do to them."""

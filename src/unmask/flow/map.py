@@ -1,0 +1,182 @@
+"""The trainability map: which initialisations let which depths train, measured and predicted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.data.images import Images
+from unmask.errors import UserError
+from unmask.flow.theory import critical_sigma_w2, phase
+from unmask.models.activations import activation
+from unmask.sweep.engine import SweepProgress, train_sweep
+from unmask.sweep.history import SweepHistory
+from unmask.sweep.spec import NetSpec
+
+TEST_PICTURES = 2000
+
+
+@dataclass(frozen=True)
+class MapPlan:
+    """The grid of a map and how its nets train.
+
+    sigma_w2 takes columns values from sigma_w2_low to sigma_w2_high (default: from a third to 2.3
+    times the critical value), depth takes rows values from 2 to deepest; every net trains for
+    `steps` mini-batches of 32 MNIST pictures with plain SGD. Raises UserError.
+    """
+
+    activation: str = "tanh"
+    sigma_b2: float = 0.05
+    sigma_w2_low: float | None = None
+    sigma_w2_high: float | None = None
+    deepest: int = 100
+    columns: int = 36
+    rows: int = 25
+    width: int = 64
+    learning_rate: float = 0.01
+    steps: int = 300
+    batch_size: int = 32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        activation(self.activation)
+        for name, low, high in (
+            ("columns", 2, 1000),
+            ("rows", 2, 1000),
+            ("steps", 1, 1875),
+            ("deepest", 3, 1000),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+                raise UserError(
+                    f"{name} of a map must be a whole number", got=value, do=f"give {low} to {high}"
+                )
+        least, largest = self.sigma_w2_range()
+        if not 0 < least < largest < math.inf:
+            raise UserError(
+                "the map needs sigma_w2 from a number above 0 to a larger one",
+                got=f"{least:g} to {largest:g}",
+            )
+        self.specs()
+
+    def sigma_w2_range(self) -> tuple[float, float]:
+        """Return the least and the largest sigma_w2 of the map."""
+        # Where the activation has no critical point, He's 2 is as good a middle as any.
+        middle = critical_sigma_w2(self.activation, self.sigma_b2) or 2.0
+        low, high = self.sigma_w2_low, self.sigma_w2_high
+        return (middle / 3 if low is None else low, 2.3 * middle if high is None else high)
+
+    def sigma_w2(self) -> NDArray[np.float64]:
+        """Return the columns' values, float64[columns]."""
+        return np.linspace(*self.sigma_w2_range(), self.columns)
+
+    def depths(self) -> NDArray[np.int64]:
+        """Return the rows' values, int64[rows or fewer], distinct and increasing."""
+        return np.unique(np.linspace(2, self.deepest, self.rows).round().astype(np.int64))
+
+    def specs(self) -> list[NetSpec]:
+        """Return the nets by depth, then sigma_w2."""
+        return [
+            NetSpec(
+                depth=int(depth),
+                width=self.width,
+                activation=self.activation,
+                init="mean_field",
+                sigma_w2=float(sigma_w2),
+                sigma_b2=self.sigma_b2,
+                learning_rate=self.learning_rate,
+                batch_size=self.batch_size,
+                epochs=1,
+                seed=self.seed,
+            )
+            for depth in self.depths()
+            for sigma_w2 in self.sigma_w2()
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainabilityMap:
+    """Accuracy over (depth, sigma_w2) beside the theory's trainable depth.
+
+    accuracy: float64[depths, sigma_w2], on held-out pictures, NaN where the net diverged.
+    trainable_depth: float64[sigma_w2], 6 xi_c (Schoenholz et al. 2017). critical: the critical
+    sigma_w2, or None. agreement: the share of nets for which theory and training agree on whether
+    they learn, learning being an accuracy of at least twice chance.
+    """
+
+    plan: MapPlan
+    accuracy: NDArray[np.float64]
+    trainable_depth: NDArray[np.float64]
+    critical: float | None
+    chance: float
+    stamp: dict[str, Any]
+
+    @staticmethod
+    def of(plan: MapPlan, history: SweepHistory, chance: float) -> TrainabilityMap:
+        """Return the map of a history of the plan's nets."""
+        shape = (len(plan.depths()), plan.columns)
+        return TrainabilityMap(
+            plan=plan,
+            accuracy=history.test["test_accuracy"].reshape(shape).astype(np.float64),
+            trainable_depth=np.array(
+                [
+                    phase(plan.activation, float(s), plan.sigma_b2).trainable_depth
+                    for s in plan.sigma_w2()
+                ]
+            ),
+            critical=critical_sigma_w2(plan.activation, plan.sigma_b2),
+            chance=chance,
+            stamp={**history.stamp, "plan": asdict(plan)},
+        )
+
+    @property
+    def learned(self) -> NDArray[np.bool_]:
+        """Return which nets learned, bool[depths, sigma_w2]."""
+        return np.nan_to_num(self.accuracy) >= 2 * self.chance
+
+    @property
+    def agreement(self) -> float:
+        """Return the share of nets on which theory and training agree, 0..1."""
+        predicted = self.plan.depths()[:, None] <= self.trainable_depth[None]
+        return float(np.mean(predicted == self.learned))
+
+
+def run_map(
+    plan: MapPlan,
+    images: tuple[Images, Images],
+    *,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    threads: int | None = None,
+    progress: Callable[[SweepProgress], None] | None = None,
+) -> TrainabilityMap:
+    """Train the nets of a map on the first pictures of images[0] and test them on images[1].
+
+    Raises UserError, and SweepInterrupted on Ctrl-C with what was finished kept in checkpoint.
+    """
+    train, test = images
+    wanted = plan.steps * plan.batch_size
+    if wanted > len(train):
+        raise UserError(
+            f"{train.name} has {len(train)} training pictures",
+            got=f"{plan.steps} steps of {plan.batch_size}, {wanted} in all",
+            do="ask for fewer steps",
+        )
+    test = test[:TEST_PICTURES]
+    history = train_sweep(
+        plan.specs(),
+        train[:wanted],
+        test=test,
+        probe_epochs=(),
+        threads=threads,
+        progress=progress,
+        checkpoint=checkpoint,
+        resume=resume,
+    )
+    return TrainabilityMap.of(plan, history, float(np.bincount(test.labels).max() / len(test)))

@@ -1,0 +1,1 @@
+"""Depth against activation: the document's study of vanishing gradients, over seeds."""

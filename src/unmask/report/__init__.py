@@ -1,0 +1,1 @@
+"""Results become figures, pages and files of numbers."""

@@ -1,0 +1,147 @@
+"""The bounds on gradients as one HTML file that needs nothing else, and as plain values."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from unmask.flow.bounds.calculus import Extremum
+from unmask.flow.bounds.derivation import ActivationBounds, error_range
+from unmask.flow.bounds.intervals import Interval, shown
+from unmask.flow.bounds.propagation import BoundsTable
+from unmask.models.activations import activation
+from unmask.report.html import render
+from unmask.report.notation import interval_mathml, mathml, number_mathml, plain
+from unmask.runtime import write_atomically
+from unmask.sweep.spec import LOSSES
+
+PAGE = "report.html"
+_LONGEST = 8
+
+
+def write_bounds(found: BoundsTable, stamp: dict[str, Any], folder: Path) -> Path:
+    """Write the page into the folder and return its path.
+
+    Raises UserError when the folder can't be written.
+    """
+    with write_atomically(folder / PAGE) as file:
+        file.write(bounds_page(found, stamp).encode())
+    return folder / PAGE
+
+
+def bounds_page(found: BoundsTable, stamp: dict[str, Any]) -> str:
+    """Return the page as HTML, its formulas as MathML."""
+    return render(
+        "bounds.html",
+        {
+            "title": lambda name: activation(name).title,
+            "math": mathml,
+            "interval": interval_mathml,
+            "value": _value_mathml,
+            "slopes": _slopes_mathml,
+            "shown": shown,
+        },
+        found=found,
+        net=found.net,
+        losses=LOSSES,
+        errors={loss: error_range(loss, found.net.classes) for loss in LOSSES},
+        stamp=stamp,
+        palette={},
+    )
+
+
+def bounds_as_dict(found: BoundsTable) -> dict[str, Any]:
+    """Return everything as plain values; an end at infinity is None."""
+    net = found.net
+    return {
+        "activations": [_activation_as_dict(bounds) for bounds in found.activations],
+        "net": {
+            "inputs": net.features,
+            "hidden_layers": net.depth,
+            "width": net.width,
+            "classes": net.classes,
+            "input_range": _interval_as_dict(net.inputs),
+            "weight_bound": net.weight_bound,
+            "bias_bound": net.bias_bound,
+        },
+        "layers": {
+            name: {loss: [_interval_as_dict(r) for r in ranges] for loss, ranges in losses.items()}
+            for name, losses in found.layers.items()
+        },
+    }
+
+
+def closed_form(extremum: Extremum) -> str:
+    """Return its expression, or nothing where that is only a number of many digits."""
+    number = extremum.expression.lstrip("-").replace(".", "").isdigit()
+    return "" if number and len(extremum.expression) > _LONGEST else extremum.expression
+
+
+def _value_mathml(extremum: Extremum) -> Markup:
+    """Return the exact value and, where it isn't plain to see, its digits."""
+    exact, digits = closed_form(extremum), shown(extremum.value)
+    if plain(exact) == digits:
+        return mathml(exact)
+    sign = "=" if float(digits.replace("−", "-")) == extremum.value else "≈"
+    rounded = Markup("<math><mo>{}</mo>{}</math>").format(sign, number_mathml(digits))
+    return Markup("{} {}").format(mathml(exact), rounded) if exact else rounded
+
+
+def _slopes_mathml(bounds: ActivationBounds) -> Markup:
+    """Return the range of f': of ReLU and its like the two values, else the interval."""
+    values = slope_values(bounds)
+    if not values:
+        return interval_mathml(bounds.calculus.slope_range)
+    return Markup("<math><mo>{{</mo><mn>{}</mn><mo>}}</mo></math>").format(", ".join(values))
+
+
+def slope_values(bounds: ActivationBounds) -> list[str]:
+    """Return the values of f' where it takes but one or two, and nothing otherwise."""
+    facts = bounds.calculus
+    if facts.name not in ("relu", "leaky_relu", "linear"):
+        return []
+    return list(dict.fromkeys([shown(facts.slope_low.value), shown(facts.slope_high.value)]))
+
+
+def _activation_as_dict(bounds: ActivationBounds) -> dict[str, Any]:
+    facts, claim = bounds.calculus, bounds.claim
+    return {
+        "name": facts.name,
+        "f": facts.formula,
+        "f_range": _interval_as_dict(facts.range),
+        "f_prime": facts.slope_formula,
+        "f_prime_range": _interval_as_dict(facts.slope_range),
+        "f_prime_low": _extremum_as_dict(facts.slope_low),
+        "f_prime_high": _extremum_as_dict(facts.slope_high),
+        "lipschitz": abs(facts.lipschitz.value),
+        "one_layer": _interval_as_dict(bounds.one_layer),
+        "last_layer": {loss: _interval_as_dict(r) for loss, r in bounds.last_layer.items()},
+        "document": None
+        if claim is None
+        else {
+            "f_prime_range": _interval_as_dict(claim.slope_range),
+            "gradient_range": _interval_as_dict(claim.gradient_range),
+        },
+        "remarks": list(bounds.remarks),
+    }
+
+
+def _extremum_as_dict(extremum: Extremum) -> dict[str, Any]:
+    return {
+        "value": extremum.value,
+        "expression": closed_form(extremum) or None,
+        "at": extremum.place,
+        "attained": extremum.attained,
+    }
+
+
+def _interval_as_dict(interval: Interval) -> dict[str, Any]:
+    return {
+        "low": interval.low if math.isfinite(interval.low) else None,
+        "high": interval.high if math.isfinite(interval.high) else None,
+        "low_attained": interval.low_closed,
+        "high_attained": interval.high_closed,
+    }

@@ -1,0 +1,90 @@
+"""An evaluation as one HTML file that needs nothing else, its figures, and its numbers as JSON."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from unmask.data.images import Images
+from unmask.models.checkpoint import ModelCard
+from unmask.report.figures.classifier import evaluation_figures
+from unmask.report.figures.style import STYLES, to_png, to_svg
+from unmask.runtime import write_atomically
+from unmask.train.evaluation import Evaluation
+
+PAGE = "report.html"
+_WORST = 20
+
+
+def write_evaluation(found: Evaluation, images: Images, card: ModelCard, folder: Path) -> Path:
+    """Write report.html, figures/ and evaluation.json into the folder; return the page's path.
+
+    Every file is whole or absent. Raises UserError when the folder can't be written.
+    """
+    figures = evaluation_figures(found, images, worst=_WORST)
+    drawn = {name: to_svg(figure, name) for name, figure in figures.items()}
+    files = {
+        PAGE: evaluation_page(found, images, card, drawn).encode(),
+        "evaluation.json": json.dumps(found.as_dict(), allow_nan=False).encode(),
+    }
+    for name, figure in figures.items():
+        files[f"figures/{name}.svg"] = drawn[name].encode()
+        files[f"figures/{name}.png"] = to_png(figure)
+    for name, content in files.items():
+        with write_atomically(folder / name) as file:
+            file.write(content)
+    return folder / PAGE
+
+
+def evaluation_page(
+    found: Evaluation, images: Images, card: ModelCard, figures: dict[str, str]
+) -> str:
+    """Return the evaluation's report as HTML, with its figures' SVG by name."""
+    environment = Environment(
+        loader=PackageLoader("unmask.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["four"] = lambda value: "–" if np.isnan(value) else f"{value:.4f}"
+    return environment.get_template("evaluation.html").render(
+        found=found,
+        images=images,
+        card=card,
+        rows=_rows(found),
+        mistakes=int((found.predictions != found.labels).sum()),
+        shown=len(found.worst(_WORST)),
+        pictures={name: _data_uri(svg) for name, svg in figures.items()},
+        stamp=_flat(found.stamp),
+        palette=STYLES,
+    )
+
+
+def _rows(found: Evaluation) -> list[tuple[str, int, float, float, float, str]]:
+    rows = []
+    for k, name in enumerate(found.class_names):
+        others = found.confusion[k].copy()
+        others[k] = 0
+        most = int(others.argmax())
+        taken = f"{found.class_names[most]} ({others[most]})" if others[most] else "–"
+        count = int(found.confusion[k].sum())
+        rows.append((name, count, found.recall[k], found.precision[k], found.f1[k], taken))
+    return rows
+
+
+def _flat(stamp: dict[str, object]) -> list[tuple[str, str]]:
+    def said(value: object) -> str:
+        if isinstance(value, dict):
+            return ", ".join(f"{k} {v}" for k, v in value.items())
+        return str(value)
+
+    return [(name, said(value)) for name, value in stamp.items() if name != "command"]
+
+
+def _data_uri(svg: str) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()

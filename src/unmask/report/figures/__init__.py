@@ -1,0 +1,1 @@
+"""Results become figures; the only place that imports matplotlib."""

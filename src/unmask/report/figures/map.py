@@ -1,0 +1,62 @@
+"""The trainability map as a figure."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from unmask.flow.map import TrainabilityMap
+from unmask.models.activations import activation
+from unmask.report.figures.style import PAPER, styled_figure
+
+_OUTLINE = [withStroke(linewidth=3.2, foreground="#1c2126")]
+
+
+@styled_figure
+def map_figure(found: TrainabilityMap) -> Figure:
+    """Draw accuracy over sigma_w2 and depth, with 6 xi_c and the critical point of the theory."""
+    figure = Figure(figsize=(7.4, 4.4), layout="constrained")
+    axes = figure.subplots()
+    plan, sigma_w2, depths = found.plan, found.plan.sigma_w2(), found.plan.depths()
+    accuracy = 100 * np.ma.masked_invalid(found.accuracy)
+    mesh = axes.pcolormesh(
+        sigma_w2, depths, accuracy, cmap="viridis", vmin=0, vmax=100, rasterized=True
+    )
+    axes.set_facecolor("#b9bec4")
+    # Beyond the picture the curve is cut, not drawn: at criticality it has no end.
+    axes.plot(
+        sigma_w2,
+        np.where(found.trainable_depth <= 3 * depths[-1], found.trainable_depth, np.nan),
+        color=PAPER,
+        linewidth=2,
+        path_effects=_OUTLINE,
+        label="theory: 6 ξ$_c$",
+    )
+    if found.critical is not None and sigma_w2[0] < found.critical < sigma_w2[-1]:
+        axes.axvline(
+            found.critical,
+            color=PAPER,
+            linestyle=(0, (4, 3)),
+            linewidth=1.5,
+            path_effects=_OUTLINE,
+            label=f"critical σ$_w^2$ = {found.critical:.3g}",
+        )
+    axes.set_xlim(sigma_w2[0], sigma_w2[-1])
+    axes.set_ylim(depths[0], depths[-1])
+    axes.grid(visible=False)
+    axes.set_xlabel(f"σ$_w^2$, variance of the weights times fan-in (σ$_b^2$ = {plan.sigma_b2:g})")
+    axes.set_ylabel("hidden layers")
+    axes.set_title(
+        f"{activation(plan.activation).title}: {found.accuracy.size} nets of width {plan.width} "
+        f"after {plan.steps} steps",
+        loc="left",
+    )
+    bar = figure.colorbar(mesh, ax=axes, pad=0.02)
+    bar.set_label("test accuracy, %")
+    bar.outline.set_visible(False)
+    legend = axes.legend(loc="upper right", frameon=True, facecolor="#1c2126", framealpha=0.75)
+    legend.get_frame().set_linewidth(0)
+    for text in legend.get_texts():
+        text.set_color(PAPER)
+    return figure

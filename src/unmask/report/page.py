@@ -1,0 +1,103 @@
+"""The study as one HTML file that needs nothing else: no network, no script, no other file."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import fields
+
+from markupsafe import Markup
+
+from unmask.flow.study import comparison, outcomes, profiles
+from unmask.flow.study.findings import findings
+from unmask.flow.study.run import Study, StudyPlan
+from unmask.flow.study.wording import figure as figure_text
+from unmask.flow.study.wording import listed
+from unmask.models.activations import activation
+from unmask.report.figures.style import GRID, INK, MUTED, PAPER, STYLES
+from unmask.report.html import render, said, stamp_rows
+
+# A verdict's place in the style sheet and the sign that tells it without colour.
+_SIGNS = {
+    outcomes.AGREES: ("good", "✓"),
+    outcomes.TOSS: ("mixed", "≈"),
+    outcomes.DIFFERS: ("bad", "✗"),
+    outcomes.NO_FIGURE: ("none", "–"),
+    profiles.HOLDS: ("good", "✓"),
+    profiles.SOMETIMES: ("mixed", "≈"),
+    profiles.FAILS: ("bad", "✗"),
+}
+_COLOURS = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    GRID: "var(--grid)",
+    PAPER: "var(--paper)",
+    **{style.light: f"var(--{name})" for name, style in STYLES.items()},
+}
+
+
+def study_page(study: Study, wide: dict[str, str], narrow: dict[str, str]) -> str:
+    """Return the study's report as HTML.
+
+    wide and narrow: every figure of the study as SVG by name, the latter one panel wide.
+    """
+    return render(
+        "study.html",
+        {"four": _four, "figure": figure_text, "title": _title, "listed": listed},
+        outcome_rules=outcomes,
+        profile_rules=profiles,
+        signs=_SIGNS,
+        study=study,
+        plan=study.plan,
+        findings=findings(study),
+        bar=outcomes.trained_bar(study.chance),
+        cells={(o.depth, o.activation): o for o in study.outcomes},
+        pairs=list(zip(study.profiles_start, study.profiles_after, strict=True)),
+        throughout=comparison.throughout(study.comparison) if study.comparison else "",
+        similar=comparison.SIMILAR,
+        settings=_settings(study.plan),
+        stamp=stamp_rows(study.stamp),
+        figures={
+            name: Markup(_inline(wide[name], "wide") + _inline(narrow[name], "narrow"))
+            for name in wide
+        },
+        palette=STYLES,
+        has_zeros=any(
+            (p.maxima == 0).any() for p in (*study.profiles_start, *study.profiles_after)
+        ),
+    )
+
+
+def _inline(svg: str, kind: str) -> str:
+    """Return the SVG for the inside of a page, in the page's colours."""
+    svg = svg[svg.index("<svg") :]
+    # The ids of groups are the same in every figure and nothing refers to them.
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    head, _, rest = svg.partition(">")
+    head = re.sub(r' (width|height)="[^"]*"', "", head)
+    for colour, variable in _COLOURS.items():
+        rest = rest.replace(colour, variable)
+    return f'{head} class="{kind}" aria-hidden="true">{rest}'
+
+
+def _four(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.4f}"
+
+
+def _title(name: str) -> str:
+    return activation(name).title
+
+
+def _settings(plan: StudyPlan) -> list[tuple[str, str, str]]:
+    """Return every setting as (name, value, the document's where it is another)."""
+    departures = plan.departures()
+    return [
+        (
+            f.name.replace("_", " "),
+            said(getattr(plan, f.name)),
+            said(f.default) if f.name in departures else "",
+        )
+        for f in fields(plan)
+        if getattr(plan, f.name) is not None or f.name in departures
+    ]

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+from unmask import __version__
+from unmask.cli import main as command
+from unmask.cli.main import main
+from unmask.errors import UserError
+
+HEAVY = ("torch", "matplotlib", "onnxruntime", "jinja2", "unmask.sweep")
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
+    """The command line with a verb that raises what the test puts into the list."""
+    raised: list[BaseException] = []
+
+    def app(*args: object, **kwargs: object) -> None:
+        raise raised[0]
+
+    monkeypatch.setattr(command, "app", app)
+    return raised
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (UserError("no such thing", got="x", do="try y"), 2, "no such thing: got x; try y"),
+        (KeyboardInterrupt(), 130, "stopped"),
+        (KeyboardInterrupt("stopped; 3 nets are kept"), 130, "stopped; 3 nets are kept"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "out/report.html"),
+            2,
+            "can't read or write out/report.html: No space left on device",
+        ),
+    ],
+)
+def test_what_goes_wrong_is_one_line_and_a_status(
+    failing: list[BaseException],
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    status: int,
+    line: str,
+) -> None:
+    failing.append(error)
+    assert main([]) == status
+    assert capsys.readouterr() == ("", f"unmask: {line}\n")
+
+
+def test_a_fault_of_ours_is_not_hidden(failing: list[BaseException]) -> None:
+    failing.append(ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        main([])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["flw"], 'Unknown command "flw". Did you mean "flow"?'),
+        (["flow", "stdy"], 'Unknown command "stdy". Did you mean "study"?'),
+        (["flow", "study", "--depth", "3"], "Unknown option: --depth. Did you mean --depths?"),
+        (["flow", "study", "--depths", "x"], 'unable to convert "x" into int'),
+        (["flow", "study", "--width"], "--width requires an argument"),
+        (["flow", "study", "bogus"], "bogus"),
+        (["flow", "study", "--width", "3", "--width", "4"], "--width specified multiple times"),
+    ],
+)
+def test_a_wrong_command_is_one_line_that_names_the_help(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("unmask: ")
+    assert err.count("\n") == 1
+    assert said in err
+    assert "See unmask" in err
+    assert err.endswith("--help.\n")
+
+
+def test_help_and_version_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == __version__
+    assert main(["--help"]) == 0
+    overview = capsys.readouterr().out
+    assert "flow" in overview
+    assert main(["flow", "study", "--help"]) == 0
+    assert "--depths" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["flow", "--help"]])
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys; from unmask.cli.main import main; "
+        f"status = main({arguments}); "
+        f"print(status, [m for m in {HEAVY} if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "0 []\n"
+
+
+def test_every_verb_of_the_overview_can_be_loaded() -> None:
+    for name in command.app:
+        assert command.app[name].name
+
+
+def test_the_module_runs_as_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "unmask", "flow", "study", "--no-such"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("unmask: Unknown option: --no-such")
+
+
+def test_a_reader_that_left_is_no_mistake() -> None:
+    code = (
+        "import sys; from unmask.cli import main; "
+        "main.app = lambda *a, **k: print('x' * 100_000); sys.exit(main.main([]))"
+    )
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
