@@ -71,7 +71,7 @@ struct Tanh {
     static constexpr float steepest = 1;
     static UNMASK_INLINE ValueSlope at(Vec z) {
         const Vec t = tanh(z);
-        return {t, clamp(1.0f - t * t, 0, 1)};
+        return {t, max(splat(0), 1.0f - t * t)};
     }
 };
 
@@ -88,7 +88,7 @@ struct Lecun {
     static constexpr float steepest = scale * stretch + twist;
     static UNMASK_INLINE ValueSlope at(Vec z) {
         const Vec t = tanh(stretch * z);
-        return {scale * t + twist * z, scale * stretch * clamp(1.0f - t * t, 0, 1) + twist};
+        return {scale * t + twist * z, scale * stretch * max(splat(0), 1.0f - t * t) + twist};
     }
 };
 

@@ -5,11 +5,7 @@
 
 namespace unmask::UNMASK_ISA {
 
-// The limits are written so that a comparison with NaN keeps the NaN.
-UNMASK_INLINE Vec clamp(Vec x, float low, float high) {
-    x = x < low ? splat(low) : x;
-    return x > high ? splat(high) : x;
-}
+UNMASK_INLINE Vec clamp(Vec x, float low, float high) { return min(splat(high), max(splat(low), x)); }
 
 template <int N>
 UNMASK_INLINE Vec polynomial(Vec x, const float (&c)[N]) {

@@ -197,12 +197,16 @@ private:
             tiled<ROWS, VECS>(count, layer.panels, [&]<int R, int V>(int r, int v) {
                 float* to = products + v * panel + r * LANES;
                 Vec acc[R][V];
+#pragma GCC unroll 8
                 for (int i = 0; i < R; ++i)
+#pragma GCC unroll 4
                     for (int j = 0; j < V; ++j)
                         acc[i][j] = load(k == 0 ? layer.biases() + (v + j) * LANES : to + j * panel + i * LANES);
                 multiply_add<R, V>(acc, w.inputs.get() + size_t(r) * w.input_stride + k, w.input_stride, 1,
                                    layer.weight(k, v * LANES), LANES, layer.panel_stride(), slice);
+#pragma GCC unroll 8
                 for (int i = 0; i < R; ++i)
+#pragma GCC unroll 4
                     for (int j = 0; j < V; ++j) store(to + j * panel + i * LANES, acc[i][j]);
             });
         }
@@ -223,10 +227,14 @@ private:
         const float* from = w.activation(l - 1);
         tiled<ROWS, VECS>(layer.fan_out, w.columns / LANES, [&]<int R, int V>(int r, int v) {
             Vec acc[R][V];
+#pragma GCC unroll 8
             for (int i = 0; i < R; ++i)
+#pragma GCC unroll 4
                 for (int j = 0; j < V; ++j) acc[i][j] = splat(layer.biases()[r + i]);
             multiply_add<R, V>(acc, layer.weight(0, r), 1, LANES, from + v * LANES, w.columns, LANES, layer.fan_in);
+#pragma GCC unroll 8
             for (int i = 0; i < R; ++i)
+#pragma GCC unroll 4
                 for (int j = 0; j < V; ++j) store(to + (r + i) * w.columns + (v + j) * LANES, acc[i][j]);
         });
     }
@@ -315,12 +323,11 @@ private:
         tiled<ROWS, VECS>(layer.fan_in, w.columns / LANES, [&]<int R, int V>(int r, int v) {
             Vec acc[R][V];
             clear(acc);
-            const float *weights = layer.weight(r, 0), *errors = from + v * LANES;
-            int left = layer.fan_out;
-            for (; left >= LANES; left -= LANES, weights += layer.panel_stride(), errors += size_t(LANES) * w.columns)
-                multiply_add<R, V>(acc, weights, LANES, 1, errors, w.columns, LANES, LANES);
-            multiply_add<R, V>(acc, weights, LANES, 1, errors, w.columns, LANES, left);
+            multiply_add<R, V>(acc, layer.weight(r, 0), LANES, 1, from + v * LANES, w.columns, LANES, layer.fan_out, LANES,
+                               layer.panel_stride() - LANES);
+#pragma GCC unroll 8
             for (int i = 0; i < R; ++i)
+#pragma GCC unroll 4
                 for (int j = 0; j < V; ++j) {
                     const size_t at = size_t(r + i) * w.columns + (v + j) * LANES;
                     store(to + at, acc[i][j] * load(slopes + at));
@@ -339,13 +346,24 @@ private:
             Vec acc[R][V];
             clear(acc);
             multiply_add<R, V>(acc, from + r * row, row, step, w.panels.get() + v * panel, LANES, panel, static_cast<int>(count));
+#pragma GCC unroll 4
             for (int j = 0; j < V; ++j)
+#pragma GCC unroll 8
                 for (int i = 0; i < R; ++i) use(layer.offset(r + i, (v + j) * LANES), acc[i][j]);
         });
         for (int p = 0; p < layer.panels; ++p) {
-            Vec total = splat(0);
-            for (size_t b = 0; b < count; ++b) total += load(w.panels.get() + p * panel + b * LANES);
-            use(layer.bias_offset() + p * LANES, total);
+            // Four sums side by side: one would wait for its own last addition.
+            const float* errors = w.panels.get() + p * panel;
+            Vec first = splat(0), second = first, third = first, fourth = first;
+            size_t b = 0;
+            for (; b + 4 <= count; b += 4, errors += 4 * LANES) {
+                first += load(errors);
+                second += load(errors + LANES);
+                third += load(errors + 2 * LANES);
+                fourth += load(errors + 3 * LANES);
+            }
+            for (; b < count; ++b, errors += LANES) first += load(errors);
+            use(layer.bias_offset() + p * LANES, (first + second) + (third + fourth));
         }
     }
 

@@ -23,7 +23,19 @@ UNMASK_INLINE IVec splat_int(int32_t x) { return x - IVec{}; }
 UNMASK_INLINE Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
 UNMASK_INLINE void store(float* p, Vec v) { *reinterpret_cast<Vec*>(p) = v; }
 UNMASK_INLINE Vec from_int(IVec v) { return __builtin_convertvector(v, Vec); }
+
+// The second operand is returned where either is NaN, as the x86 instructions do.
+#if UNMASK_X86 && !defined(__clang__) && UNMASK_LANES == 16
+UNMASK_INLINE Vec max(Vec a, Vec b) { return __builtin_ia32_maxps512_mask(a, b, a, -1, 4); }
+UNMASK_INLINE Vec min(Vec a, Vec b) { return __builtin_ia32_minps512_mask(a, b, a, -1, 4); }
+#elif UNMASK_X86 && !defined(__clang__) && UNMASK_LANES == 8
+UNMASK_INLINE Vec max(Vec a, Vec b) { return __builtin_ia32_maxps256(a, b); }
+UNMASK_INLINE Vec min(Vec a, Vec b) { return __builtin_ia32_minps256(a, b); }
+#else
 UNMASK_INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
+UNMASK_INLINE Vec min(Vec a, Vec b) { return a < b ? a : b; }
+#endif
+
 UNMASK_INLINE Vec abs(Vec v) { return reinterpret_cast<Vec>(reinterpret_cast<IVec>(v) & 0x7fffffff); }
 
 // One butterfly of a transposition: swaps the off-diagonal quarters of every 2S x 2S block.
@@ -55,11 +67,14 @@ UNMASK_INLINE void clear(Vec (&acc)[ROWS][VECS]) {
         for (int v = 0; v < VECS; ++v) acc[r][v] = Vec{};
 }
 
-// acc[r][v] += sum over k of p[r * row + k * step] * q[k * q_step + v * q_next ...], k < count:
-// the one inner loop of this kernel. Forward, backward and weight gradient differ in strides only.
+// acc[r][v] += sum over k < count of p[r * row + k * step] * q[k * q_step + v * q_next ...]: the one
+// inner loop of this kernel. Forward, backward and weight gradient differ in strides only. After
+// every `run` steps p takes a further jump: from one panel of the weights to the next.
 template <int ROWS, int VECS>
 UNMASK_INLINE void multiply_add(Vec (&acc)[ROWS][VECS], const float* p, ptrdiff_t row, ptrdiff_t step,
-                                const float* q, ptrdiff_t q_step, ptrdiff_t q_next, int count) {
+                                const float* q, ptrdiff_t q_step, ptrdiff_t q_next, int count,
+                                int run = 0, ptrdiff_t jump = 0) {
+    int left = run;
     for (int k = 0; k < count; ++k, p += step, q += q_step) {
         Vec columns[VECS];
 #pragma GCC unroll 4
@@ -69,6 +84,10 @@ UNMASK_INLINE void multiply_add(Vec (&acc)[ROWS][VECS], const float* p, ptrdiff_
             const Vec a = splat(p[r * row]);
 #pragma GCC unroll 4
             for (int v = 0; v < VECS; ++v) acc[r][v] += a * columns[v];
+        }
+        if (run && --left == 0) {
+            p += jump;
+            left = run;
         }
     }
 }
