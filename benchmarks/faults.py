@@ -1,0 +1,174 @@
+"""The fault benchmark: who tells broken models from healthy ones within ten training steps?
+
+Half of the models are healthy, half are the same models with one thing broken in one of twelve
+ways; each was trained before it was labelled (fault_labels.py). Thresholds of Unmask were set on
+the development half only. A table comes first, then one line of JSON.
+
+    python benchmarks/faults.py [--half measured|development] [--relabel] [--repair]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from fault_data import batches, load
+from fault_labels import Case, label, read, train
+from fault_models import FAULTS, STEPS, build, optimizer_of
+from fault_rivals import RIVALS
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from unmask.flow.check import DEFAULT_STEPS, FlowCheck, check_flow
+from unmask.flow.repair import repair
+from unmask.runtime import environment_stamp
+
+TARGET_RECALL, TARGET_ALARMS, TARGET_REPAIR = 0.98, 0.02, 0.90
+CLOSE = 0.02
+# Verdicts that name what was broken, or what it brings about.
+RIGHT = {
+    "vanishing: small weights": {"vanishing"},
+    "vanishing: sigmoid": {"vanishing"},
+    "exploding: large weights": {"exploding", "saturated"},
+    "dead units": {"dead units"},
+    "saturated": {"saturated"},
+    "underflow": {"float underflow", "vanishing"},
+    "learning rate too high": {"learning rate too high", "diverged"},
+    "learning rate too low": {"learning rate too low"},
+    "inputs too large": {"inputs badly scaled"},
+    "inputs too small or off centre": {"inputs badly scaled"},
+    "constant outputs": {"constant outputs"},
+    "symmetric initialisation": {"symmetric initialisation"},
+}
+
+
+def checked(case: Case) -> tuple[FlowCheck, float]:
+    """Return Unmask's check of a case, and the seconds it took."""
+    split = load(case.recipe.data)
+    model = build(case.recipe, split.shape, split.classes)
+    pairs = list(batches(case.recipe, split, DEFAULT_STEPS))
+    start = time.perf_counter()
+    check = check_flow(
+        model, nn.functional.cross_entropy, pairs, optimizer=optimizer_of(case.recipe)
+    )
+    return check, time.perf_counter() - start
+
+
+def repaired(faulty: Case, healthy: Case, check: FlowCheck) -> dict[str, Any]:
+    """Return what repair made of a broken model, trained as long as its healthy twin."""
+    split = load(faulty.recipe.data)
+    outcome = repair(
+        build(faulty.recipe, split.shape, split.classes),
+        nn.functional.cross_entropy,
+        lambda seed: batches(replace(faulty.recipe, seed=seed), split, STEPS),
+        optimizer_of(faulty.recipe),
+        check=check,
+    )
+    accuracy = faulty.accuracy
+    if outcome.mended is not None:
+        accuracy = train(faulty.recipe, outcome.mended)[0][-1]
+    return {
+        "model": faulty.recipe.name,
+        "fault": faulty.recipe.fault,
+        "fix": outcome.best.name if outcome.best else "none worked",
+        "sets": outcome.best.sets if outcome.best else "",
+        "healthy": healthy.accuracy,
+        "broken": faulty.accuracy,
+        "mended": accuracy,
+        "mended_to_within_2_points": accuracy >= healthy.accuracy - CLOSE,
+    }
+
+
+def rates(cases: Sequence[Case], alarms: Sequence[bool]) -> dict[str, float]:
+    """Return recall on the faulty, and false alarms on the healthy."""
+    faulty = [a for c, a in zip(cases, alarms, strict=True) if not c.healthy]
+    healthy = [a for c, a in zip(cases, alarms, strict=True) if c.healthy]
+    return {"recall": sum(faulty) / len(faulty), "false_alarms": sum(healthy) / len(healthy)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--half", choices=("measured", "development"), default="measured")
+    parser.add_argument("--relabel", action="store_true", help="train every model again")
+    parser.add_argument("--repair", action="store_true", help="repair the broken models too")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.relabel:
+        label()
+    everything, dropped = read()
+    cases = [c for c in everything if c.development == (arguments.half == "development")]
+    found = [checked(c) for c in cases]
+    checks = [check for check, _ in found]
+
+    alarms = {"Unmask": [not check.healthy for check in checks]}
+    for name, rule in RIVALS.items():
+        pairs = zip(cases, checks, strict=True)
+        alarms[name] = [rule(case, check.history) for case, check in pairs]
+    table = Table("rules", "recall", "false alarms", title=f"{len(cases)} models, {arguments.half}")
+    results: dict[str, Any] = {}
+    for name, said in alarms.items():
+        results[name] = rates(cases, said)
+        table.add_row(name, *(f"{v:.1%}" for v in results[name].values()))
+
+    by_fault: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+    wrong = []
+    for case, check in zip(cases, checks, strict=True):
+        kinds = {v.kind for v in check.at_least("error")}
+        if bool(kinds) == case.healthy:
+            wrong.append({"model": case.recipe.name, "said": sorted(kinds)})
+        if case.recipe.fault is not None:
+            row = by_fault[case.recipe.fault]
+            row[0] += 1
+            row[1] += bool(kinds)
+            row[2] += bool(kinds & RIGHT[case.recipe.fault])
+    kinds_table = Table("fault", "models", "found", "named")
+    for fault in FAULTS:
+        kinds_table.add_row(fault, *map(str, by_fault[fault]))
+    seconds = sorted(s for _, s in found)
+    steps = max(s.step for check in checks for s in check.history) + 1
+
+    console = Console()
+    console.print(table)
+    console.print(kinds_table)
+    console.print(f"decided after {steps} steps; median {seconds[len(seconds) // 2]:.2f} s a model")
+    for row in wrong:
+        console.print(f"wrong: {row['model']}: {', '.join(row['said']) or 'no error'}")
+    if arguments.repair:
+        twins = {c.recipe.name: c for c in cases if c.healthy}
+        outcomes = []
+        for case, check in zip(cases, checks, strict=True):
+            if not case.healthy and not check.healthy:
+                twin = twins[case.recipe.name.replace("faulty", "healthy")]
+                outcomes.append(repaired(case, twin, check))
+                row = outcomes[-1]
+                console.print(
+                    f"{row['model']} {row['fault']}: {row['broken']:.3f} -> {row['mended']:.3f} "
+                    f"(twin {row['healthy']:.3f}) by {row['fix']}: {row['sets']}"
+                )
+        # A broken model that was not found is not repaired either.
+        broken = sum(not case.healthy for case in cases)
+        close = sum(o["mended_to_within_2_points"] for o in outcomes) / broken
+        console.print(f"mended to within 2 points of the healthy twin: {close:.1%}")
+        results["repair"] = {"share": close, "target": TARGET_REPAIR, "outcomes": outcomes}
+    results |= {
+        "half": arguments.half,
+        "models": len(cases),
+        "steps": steps,
+        "by_fault": dict(by_fault),
+        "wrong": wrong,
+        "draws_dropped": dropped,
+        "targets": {"recall": TARGET_RECALL, "false_alarms": TARGET_ALARMS},
+        "stamp": environment_stamp(threads=1),
+    }
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

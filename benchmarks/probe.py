@@ -1,0 +1,156 @@
+"""What GradientProbe costs: training steps with and without it, side by side in one process.
+
+Two copies of a network train in turns of one step, one of them in trainings of a few hundred steps
+with the probe at its default interval, its early steps included. The ratio is that of the mean
+step, put together from the medians of plain steps, of probed ones and of those between, so that a
+moment in which the machine is slow counts for neither. A table comes first, then one line of JSON.
+
+    python benchmarks/probe.py [--threads N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from torch.nn import functional
+
+from unmask.flow.check import check_flow
+from unmask.flow.probe import DEFAULT_EVERY, GradientProbe
+from unmask.runtime import environment_stamp
+
+WARM_UP = 20
+TARGETS = {"MNIST MLP": 1.05, "CIFAR CNN": 1.02}
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(784, 256),
+        nn.ReLU(),
+        nn.Linear(256, 256),
+        nn.ReLU(),
+        nn.Linear(256, 10),
+    )
+
+
+def cnn(width: int = 16) -> nn.Module:
+    layers: list[nn.Module] = []
+    for n_in, n_out in ((3, width), (width, 2 * width), (2 * width, 4 * width)):
+        layers += [nn.Conv2d(n_in, n_out, 3, padding=1), nn.BatchNorm2d(n_out), nn.ReLU()]
+        layers += [nn.Conv2d(n_out, n_out, 3, padding=1), nn.BatchNorm2d(n_out), nn.ReLU()]
+        layers += [nn.MaxPool2d(2)]
+    layers += [nn.Flatten(), nn.Linear(4 * width * 16, 10)]
+    return nn.Sequential(*layers)
+
+
+def million() -> nn.Module:
+    """The usual example for MNIST: 1.2 million parameters."""
+    return nn.Sequential(
+        nn.Conv2d(1, 32, 3),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Dropout(0.25),
+        nn.Flatten(),
+        nn.Linear(9216, 128),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(128, 10),
+    )
+
+
+def step_times(
+    make: Callable[[], nn.Module], shape: tuple[int, ...], batch: int, steps: int, rounds: int
+) -> dict[str, list[float]]:
+    """Return seconds of every plain step, and of the probed loop's steps, probed or between."""
+    torch.manual_seed(0)
+    batches = [(torch.rand(batch, *shape), torch.randint(10, (batch,))) for _ in range(8)]
+    plain, watched = make(), make()
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.01, momentum=0.9) for m in (plain, watched)]
+
+    def step(which: int, i: int) -> float:
+        model, optimizer = (plain, watched)[which], optimizers[which]
+        x, y = batches[i % len(batches)]
+        start = time.perf_counter()
+        optimizer.zero_grad()
+        functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        return time.perf_counter() - start
+
+    for i in range(WARM_UP):
+        step(0, i)
+        step(1, i)
+    found: dict[str, list[float]] = {"plain": [], "probed": [], "between": []}
+    for _ in range(rounds):
+        times = []
+        with GradientProbe(watched) as probe:
+            for i in range(steps):
+                found["plain"].append(step(0, i))
+                times.append(step(1, i))
+        at = {stats.step for stats in probe.history}
+        for i, seconds in enumerate(times):
+            found["probed" if i in at else "between"].append(seconds)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=12)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    work: dict[str, Any] = {
+        "MNIST MLP": (mlp, (1, 28, 28), 128, 5 * DEFAULT_EVERY, arguments.rounds),
+        "CIFAR CNN": (cnn, (3, 32, 32), 32, 3 * DEFAULT_EVERY, max(arguments.rounds // 3, 3)),
+    }
+    columns = ("network", "plain ms", "between ms", "probed ms", "steps probed", "ratio", "target")
+    table = Table(*columns)
+    results: dict[str, Any] = {}
+    for name, job in work.items():
+        times = step_times(*job)
+        plain, probed, between = (
+            statistics.median(times[k]) for k in ("plain", "probed", "between")
+        )
+        share = len(times["probed"]) / len(times["plain"])
+        ratio = (share * probed + (1 - share) * between) / plain
+        table.add_row(
+            name,
+            *(f"{1e3 * t:.3f}" for t in (plain, between, probed)),
+            f"{share:.1%}",
+            f"{ratio:.3f}",
+            f"{TARGETS[name]:.2f}",
+        )
+        results[name] = {
+            "plain_seconds": plain,
+            "between_seconds": between,
+            "probed_seconds": probed,
+            "share_of_steps_probed": share,
+            "ratio": ratio,
+            "steps": len(times["plain"]),
+            "target": TARGETS[name],
+        }
+    model = million()
+    x, y = torch.rand(64, 1, 28, 28), torch.randint(10, (64,))
+    start = time.perf_counter()
+    check_flow(model, functional.cross_entropy, (x, y), optimizer=lambda p: torch.optim.Adam(p))
+    seconds = time.perf_counter() - start
+    parameters = sum(p.numel() for p in model.parameters())
+    console = Console()
+    console.print(table)
+    console.print(f"check of a {parameters:,} parameter CNN, 10 steps of 64: {seconds:.2f} s")
+    results["check"] = {"parameters": parameters, "seconds": seconds, "target": 3.0}
+    print(json.dumps({**results, "stamp": environment_stamp(threads=arguments.threads)}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""What mends a fault, with the number to set."""
+
+from __future__ import annotations
+
+import math
+
+from unmask.flow.readings import update_ratios
+from unmask.flow.statistics import FlowStats, LayerStats
+from unmask.flow.theory import critical_sigma_w2
+from unmask.models.activations import ACTIVATIONS
+
+# A step that changes weights by a thousandth of their size is the usual middle.
+USUAL_RATIO = 1e-3
+# The bias variance at which an activation's critical line is taken: 0 where it has a point there.
+BIAS_VARIANCE = {"tanh": 0.05, "lecun": 0.05, "erf": 0.05, "gelu": 0.1, "silu": 0.1}
+
+
+def critical(activation: str) -> tuple[float, float] | None:
+    """Return (sigma_w2, sigma_b2) at which gradients keep their size, or None where unknown."""
+    if activation not in ACTIVATIONS:
+        return None
+    sigma_b2 = BIAS_VARIANCE.get(activation, 0.0)
+    sigma_w2 = critical_sigma_w2(activation, sigma_b2)
+    return None if sigma_w2 is None else (sigma_w2, sigma_b2)
+
+
+def main_activation(stats: FlowStats) -> str | None:
+    """Return the activation that follows most layers, or None where none is known."""
+    names = [x.slopes.activation for x in stats.matrix_layers if x.slopes]
+    return max(set(names), key=lambda n: (names.count(n), n)) if names else None
+
+
+def initialise(stats: FlowStats) -> str:
+    """Name the critical initialisation for the network's activation."""
+    name = main_activation(stats)
+    if name in (None, "sigmoid", "softplus", "hardsigmoid", "logsigmoid"):
+        what, instead = critical("tanh"), "tanh"
+        lead = "use tanh" if name is None else f"use tanh instead of {name}"
+    else:
+        assert name is not None
+        what, instead, lead = critical(name), name, f"initialise for {name}"
+    if what is None:
+        return f"put a normalisation layer after every layer, or use tanh instead of {instead}"
+    return f"{lead} with sigma_w2 = {what[0]:.3g}, sigma_b2 = {what[1]:.2g}"
+
+
+def dead(stats: FlowStats, layer: LayerStats) -> str:
+    """Say how to wake the units after a layer."""
+    rate = f", learning rate {rounded(stats.learning_rate / 10)}" if stats.learning_rate else ""
+    return f"set the biases of {layer.name} to 0 and use leaky ReLU (slope 0.01){rate}"
+
+
+def saturated(stats: FlowStats, layer: LayerStats) -> str:
+    """Say by what to divide the weights so that pre-activations have unit size."""
+    assert layer.output is not None
+    if layer.output.rms > 1:
+        return f"divide the weights and biases of {layer.name} by {layer.output.rms:.2g}"
+    return initialise(stats)
+
+
+def underflow(stats: FlowStats) -> str:
+    """Say what keeps gradients within the number format."""
+    return initialise(stats)
+
+
+def diverged(history: list[FlowStats]) -> str:
+    """Say which learning rate would not have diverged."""
+    if history[0].learning_rate is None or len(history) < 2:
+        return f"{initialise(history[0])}, and check the inputs for NaN"
+    return slower(history)
+
+
+def slower(history: list[FlowStats]) -> str:
+    """Name the learning rate that brings the first step's update ratio down to the usual."""
+    return f"learning rate {rounded(slower_rate(history))}"
+
+
+def slower_rate(history: list[FlowStats]) -> float:
+    """Return that learning rate, at most a third of the present one."""
+    rate = history[0].learning_rate or 1e-2
+    ratios = update_ratios(history[0])
+    scale = USUAL_RATIO / max(ratios) if ratios and max(ratios) > 0 else 0.1
+    return rate * min(scale, 1 / 3)
+
+
+def faster(history: list[FlowStats]) -> str:
+    """Name the learning rate that brings the update ratio up to the usual."""
+    return f"learning rate {rounded(faster_rate(history))}"
+
+
+def faster_rate(history: list[FlowStats]) -> float:
+    """Return that learning rate, at least three times the present one."""
+    rate = history[-1].learning_rate or 1e-3
+    ratios = update_ratios(history[-1])
+    middle = ratios[len(ratios) // 2] if ratios else 0.0
+    return rate * (max(USUAL_RATIO / middle, 3.0) if middle > 0 else 10.0)
+
+
+def rounded(rate: float) -> str:
+    """Return a learning rate to one digit: 3e-3."""
+    if not (rate > 0 and math.isfinite(rate)):
+        return "1e-3"
+    mantissa, _, exponent = f"{rate:.0e}".partition("e")
+    return f"{mantissa}e{int(exponent)}"

@@ -1,0 +1,243 @@
+"""The layers of a network, and what is collected of them during one probed step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unmask.flow.slopes import alive, describe
+from unmask.flow.statistics import (
+    QUANTILES,
+    SAFE,
+    InputStats,
+    LayerStats,
+    Magnitude,
+    Slopes,
+    few,
+    measure,
+)
+
+PROBE_PICTURES = 512
+_CONVOLUTIONS = ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A module with parameters of its own; its weights are those with two dimensions or more."""
+
+    name: str
+    module: nn.Module
+    weights: tuple[nn.Parameter, ...]
+
+    @property
+    def matrix(self) -> bool:
+        """Return whether the layer mixes units."""
+        return any(w.ndim > 1 for w in self.weights)
+
+    @property
+    def fan_in(self) -> int:
+        """Return how many numbers enter one unit."""
+        largest = max(self.weights, key=lambda w: w.numel())
+        return largest[0].numel() if largest.ndim > 1 else 1
+
+    @property
+    def unit_dim(self) -> int:
+        """Return which dimension of the output counts the units."""
+        return 1 if type(self.module).__name__.startswith(_CONVOLUTIONS) else -1
+
+
+def layers_of(model: nn.Module) -> list[Layer]:
+    """Return the layers of a network in the order of registration, tied weights once."""
+    owners: dict[str, list[nn.Parameter]] = {}
+    for path, parameter in model.named_parameters():
+        # A parametrised weight (weight_norm and its like) lives one module below its layer.
+        owner = (
+            path.rpartition(".")[0]
+            .split(".parametrizations", 1)[0]
+            .removesuffix("parametrizations")
+        )
+        owners.setdefault(owner, []).append(parameter)
+    return [
+        Layer(
+            name or "(model)",
+            model.get_submodule(name),
+            tuple(p for p in own if p.ndim > 1) or tuple(own),
+        )
+        for name, own in owners.items()
+    ]
+
+
+@dataclass
+class Tally:
+    """The measure rows of tensors that belong together."""
+
+    rows: list[tuple[float, ...]] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+
+    def add(self, tensor: Tensor, scale: float = 1.0) -> None:
+        """Measure a tensor whose entries are scale times too large."""
+        largest, *rest = measure(tensor)
+        self.rows.append((largest / scale, *rest))
+        self.counts.append(tensor.numel())
+
+    def read(self) -> Magnitude | None:
+        """Return the magnitude of everything added, or None."""
+        return Magnitude.pooled(self.rows, self.counts)
+
+
+@dataclass
+class Collected:
+    """What one layer showed during a probed step."""
+
+    layer: Layer
+    place: int
+    output: Tally = field(default_factory=Tally)
+    output_gradient: Tally = field(default_factory=Tally)
+    weight: Tally = field(default_factory=Tally)
+    weight_gradient: Tally = field(default_factory=Tally)
+    output_size: int = 0
+    contrasts: list[tuple[float, ...]] = field(default_factory=list)
+    weight_spread: float | None = None
+    gradient_spread: float | None = None
+    activation: str = ""
+    slopes: list[tuple[float, ...]] = field(default_factory=list)
+    update_to_weight_ratio: float | None = None
+    expected_gain: float | None = None
+
+    def see_output(self, z: Tensor) -> None:
+        """Measure an output: its size, and how it varies over pictures and over units."""
+        z = few(z)
+        self.output.add(z)
+        self.output_size = z[0].numel() if z.ndim > 1 else 1
+        self.contrasts.append((spread(z, 0), spread(z, self.layer.unit_dim if z.ndim > 1 else 0)))
+
+    def see_slope(self, name: str, slope: Tensor, supremum: float) -> None:
+        """Measure an activation's derivative."""
+        self.activation = name
+        self.slopes.append(describe(slope, supremum))
+
+    def see_weights(self, scale: float) -> None:
+        """Measure the weights and their gradients, which are scale times too large."""
+        if self.weight.rows:
+            return
+        for w in self.layer.weights:
+            self.weight.add(w)
+            if w.grad is not None:
+                self.weight_gradient.add(w.grad, scale)
+        largest = max(self.layer.weights, key=lambda w: w.numel())
+        if largest.ndim > 1:
+            self.weight_spread = spread(largest.detach(), 0)
+            if largest.grad is not None and not largest.grad.is_sparse:
+                self.gradient_spread = spread(largest.grad, 0)
+
+    def read(self, dead: float | None, dead_pictures: int) -> LayerStats:
+        """Return the layer's statistics as plain numbers."""
+        contrast = _mean(self.contrasts)
+        return LayerStats(
+            name=self.layer.name,
+            kind=type(self.layer.module).__name__.removeprefix("Parametrized"),
+            matrix=self.layer.matrix,
+            frozen=not any(w.requires_grad for w in self.layer.weights),
+            fan_in=self.layer.fan_in,
+            weight=self.weight.read(),
+            weight_gradient=self.weight_gradient.read(),
+            weight_spread=self.weight_spread,
+            gradient_spread=self.gradient_spread,
+            output=self.output.read(),
+            output_size=self.output_size,
+            output_gradient=self.output_gradient.read(),
+            variation=contrast[0] if contrast else None,
+            spread=contrast[1] if contrast else None,
+            slopes=self._read_slopes(dead, dead_pictures),
+            update_to_weight_ratio=self.update_to_weight_ratio,
+            expected_gain=self.expected_gain,
+        )
+
+    def _read_slopes(self, dead: float | None, dead_pictures: int) -> Slopes | None:
+        figures = _mean(self.slopes)
+        if not figures or dead is None:
+            return None
+        n = len(QUANTILES)
+        return Slopes(
+            self.activation,
+            tuple(figures[:n]),
+            rms=figures[n],
+            supremum=figures[n + 1],
+            saturated=figures[n + 2],
+            dead=dead,
+            dead_pictures=dead_pictures,
+        )
+
+
+class Units:
+    """For how many pictures in a row every unit's derivative has been dead.
+
+    One batch says little: a unit that is silent on 64 pictures may fire on the next. So the count
+    runs on over the probed steps, and a unit is dead after PROBE_PICTURES pictures.
+    """
+
+    def __init__(self) -> None:
+        self._silent: Tensor | None = None
+        self.pictures = 0
+
+    def see(self, slope: Tensor, supremum: float, unit_dim: int) -> None:
+        """Count on with the derivatives of a batch."""
+        fired = alive(slope, supremum, unit_dim)
+        n = len(slope) if slope.ndim > 1 else 1
+        if self._silent is None or self._silent.shape != fired.shape:
+            self._silent = torch.zeros_like(fired, dtype=torch.int64)
+            self.pictures = 0
+        self._silent = (self._silent + n).masked_fill(fired, 0)
+        self.pictures = min(self.pictures + n, PROBE_PICTURES)
+
+    def dead(self) -> float | None:
+        """Return the fraction of units that are dead, or None when none was seen."""
+        if self._silent is None:
+            return None
+        return (self._silent >= self.pictures).double().mean().item()
+
+
+def spread(x: Tensor, dim: int) -> float:
+    """Return RMS(x - mean of x over dim) / RMS(x), 0 where x is 0 throughout."""
+    x = x.detach()
+    if x.dtype in (torch.float16, torch.bfloat16):
+        x = x.float()
+    norm = float(torch.linalg.vector_norm(x))
+    if not SAFE[0] < norm < SAFE[1]:
+        largest = float(x.abs().amax())
+        if largest == 0 or not math.isfinite(largest):
+            return 0.0
+        x = x / largest
+        norm = float(torch.linalg.vector_norm(x))
+    return float(torch.linalg.vector_norm(x - x.mean(dim, keepdim=True))) / norm
+
+
+def input_stats(x: Tensor) -> InputStats:
+    """Return the mean, the standard deviation and the largest size of a tensor's entries."""
+    x = few(x.detach())
+    x = x.float() if x.element_size() < 4 else x
+    mean = x.mean()
+    deviation = float(torch.linalg.vector_norm(x - mean)) / math.sqrt(x.numel())
+    return InputStats(float(mean), deviation, float(x.abs().amax()))
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield the floating-point tensors of a module's input or output, however it nests them."""
+    if isinstance(value, Tensor):
+        if value.is_floating_point() and value.numel():
+            yield value
+    elif isinstance(value, dict):
+        for v in value.values():
+            yield from tensors_in(v)
+    elif isinstance(value, (tuple, list)):
+        for v in value:
+            yield from tensors_in(v)
+
+
+def _mean(rows: list[tuple[float, ...]]) -> list[float]:
+    return [sum(column) / len(rows) for column in zip(*rows, strict=True)]

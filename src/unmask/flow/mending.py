@@ -1,0 +1,262 @@
+"""Changes that mend a network, each applied to a copy, with the code a user can paste."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from unmask.flow import fixes
+from unmask.flow.layers import layers_of
+from unmask.flow.slopes import name_of
+from unmask.flow.statistics import FlowStats
+
+REPLACEMENTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "leaky_relu": nn.functional.leaky_relu,
+}
+
+
+@dataclass(frozen=True)
+class Fix:
+    """One change: its name, what it sets, how it changes a network, and the code to paste.
+
+    learning_rate and clip, where not None, change the training rather than the network.
+    """
+
+    name: str
+    sets: str
+    code: str
+    apply: Callable[[nn.Module], nn.Module] = lambda model: model
+    learning_rate: float | None = None
+    clip: float | None = None
+
+
+def critical_initialisation(
+    stats: FlowStats, activation: str | None = None, correction: float = 1.0
+) -> Fix:
+    """Draw all weights anew at the critical point of the network's activation, or of another.
+
+    correction multiplies the sigma_w2 of the theory, which knows of no scale around the
+    activation, no skipped layer and no normalisation.
+    """
+    name = activation or fixes.main_activation(stats) or "relu"
+    sigma_w2, sigma_b2 = fixes.critical(name) or (1.0, 0.0)
+    sigma_w2 *= correction
+    hidden = [x.name for x in stats.matrix_layers[:-1]]
+    last = stats.matrix_layers[-1].name if stats.matrix_layers else ""
+
+    def apply(model: nn.Module) -> nn.Module:
+        for layer in layers_of(model):
+            for weight in layer.weights:
+                if weight.ndim < 2:
+                    continue
+                is_last = layer.name == last
+                variance = (1.0 if is_last else sigma_w2) / weight[0].numel()
+                nn.init.normal_(weight, 0, math.sqrt(variance))
+            bias = getattr(layer.module, "bias", None)
+            if isinstance(bias, Tensor):
+                # Gains and shifts of normalisation start at 1 and 0 again.
+                nn.init.normal_(bias, 0, math.sqrt(sigma_b2) if layer.name in hidden else 0.0)
+            if not layer.matrix:
+                for gain in layer.weights:
+                    nn.init.constant_(gain, 0.0 if gain is bias else 1.0)
+        return model
+
+    code = f"""\
+for name in {hidden!r}:
+    layer = model.get_submodule(name)
+    torch.nn.init.normal_(layer.weight, std=({sigma_w2:.4g} / layer.weight[0].numel()) ** 0.5)
+    if layer.bias is not None:
+        torch.nn.init.normal_(layer.bias, std={sigma_b2:.4g} ** 0.5)
+layer = model.get_submodule({last!r})
+torch.nn.init.normal_(layer.weight, std=layer.weight[0].numel() ** -0.5)
+if layer.bias is not None:
+    torch.nn.init.zeros_(layer.bias)"""
+    sets = f"sigma_w2 = {sigma_w2:.3g}, sigma_b2 = {sigma_b2:.2g}"
+    return Fix("critical initialisation", sets, code, apply)
+
+
+def other_activation(old: str, new: str) -> Fix:
+    """Use another activation wherever the old one is applied, as a module or as a function."""
+    return Fix(
+        "activation",
+        f"{new} instead of {old}",
+        f"# Use torch.nn.functional.{new} (or its module) wherever {old} stands.",
+        lambda model: Swapped(model, {old: REPLACEMENTS[new]}, output_layer=None),
+    )
+
+
+def bare_output(stats: FlowStats) -> Fix:
+    """Feed the loss the output layer's own outputs."""
+    last = stats.matrix_layers[-1].name
+    return Fix(
+        "no activation on the output layer",
+        "the loss gets the output layer's own outputs",
+        f"# Return what {last} gives, without an activation after it.",
+        lambda model: Swapped(model, {}, output_layer=last),
+    )
+
+
+def standardised_inputs(stats: FlowStats) -> Fix:
+    """Shift and scale the inputs to mean 0 and standard deviation 1."""
+    assert stats.input is not None
+    mean, std = stats.input.mean, stats.input.std or 1.0
+    return Fix(
+        "inputs",
+        f"(x - {mean:.4g}) / {std:.4g}",
+        f"x = (x - {mean:.6g}) / {std:.6g}",
+        lambda model: Standardised(model, mean, std),
+    )
+
+
+def normalisation(stats: FlowStats) -> Fix:
+    """Put batch normalisation after every hidden layer."""
+    hidden = [x.name for x in stats.matrix_layers[:-1]]
+
+    def apply(model: nn.Module) -> nn.Module:
+        for layer in layers_of(model):
+            norm = _norm_for(layer.module)
+            if layer.name in hidden and norm is not None:
+                _replace(model, layer.name, nn.Sequential(layer.module, norm))
+        return model
+
+    code = f"# Put torch.nn.BatchNorm1d or BatchNorm2d after each of {hidden!r}."
+    return Fix("normalisation", "batch normalisation after every hidden layer", code, apply)
+
+
+def residual(stats: FlowStats) -> Fix:
+    """Add its input to the output of every hidden layer of equal width."""
+    hidden = [x.name for x in stats.matrix_layers[:-1]]
+
+    def apply(model: nn.Module) -> nn.Module:
+        for layer in layers_of(model):
+            if layer.name in hidden and _keeps_shape(layer.module):
+                _replace(model, layer.name, Residual(layer.module))
+        return model
+
+    code = f"# In each of {hidden!r} whose width does not change: return x + layer(x)."
+    return Fix("residual connections", "x + layer(x) where widths agree", code, apply)
+
+
+def learning_rate(rate: float) -> Fix:
+    """Train with another learning rate."""
+    said = fixes.rounded(rate)
+    code = f'for group in optimizer.param_groups:\n    group["lr"] = {said}'
+    return Fix("learning rate", said, code, learning_rate=float(said))
+
+
+def clipping(norm: float = 1.0) -> Fix:
+    """Clip the norm of the gradient before every step."""
+    code = f"torch.nn.utils.clip_grad_norm_(model.parameters(), {norm:g})"
+    return Fix("clipping", f"gradient norm at most {norm:g}", code, clip=norm)
+
+
+class Standardised(nn.Module):
+    """A network whose inputs are shifted and scaled first."""
+
+    def __init__(self, model: nn.Module, mean: float, std: float) -> None:
+        super().__init__()
+        self.model, self.mean, self.std = model, mean, std
+
+    def forward(self, x: Tensor) -> Any:
+        """Return the network's output for (x - mean) / std."""
+        return self.model((x - self.mean) / self.std)
+
+
+class Residual(nn.Module):
+    """A layer that adds its input to its output."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x + layer(x)."""
+        y: Tensor = x + self.layer(x)
+        return y
+
+
+class Swapped(nn.Module):
+    """A network in which activations are replaced as it runs, so that functions can be too."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        functions: dict[str, Callable[[Tensor], Tensor]],
+        output_layer: str | None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._functions = functions
+        self._after_output = False
+        if output_layer is not None:
+            # Each wrapper that was put around the network before shifts the names by "model.".
+            inner = next(
+                m
+                for n, m in model.named_modules()
+                if n == output_layer or n.endswith(f"model.{output_layer}")
+            )
+            inner.register_forward_hook(self._output_reached)
+
+    def _output_reached(self, module: nn.Module, args: Any, output: Any) -> None:
+        self._after_output = True
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the network's output with the activations replaced."""
+        self._after_output = False
+        with _Swap(self):
+            return self.model(*args, **kwargs)
+
+    def instead(self, name: str) -> Callable[[Tensor], Tensor] | None:
+        """Return what replaces the activation of that name where the network stands now."""
+        if self._after_output:
+            return lambda x: x
+        return self._functions.get(name)
+
+
+class _Swap(TorchFunctionMode):
+    def __init__(self, model: Swapped) -> None:
+        super().__init__()
+        self._model = model
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        name = name_of(func)
+        instead = self._model.instead(name) if name is not None else None
+        if instead is not None and args:
+            return instead(args[0])
+        return func(*args, **(kwargs or {}))
+
+
+def _norm_for(module: nn.Module) -> nn.Module | None:
+    if isinstance(module, nn.Linear):
+        return nn.BatchNorm1d(module.out_features)
+    if isinstance(module, nn.Conv2d):
+        return nn.BatchNorm2d(module.out_channels)
+    return None
+
+
+def _keeps_shape(module: nn.Module) -> bool:
+    if isinstance(module, nn.Linear):
+        return module.in_features == module.out_features
+    if isinstance(module, nn.Conv2d):
+        same = module.in_channels == module.out_channels and module.stride == (1, 1)
+        sides = zip(module.kernel_size, module.padding, strict=False)
+        return same and all(isinstance(p, int) and 2 * p == k - 1 for k, p in sides)
+    return False
+
+
+def _replace(model: nn.Module, name: str, new: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, new)

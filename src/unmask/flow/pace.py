@@ -1,0 +1,115 @@
+"""Judges of the step: did it diverge, and does it change the weights too much or too little?"""
+
+from __future__ import annotations
+
+import math
+
+from unmask.flow import fixes
+from unmask.flow.readings import FRESH, finite, median, pace, relative_gain, update_ratios
+from unmask.flow.statistics import FlowStats, LayerStats, Magnitude
+from unmask.flow.verdict import Verdict
+
+STILL, SLOW, SLOW_GAIN = 5e-5, 2e-4, 7e-4
+FAST, FAR_TOO_FAST, KEPT, HASTY_SHARE = 0.15, 0.3, 0.45, 0.25
+FAST_GAIN, OVERSHOT, LOSS_GREW = 5.0, 0.1, 3.0
+
+
+def diverged(history: list[FlowStats]) -> Verdict | None:
+    """Find the first NaN or infinity."""
+    for stats in history:
+        bad = next((x for x in stats.layers if not all(m.finite for m in _magnitudes(x))), None)
+        losses = [x for x in (stats.loss, stats.loss_after) if x is not None]
+        if bad is None and all(map(math.isfinite, losses)):
+            continue
+        return Verdict(
+            "diverged",
+            "error",
+            f"NaN or infinity at step {stats.step}",
+            fixes.diverged(history),
+            step=stats.step,
+            layer=bad.name if bad else None,
+            evidence={"step": stats.step},
+        )
+    return None
+
+
+def too_high(history: list[FlowStats]) -> Verdict | None:
+    """Judge by the update ratio, the loss, and what was left of the gain the gradient promised."""
+    ratios = [median(r) for r in map(update_ratios, history) if r]
+    if not ratios:
+        return None
+    typical = median(ratios)
+    gains = finite([g for g in map(relative_gain, history) if g is not None])
+    kept = [k for k in map(_kept_promise, history) if k is not None]
+    hasty = sum(map(_hasty, history)) >= HASTY_SHARE * len(history) or typical > FAR_TOO_FAST
+    overshoots = bool(gains and kept) and median(gains) > FAST_GAIN and median(kept) < OVERSHOT
+    losses = [s.loss for s in history if s.loss is not None]
+    after = history[-1].loss_after
+    recent = [*losses[-2:], *([after] if after is not None else [])]
+    grew = len(losses) > 2 and min(recent) > LOSS_GREW * losses[0]
+    if not hasty and not overshoots and not grew:
+        return None
+    stats = history[-1]
+    # Gradient descent may overshoot at first and settle down as the gradient shrinks. Optimisers
+    # that divide by the gradient's size go on with steps as large.
+    settles = bool(losses) and recent[-1] < losses[0] and not _normalises(history[0])
+    return Verdict(
+        "learning rate too high",
+        "warning" if settles and not _hasty(stats) else "error",
+        f"a step changes the weights of a typical layer by {typical:.2g} of their size"
+        + (f", and the loss went from {losses[0]:.3g} to {recent[-1]:.3g}" if grew else ""),
+        fixes.slower(history),
+        step=stats.step,
+        evidence={"update_to_weight_ratio": typical}
+        | ({"expected_gain": median(gains)} if gains else {}),
+    )
+
+
+def too_low(history: list[FlowStats]) -> Verdict | None:
+    """Judge by the update ratio and, where the loss is known, the gain a step promises."""
+    fastest = pace(history[-1])
+    if fastest is None or history[-1].step > FRESH:
+        return None
+    gains = finite([g for g in map(relative_gain, history) if g is not None])
+    gaining = bool(gains) and median(gains) >= SLOW_GAIN
+    if fastest >= (STILL if gaining else SLOW):
+        return None
+    return Verdict(
+        "learning rate too low",
+        "error",
+        f"a step changes the weights by {fastest:.2g} of their size"
+        + (f" and the loss by {median(gains):.1g} of its own" if gains else ""),
+        fixes.faster(history),
+        step=history[-1].step,
+        evidence={"update_to_weight_ratio": fastest}
+        | ({"expected_gain": median(gains)} if gains else {}),
+    )
+
+
+def _kept_promise(stats: FlowStats) -> float | None:
+    """Return the decrease of the loss over the one its gradient promised, or None."""
+    gain = relative_gain(stats)
+    if stats.loss is None or stats.loss_after is None or not gain:
+        return None
+    return (stats.loss - stats.loss_after) / abs(stats.loss) / gain
+
+
+def _hasty(stats: FlowStats) -> bool:
+    """Return whether the step was large and kept little of what its gradient promised."""
+    ratios, kept = update_ratios(stats), _kept_promise(stats)
+    return bool(ratios) and kept is not None and median(ratios) > FAST and kept < KEPT
+
+
+def _normalises(stats: FlowStats) -> bool:
+    """Return whether steps are as large as the learning rate, whatever the gradient's size."""
+    steps = [
+        x.update_to_weight_ratio * x.weight.rms
+        for x in stats.matrix_layers
+        if x.update_to_weight_ratio is not None and x.weight is not None
+    ]
+    return bool(steps and stats.learning_rate) and median(steps) > 0.3 * (stats.learning_rate or 0)
+
+
+def _magnitudes(layer: LayerStats) -> list[Magnitude]:
+    all_of = (layer.weight, layer.weight_gradient, layer.output, layer.output_gradient)
+    return [m for m in all_of if m is not None]

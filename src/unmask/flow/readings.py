@@ -1,0 +1,211 @@
+"""Scale-free readings of a step's statistics: how a gradient fades with depth, and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from unmask.flow.statistics import FlowStats, LayerStats
+
+# The spread of log10 RMS between equal layers of width 256: a fit can't be surer than this.
+LAYER_NOISE = 0.1
+
+# How many steps from its start a network may be judged by how its loss responds to its weights: one
+# that has learnt all it can responds no more.
+FRESH = 20
+
+UNBORN = 0.1
+
+
+@dataclass(frozen=True)
+class Decay:
+    """The straight line through log10 of the gradient's norm, layer by layer from the input.
+
+    per_layer is the change from a layer to the one before it, so negative where the gradient
+    fades on its way back; low and high bound it with 95 % confidence. layers is how many the
+    gradient crosses.
+    """
+
+    per_layer: float
+    low: float
+    high: float
+    layers: int
+
+    @property
+    def total(self) -> tuple[float, float]:
+        """Return the bounds of the change across all layers, in powers of ten."""
+        return self.low * self.layers, self.high * self.layers
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What a layer multiplies the gradient by, in geometric mean: derivative times weights."""
+
+    derivative: float
+    weights: float
+
+    def cause(self, fading: bool) -> str:
+        """Return which factor is to blame, in words with its figure."""
+        if (self.derivative < self.weights) if fading else (self.derivative > self.weights):
+            return f"derivative factor {self.derivative:.2g} a layer (weights {self.weights:.2g})"
+        return f"weight factor {self.weights:.2g} a layer (derivative {self.derivative:.2g})"
+
+
+def gradient_norm(layer: LayerStats) -> float:
+    """Return the norm of dE/dz of a layer for one picture, which does not depend on its width.
+
+    NaN where it was not measured.
+    """
+    if layer.output_gradient is None:
+        return math.nan
+    return layer.output_gradient.rms * math.sqrt(layer.output_size)
+
+
+def decay(stats: FlowStats) -> Decay | None:
+    """Fit the decay over the hidden layers; None with fewer than three that carry a gradient."""
+    norms = [gradient_norm(layer) for layer in stats.matrix_layers[:-1]]
+    points = [(i, math.log10(n)) for i, n in enumerate(norms) if 0 < n < math.inf]
+    if len(points) < 3:
+        return None
+    n = len(points)
+    mean_x = sum(x for x, _ in points) / n
+    mean_y = sum(y for _, y in points) / n
+    sxx = sum((x - mean_x) ** 2 for x, _ in points)
+    slope = sum((x - mean_x) * (y - mean_y) for x, y in points) / sxx
+    residual = sum((y - mean_y - slope * (x - mean_x)) ** 2 for x, y in points)
+    error = math.sqrt(max(residual / (n - 2), LAYER_NOISE**2) / sxx)
+    reach = student_t(n - 2) * error
+    return Decay(slope * -1, -slope - reach, -slope + reach, points[-1][0] - points[0][0])
+
+
+def factors(stats: FlowStats) -> Factors | None:
+    """Split the mean factor between hidden layers in two; None where phi' is not known.
+
+    dE/dz of a layer is phi'(z) times the next layer's weights times its dE/dz.
+    """
+    derivative: list[float] = []
+    weights: list[float] = []
+    layers = stats.matrix_layers
+    # The step to the output layer is of another width; it counts only where there is little else.
+    for layer, after in pairwise(layers[:-1] if len(layers) > 3 else layers):
+        here, there = gradient_norm(layer), gradient_norm(after)
+        if layer.slopes is None or not (0 < here < math.inf and 0 < there < math.inf):
+            continue
+        if layer.slopes.rms > 0:
+            derivative.append(math.log10(layer.slopes.rms))
+            weights.append(math.log10(here / there) - derivative[-1])
+    if not derivative:
+        return None
+    return Factors(_geometric(derivative), _geometric(weights))
+
+
+def way_round(stats: FlowStats) -> float | None:
+    """Return how much more gradient passes a layer than its weights let through, in powers of ten.
+
+    Through one layer alone the gradient's norm changes by sqrt(E[phi'^2]) |W| / sqrt(units), W
+    being the next layer's weights: 0 in a plain network. Where something takes a way round the
+    layers, as in a residual network, it changes by more. The median over the layers; None where
+    too little is known.
+    """
+    off = []
+    for layer, after in pairwise(stats.matrix_layers[:-1]):
+        here, there, weight = gradient_norm(layer), gradient_norm(after), after.weight
+        if layer.slopes is None or weight is None or not (here > 0 and there > 0):
+            continue
+        through = layer.slopes.rms * weight.rms * math.sqrt(after.fan_in)
+        if through > 0:
+            off.append(math.log10(here / there / through))
+    return median(off) if off else None
+
+
+def sensitivities(stats: FlowStats) -> list[float]:
+    """Return per layer that mixes units |dE/dW| |W| / E: the loss's relative response to W.
+
+    About 1 in a network that trains, whatever its width, its loss or its optimiser. NaN where
+    nothing was measured or the loss is not known: relative to one another the layers say little,
+    for where weights are small all of them fade alike.
+    """
+    if not stats.loss:
+        return [math.nan for _ in stats.matrix_layers]
+    return [
+        layer.weight_gradient.rms * layer.weight.rms * layer.weight.count / abs(stats.loss)
+        if layer.weight is not None and layer.weight_gradient is not None
+        else math.nan
+        for layer in stats.matrix_layers
+    ]
+
+
+def relative_gain(stats: FlowStats) -> float | None:
+    """Return the step's expected decrease of the loss over the loss, or None."""
+    gains = [x.expected_gain for x in stats.layers if x.expected_gain is not None]
+    if not gains or not stats.loss:
+        return None
+    return sum(gains) / abs(stats.loss)
+
+
+def unborn(layer: LayerStats) -> bool:
+    """Return whether a layer's weights are (nearly) zero yet, as of an output layer set to 0.
+
+    Its first updates are large beside its weights, and little gets through it to other layers,
+    which is no fault. Weights of the usual size have an RMS of about 1 / sqrt(fan_in).
+    """
+    return layer.weight is not None and layer.weight.rms * math.sqrt(layer.fan_in) < UNBORN
+
+
+def update_ratios(stats: FlowStats) -> list[float]:
+    """Return, sorted, the update-to-weight ratios of the layers that mix units and were updated.
+
+    Layers whose weights are nearly zero count only where all are.
+    """
+    layers = [x for x in stats.matrix_layers if x.update_to_weight_ratio is not None]
+    grown = [x for x in layers if not unborn(x)] or layers
+    return sorted(finite([x.update_to_weight_ratio or 0.0 for x in grown]))
+
+
+def finite(values: Sequence[float]) -> list[float]:
+    """Return the values that are neither NaN nor infinite."""
+    return [v for v in values if math.isfinite(v)]
+
+
+def pace(stats: FlowStats) -> float | None:
+    """Return how fast the weights change: the typical update ratio, or the output layer's.
+
+    The latter is relative to weights of the usual size, RMS 1 / sqrt(fan_in): as long as the
+    output layer is small, it holds the others back.
+    """
+    ratios, layers = update_ratios(stats), stats.matrix_layers
+    if not ratios:
+        return None
+    last = layers[-1]
+    if last.update_to_weight_ratio is None or last.weight is None:
+        return median(ratios)
+    change = last.update_to_weight_ratio * last.weight.rms
+    return max(median(ratios), change * math.sqrt(last.fan_in))
+
+
+def median(values: Sequence[float]) -> float:
+    """Return the middle value, the upper one of two."""
+    return sorted(values)[len(values) // 2]
+
+
+def student_t(df: int) -> float:
+    """Return the 97.5 % quantile of Student's t: exact for 1 and 2, else within 1 %.
+
+    Cornish-Fisher expansion, Abramowitz and Stegun 26.7.5.
+    """
+    if df < 3:
+        return (12.706, 4.303)[df - 1]
+    z = 1.959964
+    terms = (
+        z,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    )
+    return float(sum(t / df**i for i, t in enumerate(terms)))
+
+
+def _geometric(logs: list[float]) -> float:
+    return float(10 ** (sum(logs) / len(logs)))

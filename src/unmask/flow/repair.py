@@ -1,0 +1,351 @@
+"""repair: try the fixes that fit the verdicts, each by short reruns, and say which one worked."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from itertools import cycle, islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from unmask.errors import UserError
+from unmask.flow import fixes, mending
+from unmask.flow.check import Batch, FlowCheck, Loss, MakeOptimizer, call, check_flow
+from unmask.flow.mending import Fix
+from unmask.flow.readings import decay
+from unmask.flow.statistics import FlowStats
+from unmask.flow.verdicts import verdicts
+from unmask.flow.wrappers import unwrap
+
+DEFAULT_STEPS = 100
+# A fix has worked when it takes off at least this share of the loss that is left without it.
+WORKED = 0.1
+# Learning rates are sought this many powers of ten away, then for so many steps downhill.
+FAR, CLIMBS = 5, 4
+# Of plans within this of the best, the simplest is taken.
+NEARLY = 0.1
+BALANCING_ROUNDS = 3
+RATES = {"learning rate too high", "learning rate too low", "diverged"}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A set of fixes and what came of it: the loss at the end, by seed; infinite if it diverged."""
+
+    name: str
+    sets: str
+    code: str
+    losses: tuple[float, ...]
+    accuracies: tuple[float, ...] = ()
+
+    @property
+    def loss(self) -> float:
+        """Return the mean over seeds."""
+        return sum(self.losses) / len(self.losses)
+
+
+@dataclass(frozen=True)
+class Repair:
+    """The network as it was, every trial, best first, and the one to take, or None."""
+
+    before: Trial
+    trials: tuple[Trial, ...]
+    best: Trial | None
+    steps: int
+    mended: Mended | None = field(default=None, compare=False, repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the outcome as plain values."""
+        trials = [asdict(t) for t in self.trials]
+        best = asdict(self.best) if self.best else None
+        return {"before": asdict(self.before), "trials": trials, "best": best, "steps": self.steps}
+
+
+@dataclass(frozen=True)
+class Mended:
+    """How to build the mended network and its training again: fixes to apply in their order."""
+
+    fixes: tuple[Fix, ...]
+
+    def model(self, model: nn.Module, seed: int) -> nn.Module:
+        """Return a mended copy; weights that are drawn anew come from seed."""
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(seed)
+            mended = copy.deepcopy(unwrap(model))
+            for fix in self.fixes:
+                mended = fix.apply(mended)
+        return mended
+
+    def optimizer(self, make: MakeOptimizer, model: nn.Module) -> Optimizer:
+        """Return the optimiser of a mended network, with the learning rate of the fix."""
+        optimizer = make(model.parameters())
+        for fix in self.fixes:
+            for group in optimizer.param_groups if fix.learning_rate is not None else ():
+                group["lr"] = fix.learning_rate
+        return optimizer
+
+    def clip(self, model: nn.Module) -> None:
+        """Clip the gradients, where that is one of the fixes."""
+        for fix in self.fixes:
+            if fix.clip is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), fix.clip)
+
+
+def repair(
+    model: nn.Module,
+    loss_fn: Loss,
+    batches: Callable[[int], Iterable[Batch]] | Sequence[Batch],
+    optimizer: MakeOptimizer,
+    *,
+    check: FlowCheck | None = None,
+    steps: int = DEFAULT_STEPS,
+    seeds: Sequence[int] = (0, 1),
+) -> Repair:
+    """Try what fits the verdicts on copies of a network, and return what each fix came to.
+
+    batches are pairs (inputs, targets), gone through in turn, or a function of the seed that
+    yields them. check is that of check_flow, made here when not given. Every trial trains for
+    steps steps once a seed; it is judged by the mean loss over the last fifth of them, and by
+    accuracy too where targets are classes. First the changes of the network are tried, then, on
+    the best of them, learning rates and clipping where the verdicts ask for them. Raises
+    UserError when nothing is wrong.
+    """
+    make = batches if callable(batches) else lambda seed: cycle(batches)
+    if check is None:
+        check = check_flow(model, loss_fn, list(islice(make(0), 10)), optimizer=optimizer)
+    kinds = {v.kind for v in check.at_least("warning")}
+    if not kinds:
+        raise UserError("there is nothing to repair: the check found no fault")
+    runs = _Runs(model, loss_fn, make, optimizer, steps, tuple(seeds))
+    before = runs.of(())
+    pair = next(iter(make(seeds[0])))
+    of_training = bool(kinds & RATES) and not _of_network(check, kinds)
+    if of_training:
+        _try_training(runs, check, (), kinds)
+    if not of_training or not _worked(runs.of(runs.simplest()), before):
+        for plan in _network_plans(check, kinds, partial(_balanced, model, loss_fn, pair)):
+            runs.of(plan)
+        _try_training(runs, check, runs.simplest(), kinds)
+    best = runs.simplest()
+    chosen = runs.confirmed(best)
+    found = bool(best) and _worked(chosen, runs.confirmed(()))
+    trials = sorted((t for p, t in runs.done.items() if p), key=lambda t: t.loss)
+    return Repair(
+        runs.of(()),
+        tuple(trials),
+        chosen if found else None,
+        steps,
+        Mended(best) if found else None,
+    )
+
+
+@dataclass
+class _Runs:
+    """The trials made so far: with the first seed only, and with all where it matters."""
+
+    model: nn.Module
+    loss_fn: Loss
+    batches: Callable[[int], Iterable[Batch]]
+    make: MakeOptimizer
+    steps: int
+    seeds: tuple[int, ...]
+    done: dict[tuple[Fix, ...], Trial] = field(default_factory=dict)
+
+    def of(self, plan: tuple[Fix, ...]) -> Trial:
+        """Return the trial of a plan, made now if it wasn't."""
+        if plan not in self.done:
+            self.done[plan] = self._trial(plan, self.seeds[:1])
+        return self.done[plan]
+
+    def confirmed(self, plan: tuple[Fix, ...]) -> Trial:
+        """Return the trial of a plan with every seed."""
+        if len(self.of(plan).losses) < len(self.seeds):
+            first, rest = self.of(plan), self._trial(plan, self.seeds[1:])
+            self.done[plan] = replace(
+                first,
+                losses=first.losses + rest.losses,
+                accuracies=first.accuracies + rest.accuracies,
+            )
+        return self.done[plan]
+
+    def simplest(self) -> tuple[Fix, ...]:
+        """Return the plan of least loss, but of plans that come close the one that changes least.
+
+        The three that lead are run with every seed first.
+        """
+        for plan in sorted(self.done, key=lambda p: self.done[p].loss)[:3]:
+            self.confirmed(plan)
+        chosen: tuple[Fix, ...] = ()
+        for plan in sorted(self.done, key=len):
+            if self.done[plan].loss < (1 - NEARLY) * self.done[chosen].loss:
+                chosen = plan
+        return chosen
+
+    def _trial(self, plan: tuple[Fix, ...], seeds: tuple[int, ...]) -> Trial:
+        results = [
+            _run(
+                Mended(plan),
+                self.model,
+                self.loss_fn,
+                islice(self.batches(seed), self.steps),
+                self.make,
+                self.steps,
+                seed,
+            )
+            for seed in seeds
+        ]
+        return Trial(
+            " + ".join(f.name for f in plan) or "as it was",
+            "; ".join(f.sets for f in plan),
+            "\n".join(f.code for f in plan),
+            tuple(loss for loss, _ in results),
+            tuple(accuracy for _, accuracy in results if accuracy is not None),
+        )
+
+
+def _worked(trial: Trial, before: Trial) -> bool:
+    return math.isfinite(trial.loss) and trial.loss < (1 - WORKED) * before.loss
+
+
+def _of_network(check: FlowCheck, kinds: set[str]) -> bool:
+    """Return whether the fault showed before any step, or is none that steps bring about."""
+    at_start = {v.kind for v in verdicts(check.history[0]) if v.severity == "error"}
+    return bool(at_start - RATES) or bool(kinds & {"vanishing", "exploding", "float underflow"})
+
+
+def _try_training(runs: _Runs, check: FlowCheck, plan: tuple[Fix, ...], kinds: set[str]) -> None:
+    """Try learning rates, first far from the present one where the verdicts doubt it."""
+    present = check.history[0].learning_rate
+    if present is None:
+        return
+    tried: dict[float, Trial] = {}
+
+    def at(rate: float) -> None:
+        fix = mending.learning_rate(rate)
+        tried[rate] = runs.of((*plan, fix))
+
+    # On a changed network the present rate is about right: the doubts were of the old one.
+    up = not plan and "learning rate too low" in kinds
+    down = not plan and bool(kinds & {"learning rate too high", "diverged"})
+    tried[present] = runs.of(plan)
+    down = down or math.isinf(tried[present].loss)
+    for k in range(1, FAR + 1):
+        if up:
+            at(present * 10**k)
+        if down:
+            at(present / 10**k)
+    # Then downhill in steps of the root of ten.
+    for _ in range(CLIMBS):
+        best = min(tried, key=lambda rate: tried[rate].loss)
+        around = [best * factor for factor in (10**-0.5, 10**0.5)]
+        unknown = [r for r in around if all(abs(math.log(r / t)) > 0.1 for t in tried)]
+        if not unknown:
+            break
+        for rate in unknown:
+            at(rate)
+    if kinds & {"exploding", "diverged", "learning rate too high"}:
+        runs.of((*plan, mending.clipping()))
+
+
+def _network_plans(
+    check: FlowCheck, kinds: set[str], initialise: Callable[..., Fix]
+) -> Iterator[tuple[Fix, ...]]:
+    """Yield what to change of the network, simple plans first."""
+    stats = check.history[0]
+    layers = stats.matrix_layers
+    if not layers:
+        return
+    outside: list[Fix] = []
+    if layers[-1].slopes is not None and kinds & {"constant outputs", "dead units"}:
+        outside.append(mending.bare_output(stats))
+    if "inputs badly scaled" in kinds:
+        outside.append(mending.standardised_inputs(stats))
+    if outside:
+        yield tuple(outside)
+    if kinds == {"learning rate too low"}:
+        return
+    anew = initialise(stats, outside)
+    yield (anew, *outside)
+    activation = fixes.main_activation(stats)
+    if activation in ("sigmoid", "hardsigmoid", "softsign", "hardtanh"):
+        swap = mending.other_activation(activation, "tanh")
+        yield (initialise(stats, [swap, *outside], "tanh"), swap, *outside)
+    elif activation == "relu" and "dead units" in kinds:
+        yield (anew, mending.other_activation("relu", "leaky_relu"), *outside)
+    if not any("Norm" in x.kind for x in stats.layers):
+        yield (anew, mending.normalisation(stats), *outside)
+    if len(layers) > 4:
+        yield (anew, mending.residual(stats), *outside)
+
+
+def _balanced(
+    model: nn.Module,
+    loss_fn: Loss,
+    pair: Batch,
+    stats: FlowStats,
+    outside: Sequence[Fix],
+    activation: str | None = None,
+) -> Fix:
+    """Return the critical initialisation, corrected until a batch's gradient keeps its size."""
+    correction = 1.0
+    for _ in range(BALANCING_ROUNDS):
+        fix = mending.critical_initialisation(stats, activation, correction)
+        network = Mended((fix, *outside)).model(model, seed=0)
+        try:
+            measured = decay(check_flow(network, loss_fn, pair).history[0])
+        except UserError:
+            return fix
+        if measured is None or not math.isfinite(measured.per_layer):
+            return fix
+        # A gradient's RMS goes with the root of sigma_w2.
+        correction *= 10 ** (-2 * measured.per_layer)
+        correction = min(max(correction, 0.25), 4.0)
+    return mending.critical_initialisation(stats, activation, correction)
+
+
+def _run(
+    mended: Mended,
+    model: nn.Module,
+    loss_fn: Loss,
+    batches: Iterable[Batch],
+    optimizer: MakeOptimizer,
+    steps: int,
+    seed: int,
+) -> tuple[float, float | None]:
+    network = mended.model(model, seed)
+    stepper = mended.optimizer(optimizer, network)
+    losses: list[float] = []
+    right: list[float] = []
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        for inputs, targets in batches:
+            try:
+                output = call(network, inputs)
+                loss = loss_fn(output, targets)
+            except (RuntimeError, ValueError):
+                # A change that this network's shapes don't allow is no fix.
+                return math.inf, None
+            network.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            mended.clip(network)
+            stepper.step()
+            losses.append(loss.item())
+            if not math.isfinite(losses[-1]):
+                return math.inf, None
+            right.extend(_accuracy(output, targets))
+    tail = max(1, steps // 5)
+    accuracy = sum(right[-tail:]) / len(right[-tail:]) if right else None
+    return sum(losses[-tail:]) / len(losses[-tail:]), accuracy
+
+
+def _accuracy(output: Any, targets: Any) -> list[float]:
+    classes = isinstance(targets, Tensor) and not targets.is_floating_point() and targets.ndim == 1
+    if not (classes and isinstance(output, Tensor) and output.ndim == 2):
+        return []
+    return [float((output.argmax(1) == targets).float().mean())]

@@ -1,0 +1,123 @@
+"""The derivatives of the activations that a network applies, as modules or as plain functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from unmask.flow.statistics import DEAD_BELOW, QUANTILES, SATURATED_BELOW, few
+
+_NAMES: dict[str, tuple[Any, ...]] = {
+    "relu": (functional.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_),
+    "relu6": (functional.relu6,),
+    "leaky_relu": (functional.leaky_relu,),
+    "prelu": (functional.prelu, torch.prelu, Tensor.prelu),
+    "elu": (functional.elu,),
+    "celu": (functional.celu, torch.celu),
+    "selu": (functional.selu, torch.selu),
+    "gelu": (functional.gelu,),
+    "silu": (functional.silu,),
+    "mish": (functional.mish,),
+    "softplus": (functional.softplus,),
+    "tanh": (torch.tanh, Tensor.tanh, Tensor.tanh_, functional.tanh),
+    "sigmoid": (torch.sigmoid, Tensor.sigmoid, Tensor.sigmoid_, functional.sigmoid),
+    "hardtanh": (functional.hardtanh,),
+    "hardsigmoid": (functional.hardsigmoid,),
+    "hardswish": (functional.hardswish,),
+    "softsign": (functional.softsign,),
+    "logsigmoid": (functional.logsigmoid,),
+    "erf": (torch.erf, Tensor.erf, torch.special.erf),
+}
+_NAME_OF = {function: name for name, functions in _NAMES.items() for function in functions}
+_GRID, _SAMPLE = (-12.0, 12.0, 2401), 1024
+
+Seen = Callable[[str, Tensor, float], None]
+
+
+class ActivationMode(TorchFunctionMode):
+    """While entered, tells seen(name, phi', supremum) of every activation applied with gradients.
+
+    Elementwise functions of _NAMES are found whether a module or a forward calls them; others
+    are left alone.
+    """
+
+    def __init__(self, seen: Seen) -> None:
+        super().__init__()
+        self._seen = seen
+        self._suprema: dict[Any, float] = {}
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Measure an activation before it runs, for it may overwrite its input."""
+        kwargs = kwargs or {}
+        name = _NAME_OF.get(func)
+        if name is not None and torch.is_grad_enabled():
+            z, rest, named = (*args, None)[0], args[1:], dict(kwargs)
+            z = named.pop("input", None) if z is None else z
+            if isinstance(z, Tensor) and z.is_floating_point() and z.numel():
+
+                def phi(x: Tensor) -> Tensor:
+                    result: Tensor = func(x, *rest, **named)
+                    return result
+
+                self._seen(name, derivative(phi, few(z)), self._supremum(name, phi, rest, named))
+        return func(*args, **kwargs)
+
+    def _supremum(
+        self, name: str, phi: Callable[[Tensor], Tensor], rest: Any, named: dict[str, Any]
+    ) -> float:
+        if name == "prelu":
+            return 1.0
+        key = (name, tuple(map(str, rest)), tuple(map(str, named.items())))
+        if key not in self._suprema:
+            grid = torch.linspace(*_GRID, dtype=torch.float64)
+            self._suprema[key] = float(derivative(phi, grid).abs().amax())
+        return self._suprema[key]
+
+
+def derivative(phi: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """Return phi'(z) of an elementwise phi, by autograd, in float32 or better."""
+    with torch.enable_grad(), torch.autocast(z.device.type, enabled=False):
+        leaf = z.detach()
+        leaf = (leaf.float() if leaf.dtype in (torch.float16, torch.bfloat16) else leaf).clone()
+        leaf.requires_grad_()
+        # Times one, for an in-place phi may not overwrite a leaf.
+        (slope,) = torch.autograd.grad(phi(leaf * 1).sum(), leaf)
+    return slope
+
+
+def describe(slope: Tensor, supremum: float) -> tuple[float, ...]:
+    """Return the quantiles of |phi'|, its RMS, its supremum and the share that is saturated.
+
+    The quantiles are of about 1000 entries, evenly spread.
+    """
+    size = slope.abs()
+    flat = size.flatten()
+    sample = flat[:: max(1, flat.numel() // _SAMPLE)][:_SAMPLE].sort().values
+    at = [round(q * (len(sample) - 1)) for q in QUANTILES]
+    saturated = int(torch.count_nonzero(size < SATURATED_BELOW * supremum)) / flat.numel()
+    rms = float(torch.linalg.vector_norm(flat)) / math.sqrt(flat.numel())
+    return (*sample[at].tolist(), rms, supremum, saturated)
+
+
+def alive(slope: Tensor, supremum: float, unit_dim: int) -> Tensor:
+    """Return per unit whether |phi'| reached 0.1 % of its supremum for any picture."""
+    size = slope.abs()
+    rest = [d for d in range(size.ndim) if d != unit_dim % size.ndim]
+    return (size.amax(dim=rest) if rest else size) >= DEAD_BELOW * supremum
+
+
+def name_of(function: Any) -> str | None:
+    """Return the name of the activation that a function of torch's applies, or None."""
+    return _NAME_OF.get(function)

@@ -1,0 +1,199 @@
+"""What is known of a network's gradient flow at one training step: scalars, layer by layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+SATURATED_BELOW, DEAD_BELOW = 0.05, 0.001
+# Enough of a batch to know the statistics of its activations to a per cent.
+ENTRIES, LEAST_PICTURES = 1 << 16, 8
+# Between these a float32 holds the square of every entry that counts beside the largest.
+SAFE = (1e-12, 1e12)
+
+
+@dataclass(frozen=True)
+class Magnitude:
+    """The size of a tensor's entries: maximum, mean and root mean square of |x|.
+
+    zero is the fraction of entries that are exactly 0, tiny the fraction that are not 0 yet lie
+    under the smallest normal number of their type, where digits are lost. count is the number of
+    entries. A tensor with NaN or infinity has a maximum that is not finite.
+    """
+
+    maximum: float
+    mean: float
+    rms: float
+    zero: float
+    tiny: float
+    count: int
+
+    @property
+    def finite(self) -> bool:
+        """Return whether no entry was NaN or infinite."""
+        return math.isfinite(self.maximum)
+
+    @staticmethod
+    def pooled(rows: Sequence[Sequence[float]], counts: Sequence[int]) -> Magnitude | None:
+        """Return the magnitude of several tensors taken together, from their measure rows.
+
+        Returns None when there are none.
+        """
+        if not rows:
+            return None
+        total = sum(counts)
+        maxima = [r[0] for r in rows]
+        largest = max(maxima) if all(map(math.isfinite, maxima)) else math.nan
+        scale = largest if largest > 0 else 1.0
+        share = [n / total for n in counts]
+        pairs = list(zip(rows, share, strict=True))
+        return Magnitude(
+            maximum=largest,
+            mean=sum(w * r[1] * r[0] for r, w in pairs),
+            rms=scale * math.sqrt(sum(w * (r[2] * (r[0] / scale)) ** 2 for r, w in pairs)),
+            zero=sum(w * r[3] for r, w in pairs),
+            tiny=sum(w * r[4] for r, w in pairs),
+            count=total,
+        )
+
+
+def few(tensor: Tensor) -> Tensor:
+    """Return the first pictures of a batch: about ENTRIES numbers, but eight pictures at least."""
+    each = max(tensor[0].numel(), 1) if tensor.ndim > 1 else 1
+    return tensor[: max(ENTRIES // each, LEAST_PICTURES)] if tensor.ndim else tensor
+
+
+def measure(tensor: Tensor) -> tuple[float, float, float, float, float]:
+    """Return (max, mean / max, rms / max, share of zeros, share of tiny entries) of |tensor|.
+
+    Entries are divided by the maximum where it is extreme: in float32 the plain sum of squares of
+    entries near 1e-30 is exactly 0.
+    """
+    import torch
+    from torch.nn.functional import threshold
+
+    smallest = torch.finfo(tensor.dtype).tiny
+    size = magnitudes(tensor)
+    count = size.numel()
+    if not count:
+        return 0.0, 0.0, 0.0, 0.0, 0.0
+    largest = float(size.amax())
+    zero = tiny = 0.0
+    if not float(size.amin()) > smallest:
+        normal = int(torch.count_nonzero(threshold(size, smallest, 0.0)))
+        nonzero = int(torch.count_nonzero(size))
+        zero, tiny = (count - nonzero) / count, (nonzero - normal) / count
+    if largest == 0 or not math.isfinite(largest):
+        return largest, 0.0, 0.0, zero, tiny
+    scale = largest
+    if SAFE[0] < largest < SAFE[1]:
+        scale = 1.0
+    else:
+        size = size / largest
+    share = scale / largest
+    mean, norm = float(size.mean()), float(torch.linalg.vector_norm(size))
+    return largest, mean * share, norm * share / math.sqrt(count), zero, tiny
+
+
+def magnitudes(tensor: Tensor) -> Tensor:
+    """Return |tensor| in float32 or better, without the gaps of a sparse one."""
+    import torch
+
+    x = tensor.detach()
+    if x.is_sparse:
+        x = x.coalesce().values()
+    x = x.abs()
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """The derivative phi' of the activation that follows a layer, over units and pictures.
+
+    quantiles are of |phi'| at QUANTILES; rms is sqrt(E[phi'^2]); supremum the largest |phi'| the
+    activation has at all. saturated is the fraction of (unit, picture) pairs with |phi'| under 5 %
+    of the supremum; dead the fraction of units with |phi'| under 0.1 % of it for each of the last
+    dead_pictures pictures.
+    """
+
+    activation: str
+    quantiles: tuple[float, ...]
+    rms: float
+    supremum: float
+    saturated: float
+    dead: float
+    dead_pictures: int
+
+
+@dataclass(frozen=True)
+class LayerStats:
+    """One layer at one step. What could not be measured is None.
+
+    matrix tells layers that mix units (linear, convolution, attention, ...) from gains and norms.
+    output is z = Wx + b before the activation, output_gradient dE/dz, output_size its entries a
+    picture; of large batches they, and the slopes, are taken over the first pictures. variation is
+    the standard deviation of z over pictures, spread that over units, both relative to the RMS of
+    z. weight_spread and gradient_spread are the standard deviations over units of the weights and
+    of their gradients, relative to their RMS: 0 when all units are alike. update_to_weight_ratio
+    is RMS(change of W) / RMS(W), measured around the optimiser's step; expected_gain the decrease
+    of the loss, -sum dE/dW * change of W, that goes with it to first order.
+    """
+
+    name: str
+    kind: str
+    matrix: bool
+    frozen: bool
+    fan_in: int
+    weight: Magnitude | None = None
+    weight_gradient: Magnitude | None = None
+    weight_spread: float | None = None
+    gradient_spread: float | None = None
+    output: Magnitude | None = None
+    output_size: int = 0
+    output_gradient: Magnitude | None = None
+    variation: float | None = None
+    spread: float | None = None
+    slopes: Slopes | None = None
+    update_to_weight_ratio: float | None = None
+    expected_gain: float | None = None
+
+
+@dataclass(frozen=True)
+class InputStats:
+    """What enters the first layer that mixes units: mean, standard deviation, max |x|."""
+
+    mean: float
+    std: float
+    maximum: float
+
+
+@dataclass(frozen=True)
+class FlowStats:
+    """The gradient flow of a network at one step (from 0): its layers in order of execution.
+
+    loss is the loss before the step and loss_after that on the same batch after it, where the
+    caller knows them. optimizer and learning_rate are None before any optimiser has stepped.
+    """
+
+    step: int
+    layers: tuple[LayerStats, ...]
+    input: InputStats | None = None
+    loss: float | None = None
+    loss_after: float | None = None
+    optimizer: str | None = None
+    learning_rate: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the statistics as plain values, fit for JSON but for NaN and infinity."""
+        return asdict(self)
+
+    @property
+    def matrix_layers(self) -> tuple[LayerStats, ...]:
+        """Return the layers that mix units, from the input to the output."""
+        return tuple(layer for layer in self.layers if layer.matrix)

@@ -1,0 +1,78 @@
+"""The network inside its wrappers, or a plain word why it can't be measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from unmask.errors import UserError
+
+WITHOUT_FORCE_EAGER = "update torch to 2.6 or later, or probe the network before torch.compile"
+
+
+def unwrap(model: Any) -> nn.Module:
+    """Return the network under torch.compile, DataParallel and DistributedDataParallel.
+
+    Raises UserError for anything that isn't a network, has no parameters, or can't be measured:
+    scripted, sharded or lazily shaped networks, and DataParallel over several devices, whose
+    replicas live for one forward pass only.
+    """
+    if not isinstance(model, nn.Module):
+        raise UserError(
+            "the model is no torch.nn.Module",
+            got=type(model).__name__,
+            do="give the network itself, or a function that returns it",
+        )
+    if compiled(model) and not hasattr(torch.compiler, "set_stance"):
+        raise UserError("the model is compiled", do=WITHOUT_FORCE_EAGER)
+    while True:
+        if isinstance(model, nn.DataParallel):
+            if len(getattr(model, "device_ids", ())) > 1:
+                raise UserError(
+                    "DataParallel makes new replicas at every step, which can't be measured",
+                    got=f"{len(model.device_ids)} devices",
+                    do="probe model.module on one device, or use DistributedDataParallel",
+                )
+            model = model.module
+        elif isinstance(model, nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif hasattr(model, "_orig_mod"):
+            model = model._orig_mod
+        else:
+            break
+    for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise UserError(
+                "a scripted network can't be measured",
+                got=type(module).__name__,
+                do="give the network before torch.jit.script or torch.jit.trace",
+            )
+        if type(module).__name__.startswith(("FullyShardedDataParallel", "FSDP")):
+            raise UserError(
+                "a sharded network can't be measured: no process sees a whole layer",
+                got=type(module).__name__,
+                do="check it on one device before it is sharded",
+            )
+    network: nn.Module = model
+    parameters = list(network.parameters())
+    if not parameters:
+        raise UserError(
+            "the model has no parameters", got=type(model).__name__, do="nothing to train"
+        )
+    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in parameters):
+        raise UserError(
+            "the model has lazy layers whose shapes aren't known yet",
+            got=type(model).__name__,
+            do="run one batch through it first",
+        )
+    return network
+
+
+def compiled(model: nn.Module) -> bool:
+    """Return whether any part of the model goes through torch.compile."""
+    return any(
+        hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) is not None
+        for m in model.modules()
+    )
