@@ -2,170 +2,221 @@
 
 from __future__ import annotations
 
-import json as json_module
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+import math
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.table import Table
 
-from unmask.cli.loading import load_shown
 from unmask.errors import UserError, unknown
+from unmask.flow.verdict import SEVERITIES
 
 if TYPE_CHECKING:
-    from unmask.data.images import Images
+    from unmask.flow.check import FlowCheck, Loss, MakeOptimizer
+    from unmask.flow.repair import Repair, Trial
 
-Severity = Literal["note", "warning", "error"]
-LOSSES = ("cross_entropy", "mse_loss", "binary_cross_entropy_with_logits", "nll_loss")
-OPTIMIZERS = ("none", "sgd", "momentum", "adam", "adamw", "rmsprop")
+# What torch calls the optimiser, its other settings, and the usual learning rate.
+OPTIMIZERS: dict[str, tuple[str, dict[str, float], float]] = {
+    "sgd": ("SGD", {}, 0.01),
+    "momentum": ("SGD", {"momentum": 0.9}, 0.01),
+    "adam": ("Adam", {}, 1e-3),
+}
+NONE = "none"
 FAILED = 1
+_COLOURS = {"error": "red", "warning": "yellow", "note": "dim"}
 
 
 def check(
-    model: Annotated[str, Parameter(help="import path of the model: my_module:make_model")],
+    model: Annotated[str, Parameter(help="what makes the model: my_module:make_model")],
     /,
     *,
     data: Annotated[
         str,
         Parameter(
-            help="mnist, cifar10, a folder or zip of pictures, all in [0, 1], or an import path "
-            "of a loader that yields (inputs, targets)"
+            help="mnist, cifar10, a folder or zip of pictures, or my_module:make_loader for "
+            "batches (inputs, targets) of your own"
         ),
     ] = "mnist",
+    size: Annotated[
+        int | None, Parameter(help="the side in pixels that your own pictures are read at")
+    ] = None,
     loss: Annotated[
-        str, Parameter(help=f"of {', '.join(LOSSES)}, or an import path")
+        str, Parameter(help="cross_entropy, or my_module:my_loss of (output, targets)")
     ] = "cross_entropy",
     optimizer: Annotated[
-        str, Parameter(help=f"of {', '.join(OPTIMIZERS)}; none judges the first batch only")
+        str, Parameter(help=f"{', '.join(OPTIMIZERS)}, or {NONE}: judge the start only")
     ] = "adam",
-    learning_rate: Annotated[float, Parameter(help="step size of the optimiser")] = 1e-3,
+    learning_rate: Annotated[
+        float | None, Parameter(help="step size; 0.001 for adam, else 0.01 by default")
+    ] = None,
     batch_size: Annotated[int, Parameter(help="pictures a step")] = 64,
-    steps: Annotated[int, Parameter(help="training steps, on a copy")] = 10,
-    seed: Annotated[int, Parameter(help="of the batches and of dropout")] = 0,
-    fail_on: Annotated[Severity, Parameter(help="exit with 1 at this severity or worse")] = "error",
-    repair: Annotated[bool, Parameter(help="try the fixes that fit, each by short reruns")] = False,
-    out: Annotated[Path | None, Parameter(help="the folder for the report")] = None,
-    github: Annotated[bool, Parameter(help="print annotations for GitHub Actions")] = False,
+    steps: Annotated[int, Parameter(help="training steps, on a copy of the model")] = 10,
+    seed: Annotated[int, Parameter(help="of weights, pictures and dropout")] = 0,
+    fail_on: Annotated[
+        str, Parameter(help="exit with 1 when there is an error, a warning or a note, or worse")
+    ] = "error",
+    repair: Annotated[
+        bool, Parameter(help="try the fixes that fit, each in short reruns over seeds")
+    ] = False,
+    out: Annotated[Path, Parameter(help="the folder for report, figure and numbers")] = Path(
+        "runs/check"
+    ),
+    annotations: Annotated[
+        bool, Parameter(help="print the verdicts as GitHub Actions shows them beside the code")
+    ] = False,
     json: Annotated[bool, Parameter(help="print everything as JSON")] = False,
 ) -> int:
-    """Check whether a PyTorch model trains: from its first batch, and from a few training steps."""
-    # torch takes a while to load, and --help needs none of it.
+    """Say whether a PyTorch model will train: its verdicts with cause and fix, from a few steps.
+
+    The exit status is 1 when one is found that --fail-on names.
+    """
+    if fail_on not in SEVERITIES:
+        raise unknown("severity", fail_on, SEVERITIES[::-1])
+    if annotations and json:
+        raise UserError("--annotations and --json both print to stdout", do="choose one")
+    if batch_size < 2:
+        raise UserError("a batch needs two pictures or more", got=batch_size, do="64 is usual")
+    rate = _learning_rate(optimizer, learning_rate)
+    if repair and rate is None:
+        raise UserError("--repair trains, so it needs an optimiser", got=f"--optimizer {NONE}")
+    # torch and matplotlib take a while to load, and --help needs none of them.
     import torch
 
+    from unmask.cli.batches import batches_for
     from unmask.flow.check import check_flow
-    from unmask.flow.expected import expected_profile
     from unmask.flow.loading import load_model
-    from unmask.flow.repair import repair as repair_flow
-    from unmask.report.check import (
-        PAGE,
-        annotate,
-        check_as_dict,
-        check_lines,
-        check_page,
-        repair_lines,
-    )
-    from unmask.runtime import write_atomically
+    from unmask.flow.predicted import predicted_flow
+    from unmask.report.annotations import annotated
+    from unmask.report.check import check_as_dict, to_json, write_check
+    from unmask.report.export import require_writable
 
-    if batch_size < 2:
-        raise UserError("the batch size must be 2 or more", got=batch_size, do="64 is usual")
+    require_writable(out)
     torch.manual_seed(seed)
-    network = load_model(model)
-    loss_fn, make = _loss(loss), _optimizer(optimizer, learning_rate)
-    batches = _batches(data, batch_size)
-    pairs = list(islice(batches(seed), steps))
-    found = check_flow(network, loss_fn, pairs, optimizer=make, steps=steps, seed=seed)
-    mended = None
-    if repair and found.at_least("warning"):
-        if make is None:
-            raise UserError("a repair needs an optimiser", got="none", do="choose one")
-        mended = repair_flow(network, loss_fn, batches, make, check=found)
-    page = None
-    if out is not None:
-        expected = expected_profile(network, loss_fn, pairs[0], found.history[0])
-        page = out / PAGE
-        with write_atomically(page) as file:
-            file.write(check_page(found, expected, mended).encode())
+    network, loss_fn = load_model(model), _loss(loss)
+    make = None if rate is None else _maker(optimizer, rate)
+    batches = batches_for(network, data, batch_size, size)
+    pairs = list(islice(batches.of_seed(seed), max(steps if make else 1, 1)))
+    found = check_flow(network, loss_fn, iter(pairs), optimizer=make, steps=steps, seed=seed)
+    asked = {"model": model, "loss": loss, "optimizer": optimizer, "learning rate": rate}
+    told = {k: v for k, v in asked.items() if v is not None}
+    found = replace(found, stamp={**found.stamp, **told, **batches.stamp})
+    prediction = predicted_flow(network, loss_fn, pairs[0], found.history[0])
+    outcome = None
+    if repair and make is not None and found.at_least("warning"):
+        from unmask.flow.repair import repair as repair_flow
+
+        with Console(stderr=True).status("trying what might mend it"):
+            outcome = repair_flow(network, loss_fn, batches.of_seed, make, check=found)
+    files = write_check(found, prediction, outcome, batches.title, out)
     if json:
-        print(json_module.dumps(check_as_dict(found, mended)))
-    elif github:
-        print("\n".join(annotate(found, model)), end="\n" if found.verdicts else "")
+        everything = check_as_dict(found, prediction, outcome)
+        print(to_json({**everything, "files": [str(file) for file in files]}))
+    elif annotations:
+        print("".join(f"{line}\n" for line in annotated(found.verdicts, model)), end="")
     else:
-        lines = check_lines(found) + (["", *repair_lines(mended)] if mended else [])
-        lines += [f"Report: {page}"] if page is not None else []
-        console = Console()
-        for line in lines:
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        _print(Console(), found, outcome, batches.title, repair)
+        Console().print(f"Report: {files[0]}", highlight=False, markup=False, soft_wrap=True)
     return FAILED if found.at_least(fail_on) else 0
 
 
-def _loss(name: str) -> Any:
-    from torch.nn import functional
+def _learning_rate(optimizer: str, given: float | None) -> float | None:
+    """Return the step size, None without an optimiser."""
+    if optimizer == NONE:
+        if given is not None:
+            raise UserError("without an optimiser there is no learning rate", got=given)
+        return None
+    if optimizer not in OPTIMIZERS:
+        raise unknown("optimiser", optimizer, [*OPTIMIZERS, NONE])
+    rate = OPTIMIZERS[optimizer][2] if given is None else given
+    if not (rate > 0 and math.isfinite(rate)):
+        raise UserError("the learning rate must be a positive number", got=rate, do="try 0.001")
+    return rate
 
-    from unmask.flow.loading import load_object
 
-    if ":" in name:
-        return load_object(name)
-    if name not in LOSSES:
-        raise unknown("loss", name, LOSSES)
-    return getattr(functional, name)
-
-
-def _optimizer(name: str, learning_rate: float) -> Any:
+def _maker(optimizer: str, rate: float) -> MakeOptimizer:
     from torch import optim
 
-    if name not in OPTIMIZERS:
-        raise unknown("optimiser", name, OPTIMIZERS)
-    if not 0 < learning_rate < float("inf"):
-        raise UserError("the learning rate must be positive", got=learning_rate, do="try 0.001")
-    makers: dict[str, Any] = {
-        "sgd": optim.SGD,
-        "momentum": partial(optim.SGD, momentum=0.9),
-        "adam": optim.Adam,
-        "adamw": optim.AdamW,
-        "rmsprop": optim.RMSprop,
-    }
-    return None if name == "none" else partial(makers[name], lr=learning_rate)
+    name, settings, _ = OPTIMIZERS[optimizer]
+
+    def make(parameters: Any) -> Any:
+        trained = [p for p in parameters if p.requires_grad]
+        return getattr(optim, name)(trained, lr=rate, **settings)
+
+    return make
 
 
-def _batches(data: str, batch_size: int) -> Callable[[int], Iterable[Any]]:
-    """Return what yields batches without end, by seed."""
+def _loss(name: str) -> Loss:
+    from torch import nn
+
     from unmask.flow.loading import load_object
 
-    if ":" in data:
-        loader = load_object(data)
-        loader = loader() if callable(loader) and not hasattr(loader, "__iter__") else loader
-        if not isinstance(loader, Iterable):
+    if ":" not in name:
+        if name != "cross_entropy":
             raise UserError(
-                f"{data} is no loader",
-                got=type(loader).__name__,
-                do="give something that yields (inputs, targets)",
+                "unknown loss",
+                got=repr(name),
+                do="give cross_entropy, or an import path such as torch.nn.functional:mse_loss",
             )
-        return lambda seed: _again_and_again(loader)
-    console = Console(stderr=True)
-    images = load_shown(console, data, None, None).train
-    return lambda seed: _picture_batches(images, batch_size, seed)
+        return nn.functional.cross_entropy
+    loss: Any = load_object(name)
+    if isinstance(loss, type) and issubclass(loss, nn.Module):
+        loss = loss()
+    if not callable(loss):
+        raise UserError(
+            f"{name} is no loss", got=type(loss).__name__, do="give a function of (output, targets)"
+        )
+    return loss  # type: ignore[no-any-return]
 
 
-def _again_and_again(loader: Iterable[Any]) -> Iterator[Any]:
-    while True:
-        empty = True
-        for pair in loader:
-            empty = False
-            yield pair
-        if empty:
-            return
+def _print(
+    console: Console, found: FlowCheck, outcome: Repair | None, fed: str, asked_repair: bool
+) -> None:
+    from unmask.report.check import headline, place
+
+    def say(line: str, style: str = "") -> None:
+        console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+
+    say(f"{headline(found)}; {fed}.")
+    for v in found.verdicts:
+        say("")
+        say(f"{v.severity}: {v.kind}, {place(v)}", _COLOURS[v.severity])
+        told = Table.grid(padding=(0, 1))
+        for name, text in (("seen", v.message), ("cause", v.cause), ("fix", v.fix)):
+            if text:
+                told.add_row(f"  {name}", text)
+        console.print(told, highlight=False, markup=False)
+    if not found.verdicts:
+        say("Nothing stands in its gradient's way.", "green")
+    if asked_repair and outcome is None:
+        say("Nothing to repair.")
+    if outcome is not None:
+        _print_repair(console, outcome)
 
 
-def _picture_batches(images: Images, batch_size: int, seed: int) -> Iterator[Any]:
-    import torch
+def _print_repair(console: Console, outcome: Repair) -> None:
+    from unmask.report.check import shares, short
 
-    from unmask.runtime import seeded
+    console.print(f"\nTried, each for {outcome.steps} steps:", highlight=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for name in ("", "what was changed", "set to", "loss by seed", "accuracy by seed"):
+        table.add_column(name)
 
-    generator = seeded(seed)
-    while True:
-        rows = generator.integers(len(images), size=batch_size)
-        x = torch.from_numpy(images.pixels[rows]).float() / 255
-        yield x, torch.from_numpy(images.labels[rows])
+    def row(trial: Trial, mark: str) -> None:
+        losses = ", ".join(map(short, trial.losses))
+        table.add_row(mark, trial.name, trial.sets, losses, shares(trial.accuracies))
+
+    row(outcome.before, "")
+    for trial in outcome.trials:
+        row(trial, "✓" if trial == outcome.best else "")
+    console.print(table, highlight=False)
+    if outcome.best is None:
+        console.print("None of them worked.")
+        return
+    console.print(f"What worked is {outcome.best.name}. To paste:\n", markup=False, highlight=False)
+    # Broken lines would be another program.
+    print(outcome.best.code, end="\n\n")

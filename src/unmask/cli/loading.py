@@ -14,7 +14,7 @@ def load_shown(
     console: Console, data: str, source: Path | None, shape: tuple[int, int, int] | None
 ) -> Source:
     """Return load_source's pictures. Raises UserError as it does."""
-    with Progress(console=console, transient=True) as bar:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("reading pictures", total=None)
         pictures = load_source(
             data,

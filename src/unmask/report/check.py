@@ -1,120 +1,201 @@
-"""A flow check as one HTML page, as text for terminals and as annotations for pull requests."""
+"""A flow check as files: page, figure, numbers; and the words that pages and terminals share."""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from unmask.flow.check import FlowCheck
+from unmask.flow.predicted import NoPrediction, Prediction
 from unmask.flow.repair import Repair
-from unmask.flow.theory import Profile
+from unmask.flow.statistics import LayerStats
 from unmask.flow.verdict import Verdict
-from unmask.report.figures.check import check_figure
-from unmask.report.figures.style import STYLES, to_svg
+from unmask.report.figures.check import BAND, profile_figure
+from unmask.report.figures.style import STYLES, to_png, to_svg
 from unmask.report.html import render, stamp_rows
+from unmask.report.inline import inline_svg
+from unmask.runtime import write_atomically
 
-PAGE = "report.html"
 SIGNS = {"error": ("bad", "✗"), "warning": ("mixed", "!"), "note": ("none", "–")}
-_ANNOTATIONS = {"error": "error", "warning": "warning", "note": "notice"}
 
 
-def check_page(check: FlowCheck, expected: Profile | None, repair: Repair | None) -> str:
-    """Return the check's report as one HTML page that needs nothing else."""
-    svg = to_svg(check_figure(check, expected), "check")
+def write_check(
+    check: FlowCheck,
+    prediction: Prediction | NoPrediction,
+    repair: Repair | None,
+    fed: str,
+    folder: Path,
+) -> list[Path]:
+    """Write report.html, the figure as SVG and PNG, and the numbers as CSV and JSON.
+
+    fed: what went into the network, in words. Returns the paths, the page first. Raises UserError
+    when the folder can't be written.
+    """
+    wide = profile_figure(check, prediction)
+    svg = to_svg(wide, "profile")
+    narrow = to_svg(profile_figure(check, prediction, narrow=True), "profile-narrow")
+    figure = Markup(inline_svg(svg, "wide") + inline_svg(narrow, "narrow"))
+    files = {
+        "report.html": _page(check, prediction, repair, fed, figure).encode(),
+        "figures/profile.svg": svg.encode(),
+        "figures/profile.png": to_png(wide),
+        "data/layers.csv": _csv(check, prediction).encode(),
+        "data/check.json": to_json(check_as_dict(check, prediction, repair)).encode(),
+    }
+    for name, content in files.items():
+        with write_atomically(folder / name) as file:
+            file.write(content)
+    return [folder / name for name in files]
+
+
+def check_as_dict(
+    check: FlowCheck, prediction: Prediction | NoPrediction, repair: Repair | None
+) -> dict[str, Any]:
+    """Return all that was found as plain values: what is not finite as None.
+
+    "prediction" holds the expected and the measured profile, or why there is none; "repair" what
+    each fix came to, or None.
+    """
+    found: dict[str, Any] = _plain(
+        {
+            **check.as_dict(),
+            "prediction": asdict(prediction),
+            "repair": None if repair is None else repair.as_dict(),
+        }
+    )
+    return found
+
+
+def to_json(value: Any) -> str:
+    """Return the plain value as JSON that every reader accepts: no NaN, no infinity."""
+    return json.dumps(value, allow_nan=False, ensure_ascii=False)
+
+
+def headline(check: FlowCheck) -> str:
+    """Return what was checked, in words."""
+    layers, steps = len(check.history[0].matrix_layers), len(check.history)
+    last = check.history[-1]
+    trained = "the first batch alone"
+    if last.optimizer is not None and last.learning_rate is not None:
+        trained = f"{steps} step{'s' * (steps > 1)} of {last.optimizer}"
+        trained += f" at learning rate {last.learning_rate:g}"
+    return (
+        f"{check.model} of {check.parameters:,} parameters in {layers} "
+        f"layer{'s' * (layers > 1)}; {trained}"
+    )
+
+
+def place(verdict: Verdict) -> str:
+    """Return where and when a verdict was seen, in words."""
+    where = "the whole network" if verdict.layer is None else f"layer {verdict.layer}"
+    return f"{where}, step {verdict.step + 1}"
+
+
+def short(value: float | None) -> str:
+    """Return a figure to three digits, or a dash."""
+    if value is None or math.isnan(value):
+        return "–"
+    return "∞" if math.isinf(value) else f"{value:.3g}"
+
+
+def percent(value: float | None) -> str:
+    """Return a share in per cent, or a dash."""
+    return "–" if value is None else f"{100 * value:.0f} %"
+
+
+def shares(values: Sequence[float]) -> str:
+    """Return shares in per cent to one digit, or a dash where there are none."""
+    return ", ".join(f"{100 * v:.1f} %" for v in values) or "–"
+
+
+def _page(
+    check: FlowCheck,
+    prediction: Prediction | NoPrediction,
+    repair: Repair | None,
+    fed: str,
+    figure: Markup,
+) -> str:
+    last = check.history[-1]
+    later = {layer.name: layer for layer in last.matrix_layers}
+    counted = [x.slopes.dead_pictures for x in last.matrix_layers if x.slopes]
     return render(
         "check.html",
-        {"where": where, "short": short},
+        {"short": short, "percent": percent, "shares": shares, "place": place},
         check=check,
-        expected=expected is not None,
+        headline=headline(check),
+        fed=fed,
+        prediction=prediction if isinstance(prediction, Prediction) else None,
+        reason="" if isinstance(prediction, Prediction) else prediction.reason,
+        band=BAND,
         repair=repair,
         signs=SIGNS,
-        first=check.history[0],
-        last=check.history[-1],
-        figure=Markup(svg[svg.index("<svg") :]),
+        layers=[(x, later.get(x.name, x)) for x in check.history[0].matrix_layers],
+        last=last,
+        dead_pictures=max(counted, default=0),
+        figure=figure,
         stamp=stamp_rows(check.stamp),
         palette=STYLES,
     )
 
 
-def check_lines(check: FlowCheck) -> list[str]:
-    """Return the verdicts in plain lines, worst first."""
-    steps = len(check.history)
-    lines = [
-        f"{check.model}: {check.parameters:,} parameters, "
-        f"{len(check.history[0].matrix_layers)} layers, {steps} step{'s' if steps > 1 else ''}."
-    ]
-    for verdict in check.verdicts:
-        sign = SIGNS[verdict.severity][1]
-        lines.append(
-            f"{sign} {verdict.severity}: {verdict.kind}{where(verdict)}: {verdict.message}"
-        )
-        if verdict.cause:
-            lines.append(f"    cause: {verdict.cause}")
-        lines.append(f"    fix: {verdict.fix}")
-    if not check.verdicts:
-        lines.append("✓ nothing stands in the gradient's way.")
-    return lines
+_COLUMNS = (
+    *("step", "layer", "name", "kind", "fan_in", "weight_rms", "weight_gradient_rms"),
+    *("weight_gradient_max", "output_rms", "output_gradient_rms", "activation", "slope_median"),
+    *("saturated", "dead", "update_to_weight_ratio"),
+)
+_EXPECTED = (
+    *("expected_gradient_rms", "expected_gradient_spread_log10"),
+    *("prediction_measured_gradient_rms",),
+)
 
 
-def repair_lines(repair: Repair) -> list[str]:
-    """Return what every fix came to, and the code of the one that worked."""
-    lines = [f"as it was: {_outcome(repair.before.losses, repair.before.accuracies)}"]
-    for trial in repair.trials:
-        sign = "✓" if trial is repair.best else " "
-        outcome = _outcome(trial.losses, trial.accuracies)
-        lines.append(f"{sign} {trial.name} ({trial.sets}): {outcome}")
-    if repair.best is None:
-        return [*lines, "None of them worked."]
-    return [*lines, "", "# What worked, to paste after the model is made:", repair.best.code]
+def _csv(check: FlowCheck, prediction: Prediction | NoPrediction) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*_COLUMNS, *_EXPECTED])
+    for stats in check.history:
+        for i, x in enumerate(stats.matrix_layers):
+            row = [stats.step, i + 1, *_row(x)]
+            if isinstance(prediction, Prediction) and stats is check.history[0]:
+                expected = prediction.expected
+                row += [expected.gradient_rms[i], expected.gradient_spread[i]]
+                row += [prediction.gradient_rms[i]]
+            row += [None] * (len(_COLUMNS) + len(_EXPECTED) - len(row))
+            writer.writerow(["" if (v := _plain(value)) is None else v for value in row])
+    return text.getvalue()
 
 
-def annotate(check: FlowCheck, path: str) -> list[str]:
-    """Return the verdicts as workflow commands of GitHub Actions, one a line."""
+def _row(x: LayerStats) -> list[Any]:
+    gradient, slopes = x.weight_gradient, x.slopes
     return [
-        f"::{_ANNOTATIONS[v.severity]} title=Unmask {_property(v.kind)}::"
-        + _data(f"{path}{where(v)}: {v.message}. Fix: {v.fix}")
-        for v in check.verdicts
+        *(x.name, x.kind, x.fan_in),
+        x.weight.rms if x.weight else None,
+        *((gradient.rms, gradient.maximum) if gradient else (None, None)),
+        x.output.rms if x.output else None,
+        x.output_gradient.rms if x.output_gradient else None,
+        *(
+            (slopes.activation, slopes.quantiles[2], slopes.saturated, slopes.dead)
+            if slopes
+            else (None,) * 4
+        ),
+        x.update_to_weight_ratio,
     ]
-
-
-def check_as_dict(check: FlowCheck, repair: Repair | None) -> dict[str, Any]:
-    """Return check and repair as plain values fit for JSON: NaN and infinity as None."""
-    found: dict[str, Any] = _plain(check.as_dict())
-    found["repair"] = None if repair is None else _plain(repair.as_dict())
-    return found
-
-
-def where(verdict: Verdict) -> str:
-    """Return the place of a verdict for a sentence: " in layer fc1", or nothing."""
-    return f" in layer {verdict.layer}" if verdict.layer else ""
-
-
-def short(value: float | None) -> str:
-    """Return a figure to two digits, or a dash."""
-    return "–" if value is None else f"{value:.2g}"
-
-
-def _outcome(losses: tuple[float, ...], accuracies: tuple[float, ...]) -> str:
-    said = "loss " + ", ".join(f"{loss:.3g}" for loss in losses)
-    if accuracies:
-        said += "; accuracy " + ", ".join(f"{a:.1%}" for a in accuracies)
-    return said
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, np.ndarray)):
         return [_plain(v) for v in value]
-    if isinstance(value, float) and not abs(value) < float("inf"):
-        return None
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
     return value
-
-
-def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")

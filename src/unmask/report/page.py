@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import fields
 
 from markupsafe import Markup
@@ -14,8 +13,9 @@ from unmask.flow.study.run import Study, StudyPlan
 from unmask.flow.study.wording import figure as figure_text
 from unmask.flow.study.wording import listed
 from unmask.models.activations import activation
-from unmask.report.figures.style import GRID, INK, MUTED, PAPER, STYLES
+from unmask.report.figures.style import STYLES
 from unmask.report.html import render, said, stamp_rows
+from unmask.report.inline import inline_svg
 
 # A verdict's place in the style sheet and the sign that tells it without colour.
 _SIGNS = {
@@ -26,13 +26,6 @@ _SIGNS = {
     profiles.HOLDS: ("good", "✓"),
     profiles.SOMETIMES: ("mixed", "≈"),
     profiles.FAILS: ("bad", "✗"),
-}
-_COLOURS = {
-    INK: "var(--ink)",
-    MUTED: "var(--muted)",
-    GRID: "var(--grid)",
-    PAPER: "var(--paper)",
-    **{style.light: f"var(--{name})" for name, style in STYLES.items()},
 }
 
 
@@ -58,7 +51,7 @@ def study_page(study: Study, wide: dict[str, str], narrow: dict[str, str]) -> st
         settings=_settings(study.plan),
         stamp=stamp_rows(study.stamp),
         figures={
-            name: Markup(_inline(wide[name], "wide") + _inline(narrow[name], "narrow"))
+            name: Markup(inline_svg(wide[name], "wide") + inline_svg(narrow[name], "narrow"))
             for name in wide
         },
         palette=STYLES,
@@ -66,19 +59,6 @@ def study_page(study: Study, wide: dict[str, str], narrow: dict[str, str]) -> st
             (p.maxima == 0).any() for p in (*study.profiles_start, *study.profiles_after)
         ),
     )
-
-
-def _inline(svg: str, kind: str) -> str:
-    """Return the SVG for the inside of a page, in the page's colours."""
-    svg = svg[svg.index("<svg") :]
-    # The ids of groups are the same in every figure and nothing refers to them.
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    head, _, rest = svg.partition(">")
-    head = re.sub(r' (width|height)="[^"]*"', "", head)
-    for colour, variable in _COLOURS.items():
-        rest = rest.replace(colour, variable)
-    return f'{head} class="{kind}" aria-hidden="true">{rest}'
 
 
 def _four(value: float) -> str:

@@ -1,0 +1,157 @@
+"""Batches for a model that someone else wrote: pictures by name, or a loader of the user's own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from unmask.cli.loading import load_shown
+from unmask.data.images import Images
+from unmask.errors import UserError
+from unmask.flow.check import Batch, call, first_line
+from unmask.flow.loading import load_object
+from unmask.flow.wrappers import unwrap
+from unmask.runtime import seeded
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Batches without end by seed, what they are in words, and what their stamp says of them."""
+
+    of_seed: Callable[[int], Iterator[Batch]]
+    title: str
+    stamp: dict[str, Any] = field(default_factory=dict)
+
+
+def batches_for(model: nn.Module, data: str, batch_size: int, size: int | None) -> Batches:
+    """Return batches that the model's forward takes.
+
+    data: mnist, cifar10, a folder or zip archive of pictures, or the import path of a loader or of
+    what makes one. Pictures are float32[n, c, h, w] in [0, 1], or float32[n, c * h * w] for a
+    model that takes them in no other way, on the model's device; of one's own they are read at the
+    side size when it is given. Raises UserError when there are none or the forward takes neither.
+    """
+    if ":" in data:
+        return _own(data)
+    shape = None if size is None else (3, size, size)
+    images = load_shown(Console(stderr=True), data, None, shape).train
+    first = _pixels(images, seeded(0).integers(len(images), size=min(batch_size, len(images))))
+    device = next(unwrap(model).parameters()).device
+    # Nothing can be computed where parameters have no values; the check says so.
+    place = "cpu" if device.type == "meta" else str(device)
+    flat = device.type != "meta" and _takes_flat_only(model, first.to(place))
+
+    def of_seed(seed: int) -> Iterator[Batch]:
+        generator = seeded(seed)
+        n = len(images)
+        while True:
+            order = generator.permutation(n)
+            for start in range(0, max(n - batch_size, 0) + 1, batch_size):
+                rows = order[start : start + batch_size]
+                x = _pixels(images, rows).to(place)
+                yield x.flatten(1) if flat else x, torch.from_numpy(images.labels[rows]).to(place)
+
+    fed = (first.flatten(1) if flat else first).shape[1:]
+    return Batches(
+        of_seed,
+        f"{len(first)} pictures of {images.name} a step, fed as {_shape(len(first), *fed)} "
+        "between 0 and 1",
+        {"data": images.name, "data sha256": images.sha256, "batch size": len(first)},
+    )
+
+
+def _pixels(images: Images, rows: Any) -> Tensor:
+    return torch.from_numpy(images.pixels[rows]).float() / 255
+
+
+def _takes_flat_only(model: nn.Module, pictures: Tensor) -> bool:
+    """Return whether the forward takes pictures as rows of numbers and not as pictures."""
+    error = _refusal(model, pictures)
+    if error is None:
+        return False
+    flat = pictures.flatten(1)
+    if _refusal(model, flat) is None:
+        return True
+    raise UserError(
+        "the model's forward takes no such pictures",
+        got=f"{_shape(*pictures.shape)} between 0 and 1: {first_line(error)}",
+        do=f"nor {_shape(*flat.shape)}; --size reads your own pictures at another size, and "
+        "--data my_module:make_loader takes your own batches",
+    ) from error
+
+
+def _refusal(model: nn.Module, inputs: Tensor) -> Exception | None:
+    """Return what the forward raises for the inputs, tried on a copy."""
+    with torch.no_grad(), torch.random.fork_rng(devices=()):
+        try:
+            call(copy.deepcopy(unwrap(model)), inputs)
+        except UserError:
+            raise
+        except Exception as error:
+            return error
+    return None
+
+
+def _shape(*sizes: int) -> str:
+    return f"float32[{', '.join(map(str, sizes))}]"
+
+
+def _own(path: str) -> Batches:
+    target = load_object(path)
+    makes = isinstance(target, type) or (callable(target) and not isinstance(target, Iterable))
+    if not makes and isinstance(target, Iterator):
+        raise UserError(
+            f"{path} can be gone through once only",
+            got=type(target).__name__,
+            do="name the function that makes it",
+        )
+
+    def of_seed(seed: int) -> Iterator[Batch]:
+        torch.manual_seed(seed)
+        for turn in count():
+            loader = _made(target, path) if makes else target
+            if not isinstance(loader, Iterable):
+                raise UserError(
+                    f"{path} is no loader",
+                    got=type(loader).__name__,
+                    do="give what yields (inputs, targets), for instance a DataLoader",
+                )
+            pairs = _guarded(loader, path)
+            first = next(pairs, None)
+            if first is None:
+                if turn:
+                    return
+                raise UserError(f"{path} yields no batches")
+            yield first
+            yield from pairs
+
+    return Batches(of_seed, f"batches of {path}", {"data": path})
+
+
+def _made(target: Callable[[], Any], path: str) -> Any:
+    try:
+        return target()
+    except Exception as error:
+        raise UserError(
+            f"{path} raised", got=_named(error), do="it must work without arguments"
+        ) from error
+
+
+def _guarded(loader: Iterable[Any], path: str) -> Iterator[Any]:
+    try:
+        yield from loader
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path} raised", got=_named(error)) from error
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"
