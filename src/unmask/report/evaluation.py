@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from unmask.data.images import Images
 from unmask.models.checkpoint import ModelCard
 from unmask.report.figures.classifier import evaluation_figures
 from unmask.report.figures.style import STYLES, to_png, to_svg
+from unmask.report.html import render, stamp_rows
 from unmask.runtime import write_atomically
 from unmask.train.evaluation import Evaluation
 
@@ -44,15 +44,9 @@ def evaluation_page(
     found: Evaluation, images: Images, card: ModelCard, figures: dict[str, str]
 ) -> str:
     """Return the evaluation's report as HTML, with its figures' SVG by name."""
-    environment = Environment(
-        loader=PackageLoader("unmask.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["four"] = lambda value: "–" if np.isnan(value) else f"{value:.4f}"
-    return environment.get_template("evaluation.html").render(
+    return render(
+        "evaluation.html",
+        {"four": lambda value: "–" if np.isnan(value) else f"{value:.4f}"},
         found=found,
         images=images,
         card=card,
@@ -60,7 +54,7 @@ def evaluation_page(
         mistakes=int((found.predictions != found.labels).sum()),
         shown=len(found.worst(_WORST)),
         pictures={name: _data_uri(svg) for name, svg in figures.items()},
-        stamp=_flat(found.stamp),
+        stamp=stamp_rows(found.stamp),
         palette=STYLES,
     )
 
@@ -75,15 +69,6 @@ def _rows(found: Evaluation) -> list[tuple[str, int, float, float, float, str]]:
         count = int(found.confusion[k].sum())
         rows.append((name, count, found.recall[k], found.precision[k], found.f1[k], taken))
     return rows
-
-
-def _flat(stamp: dict[str, object]) -> list[tuple[str, str]]:
-    def said(value: object) -> str:
-        if isinstance(value, dict):
-            return ", ".join(f"{k} {v}" for k, v in value.items())
-        return str(value)
-
-    return [(name, said(value)) for name, value in stamp.items() if name != "command"]
 
 
 def _data_uri(svg: str) -> str:
