@@ -89,8 +89,8 @@ def check(
 
     from unmask.cli.batches import batches_for
     from unmask.flow.check import check_flow
-    from unmask.flow.loading import load_model
     from unmask.flow.predicted import predicted_flow
+    from unmask.models.imported import load_model
     from unmask.report.annotations import annotated
     from unmask.report.check import check_as_dict, to_json, write_check
     from unmask.report.export import require_writable
@@ -153,7 +153,7 @@ def _maker(optimizer: str, rate: float) -> MakeOptimizer:
 def _loss(name: str) -> Loss:
     from torch import nn
 
-    from unmask.flow.loading import load_object
+    from unmask.models.imported import load_object
 
     if ":" not in name:
         if name != "cross_entropy":

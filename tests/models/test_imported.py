@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 
 from unmask.errors import UserError
-from unmask.flow.loading import load_model
+from unmask.models.imported import load_model
 
 _serial = itertools.count()
 

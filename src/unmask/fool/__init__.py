@@ -1,0 +1,1 @@
+"""Can it be fooled? Attacks on classifiers, and audits that re-verify them."""
