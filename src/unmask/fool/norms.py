@@ -47,7 +47,8 @@ class L2(Norm):
     name = "l2"
 
     def size(self, change: Tensor) -> Tensor:
-        return change.flatten(1).norm(dim=1)
+        size: Tensor = torch.linalg.vector_norm(change.flatten(1), dim=1)
+        return size
 
     def dual(self, gradient: Tensor) -> Tensor:
         return self.size(gradient)

@@ -22,7 +22,8 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     at = torch.arange(side, dtype=torch.float64, device=a.device) - (side - 1) / 2
     window = torch.exp(-(at**2) / (2 * _SIGMA**2))
     window = window / window.sum()
-    parts = zip(a.double().split(_PICTURES), b.double().split(_PICTURES), strict=True)
+    a, b = a.double(), b.double()
+    parts = zip(torch.split(a, _PICTURES), torch.split(b, _PICTURES), strict=True)
     found = [_similarity(x, y, window) for x, y in parts]
     return torch.cat(found) if found else a.new_empty(0, dtype=torch.float64)
 
@@ -36,4 +37,5 @@ def _similarity(a: Tensor, b: Tensor, window: Tensor) -> Tensor:
     c1, c2 = _K1**2, _K2**2
     likeness = (2 * mean_a * mean_b + c1) * (2 * (ab - mean_a * mean_b) + c2)
     scale = (mean_a**2 + mean_b**2 + c1) * (aa - mean_a**2 + bb - mean_b**2 + c2)
-    return (likeness / scale).mean(1)
+    similarity: Tensor = (likeness / scale).mean(1)
+    return similarity

@@ -59,7 +59,7 @@ class Victim:
         """Return logits float32[n, classes] of pixels float32[n, c, h, w], without a graph."""
         self._forwards += len(pixels)
         with torch.no_grad():
-            parts = [self.function(part).float() for part in pixels.split(self.batch)]
+            parts = [self.function(part).float() for part in torch.split(pixels, self.batch)]
         return torch.cat(parts) if parts else torch.empty(0, self.classes, device=self.device)
 
     def gradient(self, pixels: Tensor, goal: Goal, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
