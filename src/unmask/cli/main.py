@@ -47,6 +47,11 @@ app.command(
     name="export",
     help="Write a classifier as ONNX, checked against PyTorch.",
 )
+app.command(
+    "unmask.cli.doctor:doctor",
+    name="doctor",
+    help="Show versions, processor, GPU, data and models found, for bug reports.",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
