@@ -170,6 +170,21 @@ def test_ctrl_c_ends_within_a_second_and_keeps_what_is_finished(
     assert same(SweepHistory.load(path), caught.value.history)
 
 
+def test_ctrl_c_at_the_last_look_keeps_what_is_finished(digits: Images, tmp_path: Path) -> None:
+    path = tmp_path / "h.npz"
+
+    def interrupt(progress: SweepProgress) -> None:
+        if progress.nets_done == progress.nets_total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(SweepInterrupted) as caught:
+        train_sweep(
+            grid(depth=1, seed=range(3), **FAST), digits, checkpoint=path, progress=interrupt
+        )
+    assert PENDING not in caught.value.history.status
+    assert same(SweepHistory.load(path), caught.value.history)
+
+
 def test_progress_counts_up_to_the_whole(digits: Images) -> None:
     seen: list[SweepProgress] = []
     train_sweep(grid(depth=1, seed=range(4), **FAST), digits, progress=seen.append)

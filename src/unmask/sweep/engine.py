@@ -210,6 +210,8 @@ def _run(
                 progress(meter.read())
             if saver:
                 saver.save_when_due()
+        if progress:
+            progress(meter.read())
     except BaseException as error:
         task.stop[0] = 1
         for worker in workers:
@@ -220,8 +222,6 @@ def _run(
         if isinstance(error, KeyboardInterrupt):
             raise SweepInterrupted(history) from None
         raise
-    if progress:
-        progress(meter.read())
     if saver:
         saver.save()
     if failures:
