@@ -2,7 +2,8 @@
 
 A pair is kept when the healthy model reaches HEALTHY accuracy on unseen data after STEPS steps
 and its twin ends at least LOSS below it; otherwise it is drawn again. Every kind of fault is drawn
-once a round; even rounds are for development, odd ones are only measured.
+once a round. Rules may be set on the first rounds, and whatever has been looked at while they were
+set belongs there; the rounds after them are measured once.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from torch import nn
 
 from unmask.flow.repair import Mended
 
-ROUNDS = 12
-PAIRS = ROUNDS * len(FAULTS)
+DEVELOPMENT_ROUNDS, MEASURED_ROUNDS = 12, 12
+PAIRS = (DEVELOPMENT_ROUNDS + MEASURED_ROUNDS) * len(FAULTS)
 HEALTHY, LOSS, ATTEMPTS = 0.80, 0.10, 12
 LABELS = Path(__file__).with_name("fault_labels.json")
 EPOCHS = 10
@@ -67,10 +68,11 @@ def train(recipe: Recipe, mended: Mended | None = None) -> tuple[list[float], li
 
 
 def label(path: Path = LABELS) -> None:
-    """Draw, train and label all pairs, and write them."""
-    kept, dropped = [], Counter()
+    """Draw, train and label the pairs that follow those in the file, writing after every one."""
+    saved = json.loads(path.read_text()) if path.exists() else {"kept": [], "dropped": {}}
+    kept, dropped = saved["kept"], Counter(saved["dropped"])
     start = time.perf_counter()
-    for pair in range(PAIRS):
+    for pair in range(1 + max((row["pair"] for row in kept), default=-1), PAIRS):
         fault = FAULTS[pair % len(FAULTS)]
         for attempt in range(ATTEMPTS):
             healthy, faulty = draw(pair, attempt)
@@ -90,7 +92,7 @@ def label(path: Path = LABELS) -> None:
                 flush=True,
             )
             break
-    path.write_text(json.dumps({"kept": kept, "dropped": dropped}) + "\n")
+        path.write_text(json.dumps({"kept": kept, "dropped": dropped}) + "\n")
 
 
 def read(path: Path = LABELS) -> tuple[list[Case], dict[str, int]]:
@@ -109,7 +111,7 @@ def read(path: Path = LABELS) -> tuple[list[Case], dict[str, int]]:
                     accuracies[-1],
                     tuple(accuracies),
                     tuple(losses),
-                    development=row["pair"] // len(FAULTS) % 2 == 0,
+                    development=row["pair"] < DEVELOPMENT_ROUNDS * len(FAULTS),
                 )
             )
     return cases, saved["dropped"]

@@ -4,7 +4,7 @@ Half of the models are healthy, half are the same models with one thing broken i
 ways; each was trained before it was labelled (fault_labels.py). Thresholds of Unmask were set on
 the development half only. A table comes first, then one line of JSON.
 
-    python benchmarks/faults.py [--half measured|development] [--relabel] [--repair]
+    python benchmarks/faults.py [--half measured|development] [--label] [--repair]
 """
 
 from __future__ import annotations
@@ -96,11 +96,11 @@ def rates(cases: Sequence[Case], alarms: Sequence[bool]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--half", choices=("measured", "development"), default="measured")
-    parser.add_argument("--relabel", action="store_true", help="train every model again")
+    parser.add_argument("--label", action="store_true", help="train the models without a label")
     parser.add_argument("--repair", action="store_true", help="repair the broken models too")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    if arguments.relabel:
+    if arguments.label:
         label()
     everything, dropped = read()
     cases = [c for c in everything if c.development == (arguments.half == "development")]

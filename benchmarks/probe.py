@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn import functional
 
 from unmask.flow.check import check_flow
-from unmask.flow.probe import DEFAULT_EVERY, GradientProbe
+from unmask.flow.measure.probe import DEFAULT_EVERY, GradientProbe
 from unmask.runtime import environment_stamp
 
 WARM_UP = 20

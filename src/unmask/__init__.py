@@ -9,33 +9,51 @@ if TYPE_CHECKING:
     from unmask.data.images import Images
     from unmask.errors import UserError
     from unmask.flow.check import check_flow
-    from unmask.flow.probe import GradientProbe
+    from unmask.flow.judge.verdicts import verdicts
+    from unmask.flow.measure.probe import GradientProbe
+    from unmask.models.classifier import Classifier
     from unmask.sweep.engine import train_sweep
     from unmask.sweep.history import SweepHistory
     from unmask.sweep.spec import NetSpec, grid
+    from unmask.train.config import FitConfig
+    from unmask.train.evaluation import evaluate
+    from unmask.train.fit import fit
+    from unmask.train.history import History
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "GradientProbe": "unmask.flow.probe",
+    "Classifier": "unmask.models.classifier",
+    "FitConfig": "unmask.train.config",
+    "GradientProbe": "unmask.flow.measure.probe",
+    "History": "unmask.train.history",
     "Images": "unmask.data.images",
     "NetSpec": "unmask.sweep.spec",
     "SweepHistory": "unmask.sweep.history",
     "UserError": "unmask.errors",
     "check_flow": "unmask.flow.check",
+    "evaluate": "unmask.train.evaluation",
+    "fit": "unmask.train.fit",
     "grid": "unmask.sweep.spec",
     "train_sweep": "unmask.sweep.engine",
+    "verdicts": "unmask.flow.judge.verdicts",
 }
 
 __all__ = [
+    "Classifier",
+    "FitConfig",
     "GradientProbe",
+    "History",
     "Images",
     "NetSpec",
     "SweepHistory",
     "UserError",
     "check_flow",
+    "evaluate",
+    "fit",
     "grid",
     "train_sweep",
+    "verdicts",
 ]
 
 

@@ -13,7 +13,8 @@ import unmask
 from unmask.cli.main import main
 from unmask.data.mnist import load_mnist
 from unmask.flow.check import check_flow
-from unmask.flow.probe import GradientProbe
+from unmask.flow.judge.verdicts import verdicts
+from unmask.flow.measure.probe import GradientProbe
 
 MODULE = """
 import torch
@@ -254,7 +255,7 @@ MINE = ("--loss", "torch.nn.functional:mse_loss", "--data")
         ("empty", (), "no parameters"),
         ("frozen", (), "all parameters are frozen"),
         ("evaluating", (), "evaluation mode"),
-        ("elsewhere", (), "different devices: got cpu and meta"),
+        ("elsewhere", (), "on the meta device"),
         ("column", (), "takes no such pictures: got float32[64, 1, 28, 28]"),
         ("no_graph", (), "has no graph"),
         ("healthy", ("--loss", ":no_scalar"), "loss is no scalar: got (64,)"),
@@ -301,4 +302,5 @@ def test_import_paths_that_lead_nowhere(check, capsys, path, words):
 def test_the_package_offers_the_check_and_the_probe():
     assert unmask.check_flow is check_flow
     assert unmask.GradientProbe is GradientProbe
-    assert {"check_flow", "GradientProbe"} <= set(dir(unmask))
+    assert unmask.verdicts is verdicts
+    assert {"check_flow", "GradientProbe", "verdicts"} <= set(dir(unmask))

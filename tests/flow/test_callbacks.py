@@ -79,6 +79,29 @@ def test_lightning_trainer(data, accumulate):
     assert [v for v in callback.verdicts if v.severity == "error"] == []
 
 
+def same_gradients(scaled, plain) -> None:
+    """The scale of the loss is not to be seen in what the callbacks collect."""
+    assert len(scaled) == len(plain) > 0
+    for one, other in zip(scaled[0].layers, plain[0].layers, strict=True):
+        for name in ("output_gradient", "weight_gradient"):
+            assert getattr(one, name).rms == pytest.approx(getattr(other, name).rms, rel=0.02)
+
+
+@pytest.mark.slow
+def test_lightning_trainer_that_scales_its_loss(data):
+    pytest.importorskip("lightning.pytorch", reason="lightning is not installed")
+    from lightning.pytorch.plugins import MixedPrecision
+
+    plain, scaled = lightning_callback(every=1), lightning_callback(every=1)
+    torch.manual_seed(1)
+    lightning_run(data, plain)
+    torch.manual_seed(1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    lightning_run(data, scaled, plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
+    assert scaler.get_scale() == 1024
+    same_gradients(scaled.history, plain.history)
+
+
 @pytest.mark.slow
 def test_lightning_trainer_that_fails(data):
     pytest.importorskip("lightning.pytorch", reason="lightning is not installed")
@@ -103,7 +126,7 @@ class Classifier(nn.Module):
         return {"loss": functional.cross_entropy(logits, labels), "logits": logits}
 
 
-def hugging_face_run(data, callback, folder, fails: bool = False):
+def hugging_face_run(data, callback, folder, fails: bool = False, scaler=None):
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     pytest.importorskip("accelerate", reason="accelerate is not installed")
     arguments = transformers.TrainingArguments(
@@ -111,6 +134,7 @@ def hugging_face_run(data, callback, folder, fails: bool = False):
         num_train_epochs=2,
         per_device_train_batch_size=8,
         gradient_accumulation_steps=2,
+        max_grad_norm=0.0,
         save_strategy="no",
         report_to=[],
         use_cpu=True,
@@ -120,6 +144,8 @@ def hugging_face_run(data, callback, folder, fails: bool = False):
     trainer = transformers.Trainer(
         model=Classifier(fails), args=arguments, train_dataset=rows, callbacks=[callback]
     )
+    # What it makes of fp16, which it allows on accelerators only.
+    trainer.accelerator.scaler = scaler
     trainer.train()
 
 
@@ -135,6 +161,19 @@ def test_hugging_face_trainer(data, tmp_path):
         assert [layer.name for layer in stats.layers] == ["net.0", "net.2"]
         assert all(layer.output_gradient.rms > 0 for layer in stats.layers)
         assert all(layer.update_to_weight_ratio > 0 for layer in stats.layers)
+
+
+@pytest.mark.slow
+def test_hugging_face_trainer_that_scales_its_loss(data, tmp_path):
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    plain, scaled = hugging_face_callback(every=1), hugging_face_callback(every=1)
+    torch.manual_seed(1)
+    hugging_face_run(data, plain, tmp_path)
+    torch.manual_seed(1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    hugging_face_run(data, scaled, tmp_path, scaler=scaler)
+    assert scaler.get_scale() == 1024
+    same_gradients(scaled.history, plain.history)
 
 
 @pytest.mark.slow

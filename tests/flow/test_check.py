@@ -295,6 +295,18 @@ def frozen():
     return nn.Linear(20, 4).requires_grad_(False)
 
 
+def overwriting():
+    """A network that overwrites what its gradient needs."""
+
+    def forward(layer, x):
+        h = layer(x).sigmoid()
+        y = h.exp() * h
+        h.add_(1)
+        return y
+
+    return Awkward(forward)
+
+
 @pytest.mark.parametrize(
     ("model", "loss", "pair", "words"),
     [
@@ -308,7 +320,9 @@ def frozen():
         (frozen, loss_fn, batch, "frozen"),
         (lambda: nn.Linear(20, 4).eval(), loss_fn, batch, "evaluation mode"),
         (lambda: nn.Linear(20, 4), loss_fn, lambda: (batch()[0].long(), batch()[1]), "integers"),
-        (lambda: nn.Linear(20, 4).to("meta"), loss_fn, batch, "different devices"),
+        (lambda: nn.Linear(20, 4).to("meta"), loss_fn, batch, "weights have no values"),
+        (lambda: nn.Linear(20, 4), loss_fn, lambda: [t.to("meta") for t in batch()], "devices"),
+        (overwriting, loss_fn, batch, "gradient can't be computed"),
         (lambda: nn.Linear(20, 4), loss_fn, lambda: batch()[0], "(inputs, targets)"),
         (lambda: nn.Linear(20, 4), loss_fn, list, "no batch"),
         (lambda: nn.Linear(20, 4), loss_fn, lambda: [1, 2, 3], "(inputs, targets)"),
@@ -326,6 +340,14 @@ def test_an_optimiser_of_another_model_is_refused():
     other = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)
     with pytest.raises(UserError, match="none of the model's parameters"):
         check_flow(nn.Linear(20, 4), loss_fn, batch(), optimizer=other)
+
+
+def test_an_optimiser_whose_step_fails_is_named():
+    def lbfgs(parameters):
+        return torch.optim.LBFGS(parameters)
+
+    with pytest.raises(UserError, match="the step of LBFGS fails"):
+        check_flow(nn.Linear(20, 4), loss_fn, batch(), optimizer=lbfgs)
 
 
 def test_severities():

@@ -15,7 +15,7 @@ from torch.nn import functional
 from unmask.errors import UserError
 from unmask.flow import mending
 from unmask.flow.check import check_flow
-from unmask.flow.readings import decay
+from unmask.flow.judge.readings import decay
 from unmask.flow.repair import Mended, repair
 
 loss_fn = functional.cross_entropy

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import integrate, optimize
+from scipy import integrate, optimize, special
 
 from unmask.errors import UserError
 from unmask.flow.theory import (
@@ -92,11 +92,49 @@ def test_there_is_no_critical_point_with_biases(phi):
     assert critical_sigma_w2(phi, 0.05) is None
 
 
-def test_half_stable_points_of_the_literature():
-    """Roberts, Yaida and Hanin 2022, chapter 5, give GELU's and SiLU's."""
-    for name, sigma_b2, sigma_w2 in (("gelu", 0.17292, 1.98305), ("silu", 0.55514, 1.98780)):
-        assert critical_sigma_w2(name, 0.99 * sigma_b2) is None
-        assert critical_sigma_w2(name, 1.0005 * sigma_b2) == pytest.approx(sigma_w2, abs=2e-4)
+def gelu(x: float) -> tuple[float, float]:
+    normal, density = special.ndtr(x), math.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+    return x * normal, normal + x * density
+
+
+def silu(x: float) -> tuple[float, float]:
+    s = special.expit(x)
+    return x * s, s * (1 + x * (1 - s))
+
+
+@pytest.mark.parametrize(
+    ("name", "phi", "published"),
+    [("gelu", gelu, (0.173, 1.983)), ("silu", silu, (0.555, 1.988))],
+)
+def test_where_the_critical_line_begins(name, phi, published):
+    """Adaptive quadrature and Brent's method against ours, and against docs/flow.md.
+
+    With chi_1 = 1 the fixed point is stable from where the variance map's slope falls to 1.
+    """
+
+    def mean(f, q):
+        def integrand(z):
+            value, slope = phi(math.sqrt(q) * z)
+            return f(value, slope, math.sqrt(q) * z) * math.exp(-z * z / 2)
+
+        options = {"limit": 400, "epsabs": 1e-13, "epsrel": 1e-12}
+        return integrate.quad(integrand, -12, 12, **options)[0] / math.sqrt(2 * math.pi)
+
+    def sigma_w2(q):
+        return 1 / mean(lambda value, slope, x: slope * slope, q)
+
+    def map_slope(q):
+        return sigma_w2(q) * mean(lambda value, slope, x: value * slope * x, q) / q
+
+    q = optimize.brentq(lambda q: map_slope(q) - 1, 1, 100)
+    sigma_b2 = q - sigma_w2(q) * mean(lambda value, slope, x: value * value, q)
+    assert (sigma_b2, sigma_w2(q)) == pytest.approx(published, abs=6e-4)
+    assert critical_sigma_w2(name, 0.999 * sigma_b2) is None
+    assert critical_sigma_w2(name, sigma_b2 + 1e-5) == pytest.approx(sigma_w2(q), abs=1e-3)
+    further = q * 1.5
+    assert critical_sigma_w2(
+        name, further - sigma_w2(further) * mean(lambda value, slope, x: value * value, further)
+    ) == pytest.approx(sigma_w2(further), rel=1e-9)
 
 
 @given(

@@ -16,9 +16,9 @@ from torch import nn
 from torch.nn import functional
 
 from unmask.flow.check import check_flow
+from unmask.flow.judge.verdict import Verdict
 from unmask.flow.predicted import NoPrediction, Prediction, predicted_flow
 from unmask.flow.repair import Repair, Trial
-from unmask.flow.verdict import Verdict
 from unmask.report.annotations import annotated
 from unmask.report.check import check_as_dict, to_json, write_check
 from unmask.report.figures.check import profile_figure

@@ -8,15 +8,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from unmask.data.images import Images
 from unmask.errors import UserError
 from unmask.models.classifier import Classifier
-from unmask.train.evaluation import evaluate, logits_of, matched, wilson
+from unmask.train.evaluation import evaluate, logits_of, matched
 
 
 class Table(nn.Module):
@@ -58,13 +55,6 @@ def test_a_class_without_pictures_has_no_figures_but_is_no_error() -> None:
     found = evaluate(Table([[1.0, 0, 0], [0, 1.0, 0]]), rows([0, 1], 3))
     assert np.isnan(found.recall).tolist() == [False, False, True]
     assert found.as_dict()["recall"] == [1, 1, None]
-
-
-@given(st.integers(1, 5000), st.floats(0, 1))
-def test_the_interval_is_that_of_scipy(count: int, part: float) -> None:
-    right = round(part * count)
-    theirs = binomtest(right, count).proportion_ci(0.95, method="wilson")
-    assert wilson(right, count) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
 
 
 def test_averaged_views_are_the_mean_of_the_models_logits(

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unmask.errors import UserError, unknown
-from unmask.flow.verdict import SEVERITIES
+from unmask.flow.judge.verdict import SEVERITIES
 
 if TYPE_CHECKING:
     from unmask.flow.check import FlowCheck, Loss, MakeOptimizer

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from unmask.errors import UserError
-from unmask.flow.layers import tensors_in
-from unmask.flow.probe import GradientProbe
-from unmask.flow.statistics import FlowStats
-from unmask.flow.verdict import SEVERITIES, Verdict
-from unmask.flow.verdicts import verdicts
-from unmask.flow.wrappers import unwrap
+from unmask.flow.judge.verdict import SEVERITIES, Verdict
+from unmask.flow.judge.verdicts import verdicts
+from unmask.flow.measure.layers import tensors_in
+from unmask.flow.measure.probe import GradientProbe
+from unmask.flow.measure.statistics import FlowStats
+from unmask.flow.measure.wrappers import unwrap
 from unmask.runtime import environment_stamp
 
 Batch = tuple[Any, Any]
@@ -102,10 +102,10 @@ def _run(
             torch.manual_seed(step)
             loss = _loss(network, loss_fn, inputs, targets)
             network.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            _backward(loss)
             after = None
             if stepper is not None:
-                stepper.step()
+                _step(stepper)
                 # The same dropout as before the step, so that only the weights differ.
                 torch.manual_seed(step)
                 with torch.no_grad():
@@ -117,6 +117,28 @@ def _run(
         replace(stats, loss=before, loss_after=after)
         for stats, (before, after) in zip(probe.history, losses, strict=True)
     ]
+
+
+def _backward(loss: Tensor) -> None:
+    try:
+        loss.backward()  # type: ignore[no-untyped-call]
+    except Exception as error:
+        raise UserError(
+            "the loss's gradient can't be computed",
+            got=first_line(error),
+            do="a training loop would stop here too",
+        ) from error
+
+
+def _step(optimizer: Optimizer) -> None:
+    try:
+        optimizer.step()
+    except Exception as error:
+        raise UserError(
+            f"the step of {type(optimizer).__name__} fails",
+            got=first_line(error),
+            do="give an optimiser whose step() needs no argument",
+        ) from error
 
 
 def call(model: nn.Module, inputs: Any) -> Any:
@@ -176,6 +198,11 @@ def _refuse_unfit(model: nn.Module, pair: Batch | None) -> None:
         raise UserError("the model is in evaluation mode", do="call model.train() before the check")
     inputs = pair[0]
     device = next(model.parameters()).device
+    if device.type == "meta":
+        raise UserError(
+            "the model is on the meta device, where weights have no values",
+            do="make it on a real one",
+        )
     tensors = [inputs] if isinstance(inputs, Tensor) else []
     if isinstance(inputs, (dict, tuple, list)):
         values = inputs.values() if isinstance(inputs, dict) else inputs

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from unmask.flow import fixes
-from unmask.flow.layers import layers_of
-from unmask.flow.slopes import name_of
-from unmask.flow.statistics import FlowStats
+from unmask.flow.judge import fixes
+from unmask.flow.measure.layers import layers_of
+from unmask.flow.measure.slopes import name_of
+from unmask.flow.measure.statistics import FlowStats
 
 REPLACEMENTS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from unmask.errors import UserError
 from unmask.flow.check import Batch, Loss, call
-from unmask.flow.statistics import FlowStats
+from unmask.flow.measure.statistics import FlowStats
+from unmask.flow.measure.wrappers import unwrap
 from unmask.flow.theory import Profile, WeightLayer, nonlinearity, predict
 from unmask.flow.theory.gaussian import Floats
-from unmask.flow.wrappers import unwrap
 from unmask.models.activations import ACTIVATIONS
 
 PICTURES = 16

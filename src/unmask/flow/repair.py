@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from unmask.errors import UserError
-from unmask.flow import fixes, mending
+from unmask.flow import mending
 from unmask.flow.check import Batch, FlowCheck, Loss, MakeOptimizer, call, check_flow
+from unmask.flow.judge import fixes
+from unmask.flow.judge.readings import decay
+from unmask.flow.judge.verdicts import verdicts
+from unmask.flow.measure.statistics import FlowStats
+from unmask.flow.measure.wrappers import unwrap
 from unmask.flow.mending import Fix
-from unmask.flow.readings import decay
-from unmask.flow.statistics import FlowStats
-from unmask.flow.verdicts import verdicts
-from unmask.flow.wrappers import unwrap
 
 DEFAULT_STEPS = 100
 # A fix has worked when it takes off at least this share of the loss that is left without it.
@@ -328,11 +329,11 @@ def _run(
             try:
                 output = call(network, inputs)
                 loss = loss_fn(output, targets)
+                network.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
             except (RuntimeError, ValueError):
                 # A change that this network's shapes don't allow is no fix.
                 return math.inf, None
-            network.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
             mended.clip(network)
             stepper.step()
             losses.append(loss.item())

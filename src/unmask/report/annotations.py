@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from unmask.flow.verdict import Verdict
+from unmask.flow.judge.verdict import Verdict
 
 _COMMANDS = {"error": "error", "warning": "warning", "note": "notice"}
 

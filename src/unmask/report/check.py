@@ -15,10 +15,10 @@ import numpy as np
 from markupsafe import Markup
 
 from unmask.flow.check import FlowCheck
+from unmask.flow.judge.verdict import Verdict
+from unmask.flow.measure.statistics import LayerStats
 from unmask.flow.predicted import NoPrediction, Prediction
 from unmask.flow.repair import Repair
-from unmask.flow.statistics import LayerStats
-from unmask.flow.verdict import Verdict
 from unmask.report.figures.check import BAND, profile_figure
 from unmask.report.figures.style import STYLES, to_png, to_svg
 from unmask.report.html import render, stamp_rows

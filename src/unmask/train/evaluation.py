@@ -14,13 +14,13 @@ from torch.nn import functional
 
 from unmask.data.images import Images
 from unmask.errors import UserError
+from unmask.intervals import wilson
 from unmask.train.device import autocast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _CALIBRATION_BINS = 15
-_Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -216,14 +216,6 @@ def matched(images: Images, class_names: tuple[str, ...]) -> Images:
 def accuracy(logits: Tensor, labels: Tensor) -> float:
     """Return the part of the labels that are the largest logit."""
     return float((logits.argmax(1) == labels).double().mean())
-
-
-def wilson(right: int, count: int) -> tuple[float, float]:
-    """Return the 95 % confidence interval of a proportion (Wilson, 1927)."""
-    p, z2 = right / count, _Z95**2 / count
-    middle = (p + z2 / 2) / (1 + z2)
-    half = math.sqrt(z2 * (p * (1 - p) + z2 / 4)) / (1 + z2)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _averaged(model: Callable[[Tensor], Tensor], pictures: Tensor, test_time: str) -> Tensor:

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
 
 from made_up import CHANCE, diverge, history, plan, study
 from unmask.flow.study.document import DOCUMENT_RUNS
@@ -20,7 +19,6 @@ from unmask.flow.study.outcomes import (
     TOSS,
     Outcome,
     outcomes,
-    share_interval,
     spread,
     trained_bar,
 )
@@ -56,13 +54,6 @@ def test_one_figure_has_no_spread_and_none_has_no_mean() -> None:
     assert math.isnan(one.std)
     assert none.count == 0
     assert math.isnan(none.mean)
-
-
-@given(st.integers(1, 200), st.data())
-def test_the_interval_of_a_share_is_wilsons(of: int, data: st.DataObject) -> None:
-    count = data.draw(st.integers(0, of))
-    expected = binomtest(count, of).proportion_ci(0.95, method="wilson")
-    assert share_interval(count, of) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
 def test_a_net_has_trained_a_tenth_of_the_way_from_chance_to_perfect() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unmask.flow.study.document import DOCUMENT_RUNS, DocumentRun
+from unmask.intervals import wilson
 from unmask.sweep.history import DIVERGED, SweepHistory
 
 # A net trained at all when it closed this share of the gap between chance and a perfect score.
@@ -75,17 +75,6 @@ def trained_bar(chance: float) -> float:
     return chance + TRAINED_SHARE * (1 - chance)
 
 
-def share_interval(count: int, of: int) -> tuple[float, float]:
-    """Return the 95 % confidence interval of the share that count of so many stand for.
-
-    E. B. Wilson, Probable inference, the law of succession, and statistical inference, 1927.
-    """
-    z, share = 1.959964, count / of
-    centre = (share + z * z / (2 * of)) / (1 + z * z / of)
-    half = z / (1 + z * z / of) * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 def cells(history: SweepHistory) -> dict[tuple[int, str], NDArray[np.intp]]:
     """Return the rows of every (depth, activation), in the order in which they first appear."""
     rows: dict[tuple[int, str], list[int]] = {}
@@ -120,7 +109,7 @@ def _outcome(
         activation=activation,
         seeds=len(rows),
         trained=trained,
-        trained_interval=share_interval(trained, len(rows)),
+        trained_interval=wilson(trained, len(rows)),
         diverged=int(diverged.sum()),
         test_loss=spread(loss),
         test_accuracy=spread(accuracy),

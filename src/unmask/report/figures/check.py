@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from unmask.flow.check import FlowCheck
+from unmask.flow.measure.statistics import FlowStats
 from unmask.flow.predicted import NoPrediction, Prediction
-from unmask.flow.statistics import FlowStats
 from unmask.flow.theory.gaussian import Floats
 from unmask.report.figures.style import INK, MUTED, PAPER, STYLES, Style, styled_figure
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from unmask.flow import fixes
-from unmask.flow.pace import diverged, too_high, too_low
-from unmask.flow.readings import (
+from unmask.flow.judge import fixes
+from unmask.flow.judge.pace import diverged, too_high, too_low
+from unmask.flow.judge.readings import (
     FRESH,
     Decay,
     decay,
@@ -20,8 +20,8 @@ from unmask.flow.readings import (
     unborn,
     way_round,
 )
-from unmask.flow.statistics import FlowStats, LayerStats
-from unmask.flow.verdict import KINDS, SEVERITIES, Verdict
+from unmask.flow.judge.verdict import KINDS, SEVERITIES, Verdict
+from unmask.flow.measure.statistics import FlowStats, LayerStats
 
 BOUNDED = ("tanh", "sigmoid", "softsign", "erf", "hardtanh", "hardsigmoid", "relu6")
 RECTIFIERS = ("relu", "relu6")
@@ -30,26 +30,33 @@ RECTIFIERS = ("relu", "relu6")
 # relative change of its loss. Below UNRESPONSIVE not even doubling the weights moves it by 1 %.
 UNRESPONSIVE, FAINT, FORCEFUL, OVERRESPONSIVE = 0.005, 0.5, 3.0, 100.0
 # Total change of the gradient across the hidden layers, in powers of ten, that the whole of the
-# confidence interval must lie beyond.
-FADED, FADED_FAR, MANY_LAYERS = -0.65, -1.5, 4
+# confidence interval must lie beyond. What it loses on its way across few layers is soon made up:
+# plain nets of torch's own initialisation train up to a loss of about FADED_FAR, seven tanh layers
+# or five of ReLU.
+FADED, FADED_FAR, MANY_LAYERS = -0.65, -1.5, 7
+# A loss that answers this much, and so many times as much as at the start, is finding its way.
+ANSWERS, ANSWERS_MORE = 0.03, 2.0
 WAY_ROUND = 0.1
 GROWN, GROWN_PLAIN, GROWN_A_LAYER = 0.9, 0.35, 0.04
 # A fading gradient does little harm where a step still lowers the loss by more than this share.
 CRAWLS = 0.006
 DEAD, SATURATED = 0.8, 0.6
+# Half of the units may sleep in a network whose loss has fallen to this share of its first.
+LEARNS = 0.95
 DEAD_CLASSES, SHUT_OUTPUTS = 0.1, 0.8
 ALIKE = 1e-3
-AT_FLOOR = 0.01
+AT_FLOOR, LOST = 0.01, 0.5
 CONSTANT = 0.01
-INPUT_RMS, OFF_CENTRE = (0.02, 20.0), 10.0
+# The RMS of what a first layer makes of its inputs, and how far off centre they are: |mean| / std.
+FIRST_RMS, OFF_CENTRE = (0.02, 20.0), 10.0
 
 
 def verdicts(stats: FlowStats | Sequence[FlowStats]) -> list[Verdict]:
     """Return what is wrong with a network's gradient flow, worst first; nothing when all is well.
 
     stats is one step, or several of one training in order. A pure function: the same statistics
-    always give the same verdicts. All but "inputs badly scaled" are free of scale: they compare
-    layers with one another and changes with what changes.
+    always give the same verdicts. All are free of scale: they compare layers with one another,
+    inputs with the weights they meet, and changes with what changes.
     """
     history = [stats] if isinstance(stats, FlowStats) else list(stats)
     if not history:
@@ -94,24 +101,29 @@ def _units_alike(x: LayerStats) -> bool:
 def _inputs(history: list[FlowStats]) -> Verdict | None:
     stats = history[0]
     x, kinds = stats.input, [layer.kind for layer in stats.layers]
-    if x is None:
-        return None
-    rms = math.hypot(x.mean, x.std)
-    off = abs(x.mean) / x.std if x.std > 0 else math.inf
-    if INPUT_RMS[0] <= rms <= INPUT_RMS[1] and off <= OFF_CENTRE:
-        return None
     matrix = [i for i, layer in enumerate(stats.layers) if layer.matrix]
-    normalised = bool(matrix) and "Norm" in "".join(kinds[matrix[0] + 1 : matrix[0] + 2])
+    if x is None or not matrix:
+        return None
+    first = stats.layers[matrix[0]]
+    rms = math.hypot(x.mean, x.std)
+    size = first.weight.rms * math.sqrt(first.fan_in) if first.weight else 1.0
+    # Weights that are further off than the inputs have verdicts of their own.
+    theirs = rms == 0 or (size > 0 and abs(math.log(rms)) >= abs(math.log(size)))
+    badly = theirs and not FIRST_RMS[0] <= rms * size <= FIRST_RMS[1]
+    off = abs(x.mean) / x.std if x.std > 0 else math.inf
+    if not badly and off <= OFF_CENTRE:
+        return None
+    normalised = "Norm" in "".join(kinds[matrix[0] + 1 : matrix[0] + 2])
     return Verdict(
         "inputs badly scaled",
         "warning" if normalised else "error",
-        f"inputs of mean {x.mean:.3g} and standard deviation {x.std:.3g}, "
-        f"where about 0 and 1 are expected",
+        f"inputs of mean {x.mean:.3g} and standard deviation {x.std:.3g} give the first layer "
+        f"outputs of size {rms * size:.2g}, where about 1 is expected",
         f"feed (x - {x.mean:.4g}) / {x.std:.4g}" if x.std > 0 else "check the data: all are equal",
         step=stats.step,
-        layer=stats.matrix_layers[0].name if matrix else None,
+        layer=first.name,
         cause="too far off centre" if off > OFF_CENTRE else "too large" if rms > 1 else "too small",
-        evidence={"mean": x.mean, "std": x.std, "max": x.maximum},
+        evidence={"mean": x.mean, "std": x.std, "max": x.maximum, "first_layer_rms": rms * size},
     )
 
 
@@ -121,7 +133,7 @@ def _dead(history: list[FlowStats]) -> Verdict | None:
     if not layers:
         return None
     share, x = max(layers, key=lambda pair: pair[0])
-    if share < DEAD / 2 or x.slopes is None:
+    if share < DEAD / 2 or x.slopes is None or (share < DEAD and _learns(history)):
         return None
     return Verdict(
         "dead units",
@@ -134,6 +146,11 @@ def _dead(history: list[FlowStats]) -> Verdict | None:
         cause=f"derivative factor {x.slopes.rms:.2g} of {x.slopes.activation}",
         evidence={"dead": share, "pictures": x.slopes.dead_pictures},
     )
+
+
+def _learns(history: list[FlowStats]) -> bool:
+    losses = [s.loss for s in history if s.loss is not None]
+    return len(losses) > 1 and losses[-1] < LEARNS * losses[0]
 
 
 def _saturated(history: list[FlowStats]) -> Verdict | None:
@@ -171,24 +188,33 @@ def _got_there_learning(history: list[FlowStats], name: str) -> bool:
 
 def _underflow(history: list[FlowStats]) -> Verdict | None:
     stats = history[0]
-    layers = [x for x in stats.matrix_layers if x.weight_gradient is not None and not x.frozen]
-    for i, x in enumerate(layers):
-        g = x.weight_gradient
-        assert g is not None
-        later = [y.weight_gradient for y in layers[i + 1 :] if y.weight_gradient is not None]
-        # Where a gradient was lost to the format, the layers after it come close to its floor.
-        near = [m for m in (g, *later) if m.tiny > AT_FLOOR]
-        if g.zero + g.tiny >= 0.5 and near:
-            return Verdict(
-                "float underflow",
-                "error",
-                f"{g.zero + g.tiny:.0%} of the weight gradients of {x.name} are too small for "
-                "their number format: they are 0 or short of digits, though not truly zero",
-                fixes.underflow(stats),
-                step=stats.step,
-                layer=x.name,
-                evidence={"zero": g.zero, "below_normal": g.tiny, "largest": g.maximum},
-            )
+    # Forwards what is lost are outputs; backwards, gradients.
+    outputs = [(x, x.output) for x in stats.matrix_layers if x.output is not None]
+    gradients = [
+        (x, x.weight_gradient)
+        for x in stats.matrix_layers
+        if x.weight_gradient is not None and not x.frozen
+    ]
+    on_the_way = [outputs[max(i - 1, 0) : i + 1] for i in range(len(outputs))]
+    still_to_come = [gradients[i:] for i in range(len(gradients))]
+    for what, sizes, near in (
+        ("outputs", outputs, on_the_way),
+        ("weight gradients", gradients, still_to_come),
+    ):
+        for (x, m), passed in zip(sizes, near, strict=True):
+            # Where numbers were lost to the format, those before them come close to its floor.
+            at_floor = any(n.tiny > AT_FLOOR for _, n in passed)
+            if at_floor and m.zero + m.tiny >= LOST:
+                return Verdict(
+                    "float underflow",
+                    "error",
+                    f"{m.zero + m.tiny:.0%} of the {what} of {x.name} are too small for their "
+                    "number format: they are 0 or short of digits, though not truly zero",
+                    fixes.underflow(stats),
+                    step=stats.step,
+                    layer=x.name,
+                    evidence={"zero": m.zero, "below_normal": m.tiny, "largest": m.maximum},
+                )
     return None
 
 
@@ -201,15 +227,15 @@ def _vanishing(history: list[FlowStats]) -> Verdict | None:
     weakest = min(finite(response), default=None)
     total = d.total[1] if d is not None else 0.0
     faint = weakest is not None and weakest < FAINT
-    # Few layers can't fade far, and what they lose is soon made up.
-    far_enough = FADED if d is not None and d.layers >= MANY_LAYERS else FADED_FAR
-    fades = total < (far_enough if faint else FADED_FAR) and (faint or weakest is None)
+    fades = total < (FADED if faint else FADED_FAR) and (faint or weakest is None)
     silent = weakest is not None and weakest < UNRESPONSIVE
-    recovers = min(later, default=0.0) >= UNRESPONSIVE
-    if not fades and (not silent or recovers):
+    now = min(later, default=0.0)
+    if not fades and (not silent or now >= UNRESPONSIVE):
         return None
     gains = finite([g for g in map(relative_gain, history) if g is not None])
     crawls = median(gains) < CRAWLS if gains else d is None or total < FADED_FAR
+    far = d is None or d.layers >= MANY_LAYERS or total < FADED_FAR
+    answers = weakest is not None and now >= max(ANSWERS, ANSWERS_MORE * weakest)
     x = hidden[response.index(weakest)] if weakest is not None else hidden[0]
     said = []
     if d is not None and fades:
@@ -222,7 +248,7 @@ def _vanishing(history: list[FlowStats]) -> Verdict | None:
     f = factors(stats)
     return Verdict(
         "vanishing",
-        "error" if crawls or silent else "warning",
+        "error" if not answers and (silent or (crawls and far)) else "warning",
         "; ".join(said),
         fixes.initialise(stats),
         step=stats.step,

@@ -16,8 +16,8 @@ from torch.nn.modules import module as hooks
 from torch.optim import optimizer as optimizer_hooks
 
 from unmask.errors import UserError
-from unmask.flow.probe import EARLY_STEPS, GradientProbe
-from unmask.flow.statistics import FlowStats, measure
+from unmask.flow.measure.probe import EARLY_STEPS, GradientProbe
+from unmask.flow.measure.statistics import FlowStats, measure
 
 
 def attached() -> int:

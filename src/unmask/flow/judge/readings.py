@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from unmask.flow.statistics import FlowStats, LayerStats
+from unmask.flow.measure.statistics import FlowStats, LayerStats
 
 # The spread of log10 RMS between equal layers of width 256: a fit can't be surer than this.
 LAYER_NOISE = 0.1

@@ -18,10 +18,10 @@ from torch.optim.optimizer import (
 )
 
 from unmask.errors import UserError
-from unmask.flow.layers import Collected, Layer, Units, input_stats, layers_of, tensors_in
-from unmask.flow.slopes import ActivationMode
-from unmask.flow.statistics import FlowStats, InputStats, few
-from unmask.flow.wrappers import unwrap
+from unmask.flow.measure.layers import Collected, Layer, Units, input_stats, layers_of, tensors_in
+from unmask.flow.measure.slopes import ActivationMode
+from unmask.flow.measure.statistics import FlowStats, InputStats, few
+from unmask.flow.measure.wrappers import unwrap
 
 EARLY_STEPS = frozenset((0, 1, 2, 4, 8))
 DEFAULT_EVERY = 100

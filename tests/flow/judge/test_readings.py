@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unmask.flow.readings import (
+from unmask.flow.judge.readings import (
     decay,
     factors,
     gradient_norm,
@@ -18,7 +18,7 @@ from unmask.flow.readings import (
     student_t,
     update_ratios,
 )
-from unmask.flow.statistics import FlowStats, LayerStats, Magnitude, Slopes
+from unmask.flow.measure.statistics import FlowStats, LayerStats, Magnitude, Slopes
 
 
 def size(rms: float, count: int = 100) -> Magnitude:

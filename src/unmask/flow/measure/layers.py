@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unmask.flow.slopes import alive, describe
-from unmask.flow.statistics import (
+from unmask.flow.measure.slopes import alive, describe
+from unmask.flow.measure.statistics import (
     QUANTILES,
     SAFE,
     InputStats,

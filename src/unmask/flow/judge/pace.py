@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from unmask.flow import fixes
-from unmask.flow.readings import FRESH, finite, median, pace, relative_gain, update_ratios
-from unmask.flow.statistics import FlowStats, LayerStats, Magnitude
-from unmask.flow.verdict import Verdict
+from unmask.flow.judge import fixes
+from unmask.flow.judge.readings import FRESH, finite, median, pace, relative_gain, update_ratios
+from unmask.flow.judge.verdict import Verdict
+from unmask.flow.measure.statistics import FlowStats, LayerStats, Magnitude
 
 STILL, SLOW, SLOW_GAIN = 5e-5, 2e-4, 7e-4
 FAST, FAR_TOO_FAST, KEPT, HASTY_SHARE = 0.15, 0.3, 0.45, 0.25

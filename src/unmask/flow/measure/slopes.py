@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from unmask.flow.statistics import DEAD_BELOW, QUANTILES, SATURATED_BELOW, few
+from unmask.flow.measure.statistics import DEAD_BELOW, QUANTILES, SATURATED_BELOW, few
 
 _NAMES: dict[str, tuple[Any, ...]] = {
     "relu": (functional.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_),

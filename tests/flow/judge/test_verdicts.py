@@ -1,0 +1,250 @@
+"""Verdicts as a pure, scale-free function of statistics."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
+
+from unmask.flow.check import check_flow
+from unmask.flow.judge.verdict import KINDS, SEVERITIES
+from unmask.flow.judge.verdicts import verdicts
+from unmask.flow.measure.probe import GradientProbe
+from unmask.flow.measure.statistics import FlowStats
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def tanh_net(depth: int, gain: float) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for _ in range(depth):
+        linear = nn.Linear(50, 50)
+        nn.init.normal_(linear.weight, 0, gain / 50**0.5)
+        nn.init.zeros_(linear.bias)
+        layers += [linear, nn.Tanh()]
+    return nn.Sequential(*layers, nn.Linear(50, 5))
+
+
+def collected(gain: float, scale: float = 1.0, depth: int = 15) -> tuple[FlowStats, ...]:
+    x, y = torch.randn(64, 50), torch.randint(5, (64,))
+
+    def loss(output, targets):
+        return scale * functional.cross_entropy(output, targets)
+
+    model = tanh_net(depth, gain)
+    make = lambda p: torch.optim.SGD(p, lr=0.05 / scale)  # noqa: E731
+    return check_flow(model, loss, (x, y), optimizer=make).history
+
+
+def test_nothing_in_nothing_out():
+    assert verdicts([]) == []
+
+
+@pytest.mark.parametrize(("gain", "kind"), [(0.5, "vanishing"), (3.0, "exploding")])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_kinds_do_not_depend_on_the_scale_of_the_loss(gain, kind, scale):
+    torch.manual_seed(1)
+    assert kind in {v.kind for v in verdicts(collected(gain, scale)) if v.severity == "error"}
+    torch.manual_seed(1)
+    assert not [v for v in verdicts(collected(1.0, scale)) if v.severity == "error"]
+
+
+@pytest.mark.parametrize("gain", [0.5, 1.0, 3.0])
+def test_verdicts_are_pure(gain):
+    history = collected(gain)
+    before = copy.deepcopy(history)
+    assert verdicts(history) == verdicts(list(history))
+    assert history == before
+
+
+def test_one_step_is_enough_and_may_stand_alone():
+    history = collected(0.5)
+    assert "vanishing" in {v.kind for v in verdicts(history[0])}
+    assert verdicts(history[0]) == verdicts([history[0]])
+
+
+def test_worst_first_with_all_they_need():
+    found = verdicts(collected(0.3))
+    ranks = [SEVERITIES.index(v.severity) for v in found]
+    assert ranks == sorted(ranks, reverse=True)
+    for v in found:
+        assert v.kind in KINDS
+        assert v.message
+        assert v.fix
+        assert v.evidence
+
+
+def test_a_loop_of_the_users_needs_no_loss():
+    model = tanh_net(15, 0.5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with GradientProbe(model) as probe:
+        for _ in range(3):
+            optimizer.zero_grad()
+            x, y = torch.randn(64, 50), torch.randint(5, (64,))
+            functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    found = {v.kind: v for v in verdicts(probe.history)}
+    assert "vanishing" in found
+    assert found["vanishing"].fix.startswith("initialise for tanh with sigma_w2 = 1.76")
+
+
+def test_a_converged_network_is_not_taken_for_a_dead_one():
+    model = tanh_net(3, 1.0)
+    x, y = torch.randn(64, 50), torch.randint(5, (64,))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    with GradientProbe(model, every=100) as probe:
+        for _ in range(401):
+            optimizer.zero_grad()
+            functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    late = [s for s in probe.history if s.step >= 100]
+    assert late[-1].matrix_layers[0].weight_gradient.rms < 1e-3
+    assert [v.kind for v in verdicts(late) if v.severity == "error"] == []
+
+
+def test_divergence_is_the_first_thing_said():
+    history = list(collected(1.0))
+    history[4] = replace(history[4], loss=float("nan"))
+    found = verdicts(history)
+    assert found[0].kind == "diverged"
+    assert found[0].step == 4
+
+
+def torchs_own(depth: int) -> nn.Sequential:
+    """A plain tanh network with the weights that torch gives it."""
+    layers: list[nn.Module] = []
+    for i in range(depth):
+        layers += [nn.Linear(40 if i == 0 else 64, 64), nn.Tanh()]
+    return nn.Sequential(*layers, nn.Linear(64, 5))
+
+
+def clusters(n: int):
+    centres = torch.randn(5, 40, generator=torch.Generator().manual_seed(7)) * 1.5
+    y = torch.randint(5, (n,))
+    return centres[y] + torch.randn(n, 40), y
+
+
+def momentum(parameters):
+    return torch.optim.SGD(parameters, lr=0.02, momentum=0.9)
+
+
+@pytest.mark.parametrize(("depth", "severity"), [(6, "warning"), (12, "error")])
+def test_a_fading_gradient_is_an_error_only_where_it_keeps_a_network_from_training(depth, severity):
+    model = torchs_own(depth)
+    check = check_flow(
+        model, functional.cross_entropy, [clusters(64) for _ in range(10)], optimizer=momentum
+    )
+    assert {v.kind: v.severity for v in check.verdicts}["vanishing"] == severity
+    optimizer = momentum(model.parameters())
+    for _ in range(200):
+        x, y = clusters(64)
+        optimizer.zero_grad()
+        functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    x, y = clusters(500)
+    accuracy = float((model(x).argmax(1) == y).float().mean())
+    assert accuracy > 0.95 if severity == "warning" else accuracy < 0.7
+
+
+def test_a_gradient_that_reaches_every_layer_after_a_few_steps_is_no_error():
+    # The same fading start: Adam makes up for it in ten steps, plain descent does not.
+    pairs = [clusters(64) for _ in range(10)]
+    found = {}
+    for name, make in {
+        "Adam": lambda p: torch.optim.Adam(p, lr=3e-3),
+        "SGD": lambda p: torch.optim.SGD(p, lr=0.01),
+    }.items():
+        torch.manual_seed(3)
+        check = check_flow(torchs_own(8), functional.cross_entropy, pairs, optimizer=make)
+        found[name] = {v.kind: v.severity for v in check.verdicts}["vanishing"]
+    assert found == {"Adam": "warning", "SGD": "error"}
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.floats(-5, 5), st.sampled_from([1.0, 1e3, 1e-3]))
+def test_inputs_are_judged_by_what_the_first_layer_makes_of_them(power, really):
+    c = 10**power
+    torch.manual_seed(0)
+    model = tanh_net(2, 1.0)
+    x, y = torch.randn(64, 50) * really, torch.randint(5, (64,))
+    plain = check_flow(model, functional.cross_entropy, (x, y))
+    with torch.no_grad():
+        model[0].weight.div_(c)
+    rescaled = check_flow(model, functional.cross_entropy, (x * c, y))
+    assert plain.history[0].loss == pytest.approx(rescaled.history[0].loss, rel=1e-3)
+    said = [any(v.kind == "inputs badly scaled" for v in c.verdicts) for c in (plain, rescaled)]
+    assert said[0] == (really != 1.0)
+    # The weights are to blame where they are further off than the inputs.
+    to_blame = abs(math.log10(really * c)) - abs(math.log10(c))
+    assert said[1] == (really != 1.0 and to_blame > 0) or abs(to_blame) < 0.1
+
+
+def silenced(share: float, losses: list[float | None]) -> list[FlowStats]:
+    """A short training in which so many units are dead, with these losses."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(50, 50), nn.ReLU(), nn.Linear(50, 5))
+    pair = torch.randn(64, 50), torch.randint(5, (64,))
+    stats = check_flow(model, functional.cross_entropy, pair).history[0]
+    first, last = stats.layers
+    first = replace(first, slopes=replace(first.slopes, dead=share, dead_pictures=512))
+    return [
+        replace(stats, step=i, layers=(first, last), loss=loss) for i, loss in enumerate(losses)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("share", "losses", "severity"),
+    [
+        (0.45, [2.3, 2.1, 1.9], None),
+        (0.45, [2.3, 2.31, 2.3], "warning"),
+        (0.45, [2.3], "warning"),
+        (0.45, [None, None], "warning"),
+        (0.9, [2.3, 2.1, 1.9], "error"),
+        (0.2, [2.3, 2.31, 2.3], None),
+    ],
+)
+def test_half_of_the_units_may_sleep_while_the_network_learns(share, losses, severity):
+    found = {v.kind: v.severity for v in verdicts(silenced(share, losses))}
+    assert found.get("dead units") == severity
+
+
+def bare(depth: int, std: float) -> nn.Sequential:
+    """A ReLU network without biases whose weights are so small."""
+    layers: list[nn.Module] = []
+    for _ in range(depth):
+        layers += [nn.Linear(24, 24, bias=False), nn.ReLU()]
+        nn.init.normal_(layers[-2].weight, 0, std)
+    return nn.Sequential(*layers, nn.Linear(24, 5))
+
+
+def test_a_signal_that_is_too_small_for_its_format_is_said_to_be():
+    pair = torch.randn(64, 24), torch.randint(5, (64,))
+    check = check_flow(bare(40, 1e-3), functional.cross_entropy, pair)
+    sizes = [x.output.rms for x in check.history[0].matrix_layers[:-1]]
+    lost = sizes.index(0.0)
+    found = {v.kind: v for v in check.verdicts}["float underflow"]
+    assert found.severity == "error"
+    place = int(found.layer) // 2
+    assert 0 < place <= lost
+    assert sizes[place] < 1e-37
+    assert "outputs" in found.message
+
+
+def test_units_that_are_off_are_no_underflow():
+    model = bare(6, 0.2)
+    with torch.no_grad():
+        model[4].weight.copy_(-model[4].weight.abs())
+    pair = torch.randn(64, 24), torch.randint(5, (64,))
+    check = check_flow(model, functional.cross_entropy, pair)
+    assert check.history[0].matrix_layers[4].output.rms == 0
+    assert "float underflow" not in {v.kind for v in check.verdicts}
