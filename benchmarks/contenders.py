@@ -51,11 +51,16 @@ def first_above(history: History, target: float) -> EpochFigures | None:
     return None
 
 
-def keras(task: Task, python: str, *, epochs: int, seed: int = 0) -> list[dict[str, Any]]:
-    """The document's way in Keras, in a process of its own: one record an epoch."""
+def keras(
+    task: Task, python: str, *, epochs: int, seed: int = 0, folder: str | None = None
+) -> list[dict[str, Any]]:
+    """The document's way in Keras, in a process of its own: one record an epoch.
+
+    folder: where the run is kept after every epoch, and goes on if it lies there already.
+    """
     script = Path(__file__).with_name("keras_document.py")
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "pictures.npz"
+    with tempfile.TemporaryDirectory() as temporary:
+        file = Path(temporary) / "pictures.npz"
         np.savez(
             file,
             x=task.train.pixels,
@@ -65,6 +70,8 @@ def keras(task: Task, python: str, *, epochs: int, seed: int = 0) -> list[dict[s
         )
         command = [python, str(script), task.name, str(file), "--epochs", str(epochs)]
         command += ["--target", str(task.target), "--seed", str(seed)]
+        if folder:
+            command += ["--folder", folder]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 

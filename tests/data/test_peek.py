@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,16 @@ def test_a_broken_picture_is_passed_over(tmp_path: Path) -> None:
     root = tree(tmp_path, ("L", (10, 12)), ("L", (10, 12)))
     (root / "class 0" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nand no more")
     assert natural_shape(root) == (1, 12, 10)
+
+
+def test_a_picture_too_large_to_unpack_is_passed_over(tmp_path: Path) -> None:
+    root = tree(tmp_path, ("L", (28, 20)), ("L", (28, 20)))
+    header = struct.pack(">4sIIBBBBB", b"IHDR", 20_000, 20_000, 8, 0, 0, 0, 0)
+    start = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13)
+    (root / "class 0" / "huge.png").write_bytes(
+        start + header + struct.pack(">I", zlib.crc32(header)) + struct.pack(">I4s", 0, b"IDAT")
+    )
+    assert natural_shape(root) == (1, 20, 28)
 
 
 def test_a_missing_tree_is_named(tmp_path: Path) -> None:

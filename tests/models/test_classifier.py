@@ -126,6 +126,24 @@ def test_a_model_without_its_card_is_named(tmp_path: Path) -> None:
         Classifier.load(tmp_path / "x")
 
 
+def test_a_folder_is_no_model() -> None:
+    with pytest.raises(UserError, match="a folder is no model"):
+        Classifier.load(Path())
+
+
+def test_a_pickle_is_told_whatever_its_suffix(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1)}, tmp_path / "model.pt")
+    with pytest.raises(UserError, match="is a pickle"):
+        Classifier.load(tmp_path / "model.pt")
+
+
+def test_a_card_nested_without_end_is_refused(tmp_path: Path) -> None:
+    classifier().save(tmp_path / "model")
+    (tmp_path / "model.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match="no readable model card"):
+        Classifier.load(tmp_path / "model")
+
+
 def test_an_unknown_name_lists_the_models_there_are() -> None:
     with pytest.raises(UserError, match="unknown model"):
         Classifier.load("mnits")

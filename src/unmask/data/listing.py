@@ -40,10 +40,11 @@ class Listing:
 
 
 @contextlib.contextmanager
-def list_pictures(root: Path) -> Iterator[Listing]:
+def list_pictures(root: Path, suffixes: frozenset[str] = SUFFIXES) -> Iterator[Listing]:
     """List the picture files of a folder or a zip archive, readable until the block ends.
 
     Nothing is unpacked to disk. Files are told by their suffix; hidden ones are passed over.
+    suffixes: others than a picture's, in small letters, where more than pictures is wanted.
     Links that lead back into the tree, pipes and devices, members whose path leaves the archive
     and names with control characters are left out with a warning. Raises UserError when root is
     neither a folder nor a zip archive, or holds more than MAX_MEMBERS files, or when an archive
@@ -55,10 +56,10 @@ def list_pictures(root: Path) -> Iterator[Listing]:
     except OSError as error:
         raise UserError(f"can't read {root}", got=error.strerror, do=wanted) from error
     if stat.S_ISDIR(mode):
-        yield _listing(root, _walk(root))
+        yield _listing(root, _walk(root), suffixes)
     elif stat.S_ISREG(mode):
         with _opened(root) as archive:
-            yield _listing(root, _members(root, archive))
+            yield _listing(root, _members(root, archive), suffixes)
     else:
         raise UserError(f"{root} is neither a folder nor a file", do=wanted)
 
@@ -67,7 +68,7 @@ def list_pictures(root: Path) -> Iterator[Listing]:
 _Found = tuple[tuple[str, ...], Callable[[], bytes] | str]
 
 
-def _listing(root: Path, found: Iterator[_Found]) -> Listing:
+def _listing(root: Path, found: Iterator[_Found], suffixes: frozenset[str]) -> Listing:
     files: list[PictureFile] = []
     left_out: list[tuple[tuple[str, ...], str]] = []
     others: list[str] = []
@@ -79,7 +80,7 @@ def _listing(root: Path, found: Iterator[_Found]) -> Listing:
             continue
         if isinstance(read, str):
             left_out.append((path, read))
-        elif PurePosixPath(name).suffix.lower() not in SUFFIXES:
+        elif PurePosixPath(name).suffix.lower() not in suffixes:
             others.append(name)
         elif not name.isprintable():
             left_out.append((path, "its name holds characters that can't be shown"))
@@ -119,12 +120,13 @@ def _walk(root: Path) -> Iterator[_Found]:
             if is_folder:
                 pending.append((child, below))
             elif is_regular:
-                yield below, functools.partial(_read_file, child)
+                yield below, functools.partial(read_file, child)
             else:
                 yield below, "it is no regular file"
 
 
-def _read_file(file: Path) -> bytes:
+def read_file(file: Path) -> bytes:
+    """Return a file's bytes; raise UserError when it can't be read or has over MAX_FILE_BYTES."""
     try:
         with file.open("rb") as stream:
             data = stream.read(MAX_FILE_BYTES + 1)

@@ -1,4 +1,4 @@
-"""The size and the colours that the pictures of a tree have by nature."""
+"""The size and the colours that pictures have by nature, asked of them without unpacking any."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import warnings
 from pathlib import Path
 
 from unmask.data.listing import list_pictures
-from unmask.data.picture import FORMATS
+from unmask.data.picture import FORMATS, MAX_PIXELS
 from unmask.errors import UserError
 
 LARGEST_SIDE = 64
 _LOOKED_AT = 64
 _GREY_MODES = ("1", "L", "LA", "I", "I;16", "F")
+_ORIENTATION = 0x0112
+_FIRST_TURNED = 5
 
 
 def natural_shape(root: Path) -> tuple[int, int, int]:
@@ -32,7 +34,7 @@ def natural_shape(root: Path) -> tuple[int, int, int]:
         for file in listing.files[:: max(1, len(listing.files) // _LOOKED_AT)]:
             # What can't be read is named when the whole tree is.
             with (
-                contextlib.suppress(UserError, OSError, ValueError, SyntaxError),
+                contextlib.suppress(Exception),
                 Image.open(io.BytesIO(file.read()), formats=FORMATS) as picture,
             ):
                 sizes.add((picture.height, picture.width))
@@ -42,3 +44,29 @@ def natural_shape(root: Path) -> tuple[int, int, int]:
     if others or max(height, width) > LARGEST_SIDE:
         height = width = LARGEST_SIDE
     return channels, height, width
+
+
+def upright_size(file: Path) -> tuple[int, int]:
+    """Return a picture's (width, height) in pixels after its EXIF orientation has been applied.
+
+    Raises UserError when the file can't be read, is no picture or too large a one.
+    """
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(file, formats=FORMATS) as picture:
+                width, height = picture.size
+                turned = picture.getexif().get(_ORIENTATION, 1) >= _FIRST_TURNED
+        except Exception as error:  # Decoders meet damage with nearly any exception there is.
+            raise UserError("no readable picture", got=_reason(file, error)) from error
+    if width * height > MAX_PIXELS:
+        raise UserError("the picture is too large", got=f"{width} x {height} pixels")
+    return (height, width) if turned else (width, height)
+
+
+def _reason(file: Path, error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"nothing in a format of {', '.join(FORMATS)}" if file.stat().st_size else "0 bytes"

@@ -28,17 +28,33 @@ _NOWHERE = logging.NullHandler()
 def decode_picture(data: bytes, *, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
     """Return the picture in a file's bytes as uint8[channels, height, width].
 
-    size is (height, width); channels is 1 (luma) or 3 (red, green, blue). The picture is turned
-    upright by its EXIF orientation, laid on white where it is transparent, cut to the wanted
-    aspect ratio about its middle and scaled with a bicubic filter wide enough not to alias; a JPEG
-    of twice the size or more is halved while it is unpacked. Of 16-bit values the high byte is
-    kept, of an animation the first frame. Raises UserError when the bytes are no picture in
-    FORMATS, are damaged, or hold more than MAX_PIXELS pixels (which are never unpacked, so that
-    memory stays bounded).
+    size is (height, width); channels is 1 (luma) or 3 (red, green, blue). The picture is cut to the
+    wanted aspect ratio about its middle and scaled with a bicubic filter wide enough not to alias;
+    a JPEG of twice the size or more is halved while it is unpacked. How it is read, and what raises
+    UserError: see open_picture.
+    """
+    from PIL import Image, ImageOps
+
+    height, width = size
+    mode = "L" if channels == 1 else "RGB"
+    plain = open_picture(data, mode=mode, enough=2 * max(size))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fitted = ImageOps.fit(plain, (width, height), Image.Resampling.BICUBIC)
+    return np.asarray(fitted).reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def open_picture(data: bytes, *, mode: str = "RGB", enough: int | None = None) -> Picture:
+    """Return the picture in a file's bytes, unpacked, in 8 bits and in the mode "RGB" or "L".
+
+    It is turned upright by its EXIF orientation and laid on white where it is transparent. Of
+    16-bit values the high byte is kept, of an animation the first frame. A JPEG of which both sides
+    stay above enough may come at a half, a quarter or an eighth of its size. Raises UserError when
+    the bytes are no picture in FORMATS, are damaged, or hold more than MAX_PIXELS pixels (which are
+    never unpacked, so that memory stays bounded).
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    height, width = size
     # What Pillow warns of is either harmless or told apart below, and libraries don't print. Who
     # configures logging still gets what it logs.
     logging.getLogger("PIL").addHandler(_NOWHERE)
@@ -50,20 +66,26 @@ def decode_picture(data: bytes, *, size: tuple[int, int], channels: int) -> NDAr
                 if opened.width * opened.height > MAX_PIXELS:
                     raise _too_large(f"{opened.width} x {opened.height}")
                 # JPEG can leave out detail while it is unpacked: many times faster for photographs.
-                opened.draft(None, (2 * max(size), 2 * max(size)))
+                if enough is not None:
+                    opened.draft(None, (enough, enough))
                 ImageOps.exif_transpose(opened, in_place=True)
-                plain = _eight_bits(opened).convert("L" if channels == 1 else "RGB")
-            fitted = ImageOps.fit(plain, (width, height), Image.Resampling.BICUBIC)
+                plain = _eight_bits(opened)
+                plain.load()
+                # Converting copies even what has the mode already: a quarter of a large picture's
+                # memory is saved by leaving it out.
+                return plain if plain.mode == mode else plain.convert(mode)
         except UserError:
             raise
         except UnidentifiedImageError:
-            raise UserError(f"no picture in a format of {', '.join(FORMATS)}") from None
+            known = ", ".join(FORMATS)
+            raise UserError(
+                f"no picture in a format of {known}" if data else "an empty file"
+            ) from None
         except Image.DecompressionBombError:
             raise _too_large("many more") from None
         except Exception as error:  # Decoders meet damage with nearly any exception there is.
             reason = str(error) or type(error).__name__
             raise UserError("a damaged picture", got=reason) from error
-    return np.asarray(fitted).reshape(height, width, channels).transpose(2, 0, 1)
 
 
 def _too_large(extent: str) -> UserError:

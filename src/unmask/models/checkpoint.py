@@ -67,7 +67,7 @@ class TensorFile:
             raise UserError(
                 "there is no such file", got=path, do="give a .safetensors file"
             ) from None
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, ValueError, RecursionError, SafetensorError) as error:
             raise self._damaged(error) from error
 
     def tensors(self) -> dict[str, Tensor]:
@@ -198,7 +198,7 @@ class ModelCard:
             raise UserError(
                 "the model has no card beside its weights", got=path, do="copy both files together"
             ) from None
-        except (OSError, ValueError, TypeError, KeyError, UserError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError, UserError) as error:
             raise UserError(
                 f"{path} is no readable model card",
                 got=str(error),

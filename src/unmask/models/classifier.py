@@ -104,6 +104,9 @@ class Classifier(nn.Module):
         if not _looks_like_path(source) and not _files(path)[0].exists():
             raise unknown("model", source, [*shipped(), "or a .safetensors file"])
         weights, card_path = _files(path)
+        if path.is_file() and path.suffix not in ("", ".json"):
+            # So that a pickle is told as what it is, whatever its suffix.
+            weights = path
         file = TensorFile(weights)
         card = ModelCard.read(card_path)
         if file.sha256() != card.weights_sha256:
@@ -136,6 +139,8 @@ def _build(card: ModelCard) -> nn.Module:
 
 
 def _files(path: Path) -> tuple[Path, Path]:
+    if not path.name:
+        raise UserError("a folder is no model", got=path, do="give a .safetensors file")
     stem = path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
     return stem.with_name(f"{stem.name}.safetensors"), stem.with_name(f"{stem.name}.json")
 
