@@ -11,6 +11,8 @@ from torch import Tensor
 
 from unmask.errors import UserError, unknown
 
+_ROUNDING = 1e-5
+
 
 class Norm(ABC):
     """A norm of changes, float[b, ...], one value for each of the b pictures.
@@ -56,19 +58,19 @@ class L2(Norm):
     def direction(self, gradient: Tensor) -> Tensor:
         # A float32 gradient of 1e-20 has squares below the smallest float: scaled first.
         largest = gradient.flatten(1).abs().amax(1)
-        scaled = gradient / _wide(_safe(largest), gradient)
-        return scaled / _wide(_safe(self.size(scaled)), gradient)
+        scaled = gradient / wide(_safe(largest), gradient)
+        return scaled / wide(_safe(self.size(scaled)), gradient)
 
     def project(self, change: Tensor, radius: Tensor | float) -> Tensor:
         size = self.size(change)
         factor = (_per_picture(radius, change) / _safe(size)).clamp(max=1)
-        return change * _wide(factor, change)
+        return change * wide(factor, change)
 
     def noise(self, like: Tensor, radius: Tensor | float, generator: torch.Generator) -> Tensor:
         normal = torch.randn(like.shape, generator=generator).to(like)
         # Uniform in the ball: the radius of n dimensions is distributed as U^(1/n).
-        part = torch.rand(len(like), generator=generator).to(like) ** (1 / like[0].numel())
-        return self.direction(normal) * _wide(part * _per_picture(radius, like), like)
+        part = torch.rand(len(like), generator=generator).to(like) ** (1 / like.shape[1:].numel())
+        return self.direction(normal) * wide(part * _per_picture(radius, like), like)
 
 
 class Linf(Norm):
@@ -86,12 +88,12 @@ class Linf(Norm):
         return gradient.sign()
 
     def project(self, change: Tensor, radius: Tensor | float) -> Tensor:
-        limit = _wide(_per_picture(radius, change), change)
+        limit = wide(_per_picture(radius, change), change)
         return torch.minimum(torch.maximum(change, -limit), limit)
 
     def noise(self, like: Tensor, radius: Tensor | float, generator: torch.Generator) -> Tensor:
         uniform = torch.rand(like.shape, generator=generator).to(like) * 2 - 1
-        return uniform * _wide(_per_picture(radius, like), like)
+        return uniform * wide(_per_picture(radius, like), like)
 
 
 NORMS: dict[str, Norm] = {norm.name: norm for norm in (L2(), Linf())}
@@ -133,6 +135,27 @@ class Threat:
             )
         return Threat(NORMS[name], eps)
 
+    @property
+    def bound(self) -> float:
+        """The largest change allowed; raises UserError where there is none."""
+        if self.eps is None:
+            raise UserError(
+                "this attack needs to know how large a change may be",
+                got=str(self),
+                do=f"give a size, as in {self.norm.name}:0.3",
+            )
+        return self.eps
+
+    def allows(self, change: Tensor, slack: Tensor | float = 0.0) -> Tensor:
+        """Return bool[b]: whether each change [b, ...] is small enough, but for float rounding.
+
+        slack: units of pixels forgiven besides, a float or float[b]. Without eps all are.
+        """
+        size = self.norm.size(change)
+        if self.eps is None:
+            return torch.ones_like(size, dtype=torch.bool)
+        return size <= self.eps + slack + _ROUNDING
+
     def __str__(self) -> str:
         if self.eps is None:
             return f"smallest {self.norm.name}"
@@ -143,7 +166,8 @@ def _safe(values: Tensor) -> Tensor:
     return torch.where(values > 0, values, torch.ones_like(values))
 
 
-def _wide(values: Tensor, like: Tensor) -> Tensor:
+def wide(values: Tensor, like: Tensor) -> Tensor:
+    """Return values [b] shaped so that they spread over each picture of a batch like."""
     return values.reshape(-1, *[1] * (like.ndim - 1))
 
 

@@ -15,8 +15,6 @@ from unmask.fool.norms import NORMS, Threat
 from unmask.fool.ssim import ssim
 from unmask.fool.victim import Victim
 
-_ROUNDING = 1e-5
-
 
 @dataclass(frozen=True)
 class Adversarials:
@@ -68,13 +66,10 @@ def judge(
     change = (pixels - originals).double()
     logits = victim.logits(pixels)
     rounded = saved(pixels)
-    within, within_saved = unharmed.clone(), unharmed.clone()
-    if threat.eps is not None:
-        within &= threat.norm.size(change) <= threat.eps + _ROUNDING
-        # The saved picture may be further away by what rounding adds, and by no more.
-        slack = threat.norm.size((rounded - pixels).double())
-        size = threat.norm.size((rounded - originals).double())
-        within_saved &= size <= threat.eps + slack + _ROUNDING
+    # The saved picture may be further away by what rounding adds, and by no more.
+    slack = threat.norm.size((rounded - pixels).double())
+    within = unharmed & threat.allows(change)
+    within_saved = unharmed & threat.allows((rounded - originals).double(), slack)
     return Outcome(
         said=_array(logits.argmax(1)),
         reached=_array(goal.reached(logits) & within),

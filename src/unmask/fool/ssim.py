@@ -24,16 +24,15 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     window = window / window.sum()
     a, b = a.double(), b.double()
     parts = zip(torch.split(a, _PICTURES), torch.split(b, _PICTURES), strict=True)
-    found = [_similarity(x, y, window) for x, y in parts]
-    return torch.cat(found) if found else a.new_empty(0, dtype=torch.float64)
+    return torch.cat([_similarity(x, y, window) for x, y in parts])
 
 
 def _similarity(a: Tensor, b: Tensor, window: Tensor) -> Tensor:
-    n, _, h, w = a.shape
+    n, c, h, w = a.shape
     moments = torch.stack([a, b, a * a, b * b, a * b]).reshape(-1, 1, h, w)
     smooth = functional.conv2d(moments, window[None, None, :, None])
     smooth = functional.conv2d(smooth, window[None, None, None, :])
-    mean_a, mean_b, aa, bb, ab = smooth.reshape(5, n, -1)
+    mean_a, mean_b, aa, bb, ab = smooth.reshape(5, n, c * smooth.shape[2] * smooth.shape[3])
     c1, c2 = _K1**2, _K2**2
     likeness = (2 * mean_a * mean_b + c1) * (2 * (ab - mean_a * mean_b) + c2)
     scale = (mean_a**2 + mean_b**2 + c1) * (aa - mean_a**2 + bb - mean_b**2 + c2)

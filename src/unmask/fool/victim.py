@@ -38,7 +38,7 @@ class Victim:
         function: Callable[[Tensor], Tensor],
         *,
         classes: int,
-        batch: int = 256,
+        batch: int = 64,
         differentiable: bool = True,
         device: torch.device | str = "cpu",
     ) -> None:

@@ -1,0 +1,213 @@
+"""Auto-PGD: projected descent that halves its own steps, on two losses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from unmask.fool.attacks.found import Found
+from unmask.fool.goal import Goal
+from unmask.fool.norms import Threat, wide
+from unmask.fool.outcome import Adversarials
+from unmask.fool.victim import Loss, Victim, cross_entropy
+
+_INERTIA, _OSCILLATING = 0.75, 0.75
+# In hundredths of the steps: the first stretch, by how much each is shorter, and the shortest.
+_FIRST, _SHORTER, _SHORTEST = 22, 3, 6
+_TINY = 1e-12
+
+
+def apgd_ce(
+    victim: Victim,
+    pixels: Tensor,
+    goal: Goal,
+    threat: Threat,
+    *,
+    generator: torch.Generator,
+    steps: int = 100,
+    restarts: int = 1,
+) -> Adversarials:
+    """Descend the cross-entropy (Croce and Hein, 2020, APGD-CE).
+
+    pixels: float32[n, c, h, w] in [0, 1]. The step starts at 2 eps and is halved at checkpoints
+    where the loss fell in less than three quarters of the steps since the last, or where neither
+    step nor best loss changed; the search then goes on from the best point. A picture that reaches
+    its goal leaves at once. At most restarts * (steps + 1) gradients a picture. Raises UserError
+    without eps.
+    """
+    found = Found(pixels, threat)
+    for _ in range(restarts):
+        _descend(victim, found, goal, goal, cross_entropy, steps, generator)
+    return found.adversarials()
+
+
+def apgd_t(
+    victim: Victim,
+    pixels: Tensor,
+    goal: Goal,
+    threat: Threat,
+    *,
+    generator: torch.Generator,
+    steps: int = 100,
+    restarts: int = 1,
+    targets: int = 9,
+) -> Adversarials:
+    """Descend the ratio of logit differences towards one class after another (APGD-T).
+
+    As apgd_ce, with the targeted difference of logits ratio for a loss. Without a target, the
+    classes the victim holds likeliest are tried in turn, targets of them; any other class than the
+    true one ends the search. One forward a picture more then, and up to targets times the
+    gradients.
+    """
+    found = Found(pixels, threat)
+    if goal.targets is not None:
+        wishes = [goal]
+    else:
+        own = goal.labels[:, None]
+        logits = victim.logits(pixels).scatter(1, own, float("-inf"))
+        order = logits.sort(dim=1, descending=True, stable=True).indices[:, : victim.classes - 1]
+        wishes = [Goal(goal.labels, column) for column in order[:, :targets].T]
+    for _ in range(restarts):
+        for wish in wishes:
+            _descend(victim, found, goal, wish, ratio, steps, generator)
+    return found.adversarials()
+
+
+def ratio(logits: Tensor, goal: Goal) -> Tensor:
+    """Return the margin over z1 - (z3 + z4) / 2 targeted, z1 - z3 untargeted, float[b].
+
+    z1 >= z2 >= ... are the logits sorted, which makes the loss blind to their scale. Until another
+    class wins, the margin is the true class's logit less the target's (Croce and Hein, 2020). With
+    too few classes for it, the margin itself.
+    """
+    highest = logits.topk(min(4, logits.shape[1]), dim=1).values
+    if goal.targets is None and highest.shape[1] >= 3:
+        return goal.margin(logits) / (highest[:, 0] - highest[:, 2] + _TINY)
+    if highest.shape[1] < 4:
+        return goal.margin(logits)
+    return goal.margin(logits) / (highest[:, 0] - highest[:, 2:].mean(1) + _TINY)
+
+
+def checkpoints(steps: int) -> list[int]:
+    """Return after which of so many steps their length is looked at, ascending."""
+    stretch, parts = _FIRST, [_FIRST]
+    while parts[-1] < 100:
+        stretch = max(stretch - _SHORTER, _SHORTEST)
+        parts.append(parts[-1] + stretch)
+    return sorted({-(-part * steps // 100) for part in parts if part < 100})
+
+
+@dataclass
+class _Descent:
+    """Where the pictures still to be fooled stand, one row each."""
+
+    rows: Tensor
+    start: Tensor
+    at: Tensor
+    before: Tensor
+    loss: Tensor
+    gradient: Tensor
+    best: Tensor
+    best_loss: Tensor
+    best_gradient: Tensor
+    length: Tensor
+    falls: Tensor
+    halved: Tensor
+    checked_loss: Tensor
+
+    def keep(self, going: Tensor) -> None:
+        if not going.all():
+            for name, values in vars(self).items():
+                setattr(self, name, values[going])
+
+    def step(self, threat: Threat, inertia: float) -> None:
+        """Go length against the gradient, then on as before, within the ball."""
+        to = self.at - wide(self.length, self.at) * threat.norm.direction(self.gradient)
+        to = self._allowed(to, threat)
+        to = self.at + inertia * (to - self.at) + (1 - inertia) * (self.at - self.before)
+        self.before, self.at = self.at, self._allowed(to, threat)
+
+    def arrive(self, loss: Tensor, gradient: Tensor) -> None:
+        """Note the loss and its gradient at the new place."""
+        self.falls = self.falls + (loss < self.loss)
+        self.loss, self.gradient = loss, gradient
+        better = loss < self.best_loss
+        self.best_loss = torch.where(better, loss, self.best_loss)
+        self.best = torch.where(wide(better, self.at), self.at, self.best)
+        self.best_gradient = torch.where(wide(better, self.at), gradient, self.best_gradient)
+
+    def check(self, span: int) -> None:
+        """Halve the steps that led nowhere in the last span of them, and go back to the best."""
+        stuck = ~self.halved & (self.best_loss >= self.checked_loss)
+        self.halved = stuck | (self.falls <= _OSCILLATING * span)
+        self.checked_loss = self.best_loss
+        self.falls = torch.zeros_like(self.falls)
+        self.length = torch.where(self.halved, self.length / 2, self.length)
+        back = wide(self.halved, self.at)
+        self.at = torch.where(back, self.best, self.at)
+        self.gradient = torch.where(back, self.best_gradient, self.gradient)
+
+    def _allowed(self, to: Tensor, threat: Threat) -> Tensor:
+        change = threat.norm.project(to - self.start, threat.bound)
+        return (self.start + change).clamp(0, 1)
+
+
+def _descend(
+    victim: Victim,
+    found: Found,
+    goal: Goal,
+    wish: Goal,
+    loss: Loss,
+    steps: int,
+    generator: torch.Generator,
+) -> None:
+    """Descend the loss of wish from a random start; a picture is done when it reaches its goal."""
+    threat = found.threat
+    here = _begin(victim, found, goal, wish, loss, generator)
+    checks = checkpoints(steps)
+    spans = dict(zip(checks, (b - a for a, b in pairwise([0, *checks])), strict=True))
+    for step in range(steps):
+        if not len(here.rows):
+            return
+        here.step(threat, _INERTIA if step else 1.0)
+        logits, values, gradient = victim.gradient(here.at, wish[here.rows], loss)
+        going = found.offer(here.rows, here.at, goal[here.rows].reached(logits))
+        here.arrive(values, gradient)
+        if step + 1 in spans:
+            here.check(spans[step + 1])
+        here.keep(going)
+
+
+def _begin(
+    victim: Victim, found: Found, goal: Goal, wish: Goal, loss: Loss, generator: torch.Generator
+) -> _Descent:
+    """Return a descent that stands somewhere on the ball's surface."""
+    norm, eps = found.threat.norm, found.threat.bound
+    # Drawn for all, so that what one picture meets doesn't depend on which others are left.
+    noise = norm.noise(found.originals, eps, generator)
+    noise = noise * wide(eps / norm.size(noise), noise)
+    rows = found.open()
+    start = found.originals[rows]
+    at = (start + noise[rows]).clamp(0, 1)
+    logits, values, gradient = victim.gradient(at, wish[rows], loss)
+    going = found.offer(rows, at, goal[rows].reached(logits))
+    here = _Descent(
+        rows=rows,
+        start=start,
+        at=at,
+        before=at,
+        loss=values,
+        gradient=gradient,
+        best=at,
+        best_loss=values,
+        best_gradient=gradient,
+        length=torch.full_like(values, 2 * eps),
+        falls=torch.zeros_like(rows),
+        halved=torch.ones_like(going),
+        checked_loss=values,
+    )
+    here.keep(going)
+    return here

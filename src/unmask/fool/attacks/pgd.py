@@ -1,0 +1,53 @@
+"""Projected gradient descent from random starts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from unmask.fool.attacks.found import Found
+from unmask.fool.goal import Goal
+from unmask.fool.norms import Threat
+from unmask.fool.outcome import Adversarials
+from unmask.fool.victim import Loss, Victim, cross_entropy
+
+
+def pgd(
+    victim: Victim,
+    pixels: Tensor,
+    goal: Goal,
+    threat: Threat,
+    *,
+    generator: torch.Generator,
+    steps: int = 40,
+    step: float | None = None,
+    restarts: int = 1,
+    random_start: bool = True,
+    loss: Loss = cross_entropy,
+) -> Adversarials:
+    """Descend the loss within the ball of eps, back into it after every step (Madry et al., 2018).
+
+    pixels: float32[n, c, h, w] in [0, 1]. step: the norm of one step, in units of pixels; None
+    takes 2.5 eps / steps. A picture that reaches its goal leaves at once; the others start again
+    elsewhere, restarts times in all. At most restarts * steps gradients and restarts forwards a
+    picture. Raises UserError without eps.
+    """
+    eps, norm = threat.bound, threat.norm
+    length = 2.5 * eps / steps if step is None else step
+    found = Found(pixels, threat)
+    for _ in range(restarts):
+        # Drawn for all, so that what one picture meets doesn't depend on which others are left.
+        noise = norm.noise(pixels, eps, generator)
+        rows = found.open()
+        start, wish = pixels[rows], goal[rows]
+        at = (start + noise[rows]).clamp(0, 1) if random_start else start
+        for _ in range(steps):
+            logits, _, gradient = victim.gradient(at, wish, loss)
+            going = found.offer(rows, at, wish.reached(logits))
+            if not going.all():
+                rows, start, at, gradient = rows[going], start[going], at[going], gradient[going]
+                wish = wish[going]
+            moved = at - length * norm.direction(gradient)
+            at = (start + norm.project(moved - start, eps)).clamp(0, 1)
+        found.offer(rows, at, wish.reached(victim.logits(at)))
+    return found.adversarials()
