@@ -1,0 +1,236 @@
+"""The verb fool grid: pictures changed until the classifier says each other class."""
+
+from __future__ import annotations
+
+import json as json_module
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from unmask.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from unmask.fool.audit.subject import Subject
+    from unmask.fool.grid import Grid
+
+# The document's: one sample of each of these digits, and a frog.
+DIGITS, ANIMAL = (0, 1, 2, 4, 7), "frog"
+
+
+def draw_grid(
+    model: Annotated[
+        str | None,
+        Parameter(
+            help="a model that ships, a .safetensors file or my_module:make_model; mnist by "
+            "default, and cifar10 where model and pictures are there"
+        ),
+    ] = None,
+    /,
+    *,
+    picture: Annotated[
+        list[Path] | None, Parameter(help="pictures of your own", consume_multiple=True)
+    ] = None,
+    label: Annotated[
+        str | None, Parameter(help="the true class of --picture; what the model says by default")
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        Parameter(help="classes to pass for; all by default", consume_multiple=True),
+    ] = None,
+    size: Annotated[
+        int | None, Parameter(help="the side in pixels that my_module:make_model takes")
+    ] = None,
+    weights: Annotated[
+        Path | None, Parameter(help="a safetensors file for my_module:make_model")
+    ] = None,
+    source: Annotated[
+        Path | None, Parameter(help="where cifar10 lies: an archive, a folder or a zip")
+    ] = None,
+    mode: Annotated[
+        str, Parameter(help="fast: the smallest change; document: as the document did it")
+    ] = "fast",
+    threat: Annotated[
+        str, Parameter(help="l2 or linf for the smallest change, linf:8/255 for any within it")
+    ] = "l2",
+    seed: Annotated[int, Parameter(help="of the generators' weights")] = 0,
+    out: Annotated[Path, Parameter(help="the folder for report, figures and pictures")] = Path(
+        "runs/grid"
+    ),
+    json: Annotated[bool, Parameter(help="print everything as JSON")] = False,
+) -> int:
+    """Change pictures until the classifier says each other class, and show the changes."""
+    # torch and matplotlib take a while to load, and --help needs none of them.
+    from unmask.fool.audit.subject import load_subject
+    from unmask.fool.generator.attack import MODES
+    from unmask.fool.grid import fool_grid
+    from unmask.fool.norms import Threat
+    from unmask.models.classifier import shipped
+    from unmask.report.export import require_writable
+    from unmask.report.grid import write_grids
+    from unmask.runtime import environment_stamp
+
+    aim = Threat.parse(threat)
+    if mode not in MODES:
+        raise unknown("mode", mode, MODES)
+    require_writable(out)
+    console = Console(stderr=True)
+    names = [model] if model is not None else ["mnist"]
+    if model is None and not picture:
+        if "cifar10" in shipped() and (source or _pictures_at_home()):
+            names.append("cifar10")
+        else:
+            console.print(
+                "the frog is skipped: it needs CIFAR-10's pictures (--source or UNMASK_DATA) and "
+                "a cifar10 model",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+    grids = []
+    for name in names:
+        subject = load_subject(name, weights=weights)
+        chosen = (
+            _own(subject, picture, label, size) if picture else _samples(console, subject, source)
+        )
+        with console.status(f"fooling {name}"):
+            grids.append(
+                fool_grid(
+                    subject,
+                    **chosen,
+                    targets=target or (),
+                    mode=mode,
+                    threat=aim,
+                    seed=seed,
+                    stamp=environment_stamp(model=subject.identity, seed=seed),
+                )
+            )
+    page, *_ = write_grids(grids, out)
+    if json:
+        print(json_module.dumps([grid.as_dict() for grid in grids]))
+    else:
+        for grid in grids:
+            _print(Console(), grid)
+        Console().print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def _pictures_at_home() -> bool:
+    from unmask.data.cards import CARDS
+
+    home = os.environ.get("UNMASK_DATA")
+    files = ("cifar10-jpeg.zip", CARDS["cifar10-binary"].files[0].name)
+    return home is not None and any((Path(home) / name).is_file() for name in files)
+
+
+def _samples(console: Console, subject: Subject, source: Path | None) -> dict[str, Any]:
+    """Return the document's samples for a classifier of digits or of CIFAR-10."""
+    import torch
+
+    from unmask.cli.loading import load_shown
+    from unmask.data.cifar10 import CLASSES
+    from unmask.data.mnist import load_mnist
+
+    digits = tuple("0123456789")
+    if subject.class_names == digits and subject.input_shape == (1, 28, 28):
+        test = load_mnist()[1]
+        chosen = [int((test.labels == digit).argmax()) for digit in DIGITS]
+        title = "MNIST"
+    elif subject.class_names == CLASSES and subject.input_shape == (3, 32, 32):
+        test = load_shown(console, "cifar10", source, None).test  # type: ignore[assignment]
+        frogs = (test.labels == CLASSES.index(ANIMAL)).nonzero()[0]
+        # The first that the classifier knows: of a picture it misjudges little is to be learnt.
+        said = subject.victim(10).logits(torch.from_numpy(test.pixels[frogs]).float() / 255)
+        chosen = [int(frogs[int((said.argmax(1) == CLASSES.index(ANIMAL)).int().argmax())])]
+        title = "CIFAR-10"
+    else:
+        raise UserError(
+            "the samples that ship are no pictures for this model",
+            got=f"{len(subject.class_names or ())} classes, input {subject.input_shape}",
+            do="give pictures of your own with --picture",
+        )
+    return {
+        "pixels": torch.from_numpy(test.pixels[chosen]).float() / 255,
+        "labels": torch.from_numpy(test.labels[chosen]),
+        "names": [f"test picture {i}" for i in chosen],
+        "title": title,
+    }
+
+
+def _own(
+    subject: Subject, files: list[Path], label: str | None, size: int | None
+) -> dict[str, Any]:
+    """Return pictures of the user's own, read at the model's size."""
+    import numpy as np
+    import torch
+
+    from unmask.data.picture import decode_picture
+    from unmask.fool.grid import class_index
+
+    pictures = []
+    shape = subject.input_shape or _shape(subject, size)
+    for file in files:
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise UserError(f"can't read {file}", got=error.strerror) from error
+        try:
+            pictures.append(decode_picture(content, size=shape[1:], channels=shape[0]))
+        except UserError as error:
+            raise UserError(f"{file} is no picture to fool with", got=error) from error
+    labels = None
+    if label is not None:
+        names = subject.class_names
+        if names is None:
+            raise UserError("the model has no names for its classes", got=f"--label {label}")
+        labels = torch.full((len(files),), class_index(label, names))
+    return {
+        "pixels": torch.from_numpy(np.stack(pictures)).float() / 255,
+        "labels": labels,
+        "names": [file.stem for file in files],
+        "title": "Your pictures",
+    }
+
+
+def _shape(subject: Subject, size: int | None) -> tuple[int, int, int]:
+    """Return the shape that a model which doesn't say takes, found by trying."""
+    import torch
+
+    if size is None or size < 1:
+        raise UserError(
+            "the model doesn't say what size its pictures have",
+            got="no --size" if size is None else size,
+            do="give the side in pixels, such as --size 32",
+        )
+    reason = ""
+    for channels in (3, 1):
+        try:
+            with torch.no_grad():
+                subject.function(torch.zeros(1, channels, size, size))
+        except Exception as error:  # The model is the user's: it may raise anything.
+            reason = reason or str(error).partition("\n")[0]
+        else:
+            return channels, size, size
+    raise UserError(
+        f"{subject.name} takes no pictures of {size} x {size}", got=reason, do="give another --size"
+    )
+
+
+def _print(console: Console, grid: Grid) -> None:
+    outcome, pairs = grid.outcome, len(grid.rows)
+    lines = [
+        f"{grid.names[i]} ({grid.title}) is misjudged before any change: it is "
+        f"{grid.class_names[grid.labels[i]]}, said {grid.class_names[grid.said[i]]}"
+        for i in grid.misjudged
+    ]
+    lines += [
+        f"{grid.title}: {int(outcome.reached_saved.sum())} of {pairs} pictures fool it when saved "
+        f"with 8 bits ({int(outcome.reached.sum())} before), {grid.mode} mode, {grid.threat}",
+        f"mean L2 {outcome.l2.mean():.3f}, Linf {255 * outcome.linf.mean():.1f}/255, SSIM "
+        f"{outcome.similarity.mean():.3f}; {outcome.steps.mean():.0f} steps and "
+        f"{1000 * grid.seconds / pairs:.0f} ms a pair",
+    ]
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)

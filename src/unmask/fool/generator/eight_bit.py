@@ -1,0 +1,112 @@
+"""The last refinement: on the boundary, and on the values that a saved picture can hold."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from unmask.fool.goal import Goal
+from unmask.fool.norms import Norm, Threat, wide
+from unmask.fool.outcome import saved
+from unmask.fool.victim import Victim, margin
+
+_HALVINGS = 8
+_ROUNDS = 12
+_LEVELS = 255
+_ROUNDING = 1e-6
+
+
+def to_boundary(victim: Victim, originals: Tensor, found: Tensor, goal: Goal) -> Tensor:
+    """Return each found picture moved towards its original for as long as it reaches its goal.
+
+    found: pictures that do reach it. The boundary is bisected on the line between the two.
+    """
+    change = found - originals
+    low, high = originals.new_zeros(len(found)), originals.new_ones(len(found))
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        reached = goal.reached(victim.logits(originals + wide(middle, change) * change))
+        low, high = torch.where(reached, low, middle), torch.where(reached, middle, high)
+    return torch.where(wide(high, change) < 1, originals + wide(high, change) * change, found)
+
+
+def to_eight_bits(
+    victim: Victim, originals: Tensor, found: Tensor, goal: Goal, threat: Threat
+) -> tuple[Tensor, Tensor]:
+    """Return the nearest pictures on values k / 255 that reach their goal, and whether any does.
+
+    found, near the boundary, is rounded; then values move by single steps of 1/255, those first
+    that gain most by the gradient for what they add to the distance: outwards while the goal is
+    missed, and back towards the original while there is room.
+    """
+    norm = threat.norm
+    current, kept = saved(found), saved(found)
+    best = found.new_full((len(found),), float("inf"))
+    caution = torch.ones_like(best)
+    rows = torch.arange(len(found), device=found.device)
+    for _ in range(_ROUNDS):
+        pictures, aim, start = current[rows], goal[rows], originals[rows]
+        logits, missed, gradient = victim.gradient(pictures, aim, margin)
+        reached, size = aim.reached(logits), norm.size(pictures - start)
+        good = reached & (size < best[rows])
+        if threat.eps is not None:
+            good &= size <= threat.eps + _ROUNDING
+        best[rows[good]], kept[rows[good]] = size[good], pictures[good]
+        moved = torch.where(
+            wide(reached, pictures),
+            _inwards(pictures, start, gradient, -missed / caution[rows], norm),
+            _outwards(pictures, start, gradient, missed * caution[rows], norm),
+        )
+        caution[rows] *= torch.where(reached, 1, 2)
+        current[rows] = moved
+        # The end is a success that is no nearer than the best, that nothing can move, or that is
+        # within a given eps.
+        going = ~reached | (good & (threat.eps is None))
+        rows = rows[going & (moved != pictures).flatten(1).any(1)]
+        if not len(rows):
+            break
+    return kept, best.isfinite()
+
+
+def _outwards(
+    pictures: Tensor, originals: Tensor, gradient: Tensor, missing: Tensor, norm: Norm
+) -> Tensor:
+    """Return pictures with the cheapest single steps that should lower the margin by missing."""
+    step = -gradient.sign()
+    change = (pictures - originals) * _LEVELS
+    levels = pictures * _LEVELS + step
+    gain = torch.where((levels > -0.5) & (levels < _LEVELS + 0.5), gradient.abs() / _LEVELS, 0)
+    if norm.name == "l2":
+        cost = (change + step) ** 2 - change**2
+    else:
+        # What stays below the largest change costs nothing, what exceeds it is the last resort.
+        largest = wide(norm.size(change), change)
+        cost = torch.where((change + step).abs() < largest + 0.01, 0, (change + step).abs()) + 1e-3
+    order = torch.where(gain > 0, cost / gain, float("inf")).flatten(1).argsort(1)
+    chosen = _until(gain.flatten(1), order, missing, least=True)
+    return saved(pictures + step * chosen.view_as(pictures) / _LEVELS)
+
+
+def _inwards(
+    pictures: Tensor, originals: Tensor, gradient: Tensor, room: Tensor, norm: Norm
+) -> Tensor:
+    """Return pictures with the best single steps back that should raise the margin by room."""
+    change = (pictures - originals) * _LEVELS
+    step = -change.sign()
+    if norm.name != "l2":
+        # One value alone can't make the largest change smaller.
+        return pictures
+    saving = torch.where(change.abs() > 0.5, change**2 - (change + step) ** 2, 0)
+    lost = (gradient * step / _LEVELS).clamp(min=1e-9)
+    order = torch.where(saving > 0, lost / saving, float("inf")).flatten(1).argsort(1)
+    lost = torch.where(saving > 0, lost, float("inf"))
+    chosen = _until(lost.flatten(1), order, room, least=False)
+    return saved(pictures + step * chosen.view_as(pictures) / _LEVELS)
+
+
+def _until(amounts: Tensor, order: Tensor, limit: Tensor, *, least: bool) -> Tensor:
+    """Return which amounts [n, k], taken in order, add up to limit [n]: at least it, or at most."""
+    ordered = amounts.gather(1, order)
+    total = ordered.cumsum(1)
+    inside = (total - ordered if least else total) < limit[:, None]
+    return torch.zeros_like(inside).scatter(1, order, inside & ordered.isfinite())

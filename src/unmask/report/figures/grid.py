@@ -1,0 +1,123 @@
+"""Pictures by classes as a figure: each changed picture, the change, and how sure the model is."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from unmask.fool.grid import Grid
+from unmask.report.figures.style import GRID, INK, MUTED, STYLES, styled_figure
+from unmask.report.shown import change_as_picture, columns, magnification, percent
+
+_FAILED = STYLES["elu"].light
+_CELL = 0.92
+
+
+@styled_figure
+def grid_figure(grid: Grid) -> Figure:
+    """Draw a row of pictures a sample, the column saying the class, and the change below each.
+
+    In the column of its own class stands the picture unchanged.
+    """
+    shown, times = columns(grid), magnification(grid)
+    rows = len(grid.originals)
+    width = max(_CELL * len(shown) + 0.9, 5.0)
+    figure = Figure(figsize=(width, (2 * _CELL + 0.42) * rows + 0.75))
+    figure.subplots_adjust(
+        left=0.85 / width,
+        right=1 - 0.05 / width,
+        bottom=0.42 / figure.get_figheight(),
+        top=1 - 0.33 / figure.get_figheight(),
+        wspace=0.06,
+    )
+    outer = figure.add_gridspec(rows, 1, hspace=0.12)
+    longest = max(len(grid.class_names[k]) for k in shown)
+    title = 10.5 if longest <= 8 else 8.0
+    cells = {(r, t): i for i, (r, t) in enumerate(zip(grid.rows, grid.targets, strict=True))}
+    for row in range(rows):
+        axes = (
+            outer[row].subgridspec(2, len(shown), hspace=0.24, wspace=0.06).subplots(squeeze=False)
+        )
+        for ax in axes.ravel():
+            ax.set_axis_off()
+        for (upper, lower), target in zip(axes.T, shown, strict=True):
+            if row == 0:
+                upper.set_title(grid.class_names[target], pad=6, fontsize=title)
+            pair = cells.get((row, target))
+            if pair is None and target == grid.labels[row]:
+                _picture(upper, grid.originals[row], INK)
+                said = f"{percent(grid.certainty[row])}"
+                if grid.said[row] != target:
+                    said = f"said {grid.class_names[grid.said[row]]}"
+                _caption(upper, said, failed=grid.said[row] != target)
+                lower.text(
+                    0.5,
+                    0.5,
+                    "unchanged",
+                    ha="center",
+                    va="center",
+                    color=MUTED,
+                    fontsize=7,
+                    transform=lower.transAxes,
+                )
+            elif pair is not None:
+                fooled = bool(grid.outcome.reached_saved[pair])
+                _picture(upper, grid.changed[pair], GRID)
+                sure = percent(grid.outcome.certainty[pair])
+                said = sure if fooled else f"{grid.class_names[grid.outcome.said[pair]]} {sure}"
+                _caption(upper, said, failed=not fooled)
+                _picture(lower, change_as_picture(grid, pair, times), GRID)
+        label = axes[0, 0]
+        label.text(
+            -0.12,
+            0.5,
+            grid.class_names[grid.labels[row]],
+            ha="right",
+            va="center",
+            fontweight="bold",
+            fontsize=10.5,
+            transform=label.transAxes,
+        )
+        axes[1, 0].text(
+            -0.12,
+            0.5,
+            f"change\n× {times}",
+            ha="right",
+            va="center",
+            color=MUTED,
+            fontsize=7.5,
+            transform=axes[1, 0].transAxes,
+        )
+    figure.text(
+        0.5,
+        0.1 / figure.get_figheight(),
+        "Column: the class said. Below each picture: how sure the classifier is of it.",
+        ha="center",
+        color=MUTED,
+        fontsize=8.5,
+    )
+    return figure
+
+
+def _picture(ax: Axes, pixels: NDArray[np.float32], edge: str) -> None:
+    image = pixels.transpose(1, 2, 0)
+    ax.imshow(image if image.shape[2] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=1)
+    frame = Rectangle((0, 0), 1, 1, transform=ax.transAxes, facecolor="none", edgecolor=edge)
+    ax.add_patch(frame)
+
+
+def _caption(ax: Axes, text: str, *, failed: bool) -> None:
+    ax.text(
+        0.5,
+        -0.04,
+        text,
+        ha="center",
+        va="top",
+        fontsize=7.5,
+        transform=ax.transAxes,
+        color=_FAILED if failed else INK,
+        fontweight="bold" if failed else "normal",
+    )

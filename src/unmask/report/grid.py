@@ -1,0 +1,149 @@
+"""Pictures by classes as files: the page, the figures, the numbers and the pictures themselves."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from unmask.fool.grid import Grid
+from unmask.report.figures.grid import grid_figure
+from unmask.report.figures.style import STYLES, to_png, to_svg
+from unmask.report.html import render, stamp_rows
+from unmask.report.shown import change_as_picture, columns, magnification, percent
+from unmask.runtime import write_atomically
+
+
+def write_grids(grids: Sequence[Grid], folder: Path) -> list[Path]:
+    """Write report.html, figures/, data/ and every changed picture as PNG; return the paths.
+
+    The page comes first; it shows the grids one below the other and needs no other file. Raises
+    UserError when the folder can't be written.
+    """
+    files: dict[str, bytes] = {"report.html": grid_page(grids).encode()}
+    for grid in grids:
+        name = _file_name(grid.title)
+        figure = grid_figure(grid)
+        files[f"figures/{name}.svg"] = to_svg(figure, name).encode()
+        files[f"figures/{name}.png"] = to_png(figure)
+        files[f"data/{name}.json"] = json.dumps(grid.as_dict(), indent=1).encode()
+        files[f"data/{name}.csv"] = _csv(grid).encode()
+        for i, (row, target) in enumerate(zip(grid.rows, grid.targets, strict=True)):
+            aim = _file_name(grid.class_names[target])
+            picture = f"pictures/{name}/{row + 1}-{_file_name(grid.names[row])}-as-{aim}.png"
+            files[picture] = png(grid.changed[i])
+    for name, content in files.items():
+        with write_atomically(folder / name) as file:
+            file.write(content)
+    return [folder / name for name in files]
+
+
+def grid_page(grids: Sequence[Grid]) -> str:
+    """Return the grids as one HTML page that needs nothing else."""
+    return render(
+        "grid.html",
+        {"two": lambda value: f"{value:.2f}", "three": lambda value: f"{value:.3f}"},
+        grids=[_section(grid) for grid in grids],
+        stamp=stamp_rows(grids[0].stamp),
+        command=grids[0].stamp.get("command", ""),
+        palette=STYLES,
+    )
+
+
+def png(pixels: NDArray[np.float32]) -> bytes:
+    """Return float32[c, h, w] in [0, 1] as the bytes of an 8-bit PNG."""
+    values = np.rint(pixels * 255).clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+    buffer = io.BytesIO()
+    Image.fromarray(values if values.shape[2] == 3 else values[..., 0]).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _section(grid: Grid) -> dict[str, Any]:
+    shown, times = columns(grid), magnification(grid)
+    cells = {(r, t): i for i, (r, t) in enumerate(zip(grid.rows, grid.targets, strict=True))}
+    outcome = grid.outcome
+    rows = []
+    for row in range(len(grid.originals)):
+        own = np.flatnonzero(grid.rows == row)
+        rows.append(
+            {
+                "name": grid.names[row],
+                "label": grid.class_names[grid.labels[row]],
+                "misjudged": None
+                if grid.said[row] == grid.labels[row]
+                else grid.class_names[grid.said[row]],
+                "certainty": percent(grid.certainty[row]),
+                "picture": _data_uri(png(grid.originals[row])),
+                "cells": [
+                    {"own": target == grid.labels[row]}
+                    if (pair := cells.get((row, target))) is None
+                    else _cell(grid, pair, times)
+                    for target in shown
+                ],
+                "pairs": len(own),
+                "fooled": int(outcome.reached_saved[own].sum()),
+                "l2": outcome.l2[own].mean(),
+                "linf": outcome.linf[own].mean(),
+                "ssim": outcome.similarity[own].mean(),
+                "steps": outcome.steps[own].mean(),
+            }
+        )
+    return {
+        "title": grid.title,
+        "mode": grid.mode,
+        "threat": str(grid.threat),
+        "columns": [grid.class_names[k] for k in shown],
+        "rows": rows,
+        "times": times,
+        "grey": grid.originals.shape[1] == 1,
+        "pairs": len(grid.rows),
+        "fooled": int(outcome.reached.sum()),
+        "fooled_saved": int(outcome.reached_saved.sum()),
+        "l2": float(outcome.l2.mean()),
+        "linf": float(outcome.linf.mean()),
+        "ssim": float(outcome.similarity.mean()),
+        "steps": float(outcome.steps.mean()),
+        "gradients": grid.cost.backwards / max(len(grid.rows), 1),
+        "ms": 1000 * grid.seconds / max(len(grid.rows), 1),
+    }
+
+
+def _cell(grid: Grid, pair: int, times: int) -> dict[str, Any]:
+    outcome = grid.outcome
+    return {
+        "own": False,
+        "picture": _data_uri(png(grid.changed[pair])),
+        "change": _data_uri(png(change_as_picture(grid, pair, times))),
+        "fooled": bool(outcome.reached_saved[pair]),
+        "said": grid.class_names[outcome.said[pair]],
+        "certainty": percent(outcome.certainty[pair]),
+        "told": f"said {grid.class_names[outcome.said[pair]]}, L2 {outcome.l2[pair]:.3f}, "
+        f"Linf {outcome.linf[pair] * 255:.0f}/255, SSIM {outcome.similarity[pair]:.3f}, "
+        f"{outcome.steps[pair]} steps",
+    }
+
+
+def _csv(grid: Grid) -> str:
+    text = io.StringIO()
+    pairs = grid.as_dict()["pairs"]
+    writer = csv.DictWriter(text, list(pairs[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(pairs)
+    return text.getvalue()
+
+
+def _file_name(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "pictures"
+
+
+def _data_uri(content: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(content).decode()
