@@ -1,0 +1,12 @@
+"""The verb mask: does it hold in the street?"""
+
+from __future__ import annotations
+
+from cyclopts import App
+
+app = App(name="mask", help="Does it hold in the street? Faces with and without masks.")
+app.command(
+    "unmask.cli.mask_detect:detect",
+    name="detect",
+    help="Find faces in pictures, video or a camera and say which wear a mask.",
+)

@@ -1,0 +1,260 @@
+"""The verb mask detect: who wears a mask, in pictures, video or before a camera."""
+
+from __future__ import annotations
+
+import contextlib
+import json as json_module
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from unmask.errors import UserError
+
+if TYPE_CHECKING:
+    from unmask.data.listing import PictureFile
+    from unmask.mask.detector import MaskDetector
+    from unmask.mask.sources import Sources, VideoSource
+    from unmask.mask.summary import Summary
+    from unmask.mask.writers import Record
+
+FAILED, UNREADABLE, INTERRUPTED = 1, 2, 130
+_SHOW_EVERY = 0.5
+
+
+@dataclass(frozen=True)
+class _Job:
+    """With what is looked, and where it goes."""
+
+    detector: MaskDetector
+    options: dict[str, Any]
+    summary: Summary
+    add: Callable[[Record], None]
+    drawn: Path
+    blur: bool
+    seconds: float | None
+
+
+def detect(
+    source: Annotated[
+        str,
+        Parameter(
+            help="a picture, a folder or zip of them, a pattern in quotes, a video, a camera's "
+            "number, or a stream's address"
+        ),
+    ],
+    /,
+    *,
+    model: Annotated[
+        Path | None, Parameter(help="an ONNX file; the one that ships if none")
+    ] = None,
+    threshold: Annotated[
+        float | None, Parameter(help="how sure it must be that it is a face; the model's if none")
+    ] = None,
+    smallest: Annotated[
+        float | None,
+        Parameter(help="side in pixels of the smallest faces to find; 10, in large videos more"),
+    ] = None,
+    blur: Annotated[bool, Parameter(help="hide the faces in what is drawn")] = False,
+    require_masks: Annotated[
+        bool, Parameter(help="exit with 1 when a face is bare or its mask worn improperly")
+    ] = False,
+    formats: Annotated[
+        tuple[str, ...],
+        Parameter(help="json, jsonl, csv, coco: files to write", consume_multiple=True),
+    ] = ("json",),
+    seconds: Annotated[
+        float | None, Parameter(help="stop a video or camera after so many seconds")
+    ] = None,
+    out: Annotated[Path, Parameter(help="the folder for what is drawn and written")] = Path(
+        "runs/mask"
+    ),
+    json: Annotated[bool, Parameter(help="print the faces of pictures and the summary")] = False,
+) -> int:
+    """Find faces and say which wear a mask, which none, which improperly; draw and write it.
+
+    The exit status is 1 when --require-masks fails, and 2 when a file could not be read.
+    """
+    from unmask.mask.detector import MaskDetector
+    from unmask.mask.sources import open_sources
+    from unmask.mask.summary import Summary, require_mask_class
+    from unmask.mask.writers import write_records
+
+    if seconds is not None and not seconds > 0:
+        raise UserError("--seconds must be positive", got=seconds)
+    with contextlib.ExitStack() as stack:
+        sources = stack.enter_context(open_sources(source))
+        detector = MaskDetector.load(model)
+        if require_masks:
+            require_mask_class(detector.class_names)
+        options: dict[str, Any] = {"threshold": threshold}
+        if smallest is not None:
+            options["smallest"] = smallest
+        adders = [
+            stack.enter_context(write_records(out, kind, detector.class_names))
+            for kind in dict.fromkeys(formats)
+        ]
+        shown: list[dict[str, Any]] = []
+        summary = Summary(detector.class_names)
+
+        def add(record: Record) -> None:
+            for writer in adders:
+                writer(record)
+            if json and record.frame is None:
+                shown.append(record.as_dict())
+
+        for warning in sources.warnings:
+            _say(warning)
+        stopped = False
+        try:
+            _look(sources, _Job(detector, options, summary, add, out / "drawn", blur, seconds))
+        except KeyboardInterrupt:
+            # What was seen until then is written and summed up. A camera has no other end.
+            stopped = not any(video.live for video in sources.videos)
+            _say("stopped; what was seen until now is kept")
+    if json:
+        print(json_module.dumps({"pictures": shown, "summary": summary.as_dict()}))
+    else:
+        print(summary.line())
+        print(f"drawn and written: {out}")
+    if require_masks and not summary.all_masked:
+        _say("not every face wears a mask as it should")
+        return FAILED
+    if stopped:
+        return INTERRUPTED
+    if summary.failures:
+        _say(f"{len(summary.failures)} could not be read, or not whole; all else was looked at")
+        return UNREADABLE
+    return 0
+
+
+def _look(sources: Sources, job: _Job) -> None:
+    from unmask.data.listing import skipped
+
+    live = sys.stderr.isatty()
+    start = shown = time.monotonic()
+    for done, file in enumerate(sources.pictures, 1):
+        try:
+            _look_at_picture(file, job)
+        except UserError as error:
+            if len(sources.pictures) == 1 and not sources.videos:
+                raise UserError(f"{'/'.join(file.path)}: {error}") from error
+            _fail(job.summary, skipped(file.path, str(error)))
+        now = time.monotonic()
+        if live and now - shown > _SHOW_EVERY:
+            shown = now
+            rate = done / (now - start)
+            left = (len(sources.pictures) - done) / rate
+            _status(f"{done} of {len(sources.pictures)}, {rate:.1f} pictures/s, {left:.0f} s left")
+    for video in sources.videos:
+        try:
+            _look_at_video(video, job)
+        except UserError as error:
+            if not sources.pictures and len(sources.videos) == 1:
+                raise
+            _fail(job.summary, str(error))
+
+
+def _look_at_picture(file: PictureFile, job: _Job) -> None:
+    from unmask.data.picture import open_picture
+    from unmask.mask.drawing import draw, hide
+    from unmask.mask.writers import Record
+    from unmask.runtime import write_atomically
+
+    picture = open_picture(file.read())
+    found = job.detector.detect(picture, **job.options)
+    job.add(Record("/".join(file.path), found))
+    job.summary.pictures += 1
+    job.summary.add(found.names())
+    if job.blur:
+        hide(picture, found.boxes)
+    with write_atomically(_named(job.drawn.joinpath(*file.path), ".jpg", ".png")) as stream:
+        kind = "PNG" if file.path[-1].lower().endswith(".png") else "JPEG"
+        draw(picture, found).save(stream, kind, quality=92)
+
+
+def _look_at_video(video: VideoSource, job: _Job) -> None:
+    import numpy as np
+    from PIL import Image
+
+    from unmask.mask.drawing import draw, hide
+    from unmask.mask.tiling import WHOLE
+    from unmask.mask.tracking import Tracker
+    from unmask.mask.video import VideoReader, write_video
+    from unmask.mask.writers import Record
+
+    tracker, options = Tracker(), dict(job.options)
+    path = _named(job.drawn / video.name, ".mp4")
+    live = sys.stderr.isatty()
+    with VideoReader(video) as reader, contextlib.ExitStack() as stack:
+        # A frame is seen whole and once, unless smaller faces are asked for: that keeps pace.
+        once = 10.0 * max(reader.width, reader.height) / WHOLE
+        options.setdefault("smallest", max(10.0, once))
+        write = stack.enter_context(write_video(path, reader.width, reader.height, reader.rate))
+        stack.callback(lambda: _count(tracker, job.summary))
+        start = shown = time.monotonic()
+        written = 0
+        rate = 0.0
+        before = start
+        for frame in reader:
+            elapsed = time.monotonic() - start if video.live else frame.seconds
+            if job.seconds is not None and elapsed >= job.seconds:
+                break
+            picture = Image.fromarray(frame.pixels)
+            tracked = tracker.update(job.detector.detect(picture, **options))
+            at = time.time() if video.live else frame.seconds
+            job.add(Record(video.name, tracked.detections, frame.number, at, tracked.numbers))
+            if job.blur:
+                hide(picture, np.vstack([tracked.detections.boxes, tracked.unseen]))
+            now = time.monotonic()
+            rate = 0.9 * rate + 0.1 / (now - before) if rate else 1 / (now - before)
+            before = now
+            note = f"{rate:.0f} frames/s"
+            draw(picture, tracked.detections, numbers=tracked.numbers, note=note, grow=False)
+            pixels = np.asarray(picture)
+            # Of a camera that is faster than we are, each frame stands for those passed over.
+            due = (
+                max(round((now - start) * reader.rate), written + 1) if video.live else written + 1
+            )
+            for _ in range(due - written):
+                write(pixels)
+            written = due
+            job.summary.frames += 1
+            if live and now - shown > _SHOW_EVERY:
+                shown = now
+                total = f" of {reader.total}" if reader.total else ""
+                _status(f"{video.name}: frame {frame.number + 1}{total}, {note}")
+        if reader.ended:
+            _fail(job.summary, reader.ended)
+
+
+def _named(path: Path, *suffixes: str) -> Path:
+    """Return the path with the first suffix added, if it has none of them.
+
+    None is taken off: a.bmp and a.jpg in one folder stay two.
+    """
+    return path if path.suffix.lower() in suffixes else path.with_name(path.name + suffixes[0])
+
+
+def _count(tracker: Any, summary: Summary) -> None:
+    from unmask.mask.detections import NOT_JUDGED_NAME
+
+    known = (*summary.class_names, NOT_JUDGED_NAME)
+    summary.add(known[track.label] for track in tracker.faces())
+
+
+def _fail(summary: Summary, line: str) -> None:
+    summary.failures.append(line)
+    _say(line)
+
+
+def _say(line: str) -> None:
+    print(f"unmask: {' '.join(line.split())}", file=sys.stderr)
+
+
+def _status(line: str) -> None:
+    print(f"\r\x1b[K{line}", end="\r", file=sys.stderr, flush=True)

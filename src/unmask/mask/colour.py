@@ -1,0 +1,36 @@
+"""Batches of pictures under other light: brighter, flatter, greyer, of another tint."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Of red, green and blue, as luma has them (ITU-R BT.601).
+_LUMA = (0.299, 0.587, 0.114)
+_BRIGHTNESS, _CONTRAST, _SATURATION, _TINT = 0.25, 0.35, 0.5, 0.08
+_GREY = 0.05
+
+
+def recoloured(pixels: Tensor, random: np.random.Generator) -> Tensor:
+    """Return uint8[b, h, w, 3] as float[b, 3, h, w] in [0, 1], each picture's colours changed.
+
+    Brightness, contrast, saturation and tint are linear, so they are one matrix a picture. One in
+    twenty becomes grey. The result lies in memory as channels_last.
+    """
+    b = len(pixels)
+    contrast = np.exp(random.uniform(-_CONTRAST, _CONTRAST, b))
+    brightness = random.uniform(-_BRIGHTNESS, _BRIGHTNESS, b)
+    saturation = np.exp(random.uniform(-_SATURATION, _SATURATION, b))
+    saturation[random.random(b) < _GREY] = 0
+    tint = np.exp(random.uniform(-_TINT, _TINT, (b, 3)))
+    grey = np.tile(np.array(_LUMA), (3, 1))
+    mix = saturation[:, None, None] * np.eye(3) + (1 - saturation)[:, None, None] * grey
+    matrix = torch.from_numpy((contrast[:, None, None] * tint[:, :, None] * mix).astype(np.float32))
+    middle = pixels.float().mean((1, 2, 3)) / 255
+    offset = torch.from_numpy(brightness.astype(np.float32)) + middle * torch.from_numpy(
+        (1 - contrast).astype(np.float32)
+    )
+    flat = pixels.flatten(1, 2).float() / 255
+    coloured = torch.baddbmm(offset[:, None, None], flat, matrix.transpose(1, 2)).clamp_(0, 1)
+    return coloured.view(pixels.shape).permute(0, 3, 1, 2)

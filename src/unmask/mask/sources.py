@@ -1,0 +1,98 @@
+"""What is to be looked at: a picture, a folder or zip of them, a pattern, a video or a camera."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import glob
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from unmask.data.listing import PictureFile, list_pictures, read_file
+from unmask.errors import UserError
+
+VIDEO_SUFFIXES = frozenset(
+    {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
+)
+
+
+@dataclass(frozen=True)
+class VideoSource:
+    """A video: its name, and what opens it: a path, an address or a camera's number.
+
+    live: it goes on whether or not it is looked at, as cameras and streams do.
+    """
+
+    name: str
+    address: str | int
+    live: bool
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The picture files and videos to look at, and one line for all that was passed over."""
+
+    pictures: list[PictureFile]
+    videos: list[VideoSource]
+    warnings: list[str]
+
+
+@contextlib.contextmanager
+def open_sources(text: str) -> Iterator[Sources]:
+    """Find what text names, readable until the block ends.
+
+    text: a picture or video file, a folder or zip archive (all the pictures in it, at any depth),
+    a pattern with *, ? or [...] (** for any depth), a camera's number, or a stream's address, as
+    rtsp://host/path. Raises UserError when there is no such thing or no picture in it.
+    """
+    path = Path(text)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
+        yield Sources([], [VideoSource(_named(text), text, True)], [])
+    elif text.isascii() and text.isdigit() and not path.exists():
+        yield Sources([], [VideoSource(f"camera-{int(text)}", int(text), True)], [])
+    elif path.is_dir() or (path.is_file() and path.suffix.lower() == ".zip"):
+        with list_pictures(path) as listing:
+            if not listing.files:
+                seen = listing.warnings[0] if listing.warnings else "nothing"
+                raise UserError(f"no pictures in {text}", got=seen, do="give one with pictures")
+            yield Sources(listing.files, [], listing.warnings)
+    elif path.exists():
+        yield _files([path])
+    elif any(sign in text for sign in "*?["):
+        # Path.glob takes no pattern that begins at the root.
+        names = glob.glob(text, recursive=True)  # noqa: PTH207
+        found = [Path(name) for name in sorted(names)]
+        files = [file for file in found if file.is_file()]
+        if not files:
+            raise UserError("no file fits the pattern", got=text, do="put it in quotes")
+        yield _files(files)
+    else:
+        raise UserError(
+            "there is no such source",
+            got=text,
+            do="give a picture, a folder, a pattern, a video, a camera's number or an address",
+        )
+
+
+def _files(files: list[Path]) -> Sources:
+    videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
+    pictures = [file for file in files if file not in set(videos)]
+    return Sources(
+        [PictureFile(_below(file), functools.partial(read_file, file)) for file in pictures],
+        [VideoSource("/".join(_below(file)), str(file), False) for file in videos],
+        [],
+    )
+
+
+def _below(file: Path) -> tuple[str, ...]:
+    """Return a file's path so that it stays below any folder that it is put into."""
+    parts = tuple(part for part in file.parts if part not in (file.anchor, "..", "."))
+    return parts if not file.is_absolute() else parts[-1:]
+
+
+def _named(address: str) -> str:
+    """Return a name for a stream that holds neither its user nor its password."""
+    host = re.sub(r"^[^/]*//(?:[^/@]*@)?", "", address).partition("?")[0]
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", host).strip("-.") or "stream"
