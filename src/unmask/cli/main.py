@@ -28,6 +28,16 @@ app.command(
     help="Will it train? Gradients by layer, depth and activation.",
 )
 app.command(
+    "unmask.cli.fool:app",
+    name="fool",
+    help="Can it be fooled? The smallest change that makes it say another class.",
+)
+app.command(
+    "unmask.cli.mask:app",
+    name="mask",
+    help="Does it hold in the street? Faces with and without masks.",
+)
+app.command(
     "unmask.cli.train:train",
     name="train",
     help="Train a classifier on MNIST, CIFAR-10 or pictures of your own.",

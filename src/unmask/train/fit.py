@@ -16,6 +16,7 @@ from unmask.data.augment import Augmentation, augmented, draw
 from unmask.data.images import Images
 from unmask.errors import UserError
 from unmask.runtime import environment_stamp, seeded
+from unmask.train.adversary import Adversary
 from unmask.train.averaging import Average
 from unmask.train.config import FitConfig
 from unmask.train.device import autocast, pick_device
@@ -28,6 +29,8 @@ from unmask.train.tensorboard import Scalars
 
 _ORDER_STREAM, _DROPOUT_STREAM = 3, 4
 _SECONDS_BETWEEN_REPORTS = 0.2
+# Fast adversarial training can lose all it has gained within an epoch (Wong et al., 2020).
+_COLLAPSED, _COUNTS_FROM = 0.5, 0.3
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ def fit(
     config: FitConfig,
     *,
     validation: Images | None = None,
+    adversary: Adversary | None = None,
     directory: Path | None = None,
     resume: bool = False,
     device: str = "auto",
@@ -71,11 +75,13 @@ def fit(
     checkpoint.safetensors and history.jsonl after every epoch, and tensorboard/ on request; with
     resume a run whose checkpoint lies there goes on after its last whole epoch, to the very figures
     it would have had. The same seed, machine and number of threads give the same bits on the CPU.
-    progress is called about five times a second. Raises FitInterrupted on Ctrl-C, and UserError for
+    adversary changes what is learnt from, and its accuracy decides which epoch is best; a run that
+    falls below half of its best has collapsed and ends. progress is called about five times a
+    second. Raises FitInterrupted on Ctrl-C, and UserError for
     pictures that can't be trained on, a checkpoint of another run, and a loss that isn't finite.
     """
     _check(images, validation)
-    run = _Run(model, images, config, validation, pick_device(device), progress)
+    run = _Run(model, images, config, validation, adversary, pick_device(device), progress)
     file = directory / "checkpoint.safetensors" if directory else None
     if resume and file and file.exists():
         run.restore(file)
@@ -88,7 +94,7 @@ def fit(
                 run.save(file)
             if scalars:
                 scalars.add(run.epochs[-1])
-        ended = "target" if run.reached else "finished"
+        ended = "target" if run.reached else "collapsed" if run.collapsed else "finished"
     except KeyboardInterrupt:
         raise FitInterrupted(run.history(ended)) from None
     finally:
@@ -105,9 +111,11 @@ class _Run:
         images: Images,
         config: FitConfig,
         validation: Images | None,
+        adversary: Adversary | None,
         device: torch.device,
         progress: Callable[[FitProgress], None] | None,
     ) -> None:
+        self.adversary = adversary
         self.config, self.device, self.validation = config, device, validation
         self.progress, self.name = progress, images.name
         self.model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -127,6 +135,8 @@ class _Run:
             "data": images.sha256,
             "validation": None if validation is None else validation.sha256,
         }
+        if adversary is not None:
+            self.key["adversary"] = adversary.as_dict()
 
     @torch.no_grad()
     def _try_forward(self, classes: int) -> None:
@@ -154,8 +164,15 @@ class _Run:
         return target is not None and figure is not None and figure > target
 
     @property
+    def collapsed(self) -> bool:
+        """Whether the accuracy under attack has fallen below half of its best."""
+        under_attack = [e.validation_attacked or 0.0 for e in self.epochs]
+        best = max(under_attack, default=0.0)
+        return best > _COUNTS_FROM and under_attack[-1] < _COLLAPSED * best
+
+    @property
     def over(self) -> bool:
-        return len(self.epochs) >= self.config.epochs or self.reached
+        return len(self.epochs) >= self.config.epochs or self.reached or self.collapsed
 
     def train_epoch(self) -> None:
         """Train one epoch, validate, and note the figures and the best weights."""
@@ -178,6 +195,7 @@ class _Run:
         with self.average.applied():
             if self.validation is not None and epoch + 1 >= self.config.validate_from:
                 validated = self._validate(self.validation)
+            attacked = None if self.adversary is None else self._under_attack(self.adversary)
             self.other_seconds += time.perf_counter() - began
             pictures = len(self.labels) * (epoch + 1)
             self.epochs.append(
@@ -191,6 +209,7 @@ class _Run:
                     validation_loss=validated[0],
                     validation_accuracy=validated[1],
                     validation_averaged=validated[2],
+                    validation_attacked=attacked,
                     train_seconds=self.train_seconds,
                     seconds=self.train_seconds + self.other_seconds,
                     pictures_per_second=len(self.labels) / (self.train_seconds - before),
@@ -213,6 +232,11 @@ class _Run:
             height = SCHEDULES[config.schedule](step, total_steps, config.warmup, config.end)
             pictures = augmented(self.pixels[batch], config.augmentation, draws[batch])
             labels = self.labels[batch]
+            if self.adversary is not None:
+                with autocast(self.device, config.precision):
+                    pictures = self.adversary.attacked(
+                        self.model, pictures, labels, part=step / total_steps
+                    )
             with autocast(self.device, config.precision):
                 logits = self.model(pictures)
             loss = functional.cross_entropy(
@@ -252,6 +276,10 @@ class _Run:
             None if config.test_time == "none" else accuracy(logits(config.test_time), labels)
         )
         return float(functional.cross_entropy(single, labels)), accuracy(single, labels), averaged
+
+    def _under_attack(self, adversary: Adversary) -> float:
+        self.model.eval()
+        return adversary.accuracy(self.model)
 
     def _note_best(self) -> None:
         figure = _figure(self.epochs[-1])
@@ -315,6 +343,8 @@ class _Run:
 
 def _figure(epoch: EpochFigures) -> float | None:
     """The accuracy that decides which epoch is best and whether the target is exceeded."""
+    if epoch.validation_attacked is not None:
+        return epoch.validation_attacked
     averaged = epoch.validation_averaged
     return epoch.validation_accuracy if averaged is None else averaged
 

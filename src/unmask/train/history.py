@@ -16,9 +16,10 @@ class EpochFigures:
 
     epoch and step count from 1 and pictures counts all seen so far. train_loss and train_accuracy
     are means over the epoch's augmented pictures, as trained, smoothed labels included. The
-    validation figures are of single views, validation_averaged of the averaged ones; None where
-    nothing was measured. train_seconds and seconds add up from the run's start, without and with
-    validation and checkpoints; pictures_per_second is the epoch's while training.
+    validation figures are of single views, validation_averaged of the averaged ones and
+    validation_attacked the accuracy under an adversary's attack; None where nothing was measured.
+    train_seconds and seconds add up from the run's start, without and with validation and
+    checkpoints; pictures_per_second is the epoch's while training.
     """
 
     epoch: int
@@ -33,6 +34,7 @@ class EpochFigures:
     train_seconds: float
     seconds: float
     pictures_per_second: float
+    validation_attacked: float | None = None
 
     def same_figures(self, other: EpochFigures) -> bool:
         """Return whether everything but the times is equal."""
@@ -45,9 +47,10 @@ class EpochFigures:
 class History:
     """The epochs of a run, in order, the best of them and what ended it.
 
-    best_epoch: the one with the highest validation accuracy (averaged views where there are any;
-    the last of equals), or the last where nothing was validated; 0 before the first epoch ended.
-    ended: "finished", "target" or "interrupted".
+    best_epoch: the one with the highest validation accuracy (under attack where there is an
+    adversary, else of averaged views where there are any; the last of equals), or the last where
+    nothing was validated; 0 before the first epoch ended. ended: "finished", "target", "collapsed"
+    or "interrupted".
     """
 
     epochs: tuple[EpochFigures, ...]

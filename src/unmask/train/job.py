@@ -9,6 +9,7 @@ from pathlib import Path
 from unmask.data.images import Images
 from unmask.models.classifier import Classifier
 from unmask.runtime import environment_stamp
+from unmask.train.adversary import Adversary
 from unmask.train.device import pick_device
 from unmask.train.evaluation import Evaluation, evaluate
 from unmask.train.fit import FitInterrupted, FitProgress, fit
@@ -33,6 +34,7 @@ def train_classifier(
     out: Path,
     validation: Images | None = None,
     test: Images | None = None,
+    adversary: Adversary | None = None,
     licence: str = "",
     half: bool = False,
     resume: bool = False,
@@ -42,10 +44,11 @@ def train_classifier(
 ) -> Trained:
     """Train by a recipe and write out/model.safetensors with its card, model.json.
 
-    Without validation pictures the recipe's holdout of the training pictures validates. licence: of
-    the training pictures. half: store half precision. On Ctrl-C the best weights so far are
-    written, and the history's ended is "interrupted". The test figures are those of the stored
-    weights in single precision. Raises UserError as hold_out, prepared, fit and Classifier.save do.
+    Without validation pictures the recipe's holdout of the training pictures validates. adversary:
+    see fit. licence: of the training pictures. half: store half precision. On Ctrl-C the best
+    weights so far are written, and the history's ended is "interrupted". The test figures are those
+    of the stored weights in single precision. Raises UserError as hold_out, prepared, fit and
+    Classifier.save do.
     """
     config = chosen.config
     if validation is None and chosen.holdout:
@@ -57,6 +60,7 @@ def train_classifier(
             images,
             config,
             validation=validation,
+            adversary=adversary,
             directory=out,
             resume=resume,
             device=device,
@@ -73,6 +77,8 @@ def train_classifier(
     if test is not None:
         found = evaluate(stored, test, test_time=config.test_time)
     facts = _facts(chosen, images, validation, history, found, licence)
+    if adversary is not None:
+        facts["adversary"] = adversary.as_dict()
     stored.card = replace(stored.card, facts=facts)
     stored.card = stored.save(out / "model", half=half)
     return Trained(stored, history, found)
@@ -93,6 +99,8 @@ def _facts(
     if best is not None and best.validation_accuracy is not None:
         figures["validation_accuracy"] = best.validation_accuracy
         figures["validation_averaged_accuracy"] = best.validation_averaged
+    if best is not None and best.validation_attacked is not None:
+        figures["validation_attacked_accuracy"] = best.validation_attacked
     if found is not None:
         figures["test_accuracy"] = found.accuracy
         figures["test_accuracy_interval_95"] = list(found.interval)

@@ -1,0 +1,24 @@
+"""The verb fool: can it be fooled?"""
+
+from __future__ import annotations
+
+from cyclopts import App
+
+app = App(
+    name="fool", help="Can it be fooled? The smallest change that makes it say another class."
+)
+app.command(
+    "unmask.cli.fool_grid:draw_grid",
+    name="grid",
+    help="Draw pictures changed a little so that a classifier takes each for every other class.",
+)
+app.command(
+    "unmask.cli.fool_audit:audit_model",
+    name="audit",
+    help="Attack a classifier with a whole ensemble and say how far its figures can be trusted.",
+)
+app.command(
+    "unmask.cli.fool_harden:harden",
+    name="harden",
+    help="Train a classifier that withstands changes up to a given size.",
+)

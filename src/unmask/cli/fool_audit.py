@@ -1,0 +1,212 @@
+"""The verb fool audit: how small a change fools a classifier, and can that figure be trusted?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from unmask.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from unmask.data.images import Images
+    from unmask.fool.audit.plan import AuditPlan
+    from unmask.fool.audit.result import Audit
+    from unmask.fool.audit.subject import Subject
+
+FAILED = 1
+# The usual sizes by norm, of grey and of coloured pictures.
+_SIZES = {"linf": ("0.3", "8/255"), "l2": ("1.5", "0.5")}
+
+
+def audit_model(
+    model: Annotated[
+        str,
+        Parameter(help="a model that ships, a .safetensors or .onnx file, or my_module:make_model"),
+    ],
+    data: Annotated[str, Parameter(help="mnist, cifar10, or a folder or zip of pictures")],
+    /,
+    *,
+    weights: Annotated[
+        Path | None, Parameter(help="a safetensors file for my_module:make_model")
+    ] = None,
+    against: Annotated[
+        str | None, Parameter(help="another model, audited alike and shown beside it")
+    ] = None,
+    source: Annotated[
+        Path | None, Parameter(help="where cifar10 lies: an archive, a folder or a zip")
+    ] = None,
+    size: Annotated[
+        int | None, Parameter(help="the side in pixels that your own pictures are read at")
+    ] = None,
+    norm: Annotated[str, Parameter(help="linf or l2")] = "linf",
+    eps: Annotated[
+        str | None,
+        Parameter(
+            help="the largest change, such as 0.3 or 8/255, or several between commas; by default "
+            "0.3 (grey) or 8/255 for linf, 1.5 (grey) or 0.5 for l2"
+        ),
+    ] = None,
+    pictures: Annotated[int, Parameter(help="how many, spread over those there are")] = 1000,
+    pairs: Annotated[
+        int, Parameter(help="pictures of each class taken towards every other class, 0 for none")
+    ] = 10,
+    attacks: Annotated[
+        str | None, Parameter(help="names between commas; the norm's ensemble by default")
+    ] = None,
+    steps: Annotated[int, Parameter(help="gradients an attack takes")] = 100,
+    queries: Annotated[int, Parameter(help="looks the black box takes")] = 1000,
+    seed: Annotated[int, Parameter(help="of everything random")] = 0,
+    fail_if: Annotated[
+        str | None, Parameter(help='exit with 1 when this holds, such as "median_l2<1.0"')
+    ] = None,
+    out: Annotated[Path, Parameter(help="the folder for report, figures and numbers")] = Path(
+        "runs/audit"
+    ),
+    resume: Annotated[bool, Parameter(help="go on where the audit in --out was stopped")] = False,
+    json: Annotated[bool, Parameter(help="print everything as JSON")] = False,
+) -> int:
+    """Attack a classifier with an ensemble of attacks, each picture's worst case judged afresh.
+
+    The exit status is 1 when the condition of --fail-if holds.
+    """
+    # torch and matplotlib take a while to load, and --help needs none of them.
+    from unmask.cli.loading import load_shown
+    from unmask.fool.audit.gate import Gate
+    from unmask.fool.audit.plan import AuditPlan
+    from unmask.fool.audit.result import figure_names
+    from unmask.fool.audit.subject import load_subject
+    from unmask.report.audit import audits_as_json, write_audit
+    from unmask.report.export import require_writable
+    from unmask.train.evaluation import matched
+
+    if norm not in _SIZES:
+        raise unknown("norm", norm, _SIZES)
+    gate = None if fail_if is None else Gate.parse(fail_if)
+    subjects = [load_subject(model, weights=weights)]
+    if against is not None:
+        subjects.append(load_subject(against))
+    shape = subjects[0].input_shape or (None if size is None else (3, size, size))
+    console = Console(stderr=True)
+    found = load_shown(console, data, source, shape)
+    images = found.test or found.validation or found.train
+    names = subjects[0].class_names
+    if names is not None:
+        images = matched(images, names)
+    grey = images.pixels.shape[1] == 1
+    default = _SIZES[norm][0 if grey else 1]
+    plan = AuditPlan(
+        norm=norm,
+        eps=_sizes(eps or default),
+        attacks=tuple(a.strip() for a in attacks.split(",")) if attacks else (),
+        pictures=pictures,
+        pairs=pairs,
+        steps=steps,
+        queries=queries,
+        seed=seed,
+    )
+    if gate is not None:
+        gate.check(figure_names(plan))
+    require_writable(out)
+    audits = [
+        _shown(console, subject, images, plan, out / f"model-{i + 1}", resume=resume)
+        for i, subject in enumerate(subjects)
+    ]
+    failed = gate is not None and gate.holds(audits[0].figures())
+    page = write_audit(audits, images, out)
+    if json:
+        print(audits_as_json(audits, gate=None if gate is None else (str(gate), failed)))
+    else:
+        _print(Console(), audits)
+        if gate is not None:
+            figure = audits[0].figures()[gate.name]
+            print(
+                f"{'failed' if failed else 'passed'}: {gate.name} is {figure:.4g}, not to be "
+                f"{gate.sign} {gate.bound:g}"
+            )
+        print(f"report: {page}")
+    return FAILED if failed else 0
+
+
+def _sizes(text: str) -> tuple[float, ...]:
+    found = []
+    for part in text.split(","):
+        above, _, below = part.partition("/")
+        try:
+            found.append(float(above) / float(below or 1))
+        except (ValueError, ZeroDivisionError):
+            raise UserError(
+                "eps is no number", got=repr(part.strip()), do="write 0.3 or 8/255"
+            ) from None
+    return tuple(found)
+
+
+def _shown(
+    console: Console,
+    subject: Subject,
+    images: Images,
+    plan: AuditPlan,
+    folder: Path,
+    *,
+    resume: bool,
+) -> Audit:
+    from unmask.fool.audit.run import AuditProgress, audit
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeRemainingColumn(compact=True),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task(subject.name, total=None)
+
+        def show(p: AuditProgress) -> None:
+            bar.update(
+                task,
+                description=f"{subject.name}: {p.doing}",
+                completed=p.done,
+                total=p.shards,
+            )
+
+        try:
+            return audit(subject, images, plan, directory=folder, resume=resume, progress=show)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("stopped; the same command with --resume goes on") from None
+
+
+def _print(console: Console, audits: list[Audit]) -> None:
+    from unmask.report.audit import QUANTILES, change, percent
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    for found in audits:
+        table.add_column(found.model)
+    first = audits[0]
+    table.add_row(
+        f"right as they are, of all {len(first.worst):,}", *(percent(a.clean) for a in audits)
+    )
+    for eps in sorted(first.plan.eps):
+        name = f"right under every attack at {first.plan.norm} {change(eps)}, of all"
+        table.add_row(name, *(percent(a.robust(eps)) for a in audits))
+    for key in QUANTILES:
+        values = [a.smallest[key] for a in audits]
+        table.add_row(QUANTILES[key], *("none found" if v is None else change(v) for v in values))
+    cost = [sum(r.forwards + r.backwards for r in a.records) for a in audits]
+    table.add_row("forwards and backwards", *(f"{c:,}" for c in cost))
+    console.print(table, highlight=False)
+    for found in audits:
+        for warning in found.findings:
+            console.print(
+                f"warning: {found.model}: {warning.message}; {warning.do}",
+                style="yellow",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )

@@ -1,0 +1,124 @@
+"""The verb fool harden: a classifier that withstands small changes."""
+
+from __future__ import annotations
+
+import json as json_module
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from unmask.errors import UserError
+
+if TYPE_CHECKING:
+    from unmask.train.fit import FitProgress
+    from unmask.train.job import Trained
+
+
+def harden(
+    data: Annotated[str, Parameter(help="mnist, cifar10, or a folder or zip of pictures")],
+    /,
+    *,
+    threat: Annotated[
+        str, Parameter(help="what is withstood: linf:0.3, linf:8/255 or l2:1.5")
+    ] = "linf:0.3",
+    epochs: Annotated[int, Parameter(help="passes over the pictures")] = 12,
+    steps: Annotated[
+        int, Parameter(help="gradients an attack of a batch takes; 1 is the fast gradient step")
+    ] = 4,
+    margin: Annotated[
+        float, Parameter(help="how far pictures are changed, as a multiple of the threat's size")
+    ] = 1.1,
+    source: Annotated[
+        Path | None, Parameter(help="where cifar10 lies: an archive, a folder or a zip")
+    ] = None,
+    size: Annotated[
+        int | None, Parameter(help="the side in pixels that your own pictures are read at")
+    ] = None,
+    out: Annotated[Path | None, Parameter(help="runs/harden-DATA by default")] = None,
+    device: Annotated[str, Parameter(help="auto, cpu or cuda")] = "auto",
+    seed: Annotated[int, Parameter(help="of weights, order and starts")] = 0,
+    half: Annotated[bool, Parameter(help="store the weights in half precision")] = False,
+    resume: Annotated[bool, Parameter(help="go on where the run in --out was stopped")] = False,
+    json: Annotated[bool, Parameter(help="print the figures as JSON")] = False,
+) -> int:
+    """Train a classifier on pictures attacked at every step; audit it with unmask fool audit."""
+    # torch takes a while to load, and --help needs none of it.
+    from unmask.cli.loading import load_shown
+    from unmask.fool.harden import harden as harden_on
+    from unmask.fool.norms import Threat
+    from unmask.train.fit import FitInterrupted
+
+    withstood = Threat.parse(threat)
+    _ = withstood.bound
+    console = Console(stderr=True)
+    pictures = load_shown(console, data, source, None if size is None else (3, size, size))
+    out = out or Path("runs") / f"harden-{Path(data).stem}"
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(compact=True),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task("starting", total=None, figures="")
+
+        def show(p: FitProgress) -> None:
+            bar.update(
+                task,
+                description=f"epoch {p.epoch} of {p.epochs}",
+                completed=(p.epoch - 1) * p.steps + p.step,
+                total=p.epochs * p.steps,
+                figures=f"under attack: loss {p.loss:.4f}  accuracy {p.accuracy:.4f}",
+            )
+
+        try:
+            trained = harden_on(
+                pictures.train,
+                withstood,
+                out=out,
+                test=pictures.test or pictures.validation,
+                epochs=epochs,
+                steps=steps,
+                margin=margin,
+                licence=pictures.licence,
+                half=half,
+                resume=resume,
+                device=device,
+                seed=seed,
+                progress=show,
+            )
+        except FitInterrupted:
+            raise UserError(
+                "stopped before the first epoch ended, so there is nothing to keep",
+                do="run the command again",
+            ) from None
+    if json:
+        card = asdict(trained.classifier.card)
+        print(json_module.dumps({"model": str(out / "model.safetensors"), "card": card}))
+    else:
+        _print(trained, out, str(withstood))
+    return 130 if trained.history.ended == "interrupted" else 0
+
+
+def _print(trained: Trained, out: Path, threat: str) -> None:
+    history, best = trained.history, trained.history.best
+    assert best is not None
+    assert best.validation_attacked is not None
+    print(f"trained {len(history.epochs)} epochs in {history.epochs[-1].seconds:.0f} s")
+    print(
+        f"kept epoch {best.epoch}: {best.validation_attacked:.4f} of the guard is right under "
+        f"{threat}"
+    )
+    if history.ended == "collapsed":
+        print("it then lost what it had gained, as fast training can, and was stopped")
+    if trained.test is not None:
+        low, high = trained.test.interval
+        print(f"test accuracy {trained.test.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f})")
+    print(f"model: {out / 'model.safetensors'}, card: {out / 'model.json'}")
+    print(f"now: unmask fool audit {out / 'model.safetensors'} DATA")

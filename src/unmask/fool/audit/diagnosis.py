@@ -1,0 +1,195 @@
+"""Were the attacks at fault? The indicators of attack failure, on a few pictures.
+
+After Pintor et al., 2022, "Indicators of Attack Failure: Debugging and Improving Optimization of
+Adversarial Examples".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unmask.fool.attacks.pgd import pgd
+from unmask.fool.audit.finding import Finding
+from unmask.fool.audit.plan import AuditPlan
+from unmask.fool.goal import Goal
+from unmask.fool.norms import NORMS, Threat
+from unmask.fool.outcome import judge
+from unmask.fool.victim import Loss, Victim, margin
+
+_UNCONSTRAINED_STEPS = 50
+_LATE, _STILL = 0.9, 0.1
+_BORDER = 1e-5
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What was seen of one attack on the way.
+
+    eps: None for the smallest change. fooled: by the judge. silent: the pictures that it fooled on
+    the way without giving that picture back. unfinished: of those that it didn't fool, the part for
+    which its margin fell by more than a tenth of its whole fall in the last tenth of its looks.
+    """
+
+    attack: str
+    eps: float | None
+    pictures: int
+    fooled: int
+    silent: int
+    unfinished: float
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The indicators on n pictures; unconstrained: the part that projected gradient descent fools
+    when pixels may become anything, None for a black box."""
+
+    pictures: int
+    unconstrained: float | None
+    watched: tuple[Watched, ...]
+    findings: tuple[Finding, ...]
+
+
+class _Watcher(Victim):
+    """A victim that notes which of some pictures each look belongs to, and the margin there.
+
+    A look belongs to the picture that it is nearer to than half that picture's distance from any
+    other; looks so far away that this can't be told are left out.
+    """
+
+    def __init__(self, victim: Victim, originals: Tensor, goal: Goal, threat: Threat) -> None:
+        super().__init__(
+            victim.function,
+            classes=victim.classes,
+            batch=victim.batch,
+            differentiable=victim.differentiable,
+            device=victim.device,
+        )
+        self.originals, self.goal, self.threat = originals, goal, threat
+        self.order = {"l2": 2.0, "linf": float("inf")}[threat.norm.name]
+        apart = torch.cdist(originals.flatten(1), originals.flatten(1), p=self.order)
+        apart.fill_diagonal_(float("inf"))
+        # A single picture owns every look.
+        self.territory = apart.amin(1) / 2 if len(originals) else originals.new_empty(0)
+        self.margins: list[list[float]] = [[] for _ in range(len(originals))]
+        self.reached = torch.zeros(len(originals), dtype=torch.bool, device=originals.device)
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        logits = super().logits(pixels)
+        self._note(pixels, logits)
+        return logits
+
+    def gradient(self, pixels: Tensor, goal: Goal, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
+        logits, values, gradient = super().gradient(pixels, goal, loss)
+        self._note(pixels, logits)
+        return logits, values, gradient
+
+    def _note(self, pixels: Tensor, logits: Tensor) -> None:
+        if not len(pixels):
+            return
+        away = torch.cdist(pixels.flatten(1), self.originals.flatten(1), p=self.order)
+        nearest, rows = away.min(1)
+        sure = nearest < self.territory[rows]
+        rows, logits, pixels = rows[sure], logits[sure], pixels[sure]
+        goal = self.goal[rows]
+        within = self.threat.allows(pixels - self.originals[rows])
+        margins = goal.margin(logits)
+        # On the very border, rounding in a batch of another size may turn the answer.
+        beyond = margins < -_BORDER * logits.abs().amax(1)
+        self.reached[rows[beyond & within]] = True
+        for row, value in zip(rows.tolist(), margins.tolist(), strict=True):
+            self.margins[row].append(value)
+
+
+def diagnose(victim: Victim, pixels: Tensor, labels: Tensor, plan: AuditPlan) -> Diagnosis:
+    """Run every attack of the plan on a few pictures that the model gets right, and watch it.
+
+    pixels: float32[n, c, h, w]; labels: int64[n].
+    """
+    goal = Goal(labels)
+    watched = tuple(_watch(victim, pixels, goal, plan, i) for i in range(len(plan.runs(victim))))
+    free = _unconstrained(victim, pixels, goal) if victim.differentiable and len(pixels) else None
+    return Diagnosis(len(pixels), free, watched, _findings(free, watched, len(pixels)))
+
+
+def _watch(victim: Victim, pixels: Tensor, goal: Goal, plan: AuditPlan, run: int) -> Watched:
+    spec, threat = plan.runs(victim)[run]
+    watcher = _Watcher(victim, pixels, goal, threat)
+    generator = torch.Generator().manual_seed(plan.seed + run)
+    found = spec.function(watcher, pixels, goal, threat, generator=generator, **plan.settings(spec))
+    outcome = judge(victim, pixels, found, goal, threat)
+    failed = [m for m, ok in zip(watcher.margins, outcome.reached, strict=True) if not ok]
+    falling = [_still_falling(margins) for margins in failed]
+    missed = watcher.reached.cpu().numpy() & ~outcome.reached
+    return Watched(
+        attack=spec.name,
+        eps=threat.eps,
+        pictures=len(pixels),
+        fooled=int(outcome.reached.sum()),
+        silent=int(missed.sum()),
+        unfinished=sum(falling) / len(falling) if falling else 0.0,
+    )
+
+
+def _still_falling(margins: list[float]) -> bool:
+    late = int(_LATE * len(margins))
+    if late < 10:
+        return False
+    fallen, before = margins[0] - min(margins), margins[0] - min(margins[:late])
+    return fallen > 0 and fallen - before > _STILL * fallen
+
+
+def _unconstrained(victim: Victim, pixels: Tensor, goal: Goal) -> float:
+    threat = Threat(NORMS["linf"], 1.0)
+    generator = torch.Generator().manual_seed(0)
+    # From the picture itself: a random start so large fools by itself.
+    found = pgd(
+        victim,
+        pixels,
+        goal,
+        threat,
+        generator=generator,
+        steps=_UNCONSTRAINED_STEPS,
+        random_start=False,
+        loss=margin,
+    )
+    return float(judge(victim, pixels, found, goal, threat).reached.mean())
+
+
+def _findings(
+    free: float | None, watched: tuple[Watched, ...], pictures: int
+) -> tuple[Finding, ...]:
+    findings = []
+    if free is not None and free < 0.95:
+        findings.append(
+            Finding(
+                "unconstrained_fails",
+                f"with pixels free to become anything, gradients fool only {free:.0%} of "
+                f"{pictures} pictures",
+                "don't believe the gradients' figures; look for what masks them",
+            )
+        )
+    findings += [
+        Finding(
+            "silent_success",
+            f"{w.attack} saw {w.silent} of {w.pictures} pictures fooled on its way that it didn't "
+            "give back",
+            "let the attack return the best picture it met, or mind the model's randomness",
+        )
+        for w in watched
+        if w.silent
+    ]
+    for w in watched:
+        failed = w.pictures - w.fooled
+        if failed >= 5 and w.unfinished > 0.5:
+            findings.append(
+                Finding(
+                    "unfinished",
+                    f"{w.attack} was still getting nearer on {w.unfinished:.0%} of the {failed} "
+                    "pictures it failed on",
+                    "give it more steps",
+                )
+            )
+    return tuple(findings)

@@ -1,0 +1,51 @@
+"""Conditions on an audit's figures, for continuous integration."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from unmask.errors import UserError, unknown
+
+_COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A condition such as "median_l2<1.0" that an audit fails when it holds."""
+
+    name: str
+    sign: str
+    bound: float
+
+    @staticmethod
+    def parse(text: str) -> Gate:
+        """Return the condition that the text writes. Raises UserError for another form."""
+        found = re.fullmatch(r"\s*([a-z]\w*(?:\.\d+)?)\s*(<=|>=|<|>)\s*([-+.\deE]+)\s*", text)
+        try:
+            bound = float(found[3]) if found else float("nan")
+        except ValueError:
+            bound = float("nan")
+        if found is None or bound != bound:
+            raise UserError(
+                "a condition has the form NAME<NUMBER or NAME>NUMBER",
+                got=repr(text),
+                do='write it in quotes: --fail-if "median_l2<1.0"',
+            )
+        return Gate(found[1], found[2], bound)
+
+    def check(self, names: Iterable[str]) -> None:
+        """Raise UserError unless there is a figure of that name."""
+        known = list(names)
+        if self.name not in known:
+            raise unknown("figure", self.name, known)
+
+    def holds(self, figures: Mapping[str, float]) -> bool:
+        """Return whether the condition is met. Raises UserError for a figure that isn't there."""
+        self.check(figures)
+        return bool(_COMPARE[self.sign](figures[self.name], self.bound))
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.sign}{self.bound:g}"

@@ -1,0 +1,103 @@
+"""What an audit is to do: which changes, which attacks, on how many pictures."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from unmask.errors import UserError, unknown
+from unmask.fool.attacks import ATTACKS, AttackSpec
+from unmask.fool.norms import NORMS, Norm, Threat
+from unmask.fool.victim import Victim
+
+ENSEMBLES = {
+    "linf": ("fmn", "apgd-ce", "apgd-t", "square"),
+    "l2": ("ddn", "fmn", "apgd-ce", "apgd-t", "square"),
+}
+# Of the smallest changes towards every class.
+PAIR_ATTACKS = {"linf": "fmn", "l2": "ddn"}
+_STEPPED = ("pgd", "ddn", "fmn", "apgd-ce", "apgd-t")
+
+
+@dataclass(frozen=True)
+class AuditPlan:
+    """Every setting of an audit.
+
+    norm: "linf" or "l2". eps: the sizes, in units of pixels in [0, 1], at which every attack that
+    needs one is run. attacks: names in ATTACKS, in order; empty for the norm's ensemble. pictures:
+    how many, spread evenly over those given. pairs: of how many pictures of each class the smallest
+    change towards every other class is sought, 0 for none. steps: gradients of each attack that
+    takes steps (C&W but its own), for each class tried. queries: looks of the black box. shard:
+    pictures attacked together, which bounds memory. Raises UserError.
+    """
+
+    norm: str = "linf"
+    eps: tuple[float, ...] = (0.3,)
+    attacks: tuple[str, ...] = ()
+    pictures: int = 1000
+    pairs: int = 10
+    steps: int = 100
+    queries: int = 1000
+    seed: int = 0
+    shard: int = 250
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise unknown("norm", self.norm, NORMS)
+        for name in self.attacks:
+            if name not in ATTACKS:
+                raise unknown("attack", name, ATTACKS)
+        for eps in self.eps:
+            Threat(NORMS[self.norm], eps)
+        if not self.eps:
+            raise UserError("an audit needs an eps at least", do="give one, such as 0.3")
+        for name, value, low in (
+            ("number of pictures", self.pictures, 1),
+            ("number of pictures a class for pairs", self.pairs, 0),
+            ("number of steps", self.steps, 1),
+            ("number of queries", self.queries, 1),
+            ("seed", self.seed, 0),
+            ("shard", self.shard, 1),
+        ):
+            if value < low:
+                raise UserError(f"the {name} is too small", got=value, do=f"give {low} or more")
+
+    @property
+    def geometry(self) -> Norm:
+        """The norm itself."""
+        return NORMS[self.norm]
+
+    def settings(self, spec: AttackSpec) -> dict[str, int]:
+        """Return how much an attack of the plan may spend, as its keyword arguments."""
+        if spec.name == "square":
+            return {"queries": self.queries}
+        return {"steps": self.steps} if spec.name in _STEPPED else {}
+
+    def specs(self, victim: Victim) -> list[AttackSpec]:
+        """Return the attacks to run on that victim.
+
+        The ensemble leaves out what needs gradients that aren't there. Raises UserError when an
+        attack that was asked for can't be run.
+        """
+        if not self.attacks:
+            specs = [ATTACKS[name] for name in ENSEMBLES[self.norm]]
+            return [s for s in specs if victim.differentiable or not s.needs_gradient]
+        specs = [ATTACKS[name] for name in self.attacks]
+        for spec in specs:
+            spec.check(victim, Threat(self.geometry, self.eps[0]))
+        return specs
+
+    def runs(self, victim: Victim) -> list[tuple[AttackSpec, Threat]]:
+        """Return the attacks with their threats, in order: the smallest change first.
+
+        What the cheap ones fool at a size needn't be attacked by the dear ones; the sizes come in
+        descending order, since what fools within a small one has been found by then.
+        """
+        specs = self.specs(victim)
+        free = [(s, Threat(self.geometry)) for s in specs if s.minimal]
+        sizes = sorted(self.eps, reverse=True)
+        return free + [(s, Threat(self.geometry, e)) for s in specs if s.bounded for e in sizes]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings as plain values."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}

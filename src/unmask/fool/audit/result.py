@@ -1,0 +1,319 @@
+"""What an audit found, and the figures that follow from it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.errors import UserError
+from unmask.fool.audit.diagnosis import Diagnosis, Watched
+from unmask.fool.audit.finding import Finding
+from unmask.fool.audit.plan import AuditPlan
+from unmask.fool.audit.preflight import Preflight
+from unmask.fool.audit.shard import (
+    AttackRecord,
+    Pairs,
+    Worst,
+    read_arrays,
+    write_arrays,
+)
+from unmask.intervals import wilson
+
+_ROUNDING = 1e-5
+_QUANTILES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
+_FORMAT = "unmask-audit/1"
+# How many points more a black box may fool than all gradients before these are doubted.
+_BLACK_BOX = 0.05
+
+
+@dataclass(frozen=True)
+class Share:
+    """A part of some pictures with its 95 % confidence interval (Wilson, 1927)."""
+
+    count: int
+    of: int
+
+    @property
+    def value(self) -> float:
+        """The part; NaN of no pictures."""
+        return self.count / self.of if self.of else float("nan")
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Where the true part lies."""
+        return wilson(self.count, self.of)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return count, denominator, value and interval."""
+        return {
+            "count": self.count,
+            "of": self.of,
+            "value": self.value if self.of else None,
+            "interval_95": list(self.interval),
+        }
+
+
+def figure_names(plan: AuditPlan) -> list[str]:
+    """Return the names of the figures that an audit by this plan has for a gate."""
+    sizes = [f"robust_accuracy_at_{eps:g}" for eps in plan.eps]
+    changes = [f"{name}_{plan.norm}" for name in (*_QUANTILES, "mean")]
+    return ["clean_accuracy", "robust_accuracy", "fooled", "warnings", *sizes, *changes]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """An audit of one model on some pictures; every figure is the judge's, none an attack's word.
+
+    worst: the nearest adversarial of each picture over the whole ensemble. pairs: None where none
+    were asked for. examples: uint8[k, c, h, w], the nearest adversarial of each class, of the
+    pictures example_rows. records: one for each attack and eps, summed over all pictures.
+    """
+
+    model: str
+    data: str
+    class_names: tuple[str, ...]
+    plan: AuditPlan
+    worst: Worst
+    pairs: Pairs | None
+    records: tuple[AttackRecord, ...]
+    unstable: int
+    examples: NDArray[np.uint8]
+    example_rows: NDArray[np.int64]
+    preflight: Preflight
+    diagnosis: Diagnosis
+    stamp: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if len(self.examples) != len(self.example_rows):
+            raise ValueError("an Audit's examples have one row each")
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """bool[n]: which pictures the model classifies right as they are."""
+        right: NDArray[np.bool_] = self.worst.clean == self.worst.labels
+        return right
+
+    @property
+    def clean(self) -> Share:
+        """The part of all pictures that is classified right as they are."""
+        return Share(int(self.right.sum()), len(self.worst))
+
+    def robust(self, eps: float) -> Share:
+        """Return the part of all pictures that no attack fooled within eps, in units of pixels.
+
+        A picture that the model misjudges as it is counts as fooled.
+        """
+        return Share(int((self.worst.size > eps + _ROUNDING).sum()), len(self.worst))
+
+    def fooled(self, eps: float) -> Share:
+        """Return the part of the pictures classified right that some attack fooled within eps."""
+        sizes = self.worst.size[self.right]
+        return Share(int((sizes <= eps + _ROUNDING).sum()), len(sizes))
+
+    @property
+    def reach(self) -> float:
+        """A size a tenth beyond those asked for and nearly all changes found."""
+        found = self.worst.size[np.isfinite(self.worst.size)]
+        return 1.1 * max([*self.plan.eps, float(np.quantile(found, 0.99)) if len(found) else 0.0])
+
+    def curve(
+        self, end: float, points: int = 201
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return sizes from 0 to end and the part of all pictures that withstands each."""
+        sizes = np.linspace(0, end, points)
+        counts = (self.worst.size[None, :] > sizes[:, None] + _ROUNDING).mean(1)
+        return sizes, counts
+
+    @property
+    def smallest(self) -> dict[str, float | None]:
+        """The quantiles and the mean of the smallest change in the audit's norm.
+
+        Over the pictures classified right; one that nothing fooled counts as infinite in the
+        quantiles, and None is said where the quantile is. The mean is over those fooled.
+        """
+        sizes = np.sort(self.worst.size[self.right])
+        found = sizes[np.isfinite(sizes)]
+        figures: dict[str, float | None] = {}
+        for name, part in _QUANTILES.items():
+            at = sizes[min(int(part * len(sizes)), len(sizes) - 1)] if len(sizes) else np.inf
+            figures[name] = float(at) if np.isfinite(at) else None
+        figures["mean"] = float(found.mean()) if len(found) else None
+        return figures
+
+    @property
+    def saved(self) -> Share:
+        """Of the adversarials found, the part that still fools as an 8-bit picture."""
+        found = self.worst.by >= 0
+        return Share(int(self.worst.saved[found].sum()), int(found.sum()))
+
+    @property
+    def black_box_gain(self) -> int:
+        """How many pictures a black box fooled, at a size where all gradients before had failed."""
+        gradients = any(r.needs_gradient for r in self.records)
+        return sum(r.nearer for r in self.records if not r.needs_gradient and r.eps) * gradients
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Every reason not to take the figures at their face."""
+        found = [*self.preflight.findings, *self.diagnosis.findings]
+        attacked = int((self.worst.by >= 0).sum())
+        if attacked and self.unstable > 0.01 * attacked:
+            found.append(
+                Finding(
+                    "unstable_predictions",
+                    f"{self.unstable} of {attacked} adversarials are judged otherwise at another "
+                    "look",
+                    "switch the model's randomness off",
+                )
+            )
+        gain = self.black_box_gain
+        if gain > _BLACK_BOX * self.clean.count:
+            found.append(
+                Finding(
+                    "black_box_beats_gradients",
+                    f"a black box fooled {gain} of {self.clean.count} pictures on which every "
+                    "gradient had failed",
+                    "look for what masks the gradients",
+                )
+            )
+        return tuple(found)
+
+    def matrix(self, name: str) -> NDArray[np.float64]:
+        """Return float64[k, k] by true class (row) and class passed for (column).
+
+        name: "success", the part of the pairs reached; "l2", "linf" or "similarity", means over
+        those reached. NaN on the diagonal and where there is none.
+        """
+        k = len(self.class_names)
+        table = np.full((k, k), np.nan)
+        if self.pairs is None:
+            return table
+        for i in range(k):
+            for j in range(k):
+                here = (self.pairs.labels == i) & (self.pairs.targets == j)
+                reached = here & self.pairs.reached
+                if name == "success" and here.any():
+                    table[i, j] = self.pairs.reached[here].mean()
+                elif name != "success" and reached.any():
+                    table[i, j] = getattr(self.pairs, name)[reached].mean()
+        return table
+
+    def figures(self) -> dict[str, float]:
+        """Return the figures that a gate may name, figure_names; infinity where nothing fooled.
+
+        robust_accuracy is that of all pictures at the largest eps, fooled the part of those
+        classified right there, warnings the number of findings.
+        """
+        largest = max(self.plan.eps)
+        named: dict[str, float] = {
+            "clean_accuracy": self.clean.value,
+            "robust_accuracy": self.robust(largest).value,
+            "fooled": self.fooled(largest).value,
+            "warnings": float(len(self.findings)),
+        }
+        for eps in self.plan.eps:
+            named[f"robust_accuracy_at_{eps:g}"] = self.robust(eps).value
+        for name, value in self.smallest.items():
+            named[f"{name}_{self.plan.norm}"] = float("inf") if value is None else value
+        return named
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures as plain values, their denominators beside them."""
+        pairs = self.pairs
+        return {
+            "format": _FORMAT,
+            "model": self.model,
+            "data": self.data,
+            "norm": self.plan.norm,
+            "pictures": len(self.worst),
+            "clean_accuracy": self.clean.as_dict(),
+            "robust_accuracy_of_all": {f"{e:g}": self.robust(e).as_dict() for e in self.plan.eps},
+            "fooled_of_those_right": {f"{e:g}": self.fooled(e).as_dict() for e in self.plan.eps},
+            "smallest_change_of_those_right": self.smallest,
+            "fooled_as_8_bit_of_adversarials": self.saved.as_dict(),
+            "attacks": [asdict(r) for r in self.records],
+            "pairs": None
+            if pairs is None
+            else {
+                "pairs": len(pairs.rows),
+                "reached": Share(int(pairs.reached.sum()), len(pairs.rows)).as_dict(),
+                **{n: _plain(self.matrix(n)) for n in ("success", "l2", "linf", "similarity")},
+            },
+            "warnings": [asdict(f) for f in self.findings],
+            "preflight": self.preflight.figures,
+            "diagnosis": {
+                "pictures": self.diagnosis.pictures,
+                "unconstrained": self.diagnosis.unconstrained,
+                "watched": [asdict(w) for w in self.diagnosis.watched],
+            },
+            "unstable": self.unstable,
+            "black_box_gain": self.black_box_gain,
+            "plan": self.plan.as_dict(),
+            "stamp": self.stamp,
+        }
+
+    def save(self, path: Path) -> None:
+        """Write everything as one NPZ file, whole or not at all."""
+        arrays = {f"worst_{k}": v for k, v in self.worst.__dict__.items()}
+        if self.pairs is not None:
+            arrays |= {f"pairs_{k}": v for k, v in self.pairs.__dict__.items()}
+        arrays |= {"examples": self.examples, "example_rows": self.example_rows}
+        header = {
+            "format": _FORMAT,
+            "model": self.model,
+            "data": self.data,
+            "class_names": self.class_names,
+            "plan": self.plan.as_dict(),
+            "records": [asdict(r) for r in self.records],
+            "unstable": self.unstable,
+            "preflight": asdict(self.preflight),
+            "diagnosis": asdict(self.diagnosis),
+            "stamp": self.stamp,
+        }
+        write_arrays(path, arrays, header)
+
+    @staticmethod
+    def load(path: Path) -> Audit:
+        """Read what save wrote. Raises UserError when the file is missing or damaged."""
+        arrays, h = read_arrays(path)
+        if not isinstance(h, dict) or h.get("format") != _FORMAT:
+            raise UserError(f"{path} is no audit", do="give an audit.npz that Unmask wrote")
+        pairs = None
+        if "pairs_rows" in arrays:
+            pairs = Pairs(**{f.name: arrays[f"pairs_{f.name}"] for f in fields(Pairs)})
+        plan: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in h["plan"].items()
+        }
+        before, seen = h["preflight"], h["diagnosis"]
+        return Audit(
+            model=h["model"],
+            data=h["data"],
+            class_names=tuple(h["class_names"]),
+            plan=AuditPlan(**plan),
+            worst=Worst(**{f.name: arrays[f"worst_{f.name}"] for f in fields(Worst)}),
+            pairs=pairs,
+            records=tuple(AttackRecord(**r) for r in h["records"]),
+            unstable=h["unstable"],
+            examples=arrays["examples"],
+            example_rows=arrays["example_rows"],
+            preflight=Preflight(**{**before, "findings": _found(before["findings"])}),
+            diagnosis=Diagnosis(
+                seen["pictures"],
+                seen["unconstrained"],
+                tuple(Watched(**w) for w in seen["watched"]),
+                _found(seen["findings"]),
+            ),
+            stamp=h["stamp"],
+        )
+
+
+def _found(findings: list[dict[str, str]]) -> tuple[Finding, ...]:
+    return tuple(Finding(**f) for f in findings)
+
+
+def _plain(table: NDArray[np.float64]) -> list[list[float | None]]:
+    return [[None if np.isnan(v) else float(v) for v in row] for row in table]

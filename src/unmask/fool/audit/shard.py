@@ -1,0 +1,322 @@
+"""A few pictures under the whole ensemble, and their worst cases on disk."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unmask.data.images import Images
+from unmask.errors import UserError
+from unmask.fool.attacks import ATTACKS
+from unmask.fool.audit.plan import PAIR_ATTACKS, AuditPlan
+from unmask.fool.goal import Goal, every_target
+from unmask.fool.norms import Threat
+from unmask.fool.outcome import Outcome, judge, saved
+from unmask.fool.victim import Victim
+from unmask.runtime import seeded, write_atomically
+
+_ATTACK_STREAM, _PAIR_STREAM = 21, 22
+
+
+@dataclass(frozen=True)
+class AttackRecord:
+    """What one attack did: how many pictures it was shown, fooled, and what that cost.
+
+    eps: None for the smallest change. fooled: by the judge. nearer: for how many its change is the
+    smallest of the attacks up to it.
+    """
+
+    name: str
+    eps: float | None
+    needs_gradient: bool
+    tried: int
+    fooled: int
+    nearer: int
+    forwards: int
+    backwards: int
+
+    def __add__(self, other: AttackRecord) -> AttackRecord:
+        counts = ("tried", "fooled", "nearer", "forwards", "backwards")
+        sums = {k: getattr(self, k) + getattr(other, k) for k in counts}
+        return AttackRecord(self.name, self.eps, self.needs_gradient, **sums)
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The nearest judged adversarial of each of n pictures, each array [n].
+
+    rows: the picture's place among those given. clean: the class said of the picture itself. size:
+    of the smallest change in the audit's norm, 0 where the picture itself is misjudged and infinity
+    where no attack succeeded. said, certainty, l2, linf, similarity, saved: of that adversarial
+    (saved: whether it still fools as an 8-bit picture); NaN and -1 where there is none. by: the
+    attack, as an index into the records.
+    """
+
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    clean: NDArray[np.int64]
+    size: NDArray[np.float64]
+    said: NDArray[np.int64]
+    certainty: NDArray[np.float64]
+    l2: NDArray[np.float64]
+    linf: NDArray[np.float64]
+    similarity: NDArray[np.float64]
+    saved: NDArray[np.bool_]
+    by: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @staticmethod
+    def joined(parts: list[Worst]) -> Worst:
+        """Return the parts one after the other."""
+        return Worst(
+            **{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Worst)}
+        )
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The smallest change of a picture towards each other class, each array [pairs]."""
+
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    reached: NDArray[np.bool_]
+    reached_saved: NDArray[np.bool_]
+    l2: NDArray[np.float64]
+    linf: NDArray[np.float64]
+    similarity: NDArray[np.float64]
+
+    @staticmethod
+    def joined(parts: list[Pairs]) -> Pairs:
+        """Return the parts one after the other."""
+        return Pairs(
+            **{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Pairs)}
+        )
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What attacking some of the pictures came to.
+
+    examples: uint8[k, c, h, w], the nearest adversarial of each class that has one, of the pictures
+    example_rows. unstable: how many adversarials another look at judges otherwise.
+    """
+
+    worst: Worst
+    records: tuple[AttackRecord, ...]
+    unstable: int
+    examples: NDArray[np.uint8]
+    example_rows: NDArray[np.int64]
+
+    def save(self, path: Path) -> None:
+        """Write the shard, whole or not at all."""
+        header = {"records": [asdict(r) for r in self.records], "unstable": self.unstable}
+        arrays = {f"worst_{k}": v for k, v in self.worst.__dict__.items()}
+        arrays |= {"examples": self.examples, "example_rows": self.example_rows}
+        write_arrays(path, arrays, header)
+
+    @staticmethod
+    def load(path: Path) -> Shard:
+        """Read what save wrote. Raises UserError when the file is damaged."""
+        arrays, header = read_arrays(path)
+        return Shard(
+            Worst(**{f.name: arrays[f"worst_{f.name}"] for f in fields(Worst)}),
+            tuple(AttackRecord(**r) for r in header["records"]),
+            header["unstable"],
+            arrays["examples"],
+            arrays["example_rows"],
+        )
+
+
+def attack_shard(
+    victim: Victim, images: Images, rows: NDArray[np.int64], plan: AuditPlan, number: int
+) -> Shard:
+    """Attack the pictures of these rows with every attack of the plan, worst case by picture.
+
+    number: the shard's, which with the plan's seed settles everything random.
+    """
+    pixels, labels = as_tensors(images, rows, victim)
+    clean = victim.logits(pixels).argmax(1)
+    worst = _Running(pixels, clean, labels, plan)
+    records = []
+    for i, (spec, threat) in enumerate(plan.runs(victim)):
+        going = worst.open(threat)
+        generator = _generator(plan.seed, _ATTACK_STREAM, number, i)
+        before, nearer, fooled = victim.cost, 0, 0
+        if len(going):
+            goal = Goal(labels[going])
+            found = spec.function(
+                victim,
+                pixels[going],
+                goal,
+                threat,
+                generator=generator,
+                **plan.settings(spec),
+            )
+            spent = victim.cost - before
+            outcome = judge(victim, pixels[going], found, goal, threat)
+            fooled = int(outcome.reached.sum())
+            nearer = worst.take(going, found.pixels, outcome, i)
+        else:
+            spent = victim.cost - before
+        records.append(
+            AttackRecord(
+                spec.name,
+                threat.eps,
+                spec.needs_gradient,
+                len(going),
+                fooled,
+                nearer,
+                spent.forwards,
+                spent.backwards,
+            )
+        )
+    examples = worst.examples(len(images.class_names))
+    return Shard(
+        worst.result(rows),
+        tuple(records),
+        worst.unstable(victim),
+        (saved(worst.pixels[examples]) * 255).round().to(torch.uint8).cpu().numpy(),
+        rows[examples.numpy()],
+    )
+
+
+def attack_pairs(
+    victim: Victim, images: Images, rows: NDArray[np.int64], plan: AuditPlan, number: int
+) -> Pairs:
+    """Seek the smallest change of these pictures towards every other class."""
+    pixels, labels = as_tensors(images, rows, victim)
+    places, goal = every_target(labels, len(images.class_names))
+    spec = ATTACKS[PAIR_ATTACKS[plan.norm]]
+    threat, originals = Threat(plan.geometry), pixels[places]
+    found = spec.function(
+        victim,
+        originals,
+        goal,
+        threat,
+        generator=_generator(plan.seed, _PAIR_STREAM, number),
+        **plan.settings(spec),
+    )
+    outcome = judge(victim, originals, found, goal, threat)
+    assert goal.targets is not None
+    return Pairs(
+        rows=rows[places.cpu().numpy()],
+        labels=goal.labels.cpu().numpy(),
+        targets=goal.targets.cpu().numpy(),
+        reached=outcome.reached,
+        reached_saved=outcome.reached_saved,
+        l2=outcome.l2,
+        linf=outcome.linf,
+        similarity=outcome.similarity,
+    )
+
+
+def as_tensors(images: Images, rows: NDArray[np.int64], victim: Victim) -> tuple[Tensor, Tensor]:
+    """Return these pictures as float32 in [0, 1], and their labels, where the victim is."""
+    pixels = torch.from_numpy(images.pixels[rows]).to(victim.device).float() / 255
+    return pixels, torch.from_numpy(images.labels[rows]).to(victim.device)
+
+
+def write_arrays(path: Path, arrays: dict[str, Any], header: Any) -> None:
+    """Write arrays and a header of plain values as NPZ, whole or not at all."""
+    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    buffer = io.BytesIO()
+    np.savez(buffer, header=text, **arrays)
+    with write_atomically(path) as file:
+        file.write(buffer.getvalue())
+
+
+def read_arrays(path: Path) -> tuple[dict[str, Any], Any]:
+    """Return what write_arrays wrote. Raises UserError when the file is missing or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        return arrays, json.loads(arrays.pop("header").tobytes())
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path} is no readable audit file", got=str(error), do="delete it and run again"
+        ) from error
+
+
+class _Running:
+    """The nearest adversarials so far of one shard."""
+
+    def __init__(self, pixels: Tensor, clean: Tensor, labels: Tensor, plan: AuditPlan) -> None:
+        self.norm, self.labels = plan.norm, labels
+        self.originals, self.pixels = pixels, pixels.clone()
+        n = len(pixels)
+        self.clean = clean.cpu().numpy()
+        right = (clean == labels).cpu().numpy()
+        self.size = np.where(right, np.inf, 0.0)
+        self.by = np.full(n, -1)
+        self.said = np.where(right, -1, self.clean)
+        self.saved = np.zeros(n, np.bool_)
+        self.figures = {
+            name: np.full(n, np.nan) for name in ("certainty", "l2", "linf", "similarity")
+        }
+
+    def open(self, threat: Threat) -> Tensor:
+        """Return the pictures still to be attacked, int64[k]."""
+        limit = 0.0 if threat.eps is None else threat.eps
+        return torch.from_numpy(np.flatnonzero(self.size > limit + 1e-5)).to(self.labels.device)
+
+    def take(self, going: Tensor, found: Tensor, outcome: Outcome, by: int) -> int:
+        """Keep what comes nearer than anything before; return how many that is."""
+        rows = going.cpu().numpy()
+        size = outcome.l2 if self.norm == "l2" else outcome.linf
+        nearer = outcome.reached & (size < self.size[rows])
+        kept = rows[nearer]
+        self.size[kept] = size[nearer]
+        self.by[kept], self.said[kept] = by, outcome.said[nearer]
+        self.saved[kept] = outcome.reached_saved[nearer]
+        for name, values in self.figures.items():
+            values[kept] = getattr(outcome, name)[nearer]
+        chosen = torch.from_numpy(nearer)
+        self.pixels[torch.from_numpy(kept)] = found[chosen].clamp(0, 1)
+        return len(kept)
+
+    def unstable(self, victim: Victim) -> int:
+        """Return how many adversarials are judged otherwise at another look."""
+        rows = torch.from_numpy(np.flatnonzero(self.by >= 0))
+        if not len(rows):
+            return 0
+        again = victim.logits(self.pixels[rows]).argmax(1).cpu().numpy()
+        return int((again != self.said[rows.numpy()]).sum())
+
+    def examples(self, classes: int) -> Tensor:
+        """Return of each class the picture whose change is smallest, where it has one."""
+        labels = self.labels.cpu().numpy()
+        chosen = []
+        for k in range(classes):
+            rows = np.flatnonzero((labels == k) & (self.by >= 0))
+            if len(rows):
+                chosen.append(rows[self.size[rows].argmin()])
+        return torch.tensor(chosen, dtype=torch.int64)
+
+    def result(self, rows: NDArray[np.int64]) -> Worst:
+        """Return the worst cases as arrays."""
+        return Worst(
+            rows=rows,
+            labels=self.labels.cpu().numpy(),
+            clean=self.clean,
+            size=self.size,
+            said=self.said,
+            saved=self.saved,
+            by=self.by,
+            **self.figures,
+        )
+
+
+def _generator(*key: int) -> torch.Generator:
+    return torch.Generator().manual_seed(int(seeded(*key).integers(1 << 63)))

@@ -1,0 +1,142 @@
+"""Audits as files: one page that needs nothing else, figures, and every number."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from unmask.data.images import Images
+from unmask.fool.audit.result import Audit, Share
+from unmask.report.figures.audit import curve_figure, examples_figure, pairs_figure
+from unmask.report.figures.style import STYLES, to_png, to_svg
+from unmask.report.html import render, stamp_rows
+from unmask.report.inline import inline_svg
+from unmask.runtime import write_atomically
+
+PAGE = "report.html"
+QUANTILES = {
+    "p5": "smallest change, 5 % need less",
+    "median": "smallest change, half need less",
+    "p95": "smallest change, 95 % need less",
+}
+_COLUMNS = (
+    *("picture", "class", "said", "smallest_change", "said_then", "certainty", "l2", "linf"),
+    *("similarity", "fools_as_8_bit", "attack"),
+)
+NORMS = {"linf": "L∞", "l2": "L2"}
+
+
+def write_audit(audits: Sequence[Audit], images: Images, folder: Path) -> Path:
+    """Write report.html, figures/ and data/ into the folder; return the page's path.
+
+    audits: of the same pictures and plan, the first the one that is judged. images: those that were
+    audited on. Raises UserError when the folder can't be written.
+    """
+    curve = curve_figure(audits)
+    svg = to_svg(curve, "curve")
+    narrow = to_svg(curve_figure(audits, narrow=True), "curve-narrow")
+    drawn: dict[str, list[str]] = {"examples": [], "pairs": []}
+    files: dict[str, bytes] = {
+        "figures/curve.svg": svg.encode(),
+        "figures/curve.png": to_png(curve),
+    }
+    for i, found in enumerate(audits, 1):
+        for name, figure in (
+            ("examples", examples_figure(found, images) if len(found.examples) else None),
+            ("pairs", pairs_figure(found) if found.pairs is not None else None),
+        ):
+            if figure is None:
+                drawn[name].append("")
+                continue
+            text = to_svg(figure, f"{name}-{i}")
+            drawn[name].append(_data_uri(text))
+            files[f"figures/{name}-{i}.svg"] = text.encode()
+            files[f"figures/{name}-{i}.png"] = to_png(figure)
+        files[f"data/pictures-{i}.csv"] = _csv(found).encode()
+    files["data/audit.json"] = audits_as_json(audits, gate=None).encode()
+    files[PAGE] = _page(
+        audits, Markup(inline_svg(svg, "wide") + inline_svg(narrow, "narrow")), drawn
+    ).encode()
+    for name, content in files.items():
+        with write_atomically(folder / name) as file:
+            file.write(content)
+    for i, found in enumerate(audits, 1):
+        found.save(folder / "data" / f"audit-{i}.npz")
+    return folder / PAGE
+
+
+def audits_as_json(audits: Sequence[Audit], *, gate: tuple[str, bool] | None) -> str:
+    """Return the audits as JSON that every reader accepts, and the gate and whether it failed."""
+    told: dict[str, Any] = {"audits": [a.as_dict() for a in audits]}
+    if gate is not None:
+        told["gate"] = {"fail_if": gate[0], "failed": gate[1]}
+    return json.dumps(told, allow_nan=False)
+
+
+def percent(share: Share) -> str:
+    """Return a share in per cent with its 95 % interval."""
+    if not share.of:
+        return "–"
+    low, high = share.interval
+    return f"{share.value:.1%} ({low:.1%} to {high:.1%})".replace("%", " %")
+
+
+def change(size: float) -> str:
+    """Return the size of a change to three digits, in pixels of 0 to 1."""
+    return f"{size:.3g}"
+
+
+def _page(audits: Sequence[Audit], curve: Markup, drawn: dict[str, list[str]]) -> str:
+    first = audits[0]
+    largest = max(first.plan.eps)
+    return render(
+        "audit.html",
+        {"percent": percent, "change": change, "count": lambda v: f"{v:,}", "part": _part},
+        audits=audits,
+        first=first,
+        largest=largest,
+        eps=sorted(first.plan.eps),
+        norm=NORMS[first.plan.norm],
+        quantiles=QUANTILES,
+        curve=curve,
+        drawn=drawn,
+        stamps=[stamp_rows({k: v for k, v in a.stamp.items() if k != "settings"}) for a in audits],
+        settings=stamp_rows(first.plan.as_dict()),
+        palette=STYLES,
+    )
+
+
+def _part(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}".replace("%", " %")
+
+
+def _csv(found: Audit) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    w, names = found.worst, found.class_names
+    for i in range(len(w)):
+        whole = [int(w.rows[i]), names[w.labels[i]], names[w.clean[i]], _number(w.size[i])]
+        if w.by[i] < 0:
+            writer.writerow([*whole, *[""] * (len(_COLUMNS) - len(whole))])
+            continue
+        sizes = [_number(v[i]) for v in (w.certainty, w.l2, w.linf, w.similarity)]
+        attack = found.records[w.by[i]].name
+        writer.writerow([*whole, names[w.said[i]], *sizes, bool(w.saved[i]), attack])
+    return text.getvalue()
+
+
+def _number(value: float) -> str:
+    return f"{value:.6g}" if np.isfinite(value) else ""
+
+
+def _data_uri(svg: str) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()

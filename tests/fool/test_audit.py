@@ -1,0 +1,252 @@
+"""Audits of linear models whose every smallest change is known; resuming; memory; gates."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from unmask.data.images import Images
+from unmask.errors import UserError
+from unmask.fool.audit import run as run_module
+from unmask.fool.audit.gate import Gate
+from unmask.fool.audit.plan import AuditPlan
+from unmask.fool.audit.result import Audit, Share, figure_names
+from unmask.fool.audit.run import audit
+from unmask.fool.audit.subject import Subject
+from unmask.fool.norms import NORMS
+
+CLASSES = 2
+
+
+class Plane(nn.Module):
+    """Logits weights (x - 1/2), of pictures near 1/2, where nothing is clipped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(5)
+        self.weights = nn.Parameter(torch.randn(CLASSES, 16, generator=generator))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return (pixels - 0.5).flatten(1) @ self.weights.T
+
+
+def pictures(count: int = 40, wrong: int = 4) -> Images:
+    """Pictures with the model's own classes for labels, but for the first few."""
+    pixels = np.random.default_rng(2).integers(96, 160, (count, 1, 4, 4)).astype(np.uint8)
+    with torch.no_grad():
+        labels = Plane()(torch.from_numpy(pixels).float() / 255).argmax(1).numpy()
+    labels[:wrong] = (labels[:wrong] + 1) % CLASSES
+    return Images(pixels, labels.astype(np.int64), ("a", "b"), "planes")
+
+
+def smallest(images: Images, norm: str) -> np.ndarray:
+    weights = Plane().weights.detach().double().numpy()
+    logits = (images.pixels.reshape(len(images), 16) / 255 - 0.5) @ weights.T
+    own = logits[np.arange(len(images)), images.labels][:, None]
+    order = {"l2": 2, "linf": 1}[norm]
+    apart = np.linalg.norm(weights[images.labels][:, None] - weights, ord=order, axis=2)
+    away = np.where(apart > 0, (own - logits) / np.where(apart > 0, apart, 1), np.inf)
+    return away.min(1)
+
+
+SETTINGS = {"pictures": 40, "pairs": 2, "shard": 16, "queries": 60, "steps": 60}
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_the_worst_case_is_the_closed_form(norm: str) -> None:
+    images = pictures()
+    found = audit(Subject.of(Plane()), images, AuditPlan(norm=norm, eps=(0.02,), **SETTINGS))
+    known = smallest(images, norm)
+    right = found.right
+    assert right.tolist() == [False] * 4 + [True] * 36
+    assert not found.worst.size[~right].any()
+    # Never below what is possible, and within one per cent of it.
+    assert (found.worst.size[right] >= known[right] * (1 - 1e-5)).all()
+    np.testing.assert_allclose(found.worst.size[right], known[right], rtol=0.01)
+    eps = float(np.median(known[right]))
+    assert abs(found.robust(eps).count - int((known[right] > eps).sum())) <= 1
+    assert found.robust(0).count == found.clean.count == 36
+    assert found.robust(10).count == 0
+    assert found.fooled(10) == Share(36, 36)
+    _, parts = found.curve(found.reach)
+    assert (np.diff(parts) <= 0).all()
+    assert parts[0] == 0.9
+    assert found.smallest["median"] == pytest.approx(np.sort(known[right])[18], rel=0.01)
+    assert found.findings == ()
+
+
+def test_pairs_hold_the_distance_to_each_class() -> None:
+    images = pictures()
+    found = audit(Subject.of(Plane()), images, AuditPlan(norm="linf", eps=(0.02,), **SETTINGS))
+    pairs = found.pairs
+    assert pairs is not None
+    # Two pictures of each class, of those classified right, towards each other class.
+    assert len(pairs.rows) == 2 * CLASSES * (CLASSES - 1)
+    assert found.right[np.searchsorted(found.worst.rows, pairs.rows)].all()
+    assert (pairs.labels == images.labels[pairs.rows]).all()
+    assert (pairs.labels != pairs.targets).all()
+    assert pairs.reached.all()
+    table = found.matrix("linf")
+    mine = (pairs.labels == 0) & (pairs.targets == 1)
+    assert table[0, 1] == pytest.approx(pairs.linf[mine].mean())
+    assert np.isnan(np.diag(table)).all()
+    nearest = np.array([pairs.linf[pairs.rows == row].min() for row in pairs.rows])
+    np.testing.assert_allclose(nearest, smallest(images, "linf")[pairs.rows], rtol=0.01)
+
+
+def test_an_interrupted_audit_resumes_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, subject = pictures(), Subject.of(Plane())
+    plan = AuditPlan(eps=(0.02,), **SETTINGS)
+    whole = audit(subject, images, plan)
+    attack, made = run_module.attack_shard, []
+
+    def killed(*args: object) -> object:
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(args)
+        return attack(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(run_module, "attack_shard", killed)
+    with pytest.raises(KeyboardInterrupt):
+        audit(subject, images, plan, directory=tmp_path)
+    assert len(list(tmp_path.glob("shards/*.npz"))) == 2
+    again: list[object] = []
+    monkeypatch.setattr(run_module, "attack_shard", lambda *a: again.append(a) or attack(*a))
+    resumed = audit(subject, images, plan, directory=tmp_path, resume=True)
+    assert len(again) == 1
+    for part in ("worst", "pairs"):
+        mine, theirs = (getattr(a, part).__dict__ for a in (resumed, whole))
+        for name, values in mine.items():
+            np.testing.assert_array_equal(values, theirs[name])
+    np.testing.assert_array_equal(resumed.examples, whole.examples)
+    assert resumed.records == whole.records
+    other = AuditPlan(eps=(0.03,), **SETTINGS)
+    with pytest.raises(UserError, match=r"shards in .* are of another audit"):
+        audit(subject, images, other, directory=tmp_path, resume=True)
+
+
+def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
+    images, subject = pictures(), Subject.of(Plane())
+    plan = AuditPlan(eps=(0.02,), **{**SETTINGS, "pairs": 0})
+    audit(subject, images, plan, directory=tmp_path)
+    (tmp_path / "shards" / "00001.npz").write_bytes(b"PK\x03\x04 half of")
+    with pytest.raises(UserError, match=r"00001\.npz is no readable audit file"):
+        audit(subject, images, plan, directory=tmp_path, resume=True)
+
+
+def test_it_saves_and_loads(tmp_path: Path) -> None:
+    found = audit(Subject.of(Plane()), pictures(), AuditPlan(eps=(0.02, 0.05), **SETTINGS))
+    found.save(tmp_path / "audit.npz")
+    loaded = Audit.load(tmp_path / "audit.npz")
+    assert loaded.as_dict() == json.loads(json.dumps(found.as_dict(), allow_nan=False))
+    np.testing.assert_array_equal(loaded.worst.size, found.worst.size)
+    assert loaded.plan == found.plan
+    assert set(found.figures()) == set(figure_names(found.plan))
+    with pytest.raises(UserError, match="no readable audit file"):
+        Audit.load(tmp_path / "none.npz")
+
+
+def test_the_smaller_eps_never_shows_fewer_fooled_than_it_should() -> None:
+    both = audit(
+        Subject.of(Plane()), pictures(), AuditPlan(eps=(0.01, 0.03), attacks=("pgd",), **SETTINGS)
+    )
+    alone = audit(
+        Subject.of(Plane()), pictures(), AuditPlan(eps=(0.01,), attacks=("pgd",), **SETTINGS)
+    )
+    assert both.robust(0.01).count <= alone.robust(0.01).count + 1
+    assert both.robust(0.03).count <= both.robust(0.01).count
+
+
+def test_memory_is_that_of_a_shard() -> None:
+    def peak(count: int) -> int:
+        images = pictures(count)
+        plan = AuditPlan(
+            eps=(0.02,), pictures=count, pairs=0, shard=50, steps=5, attacks=("pgd", "fmn")
+        )
+        tracemalloc.start()
+        audit(Subject.of(Plane()), images, plan)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    peak(100)
+    # What is kept of a picture is a few figures: ten times the pictures add under 1 kB each.
+    assert peak(1000) - peak(100) < 900 * 1000
+
+
+def test_a_black_box_is_attacked_without_gradients() -> None:
+    plane = Plane()
+    subject = Subject(
+        "box", "ONNX", lambda x: plane(x).detach(), None, None, None, identity="0" * 64
+    )
+    found = audit(subject, pictures(), AuditPlan(eps=(0.3,), **SETTINGS))
+    assert found.pairs is None
+    assert [r.name for r in found.records] == ["square"]
+    assert sum(r.backwards for r in found.records) == 0
+    assert found.robust(0.3).count == 0
+    with pytest.raises(UserError, match="needs gradients"):
+        audit(subject, pictures(), AuditPlan(attacks=("apgd-ce",)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"eps": (0.0,)}, "eps is no size"),
+        ({"eps": (-0.1,)}, "eps is no size"),
+        ({"eps": (float("nan"),)}, "eps is no size"),
+        ({"eps": ()}, "needs an eps"),
+        ({"norm": "l1"}, "unknown norm"),
+        ({"attacks": ("pdg",)}, "did you mean 'pgd'"),
+        ({"pictures": 0}, "number of pictures is too small"),
+    ],
+)
+def test_bad_plans_get_a_clear_line(settings: dict[str, object], line: str) -> None:
+    with pytest.raises(UserError, match=line):
+        AuditPlan(**settings)  # type: ignore[arg-type]
+
+
+def test_pictures_that_do_not_suit_the_model() -> None:
+    images = pictures()
+    small = Subject("m", "PyTorch", Plane(), None, None, (1, 28, 28), "0")
+    with pytest.raises(UserError, match=r"takes pictures of shape \[1, 28, 28\]: got \[1, 4, 4\]"):
+        audit(small, images, AuditPlan())
+    named = Subject("m", "PyTorch", Plane(), None, ("a", "b", "c"), None, "0")
+    with pytest.raises(UserError, match="has 3 classes: got pictures of 2"):
+        audit(named, images, AuditPlan())
+    with pytest.raises(UserError, match="no pictures"):
+        audit(Subject.of(Plane()), images[:0], AuditPlan())
+
+
+@given(st.integers(0, 50), st.integers(0, 50))
+def test_shares_lie_in_their_interval(count: int, more: int) -> None:
+    share = Share(count, count + more)
+    low, high = share.interval
+    assert 0 <= low <= high <= 1
+    if share.of:
+        assert low - 1e-12 <= share.value <= high + 1e-12
+
+
+def test_gates() -> None:
+    figures = {"median_l2": 0.9, "robust_accuracy_at_0.3": 0.5}
+    assert Gate.parse("median_l2<1.0").holds(figures)
+    assert not Gate.parse(" robust_accuracy_at_0.3 <= 0.4 ").holds(figures)
+    assert Gate.parse("median_l2>=9e-1").holds(figures)
+    for bad in ("median_l2", "median_l2=1", "<1", "median_l2<one", "median_l2<1<2"):
+        with pytest.raises(UserError, match="a condition has the form"):
+            Gate.parse(bad)
+    with pytest.raises(UserError, match="did you mean 'median_l2'"):
+        Gate.parse("median_l1<1").holds(figures)
+
+
+def test_norms_are_those_of_the_plan() -> None:
+    assert AuditPlan(norm="l2").geometry is NORMS["l2"]

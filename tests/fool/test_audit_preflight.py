@@ -1,0 +1,139 @@
+"""Each broken model gets its warning, whole ones none, and what can't be judged a clear line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from broken import BROKEN
+from linear import Linear
+from torch import Tensor, nn
+
+from unmask.data.mnist import load_mnist
+from unmask.errors import UserError
+from unmask.fool.attacks import ATTACKS
+from unmask.fool.audit.diagnosis import diagnose
+from unmask.fool.audit.plan import AuditPlan
+from unmask.fool.audit.preflight import preflight
+from unmask.fool.audit.shard import as_tensors
+from unmask.fool.audit.subject import Subject
+from unmask.fool.goal import Goal
+from unmask.fool.outcome import Adversarials
+from unmask.fool.victim import Victim
+from unmask.models.classifier import Classifier, shipped
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[Tensor, Tensor]:
+    test = load_mnist()[1]
+    return as_tensors(test, np.arange(64), Victim(lambda x: x, classes=10))
+
+
+def looked_at(module: nn.Module, digits: tuple[Tensor, Tensor]):
+    subject = Subject.of(module)
+    return preflight(subject.victim(10), subject.module, *digits)
+
+
+@pytest.mark.parametrize("due", BROKEN)
+def test_each_broken_model_gets_its_own_warning(due: str, digits: tuple[Tensor, Tensor]) -> None:
+    found = looked_at(BROKEN[due](Classifier.load("mnist")), digits)
+    assert [f.kind for f in found.findings] == [due]
+
+
+@pytest.mark.parametrize("name", [n for n in shipped() if n.startswith("mnist")])
+def test_models_that_ship_get_none(name: str, digits: tuple[Tensor, Tensor]) -> None:
+    found = looked_at(Classifier.load(name), digits)
+    assert found.findings == ()
+    assert found.accuracy > 0.95
+    assert found.no_gradient == found.no_margin_gradient == 0
+
+
+def test_pixels_in_0_to_255_are_noticed(digits: tuple[Tensor, Tensor]) -> None:
+    inner = Classifier.load("mnist")
+
+    class Dim(nn.Module):
+        def forward(self, pixels: Tensor) -> Tensor:
+            return inner(pixels / 255)
+
+    found = looked_at(Dim(), digits)
+    assert [f.kind for f in found.findings] == ["clean_accuracy"]
+    assert found.accuracy_255 > 0.95 > found.accuracy
+
+
+def test_the_gradients_of_a_quantised_model_fail_even_without_a_bound(
+    digits: tuple[Tensor, Tensor],
+) -> None:
+    module = BROKEN["quantised_input"](Classifier.load("mnist"))
+    plan = AuditPlan(attacks=("fgsm",))
+    found = diagnose(Subject.of(module).victim(10), digits[0][:8], digits[1][:8], plan)
+    assert found.unconstrained is not None
+    assert found.unconstrained < 0.95
+    assert "unconstrained_fails" in [f.kind for f in found.findings]
+
+
+def test_an_attack_that_hides_its_success_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    def first_pixel(pixels: Tensor) -> Tensor:
+        above = pixels[:, 0, 0, 0] - 0.5
+        return torch.stack([torch.zeros_like(above), above], 1)
+
+    def forgetful(victim, pixels, goal, threat, *, generator):
+        victim.logits((pixels + threat.bound).clamp(0, 1))
+        return Adversarials(pixels, torch.ones(len(pixels), dtype=torch.int64))
+
+    monkeypatch.setitem(ATTACKS, "fgsm", replace(ATTACKS["fgsm"], function=forgetful))
+    pixels = torch.eye(12).reshape(12, 1, 3, 4).repeat(1, 1, 1, 2)
+    pixels[:, 0, 0, 0] = 0.4
+    plan = AuditPlan(attacks=("fgsm",), eps=(0.2,))
+    labels = torch.zeros(12, dtype=torch.int64)
+    found = diagnose(Victim(first_pixel, classes=2), pixels, labels, plan)
+    assert (found.watched[0].silent, found.watched[0].fooled) == (12, 0)
+    assert [f.kind for f in found.findings] == ["silent_success"]
+
+
+class Answers(nn.Module):
+    def __init__(self, answer: object) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, pixels: Tensor) -> object:
+        return self.answer(pixels) if callable(self.answer) else self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "line"),
+    [
+        (lambda x: (x.flatten(1)[:, :10], None), "must return one tensor of logits: got a tuple"),
+        (lambda x: x.flatten(1)[:, :9], "must return 10 logits a picture"),
+        (lambda x: x.flatten(1)[:, :10].mean(), "must return 10 logits a picture"),
+        (lambda x: x.flatten(1)[:, :10] / 0, "not finite"),
+        (
+            lambda x: nn.functional.conv2d(x, torch.zeros(1, 3, 3, 3)),
+            "can't take pictures of shape",
+        ),
+    ],
+)
+def test_what_cannot_be_judged_gets_a_clear_line(
+    answer: object, line: str, digits: tuple[Tensor, Tensor]
+) -> None:
+    with pytest.raises(UserError, match=line) as caught:
+        looked_at(Answers(answer), digits)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_black_box_has_no_gradients_to_look_at(digits: tuple[Tensor, Tensor]) -> None:
+    model = Classifier.load("mnist")
+    box = Victim(model, classes=10, differentiable=False)
+    found = preflight(box, None, *digits)
+    assert (found.no_gradient, found.no_margin_gradient, found.findings) == (None, None, ())
+    assert box.cost.backwards == 0
+
+
+def test_the_margin_of_the_watched_pictures_is_theirs() -> None:
+    linear = Linear(3)
+    found = diagnose(linear.victim(), linear.pixels, linear.labels, AuditPlan(attacks=("fgsm",)))
+    smallest = Goal(linear.labels).margin(linear(linear.pixels))
+    assert bool((smallest > 0).all())
+    assert found.watched[0].pictures == len(linear.pixels)
+    assert found.unconstrained == 1.0
