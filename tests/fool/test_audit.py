@@ -17,11 +17,13 @@ from unmask.data.images import Images
 from unmask.errors import UserError
 from unmask.fool.audit import run as run_module
 from unmask.fool.audit.gate import Gate
-from unmask.fool.audit.plan import AuditPlan
+from unmask.fool.audit.plan import LADDER, AuditPlan
 from unmask.fool.audit.result import Audit, Share, figure_names
 from unmask.fool.audit.run import audit
+from unmask.fool.audit.shard import attack_shard
 from unmask.fool.audit.subject import Subject
 from unmask.fool.norms import NORMS
+from unmask.fool.victim import Victim
 
 CLASSES = 2
 
@@ -250,3 +252,21 @@ def test_gates() -> None:
 
 def test_norms_are_those_of_the_plan() -> None:
     assert AuditPlan(norm="l2").geometry is NORMS["l2"]
+
+
+def test_the_ensemble_descends_on_sizes_around_the_one_asked_for() -> None:
+    victim = Victim(lambda pixels: pixels.flatten(1), classes=4)
+    sizes = [t.eps for spec, t in AuditPlan(eps=(0.2,)).runs(victim) if spec.name == "apgd-ce"]
+    assert sizes == pytest.approx([*(0.2 * rung for rung in LADDER), 0.2])
+    assert list(LADDER) == sorted(LADDER, reverse=True)
+
+
+def test_what_fools_within_a_size_is_brought_to_the_border() -> None:
+    # The class changes where the only value passes one half.
+    victim = Victim(lambda x: torch.stack([0.5 - x[:, 0, 0, 0], x[:, 0, 0, 0] - 0.5], 1), classes=2)
+    pixels = torch.full((3, 1, 1, 1), 0.4)
+    labels = np.zeros(3, np.int64)
+    images = Images((pixels * 255).round().byte().numpy(), labels, ("low", "high"), "made up")
+    plan = AuditPlan(eps=(0.3,), attacks=("apgd-ce",), pairs=0)
+    found = attack_shard(victim, images, np.arange(3), plan, 0)
+    assert found.worst.size == pytest.approx(0.1, abs=0.3 / 2**8 + 1e-6)

@@ -16,6 +16,8 @@ ENSEMBLES = {
 }
 # Of the smallest changes towards every class.
 PAIR_ATTACKS = {"linf": "fmn", "l2": "ddn"}
+# Of the largest eps: where descents tighten what the smallest-change attacks found.
+LADDER = (2.0, 1.6, 1.3, 1.15, 0.85, 0.7, 0.5)
 _STEPPED = ("pgd", "ddn", "fmn", "apgd-ce", "apgd-t")
 
 
@@ -91,12 +93,17 @@ class AuditPlan:
         """Return the attacks with their threats, in order: the smallest change first.
 
         What the cheap ones fool at a size needn't be attacked by the dear ones; the sizes come in
-        descending order, since what fools within a small one has been found by then.
+        descending order, since what fools within a small one has been found by then. An attack on
+        the smallest change alone can be wrong by far, on hardened models above all: the ensemble
+        descends on a ladder of sizes too.
         """
         specs = self.specs(victim)
         free = [(s, Threat(self.geometry)) for s in specs if s.minimal]
         sizes = sorted(self.eps, reverse=True)
-        return free + [(s, Threat(self.geometry, e)) for s in specs if s.bounded for e in sizes]
+        descent = [s for s in specs if s.name == "apgd-ce" and not self.attacks]
+        ladder = [(s, Threat(self.geometry, rung * sizes[0])) for s in descent for rung in LADDER]
+        bounded = [(s, Threat(self.geometry, e)) for s in specs if s.bounded for e in sizes]
+        return free + ladder + bounded
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain values."""

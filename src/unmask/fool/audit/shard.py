@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from unmask.data.images import Images
 from unmask.errors import UserError
 from unmask.fool.attacks import ATTACKS
 from unmask.fool.audit.plan import PAIR_ATTACKS, AuditPlan
+from unmask.fool.boundary import to_boundary
 from unmask.fool.goal import Goal, every_target
 from unmask.fool.norms import Threat
-from unmask.fool.outcome import Outcome, judge, saved
+from unmask.fool.outcome import Adversarials, Outcome, judge, saved
 from unmask.fool.victim import Victim
 from unmask.runtime import seeded, write_atomically
 
@@ -164,6 +165,8 @@ def attack_shard(
                 generator=generator,
                 **plan.settings(spec),
             )
+            if threat.eps is not None:
+                found = _shortened(victim, pixels[going], found, goal)
             spent = victim.cost - before
             outcome = judge(victim, pixels[going], found, goal, threat)
             fooled = int(outcome.reached.sum())
@@ -190,6 +193,14 @@ def attack_shard(
         (saved(worst.pixels[examples]) * 255).round().to(torch.uint8).cpu().numpy(),
         rows[examples.numpy()],
     )
+
+
+def _shortened(victim: Victim, pixels: Tensor, found: Adversarials, goal: Goal) -> Adversarials:
+    """Bring what fools within a size nearer, since such attacks spend the whole of it."""
+    fools = goal.reached(victim.logits(found.pixels))
+    nearest = found.pixels.clone()
+    nearest[fools] = to_boundary(victim, pixels[fools], found.pixels[fools], goal[fools])
+    return replace(found, pixels=nearest)
 
 
 def attack_pairs(

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from unmask.errors import UserError, unknown
+from unmask.fool.boundary import to_boundary
 from unmask.fool.generator.document import Training, document_way
-from unmask.fool.generator.eight_bit import to_boundary, to_eight_bits
+from unmask.fool.generator.eight_bit import to_eight_bits
 from unmask.fool.generator.smallest import smallest_change
 from unmask.fool.generator.stacked import Generators
 from unmask.fool.goal import Goal

@@ -1,4 +1,4 @@
-"""The last refinement: on the boundary, and on the values that a saved picture can hold."""
+"""The last refinement: on the values that a saved picture can hold."""
 
 from __future__ import annotations
 
@@ -10,24 +10,9 @@ from unmask.fool.norms import Norm, Threat, wide
 from unmask.fool.outcome import saved
 from unmask.fool.victim import Victim, margin
 
-_HALVINGS = 8
 _ROUNDS = 12
 _LEVELS = 255
 _ROUNDING = 1e-6
-
-
-def to_boundary(victim: Victim, originals: Tensor, found: Tensor, goal: Goal) -> Tensor:
-    """Return each found picture moved towards its original for as long as it reaches its goal.
-
-    found: pictures that do reach it. The boundary is bisected on the line between the two.
-    """
-    change = found - originals
-    low, high = originals.new_zeros(len(found)), originals.new_ones(len(found))
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        reached = goal.reached(victim.logits(originals + wide(middle, change) * change))
-        low, high = torch.where(reached, low, middle), torch.where(reached, middle, high)
-    return torch.where(wide(high, change) < 1, originals + wide(high, change) * change, found)
 
 
 def to_eight_bits(
