@@ -25,3 +25,9 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     program = "import sys, unmask; print({'torch', 'numpy', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert done.stdout.strip() == b"set()"
+
+
+def test_the_detector_comes_without_torch() -> None:
+    program = "import sys, unmask; print(unmask.MaskDetector.__name__, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout.split() == [b"MaskDetector", b"False"]

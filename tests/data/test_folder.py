@@ -135,7 +135,7 @@ def test_a_broken_picture_is_named_and_left_out(write: Write) -> None:
     assert found.train.class_names == ("cat", "dog", "owl")
     first, second, third = found.warnings
     assert first.startswith("'cat/aa.png' skipped: a damaged picture")
-    assert second.startswith("'emu/1.png' skipped: no picture in a format of")
+    assert second == "'emu/1.png' skipped: an empty file"
     assert third.startswith("'owl/0.jpg' skipped: no picture in a format of")
 
 

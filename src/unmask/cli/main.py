@@ -38,6 +38,11 @@ app.command(
     help="Does it hold in the street? Faces with and without masks.",
 )
 app.command(
+    "unmask.cli.data:data",
+    name="data",
+    help="Fetch the face mask set, MNIST or CIFAR-10, and check that it is whole.",
+)
+app.command(
     "unmask.cli.train:train",
     name="train",
     help="Train a classifier on MNIST, CIFAR-10 or pictures of your own.",

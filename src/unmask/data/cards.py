@@ -103,13 +103,13 @@ CARDS: dict[str, DatasetCard] = {
         ),
         DatasetCard(
             name="face-mask-detection",
-            title="Face Mask Detection (853 pictures, 4072 faces in 3 classes)",
+            title="Face Mask Detection",
             homepage="https://www.kaggle.com/datasets/andrewmvd/face-mask-detection",
             licence="CC0 1.0",
             citation="andrewmvd. Face Mask Detection. Kaggle, 2020.",
             by_hand=(
-                "log in to Kaggle, run 'kaggle datasets download andrewmvd/face-mask-detection', "
-                "and unpack the archive"
+                "run 'unmask data faces' with a token of your Kaggle account, or "
+                "'kaggle datasets download andrewmvd/face-mask-detection'"
             ),
         ),
     )

@@ -1,0 +1,159 @@
+"""The verb data: a dataset fetched where it isn't there, and checked to be whole."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from unmask.data.cards import CARDS, DatasetCard
+from unmask.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from unmask.data.images import Images
+
+NOT_WHOLE = 1
+_CIFAR10_EACH = 6000
+_WARNINGS_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What was found, what there should be, and what was amiss with the files.
+
+    place: where it lies, in words. things: the word for what is counted by class.
+    """
+
+    card: DatasetCard
+    place: str
+    pictures: int
+    things: str
+    counts: dict[str, int]
+    wanted_pictures: int
+    wanted: dict[str, int]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        return (self.pictures, self.counts) == (self.wanted_pictures, self.wanted)
+
+
+def data(
+    name: Annotated[str, Parameter(help="faces, mnist or cifar10")],
+    /,
+    *,
+    source: Annotated[
+        Path | None, Parameter(help="where faces or cifar10 lie: a folder, a zip or an archive")
+    ] = None,
+    json: Annotated[bool, Parameter(help="print what was found as JSON")] = False,
+) -> int:
+    """Fetch a dataset where it isn't there, and check that it is whole.
+
+    The exit status is 1 when the pictures or labels aren't as many as they were published.
+    """
+    kinds: dict[str, Callable[[Path | None], _Found]] = {
+        "faces": _faces,
+        "mnist": _mnist,
+        "cifar10": _cifar10,
+    }
+    if name not in kinds:
+        raise unknown("dataset", name, kinds)
+    found = kinds[name](source)
+    for line in found.warnings[:_WARNINGS_SHOWN]:
+        _say(line)
+    if (more := len(found.warnings) - _WARNINGS_SHOWN) > 0:
+        _say(f"{more} more lines like these; --json holds them all")
+    if json:
+        print(json_module.dumps(_as_dict(found)))
+    else:
+        print(f"{found.card.title}: {_counted(found.pictures, found.things, found.counts)}")
+        print(f"at: {found.place}")
+        print(f"licence: {found.card.licence}")
+        print(f"cite: {found.card.citation}")
+    if found.whole:
+        return 0
+    _say(
+        "this is not the whole set, which holds "
+        + _counted(found.wanted_pictures, found.things, found.wanted)
+    )
+    return NOT_WHOLE
+
+
+def _faces(source: Path | None) -> _Found:
+    from unmask.data.annotated import FACE_CLASSES, read_annotated
+    from unmask.data.kaggle import CARD, FACES, PICTURES, find_faces
+
+    place = source or find_faces()
+    read, warnings = read_annotated(place)
+    faces = read.with_classes(FACE_CLASSES)
+    counts = dict(zip(faces.class_names, faces.counts.tolist(), strict=True))
+    return _Found(CARD, str(place), len(faces), "faces", counts, PICTURES, FACES, warnings)
+
+
+def _mnist(source: Path | None) -> _Found:
+    from unmask.data.mnist import load_mnist
+
+    if source is not None:
+        raise UserError("MNIST ships inside the package", got=source, do="leave --source out")
+    # Its bytes are checked when it is loaded: what comes is whole.
+    counts = _by_class(load_mnist())
+    n = sum(counts.values())
+    return _Found(CARDS["mnist"], "inside the package", n, "labels", counts, n, counts)
+
+
+def _cifar10(source: Path | None) -> _Found:
+    from rich.console import Console
+
+    from unmask.cli.loading import load_shown
+    from unmask.data.cifar10 import CLASSES
+
+    read = load_shown(Console(stderr=True), "cifar10", source, None)
+    assert read.test is not None
+    counts = _by_class((read.train, read.test))
+    wanted = dict.fromkeys(CLASSES, _CIFAR10_EACH)
+    return _Found(
+        CARDS["cifar10-binary"],
+        read.train.name,
+        sum(counts.values()),
+        "labels",
+        counts,
+        sum(wanted.values()),
+        wanted,
+    )
+
+
+def _by_class(parts: tuple[Images, Images]) -> dict[str, int]:
+    import numpy as np
+
+    names = parts[0].class_names
+    counts = sum(np.bincount(part.labels, minlength=len(names)) for part in parts)
+    return dict(zip(names, np.asarray(counts).tolist(), strict=True))
+
+
+def _counted(pictures: int, things: str, counts: dict[str, int]) -> str:
+    from unmask.mask.wording import plain_words
+
+    each = ", ".join(f"{count:,} {plain_words(name)}" for name, count in counts.items())
+    return f"{pictures:,} pictures, {sum(counts.values()):,} {things}: {each}"
+
+
+def _as_dict(found: _Found) -> dict[str, object]:
+    return {
+        "name": found.card.name,
+        "place": found.place,
+        "pictures": found.pictures,
+        found.things: found.counts,
+        "whole": found.whole,
+        "licence": found.card.licence,
+        "citation": found.card.citation,
+        "warnings": list(found.warnings),
+    }
+
+
+def _say(line: str) -> None:
+    print(f"warning: {' '.join(line.split())}", file=sys.stderr)

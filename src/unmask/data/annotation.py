@@ -1,0 +1,85 @@
+"""What the readers of annotations have in common: what they give, how they find pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.data.listing import PictureFile
+from unmask.errors import UserError
+
+PathParts = tuple[str, ...]
+_LONGEST_NAME = 100
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What a file says of one picture, not yet held against the picture.
+
+    file and picture: paths below the root. boxes: float64[k, 4], xyxy in pixels, or as parts of the
+    picture's sides where relative. names: the class of each box. size: (width, height) in pixels as
+    stated, None where it isn't.
+    """
+
+    file: PathParts
+    picture: PathParts
+    boxes: NDArray[np.float64]
+    names: tuple[str, ...]
+    size: tuple[int, int] | None = None
+    relative: bool = False
+
+
+@dataclass(frozen=True)
+class Found:
+    """The annotations that a reader found, and the names of the classes in their order."""
+
+    annotations: list[Annotation]
+    class_names: tuple[str, ...]
+
+
+class PictureIndex:
+    """Pictures looked up by what annotations call them.
+
+    The stem decides, since sets are converted to other formats without their annotations. Of
+    several pictures with the stem, the one with that very name is taken, and among those the one
+    that shares most folders with the annotation.
+    """
+
+    def __init__(self, files: Iterable[PictureFile]) -> None:
+        self._by_stem: dict[str, list[PathParts]] = {}
+        for file in files:
+            self._by_stem.setdefault(PurePosixPath(file.path[-1]).stem, []).append(file.path)
+
+    def __contains__(self, stem: str) -> bool:
+        return stem in self._by_stem
+
+    def find(self, file: PathParts, name: str) -> PathParts:
+        """Return the path of the picture that the annotation in a file calls by that name.
+
+        name: with or without folders and suffix. Raises UserError when there is none.
+        """
+        called = PurePosixPath(name.replace("\\", "/"))
+        near = {*file[:-1], *called.parts[:-1]}
+        candidates = self._by_stem.get(called.name, []) + self._by_stem.get(called.stem, [])
+        if not candidates:
+            raise UserError("its picture is missing", got=repr(name))
+        return max(candidates, key=lambda p: (p[-1] == called.name, len(near & {*p[:-1]})))
+
+
+def class_name(text: object) -> str:
+    """Return the name of a class without the space around it. Raises UserError for no such name."""
+    name = text.strip() if isinstance(text, str) else ""
+    if not name or not name.isprintable() or len(name) > _LONGEST_NAME:
+        raise UserError(
+            f"a class is named in 1 to {_LONGEST_NAME} characters", got=repr(text)[:_LONGEST_NAME]
+        )
+    return name
+
+
+def box_array(boxes: list[tuple[float, float, float, float]]) -> NDArray[np.float64]:
+    """Return float64[k, 4], for no boxes too."""
+    return np.array(boxes, np.float64).reshape(-1, 4)

@@ -1,0 +1,53 @@
+"""Boxes: xyxy in absolute pixels, half-open; how they overlap, and which of many to keep."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Boxes = NDArray[np.float32]
+_Float = TypeVar("_Float", bound=np.floating[Any])
+
+
+def clip(boxes: Boxes, width: float, height: float) -> Boxes:
+    """Return float32[n, 4] boxes cut to a picture; one that lies outside has no area left."""
+    limits = np.array([width, height, width, height], np.float32)
+    return np.clip(boxes, np.float32(0), limits).astype(np.float32)
+
+
+def area(boxes: NDArray[_Float]) -> NDArray[_Float]:
+    """Return [n], the areas in square pixels, 0 for inverted and empty boxes."""
+    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
+    return sides[:, 0] * sides[:, 1]
+
+
+def iou(a: NDArray[_Float], b: NDArray[_Float]) -> NDArray[_Float]:
+    """Return [n, m], intersection over union, 0 to 1, of every box of a with every one of b.
+
+    It is computed in the boxes' own precision. Boxes without area overlap with nothing.
+    """
+    first = np.maximum(a[:, None, :2], b[None, :, :2])
+    last = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    sides = np.maximum(last - first, 0)
+    common: NDArray[_Float] = sides[..., 0] * sides[..., 1]
+    union = area(a)[:, None] + area(b)[None, :] - common
+    overlaps = np.zeros_like(common)
+    np.divide(common, union, out=overlaps, where=union > 0)
+    return overlaps
+
+
+def nms(boxes: Boxes, scores: NDArray[np.float32], threshold: float) -> NDArray[np.int64]:
+    """Return the indices of the boxes to keep, the highest score first; of equals, the first.
+
+    A box goes when it overlaps with one kept before it by an IoU over threshold, 0 to 1 (greedy
+    non-maximum suppression).
+    """
+    left = np.argsort(-scores, kind="stable")
+    kept = []
+    while len(left):
+        best, left = left[0], left[1:]
+        kept.append(best)
+        left = left[iou(boxes[best][None], boxes[left])[0] <= threshold]
+    return np.array(kept, np.int64)

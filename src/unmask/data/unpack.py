@@ -1,0 +1,50 @@
+"""Zip archives unpacked into the cache, where pictures can be read one by one."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from pathlib import Path
+
+from unmask.data.fetch import cache_folder
+from unmask.data.listing import list_pictures
+from unmask.errors import UserError
+
+
+def unpacked(archive: Path, suffixes: frozenset[str]) -> Path:
+    """Return the folder in the cache that holds the archive's files of those suffixes.
+
+    An archive is unpacked once, whole or not at all, and known again by its SHA-256. What
+    list_pictures leaves out is left out here. Raises UserError when it is no zip archive, is
+    damaged or made to do harm, or the cache can't be written.
+    """
+    try:
+        with archive.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"can't read {archive}", got=error.strerror) from error
+    home = cache_folder() / "unpacked"
+    folder = home / digest[:16]
+    if folder.is_dir():
+        return folder
+    with list_pictures(archive, suffixes) as listing:
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=home) as name:
+                part = Path(name) / "part"
+                for file_in in listing.files:
+                    target = part.joinpath(*file_in.path)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_bytes(file_in.read())
+                part.mkdir(exist_ok=True)
+                # Another process may have been faster, with the same files.
+                if not folder.is_dir():
+                    shutil.move(part, folder)
+        except OSError as error:
+            raise UserError(
+                f"can't unpack {archive} into {home}",
+                got=error.strerror or str(error),
+                do="free some space, or unpack it by hand and give the folder",
+            ) from error
+    return folder

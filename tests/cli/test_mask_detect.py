@@ -1,0 +1,206 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from made_up_detector import IMPROPER, WITH, WITHOUT, build, paint
+from unmask.cli import mask_detect
+from unmask.cli.main import main
+from unmask.mask.sources import VideoSource
+from unmask.mask.video import VideoReader, write_video
+from unmask.mask.wording import GREEN, RED
+
+FACES = [((40, 40, 80, 90), WITH), ((150, 60, 190, 110), WITHOUT)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(build(tmp_path_factory.mktemp("model") / "rectangles.onnx"))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    paint((240, 160), FACES).save("two.png")
+    paint((240, 160), FACES[:1]).save("masked.png")
+    return tmp_path
+
+
+def film(path: Path, count: int = 12) -> None:
+    with write_video(path, 240, 160, 10.0) as add:
+        for i in range(count):
+            # In the fifth frame the mask seems to be off.
+            colour = WITHOUT if i == 5 else WITH
+            face = (20 + 4 * i, 40, 60 + 4 * i, 90)
+            add(np.asarray(paint((240, 160), [(face, colour), ((180, 60, 220, 110), IMPROPER)])))
+
+
+def test_a_picture_is_drawn_written_and_summed_up(
+    here: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["mask", "detect", "two.png", "--model", model, "--out", "o"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "1 picture: 2 faces: 1 with mask, 1 without mask\ndrawn and written: o\n"
+    assert err == ""
+    (entries,) = json.loads((here / "o/detections.json").read_text())
+    assert entries["file"] == "two.png"
+    assert sorted(face["box"] for face in entries["faces"]) == [list(box) for box, _ in FACES]
+    drawn = np.asarray(Image.open(here / "o/drawn/two.png").convert("RGB"))
+    for colour in (GREEN, RED):
+        assert (drawn == colour).all(-1).sum() > 200
+
+
+def test_json_holds_the_faces_and_the_summary(
+    here: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["mask", "detect", "two.png", "--model", model, "--json"]) == 0
+    got = json.loads(capsys.readouterr().out)
+    assert [face["label"] for face in got["pictures"][0]["faces"]].count("with_mask") == 1
+    assert got["summary"]["faces"] == {
+        "with_mask": 1,
+        "without_mask": 1,
+        "mask_weared_incorrect": 0,
+        "not_judged": 0,
+    }
+
+
+@pytest.mark.parametrize(("picture", "status"), [("two.png", 1), ("masked.png", 0)])
+def test_masks_can_be_required(
+    here: Path, model: str, capsys: pytest.CaptureFixture[str], picture: str, status: int
+) -> None:
+    assert main(["mask", "detect", picture, "--model", model, "--require-masks"]) == status
+    said = "unmask: not every face wears a mask as it should\n"
+    assert capsys.readouterr().err == (said if status else "")
+
+
+def test_blurred_faces_can_not_be_told(here: Path, model: str) -> None:
+    assert main(["mask", "detect", "two.png", "--model", model, "--blur", "--out", "o"]) == 0
+    drawn = np.asarray(Image.open("o/drawn/two.png").convert("RGB").resize((240, 160)))
+    # The painted edge is gone: what was a step is a slope.
+    row = drawn[65, 30:60].astype(int).max(-1)
+    assert np.abs(np.diff(row[12:])).max() < 40
+    faces = json.loads((here / "o/detections.json").read_text())[0]["faces"]
+    assert len(faces) == 2
+
+
+def test_bad_files_are_named_and_skipped_and_the_status_says_so(
+    here: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = here / "in"
+    folder.mkdir()
+    for i in range(3):
+        paint((240, 160), FACES).save(folder / f"{i}.png")
+    Image.new("RGB", (1, 1)).save(folder / "pixel.png")
+    (folder / "text.jpg").write_bytes(b"this is no picture")
+    (folder / "zero.png").write_bytes(b"")
+    Image.effect_noise((300, 300), 50).convert("RGB").save(folder / "cut.jpg")
+    (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:5000])
+    Image.new("1", (30000, 30000)).save(folder / "bomb.png")
+    assert main(["mask", "detect", "in", "--model", model, "--out", "o"]) == 2
+    out, err = capsys.readouterr()
+    assert out.startswith("4 pictures: 6 faces: 3 with mask, 3 without mask\n")
+    lines = err.splitlines()
+    assert len(lines) == 5
+    for line, name, reason in zip(
+        lines,
+        ("bomb.png", "cut.jpg", "text.jpg", "zero.png"),
+        (
+            "the picture is too large",
+            "a damaged picture",
+            "no picture in a format",
+            "an empty file",
+        ),
+        strict=False,
+    ):
+        assert line.startswith(f"unmask: '{name}' skipped: {reason}")
+    assert lines[4] == "unmask: 4 could not be read, or not whole; all else was looked at"
+    assert len(json.loads((here / "o/detections.json").read_text())) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["text.jpg"], "text.jpg: no picture in a format of BMP"),
+        (["nowhere.jpg"], "there is no such source: got nowhere.jpg"),
+        (["97"], "there is no camera 97"),
+        (["text.mp4"], "text.mp4 is no video that can be read"),
+        (["two.png", "--formats", "xml"], "unknown format: got 'xml'"),
+        (["two.png", "--threshold", "7"], "two.png: the threshold must lie in 0 to 1: got 7.0"),
+        (["two.png", "--seconds", "0"], "--seconds must be positive"),
+        (["two.png", "--model", "x.onnx"], "there is no such detector: got x.onnx"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    here: Path, model: str, capfd: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    (here / "text.jpg").write_bytes(b"this is no picture")
+    (here / "text.mp4").write_bytes(b"this is no video")
+    chosen = [] if "--model" in arguments else ["--model", model]
+    assert main(["mask", "detect", *arguments, *chosen]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith(f"unmask: {said}")
+    assert err.count("\n") == 1
+
+
+def test_in_a_video_faces_are_followed_and_voted_on(
+    here: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    film(here / "v.mp4")
+    command = ["mask", "detect", "v.mp4", "--model", model, "--out", "o", "--formats", "jsonl"]
+    assert main(command) == 0
+    assert capsys.readouterr().out.startswith(
+        "12 frames: 2 faces: 1 with mask, 1 mask worn improperly\n"
+    )
+    frames = [json.loads(line) for line in (here / "o/detections.jsonl").read_text().splitlines()]
+    assert [frame["frame"] for frame in frames] == list(range(12))
+    boxes = sorted(face["box"] for face in frames[0]["faces"])
+    np.testing.assert_allclose(boxes, [[20, 40, 60, 90], [180, 60, 220, 110]], atol=2)
+    tracks: dict[int, set[str]] = {}
+    for frame in frames:
+        for face in frame["faces"]:
+            tracks.setdefault(face["track"], set()).add(face["label"])
+    assert sorted(map(sorted, tracks.values())) == [["mask_weared_incorrect"], ["with_mask"]]
+    with VideoReader(VideoSource("v", "o/drawn/v.mp4", False)) as drawn:
+        assert (drawn.width, drawn.height, len(list(drawn))) == (240, 160, 12)
+
+
+def test_a_video_may_be_stopped_early(
+    here: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    film(here / "v.mp4")
+    assert main(["mask", "detect", "v.mp4", "--model", model, "--seconds", "0.45"]) == 0
+    assert capsys.readouterr().out.startswith("5 frames: 2 faces")
+
+
+def test_ctrl_c_keeps_what_was_seen(
+    here: Path, model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "in").mkdir()
+    for i in range(4):
+        paint((240, 160), FACES).save(here / f"in/{i}.png")
+    look = mask_detect._look_at_picture
+
+    def interrupted(file: object, job: object) -> None:
+        if job.summary.pictures == 2:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+        look(file, job)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(mask_detect, "_look_at_picture", interrupted)
+    assert main(["mask", "detect", "in", "--model", model, "--out", "o"]) == 130
+    assert capsys.readouterr().out.startswith("2 pictures: 4 faces")
+    assert len(json.loads((here / "o/detections.json").read_text())) == 2
+
+
+def test_neither_torch_nor_matplotlib_is_loaded(here: Path, model: str) -> None:
+    code = (
+        "import sys; from unmask.cli.main import main; "
+        f"status = main(['mask', 'detect', 'two.png', '--model', {model!r}]); "
+        "print(status, [m for m in ('torch', 'matplotlib', 'cv2') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 []"
