@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
 
-from unmask.data.picture import MAX_PIXELS, decode_picture
+from unmask.data.picture import MAX_PIXELS, MAX_SCANS, decode_picture
 from unmask.errors import UserError
 
 COLOURS = npst.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3)))
@@ -171,6 +171,16 @@ def png_header(width: int, height: int) -> bytes:
 def test_pictures_too_large_to_unpack_are_refused(extent: tuple[int, int]) -> None:
     with pytest.raises(UserError, match=f"the picture is too large.*{MAX_PIXELS}"):
         decode_picture(png_header(*extent), size=(8, 8), channels=3)
+
+
+def test_a_photograph_of_too_many_scans_is_refused_and_not_unpacked() -> None:
+    data = encode(Image.fromarray(noise(64, 64, 3)), "JPEG", progressive=True)
+    assert decode_picture(data, size=(8, 8), channels=3).shape == (3, 8, 8)
+    start = data.rindex(b"\xff\xda")
+    last = data[start:-2]
+    bomb = data[:-2] + MAX_SCANS * last + data[-2:]
+    with pytest.raises(UserError, match=r"long to unpack.*scans"):
+        decode_picture(bomb, size=(8, 8), channels=3)
 
 
 def test_a_program_for_a_printer_is_no_picture() -> None:

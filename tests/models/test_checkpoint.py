@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import asdict
 from pathlib import Path
 
@@ -62,6 +63,21 @@ def test_loading_fills_a_network_and_keeps_its_layout_and_precision(tmp_path: Pa
     assert target[0].weight.dtype == torch.float32
     assert target[0].weight.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(target[0].weight, source[0].weight.half().float())
+
+
+def test_whole_numbers_are_no_weights(tmp_path: Path) -> None:
+    state = {k: v.to(torch.int8) if v.ndim > 1 else v for k, v in network().state_dict().items()}
+    write_tensors(tmp_path / "x.safetensors", state)
+    with pytest.raises(UserError, match=r"other kind of number in 0\.weight.*int8"):
+        TensorFile(tmp_path / "x.safetensors").load_into(network())
+
+
+def test_a_pickle_of_the_first_protocols_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    for protocol in (0, 1):
+        path.write_bytes(pickle.dumps({"weights": [0.5, 1.5]}, protocol=protocol))
+        with pytest.raises(UserError, match="is a pickle"):
+            TensorFile(path)
 
 
 @pytest.mark.parametrize("modern", [True, False])

@@ -21,6 +21,8 @@ SUFFIXES = frozenset(
     | {".pbm", ".pgm", ".pnm", ".ppm"}
 )
 MAX_PIXELS = 1 << 26
+# Cameras and encoders write about ten; each is a pass over all pixels.
+MAX_SCANS = 100
 
 _NOWHERE = logging.NullHandler()
 
@@ -50,8 +52,8 @@ def open_picture(data: bytes, *, mode: str = "RGB", enough: int | None = None) -
     It is turned upright by its EXIF orientation and laid on white where it is transparent. Of
     16-bit values the high byte is kept, of an animation the first frame. A JPEG of which both sides
     stay above enough may come at a half, a quarter or an eighth of its size. Raises UserError when
-    the bytes are no picture in FORMATS, are damaged, or hold more than MAX_PIXELS pixels (which are
-    never unpacked, so that memory stays bounded).
+    the bytes are no picture in FORMATS, are damaged, hold more than MAX_PIXELS pixels or are a JPEG
+    of more than MAX_SCANS scans (never unpacked, so that memory and time stay bounded).
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -65,6 +67,14 @@ def open_picture(data: bytes, *, mode: str = "RGB", enough: int | None = None) -
             with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
                 if opened.width * opened.height > MAX_PIXELS:
                     raise _too_large(f"{opened.width} x {opened.height}")
+                # Within a scan the marker's first byte is always followed by 0.
+                scans = data.count(b"\xff\xda") if opened.format == "JPEG" else 0
+                if scans > MAX_SCANS:
+                    raise UserError(
+                        "a JPEG that would take long to unpack",
+                        got=f"{scans} scans",
+                        do=f"the limit is {MAX_SCANS}",
+                    )
                 # JPEG can leave out detail while it is unpacked: many times faster for photographs.
                 if enough is not None:
                     opened.draft(None, (enough, enough))
@@ -82,7 +92,7 @@ def open_picture(data: bytes, *, mode: str = "RGB", enough: int | None = None) -
                 f"no picture in a format of {known}" if data else "an empty file"
             ) from None
         except Image.DecompressionBombError:
-            raise _too_large("many more") from None
+            raise _too_large(f"over {MAX_PIXELS}") from None
         except Exception as error:  # Decoders meet damage with nearly any exception there is.
             reason = str(error) or type(error).__name__
             raise UserError("a damaged picture", got=reason) from error

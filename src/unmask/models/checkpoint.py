@@ -20,6 +20,7 @@ from unmask.runtime import write_atomically
 _CARD_LIMIT = 1 << 20
 # What torch.save writes: a zip, or in old versions a bare pickle of protocol 2 to 5.
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+_FIRST_OPCODES = {b"(", b")", b"]", b"}", b"c", b"l", b"d"}
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Any = None) -> None:
@@ -50,9 +51,7 @@ class TensorFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with path.open("rb") as file:
-                start = file.read(4)
-            if start.startswith(_PICKLE_STARTS):
+            if _is_pickle(path):
                 raise UserError(
                     f"{path} is a pickle, which could run any code when opened",
                     got="a file of torch.save or pickle",
@@ -88,6 +87,13 @@ class TensorFile:
         tensors = self.tensors()
         wanted = network.state_dict()
         for name, tensor in tensors.items():
+            if tensor.is_floating_point() != wanted[name].is_floating_point():
+                raise UserError(
+                    f"{self.path} holds another kind of number in {name} than the network, "
+                    f"{_kind(wanted[name])}",
+                    got=_kind(tensor),
+                    do="give the weights that belong to this network",
+                )
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise UserError(
                     f"{self.path} holds numbers that are not finite", got=name, do="train it again"
@@ -204,6 +210,23 @@ class ModelCard:
                 got=str(error),
                 do="copy or train the model again",
             ) from error
+
+
+def _is_pickle(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(9)
+        if start.startswith(_PICKLE_STARTS):
+            return True
+        # Protocols 0 and 1 have no mark of their own: they begin with an opcode and end with a
+        # full stop, where a safetensors file has its header's brace as ninth byte.
+        if start[:1] not in _FIRST_OPCODES or start[8:] == b"{":
+            return False
+        file.seek(-1, 2)
+        return file.read(1) == b"."
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _numbers(values: tuple[Any, ...], count: int) -> bool:

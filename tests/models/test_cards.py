@@ -1,0 +1,23 @@
+"""What the cards of the models that ship say of their training is still what the check says."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from unmask.models.classifier import Classifier
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from flow_cards import flow_facts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mnist", "mnist-hardened"])
+def test_the_flow_check_on_a_card_can_be_repeated(name: str) -> None:
+    card = Classifier.load(name).card
+    found = flow_facts(card, "mnist")
+    assert found == card.facts["flow"]
+    assert found["healthy"]
