@@ -10,3 +10,18 @@ app.command(
     name="detect",
     help="Find faces in pictures, video or a camera and say which wear a mask.",
 )
+app.command(
+    "unmask.cli.mask_train:train",
+    name="train",
+    help="Train a detector on annotated pictures of your own.",
+)
+app.command(
+    "unmask.cli.mask_evaluate:evaluate",
+    name="evaluate",
+    help="Measure a detector on annotated pictures.",
+)
+app.command(
+    "unmask.cli.mask_export:export",
+    name="export",
+    help="Write a trained detector as ONNX, checked against PyTorch.",
+)

@@ -1,0 +1,121 @@
+"""The verb mask train: annotated pictures become a detector."""
+
+from __future__ import annotations
+
+import json as json_module
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from unmask.data.annotated import AnnotatedPictures, read_annotated
+from unmask.errors import UserError
+from unmask.mask.augmentation import CanvasSettings
+from unmask.mask.calibration import calibrated
+from unmask.mask.export import export_detector
+from unmask.mask.faces import folds
+from unmask.mask.looking import found_in
+from unmask.mask.metrics import measured
+from unmask.mask.stored import load_detector
+from unmask.mask.training import DetectorProgress, DetectorSettings, train_detector
+
+# How much smaller and larger than they will be seen pictures are trained on.
+_SMALLER, _LARGER = 0.375, 1.625
+
+
+def train(
+    folder: Annotated[
+        Path, Parameter(help="a folder or zip with VOC, YOLO or COCO annotations and the pictures")
+    ],
+    /,
+    *,
+    out: Annotated[
+        Path | None, Parameter(help="where everything goes; runs/mask-FOLDER by default")
+    ] = None,
+    epochs: Annotated[int, Parameter(help="passes over the pictures")] = 90,
+    batch: Annotated[int, Parameter(help="pictures a step")] = 16,
+    rate: Annotated[float, Parameter(help="the peak learning rate")] = 2e-3,
+    scale: Annotated[
+        float, Parameter(help="pixels that the network sees for one of a picture")
+    ] = 1.6,
+    validation: Annotated[
+        int, Parameter(help="one in so many pictures validates and calibrates")
+    ] = 5,
+    device: Annotated[str, Parameter(help="auto, cpu or cuda")] = "auto",
+    seed: Annotated[int, Parameter(help="of weights, order and canvases")] = 0,
+    resume: Annotated[bool, Parameter(help="go on where the run in --out was stopped")] = False,
+    json: Annotated[bool, Parameter(help="print the figures as JSON")] = False,
+) -> int:
+    """Train a detector on annotated pictures with any class names, and write it as ONNX."""
+    console = Console(stderr=True)
+    if not 0.1 <= scale <= 8:
+        raise UserError("the scale must lie in 0.1 to 8", got=scale)
+    annotated, warnings = read_annotated(folder)
+    for line in warnings:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    chosen, held = folds(annotated, validation, seed)[0]
+    settings = DetectorSettings(canvas=CanvasSettings(scales=(_SMALLER * scale, _LARGER * scale)))
+    fit = replace(settings.fit, epochs=epochs, batch_size=batch, rate=rate, seed=seed)
+    settings = replace(settings, fit=fit)
+    out = out or Path("runs") / f"mask-{folder.stem}"
+    _train(console, annotated[chosen], settings, out, resume, device)
+    network, card = load_detector(out / "detector.safetensors")
+    found = found_in(network, annotated[held], scale=scale)
+    calibration = calibrated(annotated[held], found, scale=scale)
+    metrics = measured(annotated[held], found, threshold=calibration.face)
+    onnx = out / "detector.onnx"
+    difference = export_detector(network, card, onnx, calibration=calibration, scale=scale)
+    if json:
+        told = {
+            "onnx": str(onnx),
+            "largest_difference": difference,
+            "calibration": calibration.as_dict(),
+            "validation": metrics.as_dict(),
+        }
+        print(json_module.dumps(told))
+    else:
+        for name, ap in zip(metrics.class_names, metrics.ap.tolist(), strict=True):
+            print(f"AP@50 {ap:.4f}  {name}")
+        print(f"mAP@50 {metrics.mean_ap:.4f} on {len(held)} pictures held out")
+        print(f"{onnx}: scores within {difference:.1e} of PyTorch's")
+    return 0
+
+
+def _train(
+    console: Console,
+    annotated: AnnotatedPictures,
+    settings: DetectorSettings,
+    out: Path,
+    resume: bool,
+    device: str,
+) -> None:
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(compact=True),
+        console=console,
+        transient=True,
+    ) as bar:
+        task = bar.add_task("starting", total=None, figures="")
+
+        def show(p: DetectorProgress) -> None:
+            bar.update(
+                task,
+                description=f"epoch {p.epoch} of {p.epochs}",
+                completed=(p.epoch - 1) * p.steps + p.step,
+                total=p.epochs * p.steps,
+                figures=f"face {p.face:.3f}  sides {p.sides:.3f}  classes {p.classes:.3f}",
+            )
+
+        try:
+            train_detector(
+                annotated, settings, directory=out, resume=resume, device=device, progress=show
+            )
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"stopped; --resume --out {out} goes on after the last whole epoch"
+            ) from None

@@ -1,0 +1,163 @@
+"""What a detector's scores are worth, from what it found in pictures it was not trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.data.annotated import AnnotatedPictures
+from unmask.mask.decode import NMS_IOU
+from unmask.mask.detections import Detections
+from unmask.mask.matching import FaceMatches, joined
+
+# What the issue asks of faces that are large enough to matter.
+LEAST_SIDE, LEAST_PRECISION = 20.0, 0.90
+# What is said of a face should be right this often, all in all, or not be said.
+LEAST_ACCURACY = 0.95
+_TEMPERATURES = np.geomspace(0.25, 4.0, 81)
+_CERTAINTIES = np.linspace(0.4, 0.9, 51)
+_SMALLEST = (0.0, 6.0, 8.0, 10.0, 12.0, 14.0, 16.0, 20.0, 24.0)
+_TOO_SMALL_ACCURACY = 0.8
+_NEWTON_STEPS = 50
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How scores become certainties, and from where on they count: what goes into the ONNX file.
+
+    slope, offset: of the logit of the score that it is a face. temperature: of the logits of the
+    classes. face: the least calibrated score of a box that counts. certain: the least probability
+    of the class that is told, 0 to 1; smallest: the least mean side of a face that is judged, in
+    pixels of the network. By default scores are taken as they are.
+    """
+
+    slope: float = 1.0
+    offset: float = 0.0
+    temperature: float = 1.0
+    face: float = 0.3
+    certain: float = 0.0
+    smallest: float = 0.0
+    nms_iou: float = NMS_IOU
+
+    def as_metadata(self) -> dict[str, dict[str, float]]:
+        """Return the ONNX file's "thresholds" and "calibration"."""
+        values = asdict(self)
+        calibrating = ("slope", "offset", "temperature")
+        return {
+            "calibration": {k: v for k, v in values.items() if k in calibrating},
+            "thresholds": {k: v for k, v in values.items() if k not in calibrating},
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        return asdict(self)
+
+
+def calibrated(
+    annotated: AnnotatedPictures, detections: Sequence[Detections], *, scale: float
+) -> Calibration:
+    """Return the calibration for uncalibrated detections of pictures not trained on.
+
+    scale: pixels the network saw for one of the picture. The face's score is calibrated by logistic
+    regression (Platt, 1999), the classes' by one temperature (Guo et al., 2017, arXiv:1706.04599).
+    The threshold of faces is the one that finds most of those of LEAST_SIDE pixels with
+    LEAST_PRECISION; faces so small, and then so uncertain, that those judged would not be right in
+    LEAST_ACCURACY of the cases are not judged.
+    """
+    matches = FaceMatches.of(annotated, detections)
+    hit = matches.face >= 0
+    slope, offset = platt(logit(matches.score), hit)
+    rows = joined([d.probabilities for d in detections], np.float64)
+    rows = rows.reshape(-1, len(annotated.class_names))[hit]
+    truth = matches.face_label[matches.face[hit]]
+    temperature = best_temperature(rows, truth)
+    _, raw = matches.recall_at(LEAST_PRECISION, least_side=LEAST_SIDE)
+    face = sigmoid(slope * logit(np.array([min(raw, 1.0)])) + offset)[0]
+    counted = matches.score[hit] >= raw
+    sharp = tempered(rows, temperature)[counted]
+    mean_sides = [(d.boxes[:, 2:] - d.boxes[:, :2]).mean(1) for d in detections]
+    side = joined(mean_sides, np.float64)[hit][counted] * scale
+    right = sharp.argmax(1) == truth[counted]
+    smallest = _smallest(side, right)
+    certain = _certain(sharp.max(1, initial=0)[side >= smallest], right[side >= smallest])
+    return Calibration(slope, offset, temperature, float(face), certain, smallest)
+
+
+def platt(logits: Floats, hit: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return slope and offset of the logistic regression of hit on logits, by Newton's method.
+
+    As unpenalised as can be: a prior of one thousandth keeps separable cases finite.
+    """
+    inputs = np.stack([logits, np.ones(len(logits))], 1)
+    theta = np.array([1.0, 0.0])
+    prior = 1e-3 * np.eye(2)
+    for _ in range(_NEWTON_STEPS):
+        p = sigmoid(inputs @ theta)
+        gradient = inputs.T @ (p - hit) + prior @ (theta - np.array([1.0, 0.0]))
+        hessian = (inputs * (p * (1 - p))[:, None]).T @ inputs + prior
+        theta = theta - np.clip(np.linalg.solve(hessian, gradient), -1, 1)
+    return float(theta[0]), float(theta[1])
+
+
+def best_temperature(rows: Floats, truth: NDArray[np.int64]) -> float:
+    """Return the temperature under which probabilities [n, k] say the true classes best."""
+    if not len(rows):
+        return 1.0
+    places = np.arange(len(rows))
+    costs = [-np.log(tempered(rows, t)[places, truth] + 1e-12).mean() for t in _TEMPERATURES]
+    return float(_TEMPERATURES[int(np.argmin(costs))])
+
+
+def tempered(rows: NDArray[np.floating[Any]], temperature: float) -> Floats:
+    """Return probabilities [n, k] whose logits are divided by the temperature."""
+    powers = np.maximum(rows.astype(np.float64), 1e-9) ** (1 / temperature)
+    divided: Floats = powers / powers.sum(1, keepdims=True)
+    return divided
+
+
+def calibration_gaps(
+    certainty: Floats, right: NDArray[np.bool_], bins: int = 5
+) -> list[tuple[float, float, int]]:
+    """Return (mean certainty, part that is right, count) of as many equal parts, surest last."""
+    order = np.argsort(certainty, kind="stable")
+    return [
+        (float(certainty[part].mean()), float(right[part].mean()), len(part))
+        for part in np.array_split(order, bins)
+        if len(part)
+    ]
+
+
+def logit(scores: NDArray[np.floating[Any]]) -> Floats:
+    """Return log(s / (1 - s)), finite for scores of 0 and 1 too."""
+    clear = np.clip(scores.astype(np.float64), 1e-6, 1 - 1e-6)
+    return np.asarray(np.log(clear / (1 - clear)), np.float64)
+
+
+def sigmoid(logits: Floats) -> Floats:
+    """Return 1 / (1 + exp(-x))."""
+    return np.asarray(1 / (1 + np.exp(-logits)), np.float64)
+
+
+def _smallest(side: Floats, right: NDArray[np.bool_]) -> float:
+    """Return the least side of which smaller faces are judged wrongly too often."""
+    found = 0.0
+    for low, high in pairwise(_SMALLEST):
+        inside = (side >= low) & (side < high)
+        if inside.any() and right[inside].mean() < _TOO_SMALL_ACCURACY:
+            found = high
+    return found
+
+
+def _certain(certainty: Floats, right: NDArray[np.bool_]) -> float:
+    for least in _CERTAINTIES:
+        kept = certainty >= least
+        if not kept.any() or right[kept].mean() >= LEAST_ACCURACY:
+            return float(least)
+    return float(_CERTAINTIES[-1])

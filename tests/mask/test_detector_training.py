@@ -1,0 +1,154 @@
+"""The detector learns, resumes to the same bits, and is the same as ONNX."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unmask.data.annotated import AnnotatedPictures
+from unmask.errors import UserError
+from unmask.mask import training
+from unmask.mask.augmentation import Canvases, CanvasSettings, repeat_factors
+from unmask.mask.calibration import Calibration
+from unmask.mask.detector import MaskDetector
+from unmask.mask.export import export_detector
+from unmask.mask.looking import found_in
+from unmask.mask.metrics import measured
+from unmask.mask.network import DetectorShape, FaceNetwork
+from unmask.mask.stored import DetectorCard, load_detector, save_detector
+from unmask.mask.training import DetectorSettings, rarity_weights, train_detector
+from unmask.train.config import FitConfig
+
+SMALL = DetectorShape(8, (16, 16, 32, 32), (1, 1, 1, 1), 32)
+COLOURS = ((40, 200, 60), (210, 50, 40), (40, 60, 220))
+NAMES = ("with_mask", "without_mask", "mask_weared_incorrect")
+
+
+def squares(folder: Path, count: int) -> AnnotatedPictures:
+    """Noise with one coloured square of each class."""
+    random = np.random.default_rng(0)
+    paths, boxes = [], []
+    for i in range(count):
+        pixels = random.integers(90, 140, (96, 128, 3), np.uint8)
+        own = []
+        for k, colour in enumerate(COLOURS):
+            x, y = 4 + 42 * k + int(random.integers(8)), int(random.integers(4, 60))
+            pixels[y : y + 28, x : x + 26] = colour
+            own.append([x, y, x + 26, y + 28])
+        paths.append(folder / f"{i}.png")
+        Image.fromarray(pixels).save(paths[-1])
+        boxes.append(np.array(own, np.float32))
+    labels = tuple(np.arange(3) for _ in range(count))
+    sizes = np.tile([128, 96], (count, 1))
+    return AnnotatedPictures(tuple(paths), sizes, tuple(boxes), labels, NAMES, "squares")
+
+
+def settings(epochs: int, **canvas: object) -> DetectorSettings:
+    fit = FitConfig(epochs, batch_size=4, rate=4e-3, warmup=0.1, precision="fp32")
+    plain = {"size": 128, "scales": (0.9, 1.1), "mosaic": 0.0, "paste": 0.0, **canvas}
+    return DetectorSettings(fit, CanvasSettings(**plain), SMALL)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_four_pictures_are_learnt_by_heart(tmp_path: Path) -> None:
+    annotated = squares(tmp_path, 4)
+    network = train_detector(annotated, settings(120), directory=tmp_path / "run")
+    found = found_in(network, annotated, scale=1.0)
+    assert measured(annotated, found, threshold=0.3).mean_ap == pytest.approx(1.0)
+    mirrored = found_in(network, annotated, scale=1.0, flip=True)
+    assert measured(annotated, mirrored, threshold=0.3).mean_ap == pytest.approx(1.0)
+    # What ships finds the same boxes as the network in training.
+    loaded, card = load_detector(tmp_path / "run" / "detector.safetensors")
+    onnx = tmp_path / "d.onnx"
+    export_detector(loaded, card, onnx, calibration=Calibration(face=0.3), scale=1.0)
+    for path, one in zip(annotated.paths, found, strict=True):
+        theirs, sure = MaskDetector.load(onnx).detect(path), one.scores >= 0.3
+        np.testing.assert_allclose(theirs.boxes, one.boxes[sure], atol=0.05)
+        np.testing.assert_allclose(theirs.scores, one.scores[sure], atol=1e-3)
+        np.testing.assert_array_equal(theirs.labels, one.labels[sure])
+
+
+def test_a_resumed_run_comes_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_SECONDS_BETWEEN_SAVES", 0.0)
+    annotated = squares(tmp_path, 4)
+    plan = settings(2, mosaic=0.5, paste=1.0)
+    whole = train_detector(annotated, plan, directory=tmp_path / "whole")
+
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    def stop(p: object) -> None:
+        if p.epoch == 2:  # type: ignore[attr-defined]
+            raise Stop
+
+    with pytest.raises(Stop):
+        train_detector(annotated, plan, directory=tmp_path / "parts", progress=stop)
+    again = train_detector(annotated, plan, directory=tmp_path / "parts", resume=True)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+    other = replace(plan, fit=replace(plan.fit, rate=1e-3))
+    with pytest.raises(UserError, match="another run"):
+        train_detector(annotated, other, directory=tmp_path / "parts", resume=True)
+
+
+def test_onnx_says_the_same_for_any_size_and_its_metadata_are_read(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = FaceNetwork(2, SMALL).eval()
+    onnx, card = tmp_path / "d.onnx", DetectorCard(("a", "b"), SMALL, {})
+    chosen = Calibration(0.8, -0.1, 1.3, 0.4, 0.6, 7.0, 0.45)
+    assert export_detector(network, card, onnx, calibration=chosen, scale=1.5) <= 1e-3
+    facts = MaskDetector.load(onnx).facts
+    assert facts.class_names == ("a", "b")
+    assert (facts.slope, facts.offset, facts.temperature) == (0.8, -0.1, 1.3)
+    assert (facts.face, facts.certain, facts.smallest, facts.nms_iou) == (0.4, 0.6, 7.0, 0.45)
+    assert facts.scale == 1.5
+
+
+def test_weights_come_back_from_the_file(tmp_path: Path) -> None:
+    network = FaceNetwork(3, SMALL)
+    save_detector(tmp_path / "d.safetensors", network, DetectorCard(NAMES, SMALL, {"data": "x"}))
+    again, card = load_detector(tmp_path / "d.safetensors")
+    assert card == DetectorCard(NAMES, SMALL, {"data": "x"})
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+def test_the_network_that_ships_has_under_a_million_parameters() -> None:
+    assert sum(p.numel() for p in FaceNetwork(3).parameters()) < 1_000_000
+
+
+def test_canvases_hold_what_their_boxes_say(tmp_path: Path) -> None:
+    annotated = squares(tmp_path, 6)
+    plan = CanvasSettings(256, (0.6, 2.5), 0.5, 1.0, (14.0, 60.0))
+    canvases = Canvases(annotated, plan)
+    for i in range(24):
+        canvas = canvases.make(i % 6, np.random.default_rng(i))
+        again = canvases.make(i % 6, np.random.default_rng(i))
+        np.testing.assert_array_equal(canvas.pixels, again.pixels)
+        for box, label in zip(*canvas.faces, strict=True):
+            x, y = ((box[:2] + box[2:]) / 2).astype(int)
+            if label >= 0:
+                np.testing.assert_allclose(canvas.pixels[y, x], COLOURS[label], atol=6)
+
+
+def test_pictures_with_rare_classes_are_shown_more_often(tmp_path: Path) -> None:
+    annotated = squares(tmp_path, 4)
+    labels = (np.zeros(3, np.int64), *(np.array([0, 0, 1]) for _ in range(3)))
+    skewed = replace(annotated, labels=labels)
+    # Class 1 is 3 of 12; a third is wanted, so its pictures come root(4 / 3) times.
+    np.testing.assert_allclose(repeat_factors(skewed, 1 / 3), [1, *[(4 / 3) ** 0.5] * 3])
+    torch.testing.assert_close(
+        rarity_weights(np.array([800, 100, 1])), torch.tensor([1.0, 2.0, 800 ** (1 / 3)])
+    )
+
+
+def test_history_has_a_line_an_epoch(tmp_path: Path) -> None:
+    train_detector(squares(tmp_path, 4), settings(2), directory=tmp_path / "run")
+    lines = (tmp_path / "run" / "history.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
