@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from unmask.cli.epochs import epoch_progress
 from unmask.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,26 +57,7 @@ def harden(
     console = Console(stderr=True)
     pictures = load_shown(console, data, source, None if size is None else (3, size, size))
     out = out or Path("runs") / f"harden-{Path(data).stem}"
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[figures]}"),
-        TimeRemainingColumn(compact=True),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
-        task = bar.add_task("starting", total=None, figures="")
-
-        def show(p: FitProgress) -> None:
-            bar.update(
-                task,
-                description=f"epoch {p.epoch} of {p.epochs}",
-                completed=(p.epoch - 1) * p.steps + p.step,
-                total=p.epochs * p.steps,
-                figures=f"under attack: loss {p.loss:.4f}  accuracy {p.accuracy:.4f}",
-            )
-
+    with epoch_progress(console, _figures) as show:
         try:
             trained = harden_on(
                 pictures.train,
@@ -122,3 +103,7 @@ def _print(trained: Trained, out: Path, threat: str) -> None:
         print(f"test accuracy {trained.test.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f})")
     print(f"model: {out / 'model.safetensors'}, card: {out / 'model.json'}")
     print(f"now: unmask fool audit {out / 'model.safetensors'} DATA")
+
+
+def _figures(p: FitProgress) -> str:
+    return f"under attack: loss {p.loss:.4f}  accuracy {p.accuracy:.4f}"

@@ -9,8 +9,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from unmask.cli.epochs import epoch_progress
 from unmask.data.annotated import AnnotatedPictures, read_annotated
 from unmask.errors import UserError
 from unmask.mask.augmentation import CanvasSettings
@@ -92,25 +92,7 @@ def _train(
     resume: bool,
     device: str,
 ) -> None:
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[figures]}"),
-        TimeRemainingColumn(compact=True),
-        console=console,
-        transient=True,
-    ) as bar:
-        task = bar.add_task("starting", total=None, figures="")
-
-        def show(p: DetectorProgress) -> None:
-            bar.update(
-                task,
-                description=f"epoch {p.epoch} of {p.epochs}",
-                completed=(p.epoch - 1) * p.steps + p.step,
-                total=p.epochs * p.steps,
-                figures=f"face {p.face:.3f}  sides {p.sides:.3f}  classes {p.classes:.3f}",
-            )
-
+    with epoch_progress(console, _figures) as show:
         try:
             train_detector(
                 annotated, settings, directory=out, resume=resume, device=device, progress=show
@@ -119,3 +101,7 @@ def _train(
             raise KeyboardInterrupt(
                 f"stopped; --resume --out {out} goes on after the last whole epoch"
             ) from None
+
+
+def _figures(p: DetectorProgress) -> str:
+    return f"face {p.face:.3f}  sides {p.sides:.3f}  classes {p.classes:.3f}"

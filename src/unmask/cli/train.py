@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from unmask.cli.epochs import epoch_progress
 from unmask.cli.loading import load_shown
 from unmask.errors import UserError
 from unmask.train.fit import FitInterrupted, FitProgress
@@ -69,26 +69,7 @@ def train(
     if validation is not None:
         chosen = replace(chosen, holdout=validation)
     out = out or Path("runs") / f"train-{Path(data).stem}-{recipe_name}"
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[figures]}"),
-        TimeRemainingColumn(compact=True),
-        console=console,
-        transient=True,
-    ) as bar:
-        task = bar.add_task("starting", total=None, figures="")
-
-        def show(p: FitProgress) -> None:
-            bar.update(
-                task,
-                description=f"epoch {p.epoch} of {p.epochs}",
-                completed=(p.epoch - 1) * p.steps + p.step,
-                total=p.epochs * p.steps,
-                figures=f"loss {p.loss:.4f}  accuracy {p.accuracy:.4f}  "
-                f"{p.pictures_per_second:,.0f} pictures/s",
-            )
-
+    with epoch_progress(console, _figures) as show:
         try:
             trained = train_classifier(
                 chosen,
@@ -155,3 +136,7 @@ def _print(console: Console, chosen: Recipe, trained: Trained, out: Path) -> Non
 
 def _averaged(accuracy: float | None) -> str:
     return "" if accuracy is None else f", {accuracy:.4f} with averaged views"
+
+
+def _figures(p: FitProgress) -> str:
+    return f"loss {p.loss:.4f}  accuracy {p.accuracy:.4f}  {p.pictures_per_second:,.0f} pictures/s"

@@ -1,0 +1,62 @@
+"""The progress bar of training by epochs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Protocol, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class EpochProgress(Protocol):
+    """Where a training stands: epochs and steps counted from 1."""
+
+    @property
+    def epoch(self) -> int:
+        """The epoch under way."""
+
+    @property
+    def epochs(self) -> int:
+        """How many there will be."""
+
+    @property
+    def step(self) -> int:
+        """The step done last in it."""
+
+    @property
+    def steps(self) -> int:
+        """How many an epoch has."""
+
+
+P = TypeVar("P", bound=EpochProgress)
+
+
+@contextlib.contextmanager
+def epoch_progress(console: Console, figures: Callable[[P], str]) -> Iterator[Callable[[P], None]]:
+    """Show a bar while the block runs, and give the function that moves it.
+
+    figures says in a few words what a training's progress comes to.
+    """
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(compact=True),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task("starting", total=None, figures="")
+
+        def show(p: P) -> None:
+            bar.update(
+                task,
+                description=f"epoch {p.epoch} of {p.epochs}",
+                completed=(p.epoch - 1) * p.steps + p.step,
+                total=p.epochs * p.steps,
+                figures=figures(p),
+            )
+
+        yield show
