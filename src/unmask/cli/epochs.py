@@ -37,8 +37,17 @@ P = TypeVar("P", bound=EpochProgress)
 def epoch_progress(console: Console, figures: Callable[[P], str]) -> Iterator[Callable[[P], None]]:
     """Show a bar while the block runs, and give the function that moves it.
 
-    figures says in a few words what a training's progress comes to.
+    figures says in a few words what a training's progress comes to. Where no one can see a bar
+    move, in a log, there is a line an epoch.
     """
+    if not console.is_terminal:
+
+        def tell(p: P) -> None:
+            if p.step == p.steps:
+                console.print(f"epoch {p.epoch} of {p.epochs}: {figures(p)}", highlight=False)
+
+        yield tell
+        return
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -46,7 +55,6 @@ def epoch_progress(console: Console, figures: Callable[[P], str]) -> Iterator[Ca
         TimeRemainingColumn(compact=True),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
     ) as bar:
         task = bar.add_task("starting", total=None, figures="")
 
