@@ -11,11 +11,13 @@ import numpy as np
 from cyclopts import Parameter
 from rich.console import Console
 
+from unmask.cli.options import On, elsewhere
 from unmask.cli.progress import sweep_progress
 from unmask.data.mnist import load_mnist
 from unmask.flow.map import MapPlan, run_map
 from unmask.models.activations import ACTIVATIONS
 from unmask.sweep.engine import SweepInterrupted
+from unmask.train.device import pick_device
 
 
 def draw_map(
@@ -36,6 +38,10 @@ def draw_map(
     batch_size: Annotated[int, Parameter(help="pictures a step")] = MapPlan.batch_size,
     seed: Annotated[int, Parameter(help="of every net")] = MapPlan.seed,
     threads: Annotated[int | None, Parameter(help="nets at once; every core by default")] = None,
+    device: Annotated[
+        str, Parameter(help="cpu, or cuda to train nets of one shape together on the GPU")
+    ] = "cpu",
+    on: On = "local",
     out: Annotated[Path, Parameter(help="the folder for report, figure and numbers")] = Path(
         "runs/map"
     ),
@@ -63,13 +69,15 @@ def draw_map(
 
     require_writable(out)
     try:
-        with sweep_progress() as progress:
+        with elsewhere(on) as cluster, sweep_progress() as progress:
             found = run_map(
                 plan,
                 load_mnist(),
                 checkpoint=out / "history.npz",
                 resume=resume,
                 threads=threads,
+                device=str(pick_device(device)),
+                on=cluster,
                 progress=progress,
             )
     except SweepInterrupted as interrupt:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from unmask.cli.options import On, elsewhere
 from unmask.cli.progress import sweep_progress
 from unmask.errors import UserError
 from unmask.flow.study.findings import findings
@@ -21,6 +22,7 @@ from unmask.flow.study.run import HISTORY_FILE, Study, StudyPlan, run_study
 from unmask.models.activations import ACTIVATIONS, activation
 from unmask.sweep.engine import SweepInterrupted
 from unmask.sweep.spec import INITS, LOSSES, OPTIMIZERS
+from unmask.train.device import pick_device
 
 _MARKS = {AGREES: "[green]agrees[/]", TOSS: "[yellow]toss[/]", DIFFERS: "[red]differs[/]"}
 _MANY = Parameter(consume_multiple=True, show_default=lambda v: " ".join(map(str, v)))
@@ -59,6 +61,10 @@ def study(
         int, Parameter(help="the last so many validate")
     ] = StudyPlan.validation_pictures,
     threads: Annotated[int | None, Parameter(help="nets at once; every core by default")] = None,
+    device: Annotated[
+        str, Parameter(help="cpu, or cuda to train nets of one shape together on the GPU")
+    ] = "cpu",
+    on: On = "local",
     out: Annotated[Path, Parameter(help="the folder for report, figures and numbers")] = Path(
         "runs/study"
     ),
@@ -90,7 +96,7 @@ def study(
     from unmask.report.export import require_writable, summary_as_dict, to_json, write_study
 
     require_writable(out)
-    found = _train(plan, out, resume, threads)
+    found = _train(plan, out, resume, threads, str(pick_device(device)), on)
     kept = f"every trained net is kept in {out / HISTORY_FILE}, --resume goes on from it"
     try:
         files = write_study(found, out)
@@ -106,15 +112,27 @@ def study(
     return 0
 
 
-def _train(plan: StudyPlan, out: Path, resume: bool, threads: int | None) -> Study:
-    with sweep_progress() as show:
+def _train(
+    plan: StudyPlan, out: Path, resume: bool, threads: int | None, device: str, on: str
+) -> Study:
+    with elsewhere(on) as cluster, sweep_progress() as show:
         try:
-            return run_study(plan, folder=out, resume=resume, threads=threads, progress=show)
+            return run_study(
+                plan,
+                folder=out,
+                resume=resume,
+                threads=threads,
+                device=device,
+                on=cluster,
+                progress=show,
+            )
         except SweepInterrupted as interrupt:
             done = int(np.count_nonzero(interrupt.history.status))
+            where = f"--device {device} " if device != "cpu" else ""
+            where += f"--on {on} " if on != "local" else ""
             raise KeyboardInterrupt(
                 f"stopped; {done} of {len(interrupt.history.specs)} nets are kept in {out}, "
-                f"go on with: {plan.command()} --out {shlex.quote(str(out))} --resume"
+                f"go on with: {plan.command()} {where}--out {shlex.quote(str(out))} --resume"
             ) from None
 
 

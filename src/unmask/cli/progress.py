@@ -29,12 +29,14 @@ def sweep_progress() -> Iterator[Callable[[SweepProgress], None]]:
         task = bar.add_task("training", total=None, nets="", left="")
 
         def show(p: SweepProgress) -> None:
+            running = "" if p.running is None else f", {p.running} tasks running"
+            failed = f", {p.failed} failed" if p.failed else ""
             diverged = f", {p.diverged} diverged" if p.diverged else ""
             bar.update(
                 task,
                 completed=p.net_epochs_done,
                 total=p.net_epochs_total,
-                nets=f"{p.nets_done} of {p.nets_total} nets{diverged}",
+                nets=f"{p.nets_done} of {p.nets_total} nets{running}{failed}{diverged}",
                 left="" if p.seconds_left is None else f"{_clock(p.seconds_left)} left",
             )
 

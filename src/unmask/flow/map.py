@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from unmask.data.images import Images
 from unmask.errors import UserError
+from unmask.execution.executor import Executor
 from unmask.flow.theory import critical_sigma_w2, phase
 from unmask.models.activations import activation
 from unmask.sweep.engine import SweepProgress, train_sweep
@@ -154,11 +155,14 @@ def run_map(
     checkpoint: Path | None = None,
     resume: bool = False,
     threads: int | None = None,
+    device: str = "cpu",
+    on: Executor | None = None,
     progress: Callable[[SweepProgress], None] | None = None,
 ) -> TrainabilityMap:
     """Train the nets of a map on the first pictures of images[0] and test them on images[1].
 
-    Raises UserError, and SweepInterrupted on Ctrl-C with what was finished kept in checkpoint.
+    threads, device and on: see train_sweep. Raises UserError, and SweepInterrupted on Ctrl-C with
+    what was finished kept in checkpoint.
     """
     train, test = images
     wanted = plan.steps * plan.batch_size
@@ -175,6 +179,8 @@ def run_map(
         test=test,
         probe_epochs=(),
         threads=threads,
+        device=device,
+        on=on,
         progress=progress,
         checkpoint=checkpoint,
         resume=resume,

@@ -144,6 +144,12 @@ ACTIVATIONS: dict[str, Activation] = {
     )
 }
 
+# Those that the C++ kernel has too, in the order of its enum.
+IN_KERNEL = (
+    *("relu", "leaky_relu", "elu", "selu", "gelu", "silu"),
+    *("softplus", "tanh", "sigmoid", "lecun", "erf", "linear"),
+)
+
 
 def activation(name: str) -> Activation:
     """Return the activation of that name.

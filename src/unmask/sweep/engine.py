@@ -1,21 +1,24 @@
-"""Train any number of nets at once, one net a core at a time."""
+"""Train any number of nets at once, one net a core at a time, here or on a cluster."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from unmask.data.images import Images
 from unmask.errors import UserError, unknown
+from unmask.execution.executor import Executor
 from unmask.runtime import cpu_threads, environment_stamp, sha256
+from unmask.sweep.blocks import train_blocks
 from unmask.sweep.history import DIVERGED, FINISHED, PENDING, SweepHistory
+from unmask.sweep.meter import Meter, Saver, SweepProgress
 from unmask.sweep.spec import NetSpec
 from unmask.sweep.trainer import (
     Engine,
@@ -24,25 +27,13 @@ from unmask.sweep.trainer import (
     StoppedError,
     Task,
     train_net,
-    training_cost,
+    train_stack,
 )
 
-_ENGINES = ("native", "reference")
+__all__ = ["SweepInterrupted", "SweepProgress", "train_sweep"]
+
+_ENGINES = ("native", "reference", "stacked")
 _TICK = 0.2
-_SAVE_EVERY, _SAVE_SHARE = 2.0, 0.05
-
-
-@dataclass(frozen=True)
-class SweepProgress:
-    """How far a sweep is; seconds_left is None until there is something to estimate from."""
-
-    nets_done: int
-    nets_total: int
-    net_epochs_done: int
-    net_epochs_total: int
-    diverged: int
-    seconds: float
-    seconds_left: float | None
 
 
 class SweepInterrupted(KeyboardInterrupt):
@@ -63,8 +54,9 @@ def train_sweep(
     dead_probe: Images | None = None,
     probe_epochs: Iterable[int] = (0,),
     threads: int | None = None,
-    engine: Engine = "native",
+    engine: Engine | None = None,
     device: str = "cpu",
+    on: Executor | None = None,
     progress: Callable[[SweepProgress], None] | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
@@ -74,20 +66,30 @@ def train_sweep(
     Nets read pixels / 255, flattened. Per-layer statistics are taken of probe_batch (default: the
     first 256 pictures of images) at the start (epoch 0) and after the other epochs in
     probe_epochs; units are judged dead over dead_probe (default: probe_batch). The result depends
-    on neither threads (default: every core) nor the order of specs. engine "reference" trains in
-    plain PyTorch on device. With checkpoint the history so far is saved there every few seconds,
-    and resume goes on from it; without resume one that exists is refused. progress is called about
-    five times a second and at the end. Raises UserError for what doesn't fit, and
-    SweepInterrupted, after saving, on Ctrl-C.
+    on neither threads (default: every core) nor the order of specs. engine "native" is the kernel,
+    on the CPU; "stacked" trains nets of one shape together in plain PyTorch on device, to the same
+    figures but for rounding, and "reference" one by one; None is native on the CPU and stacked
+    elsewhere. on: who trains the nets, in blocks of seconds, to the same bits; None is this
+    process. With checkpoint the history so far is saved there every few seconds, and resume goes
+    on from it; without resume one that exists is refused. progress is called about five times a
+    second, or for every block, and at the end. Raises UserError for what doesn't fit and, when all
+    others are trained and saved, for nets that an executor failed to train; and SweepInterrupted,
+    after saving, on Ctrl-C.
     """
     specs = tuple(specs)
+    engine = engine or ("native" if device == "cpu" else "stacked")
     if engine not in _ENGINES:
         raise unknown("sweep engine", engine, _ENGINES)
     if threads is not None and threads < 1:
         raise UserError("a sweep needs at least one thread", got=threads)
+    if on is not None and device != "cpu":
+        raise UserError(
+            "an executor trains nets on processors", got=f"device {device}", do="choose either"
+        )
     probe_batch = images[:256] if probe_batch is None else probe_batch
     dead_probe = probe_batch if dead_probe is None else dead_probe
     _validate(specs, images, validation=validation, test=test, probe=probe_batch, dead=dead_probe)
+    instructions = _instructions(engine, device)
     task = Task(
         train=Pictures.of(images),
         validation=None if validation is None else Pictures.of(validation),
@@ -97,9 +99,9 @@ def train_sweep(
         probe_epochs=tuple(sorted(set(probe_epochs))),
         engine=engine,
         device=device,
+        instructions=instructions,
         stop=np.zeros(1, np.uint8),
     )
-    instructions = _instructions(engine, device)
     key = _key(specs, task, instructions, (images, validation, test, probe_batch, dead_probe))
     if checkpoint is not None and checkpoint.exists():
         history = _resumed(checkpoint, key, resume)
@@ -108,7 +110,16 @@ def train_sweep(
             engine=engine, instructions=instructions, data=images.sha256, key=key
         )
         history = SweepHistory.empty(specs, task.probe_epochs, stamp)
-    return _run(task, history, threads or cpu_threads(), progress, checkpoint)
+    meter = Meter(task, history)
+    # The longest first, so that no core is left alone with a long net at the end.
+    waiting = [i for i, status in enumerate(history.status) if status == PENDING]
+    waiting.sort(key=lambda i: -meter.cost(history.specs[i]))
+    if on is None:
+        moves = _train_here(task, history, waiting, meter, threads or cpu_threads())
+    else:
+        moves = _train_on(on, task, history, waiting, meter)
+    _follow(moves, history, meter, progress, checkpoint)
+    return history
 
 
 def _validate(specs: Sequence[NetSpec], images: Images, **others: Images | None) -> None:
@@ -139,7 +150,7 @@ def _validate(specs: Sequence[NetSpec], images: Images, **others: Images | None)
 
 
 def _instructions(engine: Engine, device: str) -> str:
-    if engine == "reference":
+    if engine != "native":
         return f"torch {device}"
     from unmask.sweep.native_net import chosen_instruction_set
 
@@ -171,34 +182,63 @@ def _resumed(checkpoint: Path, key: str, resume: bool) -> SweepHistory:
     return history
 
 
-def _run(
-    task: Task,
+def _follow(
+    moves: Generator[None],
     history: SweepHistory,
-    threads: int,
+    meter: Meter,
     progress: Callable[[SweepProgress], None] | None,
     checkpoint: Path | None,
-) -> SweepHistory:
-    meter = _Meter(task, history)
-    # The longest first, so that no core is left alone with a long net at the end.
-    waiting = [i for i, status in enumerate(history.status) if status == PENDING]
-    queue = deque(sorted(waiting, key=lambda i: -meter.cost(history.specs[i])))
+) -> None:
+    """Report and save after every move of the training, and save however it ends."""
+    saver = None if checkpoint is None else Saver(checkpoint, history, meter)
+    try:
+        with contextlib.closing(moves):
+            for _ in moves:
+                if progress:
+                    progress(meter.read())
+                if saver:
+                    saver.save_when_due()
+        if progress:
+            progress(meter.read())
+    except KeyboardInterrupt:
+        raise SweepInterrupted(history) from None
+    finally:
+        if saver:
+            saver.save()
+    if meter.failures:
+        index, error = next(iter(meter.failures.items()))
+        raise UserError(
+            f"{len(meter.failures)} of {len(history.specs)} nets failed",
+            got=f"{_named(history.specs[index])}: {error}",
+            do=""
+            if checkpoint is None
+            else f"the others are kept in {checkpoint}, resume to try again",
+        )
+
+
+def _train_here(
+    task: Task, history: SweepHistory, waiting: Sequence[int], meter: Meter, threads: int
+) -> Generator[None]:
+    queue = deque(_lots(task, history.specs, waiting))
     failures: list[BaseException] = []
 
     def work() -> None:
         while not task.stop[0] and not failures:
             try:
-                index = queue.popleft()
-                outcome = train_net(history.specs[index], task, meter.epoch_done)
+                lot = queue.popleft()
+                outcomes = _train([history.specs[i] for i in lot], task, meter.epoch_done)
             except (IndexError, StoppedError):
                 return
             except BaseException as error:
                 failures.append(error)
                 return
             with meter.lock:
-                _record(history, index, outcome)
+                for index, outcome in zip(lot, outcomes, strict=True):
+                    _record(history, index, outcome)
 
+    # A GPU is kept busy by one thread, and shared badly by several.
+    threads = 1 if task.engine == "stacked" else threads
     workers = [threading.Thread(target=work, daemon=True) for _ in range(threads)]
-    saver = None if checkpoint is None else _Saver(checkpoint, history, meter)
     try:
         for worker in workers:
             worker.start()
@@ -206,86 +246,56 @@ def _run(
             deadline = time.monotonic() + _TICK
             for worker in workers:
                 worker.join(max(0.0, deadline - time.monotonic()))
-            if progress:
-                progress(meter.read())
-            if saver:
-                saver.save_when_due()
-        if progress:
-            progress(meter.read())
-    except BaseException as error:
+            yield
+    finally:
         task.stop[0] = 1
         for worker in workers:
             if worker.ident is not None:
                 worker.join()
-        if saver:
-            saver.save()
-        if isinstance(error, KeyboardInterrupt):
-            raise SweepInterrupted(history) from None
-        raise
-    if saver:
-        saver.save()
     if failures:
         raise failures[0]
-    return history
 
 
-class _Saver:
-    """Saves the history seldom enough to cost little, often enough to lose little."""
+def _train_on(
+    executor: Executor, task: Task, history: SweepHistory, waiting: Sequence[int], meter: Meter
+) -> Generator[None]:
+    blocks = train_blocks(executor, task, history.specs, waiting)
+    with contextlib.closing(blocks):
+        for block in blocks:
+            with meter.lock:
+                for index, done in block.nets:
+                    if done.result is None:
+                        meter.failures[index] = str(done.error)
+                    else:
+                        _record(history, index, done.result)
+            for index, _ in block.nets:
+                meter.net_done(history.specs[index])
+            meter.running = block.running
+            yield
 
-    def __init__(self, path: Path, history: SweepHistory, meter: _Meter) -> None:
-        self._path, self._history, self._meter = path, history, meter
-        self._nets, self._due = meter.nets_done, time.monotonic() + _SAVE_EVERY
 
-    def save_when_due(self) -> None:
-        if time.monotonic() > self._due and self._meter.nets_done > self._nets:
-            self.save()
+def _lots(task: Task, specs: Sequence[NetSpec], indices: Iterable[int]) -> list[list[int]]:
+    """Return the nets that are trained together: one by one, or as many as fit into a stack."""
+    if task.engine != "stacked":
+        return [[i] for i in indices]
+    from unmask.sweep.stacked import most_in_a_stack, stackable
 
-    def save(self) -> None:
-        begun, self._nets = time.monotonic(), self._meter.nets_done
-        with self._meter.lock:
-            self._history.save(self._path)
-        ended = time.monotonic()
-        self._due = ended + max(_SAVE_EVERY, (ended - begun) / _SAVE_SHARE)
+    alike: dict[object, list[int]] = {}
+    for i in indices:
+        alike.setdefault(stackable(specs[i]), []).append(i)
+    lots = []
+    for members in alike.values():
+        size = most_in_a_stack(specs[members[0]], task.train.pixels.shape[1])
+        lots += [members[i : i + size] for i in range(0, len(members), size)]
+    return lots
 
 
-class _Meter:
-    """Counts what is done: the workers write, the main thread reads."""
-
-    def __init__(self, task: Task, history: SweepHistory) -> None:
-        self.lock = threading.Lock()
-        self._task, self._history = task, history
-        done = [s for s, status in zip(history.specs, history.status, strict=True) if status]
-        self._epochs = sum(s.epochs for s in done)
-        self._epochs_total = sum(s.epochs for s in history.specs)
-        self._work, self._fresh_work = sum(map(self.cost, done)), 0.0
-        self._work_total = sum(map(self.cost, history.specs))
-        self._begun = time.monotonic()
-
-    def cost(self, spec: NetSpec) -> float:
-        return training_cost(spec, self._task.train) * spec.epochs
-
-    @property
-    def nets_done(self) -> int:
-        return int(np.count_nonzero(self._history.status))
-
-    def epoch_done(self, spec: NetSpec) -> None:
-        with self.lock:
-            self._epochs += 1
-            self._fresh_work += training_cost(spec, self._task.train)
-
-    def read(self) -> SweepProgress:
-        with self.lock:
-            seconds = time.monotonic() - self._begun
-            left = self._work_total - self._work - self._fresh_work
-            return SweepProgress(
-                nets_done=self.nets_done,
-                nets_total=len(self._history.specs),
-                net_epochs_done=self._epochs,
-                net_epochs_total=self._epochs_total,
-                diverged=int(np.count_nonzero(self._history.status == DIVERGED)),
-                seconds=seconds,
-                seconds_left=seconds / self._fresh_work * left if self._fresh_work else None,
-            )
+def _train(
+    specs: Sequence[NetSpec], task: Task, epoch_done: Callable[[NetSpec], None]
+) -> list[Outcome]:
+    if task.engine == "stacked":
+        return train_stack(specs, task, epoch_done)
+    return [train_net(spec, task, epoch_done) for spec in specs]
 
 
 def _record(history: SweepHistory, index: int, outcome: Outcome) -> None:
@@ -299,3 +309,9 @@ def _record(history: SweepHistory, index: int, outcome: Outcome) -> None:
     history.diverged_step[index] = outcome.diverged_step
     # Written last: a net whose status is set has all its figures.
     history.status[index] = DIVERGED if outcome.diverged_step > 0 else FINISHED
+
+
+def _named(spec: NetSpec) -> str:
+    ordinary = NetSpec(spec.depth).as_dict()
+    changes = {k: v for k, v in spec.as_dict().items() if k == "depth" or v != ordinary[k]}
+    return ", ".join(f"{name}={value}" for name, value in changes.items())

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from unmask.errors import unknown
-from unmask.models.activations import ACTIVATIONS
+from unmask.errors import UserError, unknown
+from unmask.models.activations import IN_KERNEL
 from unmask.sweep import _kernel
 from unmask.sweep.history import LAYER_STATISTICS
 from unmask.sweep.init import LayerParameters, Parameters
@@ -33,12 +33,23 @@ def chosen_instruction_set() -> str:
     return name
 
 
+def require_instruction_set(name: str) -> None:
+    """Raise UserError unless this processor runs the instruction set that a sweep began with."""
+    available = instruction_sets()
+    if name not in available:
+        raise UserError(
+            f"a processor doesn't run the {name} instructions that the sweep began with",
+            got=", ".join(available),
+            do=f"begin the sweep with {ISA_VARIABLE} set to one that every machine has",
+        )
+
+
 class NativeNet:
     """A multilayer perceptron whose every operation runs in the kernel, without the GIL.
 
     parameters: (float32[fan_in, fan_out], float32[fan_out]) of every weight layer in turn.
     stop: uint8[1]; when it turns from 0 to 1 the operation under way ends within a layer's time
-    and returns figures that mean nothing.
+    and returns figures that mean nothing. Raises UserError for an activation the kernel lacks.
     """
 
     def __init__(
@@ -52,6 +63,12 @@ class NativeNet:
         isa: str | None = None,
         stop: NDArray[np.uint8] | None = None,
     ) -> None:
+        if spec.activation not in IN_KERNEL:
+            raise UserError(
+                "the kernel has no such activation",
+                got=repr(spec.activation),
+                do="train with engine='stacked', or write it in C++ too: docs/extending.md",
+            )
         self._pixels, self._labels, self._classes = train_pixels, train_labels, classes
         self._stop = np.zeros(1, np.uint8) if stop is None else stop
         sizes = [train_pixels.shape[1], *[spec.width] * spec.depth, classes]
@@ -63,7 +80,7 @@ class NativeNet:
             spec.depth,
             spec.width,
             spec.batch_size,
-            list(ACTIVATIONS).index(spec.activation),
+            IN_KERNEL.index(spec.activation),
             LOSSES.index(spec.loss),
             OPTIMIZERS.index(spec.optimizer),
             spec.learning_rate,

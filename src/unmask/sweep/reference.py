@@ -1,8 +1,7 @@
-"""One net of a sweep in plain PyTorch: the kernel's oracle, and the path for other devices."""
+"""One net of a sweep in plain PyTorch: the kernel's oracle, and what stacked nets are made of."""
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unmask.models.activations import activation
+from unmask.models.activations import Activation, activation
 from unmask.sweep.history import LAYER_STATISTICS
 from unmask.sweep.spec import NetSpec
 
@@ -50,7 +49,7 @@ class ReferenceNet:
             (self._parameter(weights), self._parameter(biases)) for weights, biases in parameters
         ]
         self._pixels, self._labels = self._on_device(train_pixels), self._on_device(train_labels)
-        self._update = _OPTIMIZERS[spec.optimizer](_flat(self._layers), spec.learning_rate)
+        self._update = UPDATES[spec.optimizer](flat(self._layers), spec.learning_rate)
         self._steps = 0
 
     def train(self, order: NDArray[np.uint32]) -> tuple[float, float, int]:
@@ -70,7 +69,7 @@ class ReferenceNet:
             loss = self._loss(logits, labels)
             if not math.isfinite(loss.item()):
                 return math.nan, math.nan, self._steps
-            self._update(torch.autograd.grad(loss, _flat(self._layers)))
+            self._update(torch.autograd.grad(loss, flat(self._layers)))
             loss_sum += loss.item() * len(batch)
             right += _right(logits, labels)
         return loss_sum / len(order), right / len(order), -1
@@ -99,7 +98,7 @@ class ReferenceNet:
         """Return dE/dW and dE/db of every layer, E the mean loss over these pictures."""
         logits = self._logits(self._on_device(pixels))
         loss = self._loss(logits, self._on_device(labels))
-        return _pairs(torch.autograd.grad(loss, _flat(self._layers)))
+        return _pairs(torch.autograd.grad(loss, flat(self._layers)))
 
     def probe(
         self,
@@ -113,38 +112,12 @@ class ReferenceNet:
         probe set of the dead units. Works in float64 whatever the net's own precision, so that no
         gradient is lost to underflow.
         """
-        layers = [
-            (w.detach().double().requires_grad_(), b.detach().double().requires_grad_())
-            for w, b in self._layers
-        ]
-        *hidden, logits = self._fields(layers, self._on_device(pixels).double() / 255)
-        loss = self._loss(logits, self._on_device(labels))
-        gradients = [dw.abs() for dw in torch.autograd.grad(loss, [w for w, _ in layers])]
-        f = self._activation
-        outputs = [*(f.function(v) for v in hidden), logits.softmax(1)]
-        slopes = [f.derivative(v).abs() for v in hidden]
-        *dead_hidden, _ = self._fields(layers, self._on_device(dead_pixels).double() / 255)
-        dead = [
-            (f.derivative(v).abs() < DEAD * f.lipschitz).all(0).double().mean() for v in dead_hidden
-        ]
-        none = logits.new_tensor(math.nan)
-        statistics = {
-            "gradient_max": [g.max() for g in gradients],
-            "gradient_mean": [g.mean() for g in gradients],
-            "gradient_rms": [_rms(g) for g in gradients],
-            "activation_rms": [_rms(y) for y in outputs],
-            "slope_mean_square": [*((s * s).mean() for s in slopes), none],
-            "saturated": [
-                *((s < SATURATED * f.lipschitz).double().mean() for s in slopes),
-                none,
-            ],
-            "dead": [*dead, none],
-        }
-        return {k: torch.stack(statistics[k]).detach().cpu().numpy() for k in LAYER_STATISTICS}
+        inputs = (self._on_device(pixels), self._on_device(labels), self._on_device(dead_pixels))
+        return layer_statistics(self._spec, self._layers, *inputs)
 
     def parameters(self) -> list[tuple[NDArray[Any], NDArray[Any]]]:
         """Return a copy of every layer's (W, b) in the net's precision."""
-        return _pairs(_flat(self._layers))
+        return _pairs(flat(self._layers))
 
     def _on_device(self, array: NDArray[Any]) -> Tensor:
         return torch.as_tensor(np.ascontiguousarray(array), device=self._device)
@@ -153,29 +126,72 @@ class ReferenceNet:
         tensor = torch.tensor(array, dtype=self._dtype, device=self._device)
         return tensor.requires_grad_()
 
-    def _fields(self, layers: Layers, inputs: Tensor) -> list[Tensor]:
-        """Return v = y @ W + b of every layer, y being the output of the one before."""
-        (weights, biases), *later = layers
-        fields = [inputs @ weights + biases]
-        for weights, biases in later:
-            fields.append(self._activation.function(fields[-1]) @ weights + biases)
-        return fields
-
     def _logits(self, pixels: Tensor) -> Tensor:
-        return self._fields(self._layers, pixels.to(self._dtype) / 255)[-1]
+        return fields(self._activation, self._layers, pixels.to(self._dtype) / 255)[-1]
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean over the pictures of the spec's loss on the softmax of the logits."""
-        if self._spec.loss == "cross_entropy":
-            return torch.nn.functional.cross_entropy(logits, labels)
-        targets = torch.nn.functional.one_hot(labels, self._classes)
-        return 0.5 * (targets - logits.softmax(1)).square().sum(1).mean()
+        return mean_loss(self._spec.loss, logits, labels)
+
+
+def fields(f: Activation, layers: Layers, inputs: Tensor) -> list[Tensor]:
+    """Return v = y @ W + b of every layer, y being the output of the one before.
+
+    inputs: [..., m, d], in [0, 1]; each v is [..., m, n_out].
+    """
+    (weights, biases), *later = layers
+    values = [inputs @ weights + biases]
+    for weights, biases in later:
+        values.append(f.function(values[-1]) @ weights + biases)
+    return values
+
+
+def mean_loss(name: str, logits: Tensor, labels: Tensor) -> Tensor:
+    """Return [...]: the mean over the pictures of a spec's loss on the softmax of the logits.
+
+    logits: [..., m, classes]; labels: int64[..., m].
+    """
+    if name == "cross_entropy":
+        by_class = -logits.log_softmax(-1)
+        return by_class.gather(-1, labels.unsqueeze(-1)).squeeze(-1).mean(-1)
+    targets = torch.nn.functional.one_hot(labels, logits.shape[-1])
+    return 0.5 * (targets - logits.softmax(-1)).square().sum(-1).mean(-1)
+
+
+def layer_statistics(
+    spec: NetSpec, own: Layers, pixels: Tensor, labels: Tensor, dead_pixels: Tensor
+) -> dict[str, NDArray[np.float64]]:
+    """Return what ReferenceNet.probe does of a net's layers and pictures on one device."""
+    f = activation(spec.activation)
+    layers = [
+        (w.detach().double().requires_grad_(), b.detach().double().requires_grad_()) for w, b in own
+    ]
+    *hidden, logits = fields(f, layers, pixels.double() / 255)
+    loss = mean_loss(spec.loss, logits, labels)
+    gradients = [dw.abs() for dw in torch.autograd.grad(loss, [w for w, _ in layers])]
+    outputs = [*(f.function(v) for v in hidden), logits.softmax(1)]
+    slopes = [f.derivative(v).abs() for v in hidden]
+    *dead_hidden, _ = fields(f, layers, dead_pixels.double() / 255)
+    dead = [
+        (f.derivative(v).abs() < DEAD * f.lipschitz).all(0).double().mean() for v in dead_hidden
+    ]
+    none = logits.new_tensor(math.nan)
+    statistics = {
+        "gradient_max": [g.max() for g in gradients],
+        "gradient_mean": [g.mean() for g in gradients],
+        "gradient_rms": [_rms(g) for g in gradients],
+        "activation_rms": [_rms(y) for y in outputs],
+        "slope_mean_square": [*((s * s).mean() for s in slopes), none],
+        "saturated": [*((s < SATURATED * f.lipschitz).double().mean() for s in slopes), none],
+        "dead": [*dead, none],
+    }
+    return {k: torch.stack(statistics[k]).detach().cpu().numpy() for k in LAYER_STATISTICS}
 
 
 Update = Callable[[Sequence[Tensor]], None]
+Rate = float | Tensor
 
 
-def _sgd(parameters: Sequence[Tensor], rate: float) -> Update:
+def _sgd(parameters: Sequence[Tensor], rate: Rate) -> Update:
     @torch.no_grad()
     def update(gradients: Sequence[Tensor]) -> None:
         for p, g in zip(parameters, gradients, strict=True):
@@ -184,7 +200,7 @@ def _sgd(parameters: Sequence[Tensor], rate: float) -> Update:
     return update
 
 
-def _momentum(parameters: Sequence[Tensor], rate: float) -> Update:
+def _momentum(parameters: Sequence[Tensor], rate: Rate) -> Update:
     velocities = [torch.zeros_like(p) for p in parameters]
 
     @torch.no_grad()
@@ -196,16 +212,17 @@ def _momentum(parameters: Sequence[Tensor], rate: float) -> Update:
     return update
 
 
-def _adam(parameters: Sequence[Tensor], rate: float) -> Update:
+def _adam(parameters: Sequence[Tensor], rate: Rate) -> Update:
     """Return the update of Kingma and Ba 2015, algorithm 1."""
     beta1, beta2 = _ADAM_BETAS
     means = [torch.zeros_like(p) for p in parameters]
     squares = [torch.zeros_like(p) for p in parameters]
-    steps = itertools.count(1)
+    # On the device, where a recorded step can count it up.
+    t = torch.zeros((), dtype=torch.float64, device=parameters[0].device)
 
     @torch.no_grad()
     def update(gradients: Sequence[Tensor]) -> None:
-        t = next(steps)
+        t.add_(1)
         for p, m, s, g in zip(parameters, means, squares, gradients, strict=True):
             m.copy_(beta1 * m + (1 - beta1) * g)
             s.copy_(beta2 * s + (1 - beta2) * g * g)
@@ -215,14 +232,15 @@ def _adam(parameters: Sequence[Tensor], rate: float) -> Update:
     return update
 
 
-_OPTIMIZERS: dict[str, Callable[[Sequence[Tensor], float], Update]] = {
+UPDATES: dict[str, Callable[[Sequence[Tensor], Rate], Update]] = {
     "sgd": _sgd,
     "momentum": _momentum,
     "adam": _adam,
 }
 
 
-def _flat(layers: Layers) -> list[Tensor]:
+def flat(layers: Layers) -> list[Tensor]:
+    """Return W and b of every layer in turn."""
     return [tensor for layer in layers for tensor in layer]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from unmask.data.images import Images
 from unmask.data.mnist import load_mnist
 from unmask.errors import UserError
+from unmask.execution.executor import Executor
 from unmask.flow.study.comparison import Comparison, compare
 from unmask.flow.study.outcomes import Outcome, outcomes
 from unmask.flow.study.profiles import Claim, Profile, claims, profiles
@@ -192,13 +193,16 @@ def run_study(
     folder: Path | None = None,
     resume: bool = False,
     threads: int | None = None,
-    engine: Engine = "native",
+    engine: Engine | None = None,
+    device: str = "cpu",
+    on: Executor | None = None,
     progress: Callable[[SweepProgress], None] | None = None,
 ) -> Study:
     """Train the plan's nets and return what was found.
 
     images: training and test pictures, MNIST when left out. folder: where the history is kept
     while the nets train and after; with resume the nets that it holds are not trained again.
+    engine, device and on: see train_sweep.
     Raises UserError, also when the folder holds a study and resume is not set, and
     SweepInterrupted on Ctrl-C, with every finished net kept in the folder.
     """
@@ -215,6 +219,8 @@ def run_study(
         probe_epochs=(0, plan.probe_epoch),
         threads=threads,
         engine=engine,
+        device=device,
+        on=on,
         progress=progress,
         checkpoint=checkpoint,
         resume=resume,

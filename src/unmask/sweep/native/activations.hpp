@@ -4,6 +4,13 @@
 #include "functions.hpp"
 #include "net.hpp"
 
+namespace unmask {
+
+// In the order of IN_KERNEL in models/activations.py.
+enum class Activation : int { relu, leaky_relu, elu, selu, gelu, silu, softplus, tanh, sigmoid, lecun, erf, linear };
+
+}  // namespace unmask
+
 namespace unmask::UNMASK_ISA {
 
 struct ValueSlope {

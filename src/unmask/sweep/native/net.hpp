@@ -6,7 +6,7 @@
 
 namespace unmask {
 
-enum class Activation { relu, leaky_relu, elu, selu, gelu, silu, softplus, tanh, sigmoid, lecun, erf, linear };
+enum class Activation : int;  // listed in activations.hpp, where each is written
 enum class Loss { cross_entropy, half_squared };
 enum class Optimizer { sgd, momentum, adam };
 
