@@ -51,9 +51,17 @@ def environment_stamp(**entries: Any) -> dict[str, Any]:
         "libraries": libraries,
         "platform": platform.platform(),
         "processor": _processor(),
-        "command": " ".join(["unmask", *sys.argv[1:]]),
+        "command": " ".join([_program(sys.argv[0]), *sys.argv[1:]]),
         **entries,
     }
+
+
+def _program(started: str) -> str:
+    """Return how a person would start what was started as this, `python -m unmask` or a script."""
+    script = Path(started)
+    if script.suffix != ".py" or script.name == "__main__.py":
+        return "unmask"
+    return f"python {script.name if script.is_absolute() else script}"
 
 
 def _processor() -> str:

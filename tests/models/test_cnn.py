@@ -44,6 +44,26 @@ def test_the_documents_networks_have_the_layers_it_names() -> None:
     )
     assert parameters(c) == convolutions + (4 * 4 * 128 + 1) * 128 + 2 * 128 + 129 * 10
 
+    masks = build("document_masks", {}, (3, 48, 48), 2)
+    kinds = [type(m).__name__ for m in masks.children()]
+    block = ["Conv2d", "LeakyReLU", "BatchNorm2d", "MaxPool2d", "Dropout"]
+    end = ["Flatten", "Linear", "LeakyReLU", "BatchNorm1d", "Dropout", "Linear"]
+    assert kinds == [*block * 3, *end, "ZeroPad1d"]
+    convolutions = sum((9 * i + 1) * o + 2 * o for i, o in [(3, 32), (32, 64), (64, 128)])
+    assert parameters(masks) == convolutions + (6 * 6 * 128 + 1) * 64 + 2 * 64 + 65
+
+
+def test_two_classes_have_one_output_of_the_documents_network() -> None:
+    pictures = torch.rand(4, 3, 16, 16)
+    two = build("document_masks", {}, (3, 16, 16), 2).eval()
+    z = two[:-1](pictures)
+    assert z.shape == (4, 1)
+    torch.testing.assert_close(two(pictures), torch.cat([torch.zeros(4, 1), z], 1))
+    # The softmax over 0 and z is the sigmoid of z.
+    torch.testing.assert_close(two(pictures).softmax(1)[:, 1:], z.sigmoid())
+    three = build("document_masks", {}, (3, 16, 16), 3)
+    assert three[-1].out_features == 3
+
 
 def test_the_documents_weights_start_glorot_uniform() -> None:
     linear = build("document_mnist", {}, (1, 28, 28), 10)[-3]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from unmask.data.images import Images
+from unmask.intervals import wilson
 from unmask.models.checkpoint import ModelCard
 from unmask.models.summary import LayerSummary
 from unmask.report.evaluation import write_evaluation
@@ -54,6 +55,9 @@ def test_the_calibration_figure_shows_its_bins() -> None:
     top, bottom = calibration_figure(evaluation).axes
     curve = top.lines[1].get_xydata()
     np.testing.assert_allclose(curve, [(s, r) for s, r, _ in evaluation.calibration])
+    intervals = [line[:, 1] for line in top.collections[0].get_segments()]
+    expected = [wilson(round(r * n), n) for _, r, n in evaluation.calibration]
+    np.testing.assert_allclose(intervals, expected)
     assert sum(bar.get_height() for bar in bottom.patches) == 30
 
 

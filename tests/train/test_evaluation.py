@@ -42,19 +42,30 @@ def test_figures_are_those_counted_by_hand() -> None:
     assert found.recall.tolist() == pytest.approx([2 / 3, 1 / 2])
     assert found.precision.tolist() == pytest.approx([2 / 3, 1 / 2])
     assert found.f1.tolist() == pytest.approx([2 / 3, 1 / 2])
+    assert found.macro_f1 == pytest.approx((2 / 3 + 1 / 2) / 2)
     assert found.confidence.tolist() == pytest.approx([0.75, 0.75, 0.9, 0.9, 0.9])
     assert found.loss == pytest.approx(-np.mean(np.log([0.75, 0.25, 0.9, 0.9, 0.1])))
     # Two bins: of confidence 0.75 half are right, of 0.9 two in three.
     assert found.calibration_error == pytest.approx(2 / 5 * 0.25 + 3 / 5 * abs(0.9 - 2 / 3))
     assert found.worst(1).tolist() == [4]
     assert found.worst(9).tolist() == [4, 1]
-    assert json.loads(json.dumps(found.as_dict()))["accuracy"] == 0.6
+    plain = json.loads(json.dumps(found.as_dict()))
+    assert plain["accuracy"] == 0.6
+    assert plain["macro_f1"] == found.macro_f1
 
 
 def test_a_class_without_pictures_has_no_figures_but_is_no_error() -> None:
     found = evaluate(Table([[1.0, 0, 0], [0, 1.0, 0]]), rows([0, 1], 3))
     assert np.isnan(found.recall).tolist() == [False, False, True]
     assert found.as_dict()["recall"] == [1, 1, None]
+    assert found.macro_f1 == 1
+
+
+def test_who_always_says_the_most_frequent_class_has_a_low_macro_f1() -> None:
+    # Of n pictures f are of that class: its F1 is 2f / (n + f), the other's 0.
+    found = evaluate(Table([[1.0, 0]] * 10), rows([0] * 8 + [1] * 2, 2))
+    assert found.accuracy == 0.8
+    assert found.macro_f1 == pytest.approx(16 / 18 / 2)
 
 
 def test_averaged_views_are_the_mean_of_the_models_logits(

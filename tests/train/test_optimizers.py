@@ -10,7 +10,7 @@ from torch.nn import functional
 from unmask.errors import UserError
 from unmask.models.cnn import build
 from unmask.train.config import OPTIMIZERS, FitConfig
-from unmask.train.optimizers import optimizers, orthogonalised
+from unmask.train.optimizers import descend, optimizers, orthogonalised
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -26,7 +26,7 @@ def test_every_trainable_parameter_has_one_place_and_its_own_rate(name: str) -> 
         for g in o.param_groups
         for p in g["params"]
     ]
-    decay = 0.0 if name == "muon" else 0.5
+    decay = 0.0 if name.startswith("muon") else 0.5
     expected = []
     for parameter_name, p in network.named_parameters():
         if p.requires_grad and p.ndim == 1:
@@ -35,6 +35,33 @@ def test_every_trainable_parameter_has_one_place_and_its_own_rate(name: str) -> 
             head = parameter_name == "head.weight"
             expected.append((id(p), 0.3 if head else 0.1, 0.5 if head else decay))
     assert sorted(placed) == sorted(expected)
+
+
+def test_where_nothing_is_linear_the_convolutions_with_a_bias_are_the_head() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 5, 1)
+    )
+    config = FitConfig(
+        epochs=1, optimizer="muon_adamw", rate=0.1, bias_rate=0.2, head_rate=0.3, weight_decay=0.5
+    )
+    muon, rest = optimizers(network, config)
+    assert [p is network[0].weight for g in muon.param_groups for p in g["params"]] == [True]
+    assert isinstance(rest, torch.optim.AdamW)
+    rates = {id(p): g["peak"] for g in rest.param_groups for p in g["params"]}
+    assert rates[id(network[3].weight)] == 0.3
+    assert {rates[id(p)] for p in network.parameters() if p.ndim == 1} == {0.2}
+
+
+@pytest.mark.parametrize(("most", "length"), [(None, 10.0), (20.0, 10.0), (5.0, 5.0)])
+def test_a_step_is_no_longer_than_the_most_of_the_gradient(
+    most: float | None, length: float
+) -> None:
+    parameters = [nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))]
+    sgd = [torch.optim.SGD([{"params": [p], "peak": 0.5}]) for p in parameters]
+    # The gradient of both together is (6, 8), of length 10; the rate is 0.5 * 0.25.
+    descend(sgd, 6 * parameters[0].sum() + 8 * parameters[1].sum(), 0.25, most_gradient=most)
+    expected = -0.125 * length * torch.tensor([0.6, 0.8])
+    torch.testing.assert_close(torch.cat([p.detach() for p in parameters]), expected)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])

@@ -91,6 +91,7 @@ def _print(console: Console, found: Evaluation, images: Images) -> None:
     lines = [
         f"{len(images):,} pictures of {images.name}",
         f"accuracy {found.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f})",
+        f"macro-F1 {found.macro_f1:.4f}, the mean of the classes' F1",
         f"loss {found.loss:.4f}, calibration error {found.calibration_error:.4f}",
     ]
     if found.averaged is not None:

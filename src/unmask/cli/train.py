@@ -13,6 +13,7 @@ from rich.console import Console
 from unmask.cli.epochs import epoch_progress
 from unmask.cli.loading import load_shown
 from unmask.errors import UserError
+from unmask.train.distributed import joined, processes
 from unmask.train.fit import FitInterrupted, FitProgress
 from unmask.train.job import Trained, train_classifier
 from unmask.train.recipes import Recipe, recipe
@@ -52,48 +53,53 @@ def train(
     json: Annotated[bool, Parameter(help="print the figures as JSON")] = False,
 ) -> int:
     """Train a classifier on MNIST, CIFAR-10 or pictures of your own, a folder for each class."""
-    console = Console(stderr=True)
-    shape = None if size is None else (3, size, size)
-    pictures = load_shown(console, data, source, shape)
-    chosen = recipe(pictures.kind, recipe_name, len(pictures.train))
-    given: dict[str, Any] = {
-        "epochs": epochs,
-        "batch_size": batch,
-        "rate": rate,
-        "target": target,
-        "precision": None if precision == "auto" else precision,
-        "seed": seed,
-    }
-    config = replace(chosen.config, **{k: v for k, v in given.items() if v is not None})
-    chosen = replace(chosen, config=config)
-    if validation is not None:
-        chosen = replace(chosen, holdout=validation)
-    out = out or Path("runs") / f"train-{Path(data).stem}-{recipe_name}"
-    with epoch_progress(console, _figures) as show:
-        try:
-            trained = train_classifier(
-                chosen,
-                pictures.train,
-                out=out,
-                validation=pictures.validation,
-                test=pictures.test,
-                licence=pictures.licence,
-                half=half,
-                resume=resume,
-                device=device,
-                progress=show,
-                tensorboard=tensorboard,
-            )
-        except FitInterrupted:
-            raise UserError(
-                "stopped before the first epoch ended, so there is nothing to keep",
-                do="run the command again",
-            ) from None
-    if json:
-        print(json_module.dumps(_as_dict(trained, out)))
-    else:
-        _print(Console(), chosen, trained, out)
-    return 130 if trained.history.ended == "interrupted" else 0
+    with joined(device) as own_device:
+        first = processes().first
+        console = Console(stderr=True, quiet=not first)
+        shape = None if size is None else (3, size, size)
+        with processes().first_on_machine():
+            pictures = load_shown(console, data, source, shape)
+        chosen = recipe(pictures.kind, recipe_name, len(pictures.train))
+        given: dict[str, Any] = {
+            "epochs": epochs,
+            "batch_size": batch,
+            "rate": rate,
+            "target": target,
+            "precision": None if precision == "auto" else precision,
+            "seed": seed,
+        }
+        config = replace(chosen.config, **{k: v for k, v in given.items() if v is not None})
+        chosen = replace(chosen, config=config)
+        if validation is not None:
+            chosen = replace(chosen, holdout=validation)
+        out = out or Path("runs") / f"train-{Path(data).stem}-{recipe_name}"
+        with epoch_progress(console, _figures) as show:
+            try:
+                trained = train_classifier(
+                    chosen,
+                    pictures.train,
+                    out=out,
+                    validation=pictures.validation,
+                    test=pictures.test,
+                    licence=pictures.licence,
+                    half=half,
+                    resume=resume,
+                    device=own_device,
+                    progress=show,
+                    tensorboard=tensorboard,
+                )
+            except FitInterrupted:
+                raise UserError(
+                    "stopped before the first epoch ended, so there is nothing to keep",
+                    do="run the command again",
+                ) from None
+        if not first:
+            return 0
+        if json:
+            print(json_module.dumps(_as_dict(trained, out)))
+        else:
+            _print(Console(), chosen, trained, out)
+        return 130 if trained.history.ended == "interrupted" else 0
 
 
 def _as_dict(trained: Trained, out: Path) -> dict[str, Any]:

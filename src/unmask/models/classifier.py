@@ -60,7 +60,8 @@ class Classifier(nn.Module):
             facts={},
         )
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            # torch.manual_seed would seed every GPU too.
+            torch.default_generator.manual_seed(seed)
             network = build(card.architecture, card.settings, card.input_shape, len(class_names))
         return Classifier(network, card)
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from unmask.errors import UserError, unknown
 
 # Keras's constants, which the document's networks were trained with.
-_KERAS_EPS, _KERAS_MOMENTUM = 1e-3, 0.01
+_KERAS_EPS, _KERAS_MOMENTUM, _KERAS_SLOPE = 1e-3, 0.01, 0.3
 
 
 def document_mnist(
@@ -61,6 +61,37 @@ def document_cifar(
     layers += [nn.Flatten(), nn.Linear(features, hidden), nn.ReLU()]
     layers += [nn.BatchNorm1d(hidden, _KERAS_EPS, _KERAS_MOMENTUM), nn.Dropout(0.5)]
     layers += [nn.Linear(hidden, classes)]
+    return _glorot(nn.Sequential(*layers))
+
+
+def document_masks(
+    shape: tuple[int, int, int],
+    classes: int,
+    widths: Sequence[int] = (32, 64, 128),
+    dropout: Sequence[float] = (0.2, 0.3, 0.4),
+    hidden: int = 64,
+) -> nn.Module:
+    """Return the document's network of Exercise 3: pictures [b, c, h, w] to logits [b, classes].
+
+    Three blocks of (convolution, LeakyReLU, batch norm, max-pool, dropout), a hidden LeakyReLU
+    layer with batch norm and dropout 0.5, and for two classes one output z. The logits are then 0
+    and z, of which the softmax's second part is the sigmoid of z and the cross-entropy the binary
+    one; more classes have an output each. Weights start Glorot-uniform and biases at zero. The
+    document names neither widths, slope nor the blocks' dropout.
+    """
+    layers: list[nn.Module] = []
+    channels = shape[0]
+    for width, rate in zip(widths, dropout, strict=True):
+        layers += [nn.Conv2d(channels, width, 3, padding=1), nn.LeakyReLU(_KERAS_SLOPE)]
+        layers += [nn.BatchNorm2d(width, _KERAS_EPS, _KERAS_MOMENTUM)]
+        layers += [nn.MaxPool2d(2), nn.Dropout(rate)]
+        channels = width
+    features = channels * _pooled(shape, len(widths))
+    layers += [nn.Flatten(), nn.Linear(features, hidden), nn.LeakyReLU(_KERAS_SLOPE)]
+    layers += [nn.BatchNorm1d(hidden, _KERAS_EPS, _KERAS_MOMENTUM), nn.Dropout(0.5)]
+    layers += [nn.Linear(hidden, 1 if classes == 2 else classes)]
+    if classes == 2:
+        layers += [nn.ZeroPad1d((1, 0))]
     return _glorot(nn.Sequential(*layers))
 
 
@@ -169,6 +200,7 @@ class WhitenedCNN(nn.Module):
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "document_mnist": document_mnist,
     "document_cifar": document_cifar,
+    "document_masks": document_masks,
     "block_cnn": block_cnn,
     "strided_cnn": strided_cnn,
     "whitened_cnn": WhitenedCNN,

@@ -10,7 +10,7 @@ from unmask.data.augment import Augmentation
 from unmask.errors import UserError, unknown
 from unmask.train.schedules import SCHEDULES
 
-OPTIMIZERS = ("sgd", "adam", "adamw", "muon")
+OPTIMIZERS = ("sgd", "adam", "adamw", "muon", "muon_adamw")
 AVERAGINGS = ("none", "ema", "lookahead")
 TEST_TIMES = ("none", "flip", "flip_shift")
 PRECISIONS = ("auto", "bf16", "fp32")
@@ -22,18 +22,20 @@ class FitConfig:
 
     epochs: passes over the pictures. batch_size: the most pictures a step; an epoch's are shared
     out evenly, so no step is left with a few. optimizer: sgd has Nesterov's momentum; adam and
-    adamw have betas 0.9 and 0.999; muon (Jordan et al., 2024) takes the convolutions' filters and
-    leaves the rest to sgd with momentum 0.85. rate: the peak learning rate, which schedule shapes
-    over the steps with warmup (the part of the steps that goes up) and end (what is left of the
-    peak at the end). bias_rate and head_rate: the peak rates of one-dimensional parameters and of
-    the last linear layer's matrix, rate where None. weight_decay: of matrices and filters only, as
-    torch.optim has it. averaging: "ema" measures and keeps a running average of the weights, one
-    in averaging_horizon steps long; "lookahead" sets the weights back to it every five steps, with
-    less and less effect (Zhang et al., 2019, as Jordan, 2024, has it). test_time: the views whose
-    logits are averaged for the second validation figure: mirrored, or mirrored and moved by a
-    pixel. target: the validation accuracy, 0 to 1, that ends the run when it is exceeded, with the
-    averaged views where test_time names some. validate_from: the first epoch that is validated.
-    precision: "auto" is bf16 where the processor computes in it, fp32 elsewhere. Raises UserError.
+    adamw have betas 0.9 and 0.999; muon (Jordan et al., 2024) takes the filters of convolutions
+    without a bias, which a norm follows, and leaves the rest to sgd with momentum 0.85, muon_adamw
+    to adamw. rate: the peak learning rate, which schedule shapes over the steps with warmup (the
+    part of the steps that goes up) and end (what is left of the peak at the end). bias_rate and
+    head_rate: the peak rates of one-dimensional parameters and of the last linear layer's matrix
+    (where there is none, of convolutions with a bias), rate where None. weight_decay: of matrices
+    and filters only, as torch.optim has it. averaging: "ema" measures and keeps a running average
+    of the weights, one in averaging_horizon steps long; "lookahead" sets the weights back to it
+    every five steps, with less and less effect (Zhang et al., 2019, as Jordan, 2024, has it).
+    test_time: the views whose logits are averaged for the second validation figure: mirrored, or
+    mirrored and moved by a pixel. target: the validation accuracy, 0 to 1, that ends the run when
+    it is exceeded, with the averaged views where test_time names some. validate_from: the first
+    epoch that is validated. precision: "auto" is bf16 where the processor computes in it, fp32
+    elsewhere. Raises UserError.
     """
 
     epochs: int

@@ -77,6 +77,11 @@ class Evaluation:
         return _parts(2 * np.diag(self.confusion), both)
 
     @property
+    def macro_f1(self) -> float:
+        """The mean F1 of the classes that any picture is of or is said to be."""
+        return float(np.nanmean(self.f1))
+
+    @property
     def calibration(self) -> list[tuple[float, float, int]]:
         """Mean confidence, accuracy and pictures of each of 15 bins of confidence that has any."""
         place = np.minimum((self.confidence * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1)
@@ -109,6 +114,7 @@ class Evaluation:
             "accuracy": self.accuracy,
             "accuracy_interval_95": list(self.interval),
             "averaged_accuracy": self.averaged,
+            "macro_f1": self.macro_f1,
             "loss": self.loss,
             "pictures": len(self.labels),
             "calibration_error": self.calibration_error,
@@ -136,20 +142,30 @@ def evaluate(
     when there are no pictures or the model has another number of classes.
     """
     single = logits_of(model, images, device=device, precision=precision)
-    labels = torch.from_numpy(images.labels)
-    probabilities = single.double().softmax(1)
+    averaged = None
+    if test_time != "none":
+        views = logits_of(model, images, test_time=test_time, device=device, precision=precision)
+        averaged = accuracy(views, torch.from_numpy(images.labels))
+    return evaluation_of(single, images, averaged=averaged, stamp=stamp)
+
+
+def evaluation_of(
+    logits: Tensor,
+    images: Images,
+    *,
+    averaged: float | None = None,
+    stamp: dict[str, Any] | None = None,
+) -> Evaluation:
+    """Return the figures of the logits, [n, classes], that a model gave for n pictures."""
+    probabilities = logits.double().softmax(1)
     confidence, predictions = probabilities.max(1)
     k = len(images.class_names)
     confusion = np.zeros((k, k), np.int64)
     np.add.at(confusion, (images.labels, predictions.numpy()), 1)
-    averaged = None
-    if test_time != "none":
-        views = logits_of(model, images, test_time=test_time, device=device, precision=precision)
-        averaged = accuracy(views, labels)
     return Evaluation(
         class_names=images.class_names,
         confusion=confusion,
-        loss=float(functional.cross_entropy(single.double(), labels)),
+        loss=float(functional.cross_entropy(logits.double(), torch.from_numpy(images.labels))),
         predictions=predictions.numpy(),
         confidence=confidence.numpy(),
         labels=images.labels,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable
@@ -15,14 +16,17 @@ from torch.nn import functional
 from unmask.data.augment import Augmentation, augmented, draw
 from unmask.data.images import Images
 from unmask.errors import UserError
-from unmask.runtime import environment_stamp, seeded
+from unmask.runtime import environment_stamp, seeded, sha256
 from unmask.train.adversary import Adversary
 from unmask.train.averaging import Average
+from unmask.train.batch_norm import whole_batch_statistics
+from unmask.train.checks import check_network, check_parts, check_pictures
 from unmask.train.config import FitConfig
-from unmask.train.device import autocast, pick_device
+from unmask.train.device import autocast, drawing_from, pick_device
+from unmask.train.distributed import processes
 from unmask.train.evaluation import accuracy, logits_of
 from unmask.train.history import EpochFigures, History
-from unmask.train.optimizers import optimizers
+from unmask.train.optimizers import descend, optimizers
 from unmask.train.schedules import SCHEDULES
 from unmask.train.state import load_run, save_run
 from unmask.train.tensorboard import Scalars
@@ -77,20 +81,23 @@ def fit(
     it would have had. The same seed, machine and number of threads give the same bits on the CPU.
     adversary changes what is learnt from, and its accuracy decides which epoch is best; a run that
     falls below half of its best has collapsed and ends. progress is called about five times a
-    second. Raises FitInterrupted on Ctrl-C, and UserError for
-    pictures that can't be trained on, a checkpoint of another run, and a loss that isn't finite.
+    second. In processes that have joined (see train.distributed) each learns from its part of every
+    batch, which changes nothing but rounding and what dropout draws; the first alone writes and
+    reads files. Raises FitInterrupted on Ctrl-C, and UserError for pictures that can't be trained
+    on, a checkpoint of another run, and a loss that isn't finite.
     """
-    _check(images, validation)
+    check_pictures(images, validation)
     run = _Run(model, images, config, validation, adversary, pick_device(device), progress)
     file = directory / "checkpoint.safetensors" if directory else None
-    if resume and file and file.exists():
+    if resume and file:
         run.restore(file)
-    scalars = Scalars(directory, len(run.epochs)) if tensorboard and directory else None
+    writes = run.together.first
+    scalars = Scalars(directory, len(run.epochs)) if tensorboard and directory and writes else None
     ended = "interrupted"
     try:
         while not run.over:
             run.train_epoch()
-            if file:
+            if file and writes:
                 run.save(file)
             if scalars:
                 scalars.add(run.epochs[-1])
@@ -122,9 +129,15 @@ class _Run:
         pixels = torch.from_numpy(images.pixels).permute(0, 2, 3, 1)
         self.pixels = pixels.contiguous().to(device)
         self.labels = torch.from_numpy(images.labels).to(device)
-        self._try_forward(len(images.class_names))
+        still = draw(Augmentation(), 1, seed=0, epoch=0).to(device)
+        one = augmented(self.pixels[:1], config.augmentation, still)
+        check_network(self.model, one, len(images.class_names))
         self.steps = math.ceil(len(images) / config.batch_size)
+        self.together = processes()
+        smallest = min(len(p) for p in (images, validation) if p is not None)
+        check_parts(self.together.count, min(smallest, len(images) // self.steps), adversary)
         self.optimizers = optimizers(model, config)
+        self.learner = self.together.learner(self.model)
         self.average = Average(model, config)
         self.epochs: list[EpochFigures] = []
         self.best_epoch = 0
@@ -137,24 +150,7 @@ class _Run:
         }
         if adversary is not None:
             self.key["adversary"] = adversary.as_dict()
-
-    @torch.no_grad()
-    def _try_forward(self, classes: int) -> None:
-        still = draw(Augmentation(), 1, seed=0, epoch=0).to(self.device)
-        pictures = augmented(self.pixels[:1], self.config.augmentation, still)
-        try:
-            logits = self.model.eval()(pictures)
-        except RuntimeError as error:
-            raise UserError(
-                f"the network doesn't take pictures of shape {list(pictures.shape[1:])}",
-                got=str(error).splitlines()[0],
-                do="give pictures of the network's size and channels",
-            ) from error
-        if tuple(logits.shape) != (1, classes):
-            raise UserError(
-                f"the network doesn't give one logit for each of {classes} classes",
-                got=f"an output of shape {list(logits.shape)} for one picture",
-            )
+        self.together.agree(sha256(json.dumps(self.key).encode()), "pictures or settings")
 
     @property
     def reached(self) -> bool:
@@ -179,9 +175,10 @@ class _Run:
         epoch = len(self.epochs)
         seed = int(seeded(self.config.seed, _DROPOUT_STREAM, epoch).integers(1 << 63))
         began, before = time.perf_counter(), self.train_seconds
-        cuda = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=cuda):
-            torch.manual_seed(seed)
+        # Each process drops out units of its own.
+        own_seed = seed + self.together.rank
+        whole_batches = whole_batch_statistics(self.model, self.together)
+        with drawing_from(own_seed, self.device), whole_batches:
             loss, right, rate = self._pass(epoch, began)
         self.train_seconds += time.perf_counter() - began
         if not math.isfinite(loss):
@@ -223,53 +220,53 @@ class _Run:
         order = torch.from_numpy(seeded(config.seed, _ORDER_STREAM, epoch).permutation(count))
         batches = order.to(self.device).tensor_split(self.steps)
         total_steps = self.steps * config.epochs
-        losses = torch.zeros((), dtype=torch.float64, device=self.device)
-        right = torch.zeros((), dtype=torch.int64, device=self.device)
+        # The sum of the losses, and how many were right.
+        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
         seen, reported, height = 0, 0.0, 0.0
         self.model.train()
         for i, batch in enumerate(batches):
             step = epoch * self.steps + i
             height = SCHEDULES[config.schedule](step, total_steps, config.warmup, config.end)
-            pictures = augmented(self.pixels[batch], config.augmentation, draws[batch])
-            labels = self.labels[batch]
+            part = batch[self.together.part(len(batch))]
+            pictures = augmented(self.pixels[part], config.augmentation, draws[part])
+            labels = self.labels[part]
             if self.adversary is not None:
                 with autocast(self.device, config.precision):
                     pictures = self.adversary.attacked(
                         self.model, pictures, labels, part=step / total_steps
                     )
             with autocast(self.device, config.precision):
-                logits = self.model(pictures)
+                logits = self.learner(pictures)
             loss = functional.cross_entropy(
                 logits.float(), labels, label_smoothing=config.label_smoothing
             )
-            for optimizer in self.optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = group["peak"] * height
-                optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            for optimizer in self.optimizers:
-                optimizer.step()
+            # Gradients are averaged over processes, whose parts may differ by a picture.
+            share = len(part) * self.together.count / len(batch)
+            descend(self.optimizers, loss * share, height)
             self.average.update(step + 1, total_steps)
-            losses += loss.detach() * len(batch)
-            right += (logits.detach().argmax(1) == labels).sum()
-            seen += len(batch)
+            sums[0] += loss.detach() * len(part)
+            sums[1] += (logits.detach().argmax(1) == labels).sum()
+            seen += len(part)
             now = time.perf_counter()
             if self.progress and now - reported > _SECONDS_BETWEEN_REPORTS:
                 reported = now
-                self._report(epoch, i + 1, float(losses) / seen, int(right) / seen, now - began)
-        return float(losses) / count, int(right) / count, config.rate * height
+                loss_so_far, right_so_far = (sums / seen).tolist()
+                self._report(epoch, i + 1, loss_so_far, right_so_far, now - began)
+        loss_sum, right = self.together.summed(sums).tolist()
+        return loss_sum / count, right / count, config.rate * height
 
     def _validate(self, images: Images) -> tuple[float, float, float | None]:
         config, labels = self.config, torch.from_numpy(images.labels)
 
         def logits(test_time: str) -> Tensor:
-            return logits_of(
+            part = logits_of(
                 self.model,
-                images,
+                images[self.together.part(len(images))],
                 test_time=test_time,
                 device=self.device,
                 precision=config.precision,
             )
+            return self.together.gathered(part, len(images))
 
         single = logits("none")
         averaged = (
@@ -314,7 +311,10 @@ class _Run:
 
     def history(self, ended: str) -> History:
         stamp = environment_stamp(
-            **self.key, device=str(self.device), threads=torch.get_num_threads()
+            **self.key,
+            device=str(self.device),
+            threads=torch.get_num_threads(),
+            processes=self.together.count,
         )
         return History(tuple(self.epochs), self.best_epoch, ended, stamp)
 
@@ -329,7 +329,14 @@ class _Run:
         self.history("running").save(file.with_name("history.jsonl"))
 
     def restore(self, file: Path) -> None:
-        """Go back to where the checkpoint was written."""
+        """Go back to where the first process's checkpoint was written, if there is one."""
+        if self.together.first and file.exists():
+            self._restore(file)
+        with self.together.copy_of(file) as copy:
+            if copy:
+                self._restore(copy)
+
+    def _restore(self, file: Path) -> None:
         header, best = load_run(file, self.key, self._states(), self.optimizers)
         self.best = {k: v.to(self.device, copy=True) for k, v in best.items()}
         self.best_epoch = header["best_epoch"]
@@ -347,27 +354,3 @@ def _figure(epoch: EpochFigures) -> float | None:
         return epoch.validation_attacked
     averaged = epoch.validation_averaged
     return epoch.validation_accuracy if averaged is None else averaged
-
-
-def _check(images: Images, validation: Images | None) -> None:
-    if not len(images):
-        raise UserError("there are no pictures to train on", got=images.name)
-    if len(set(images.labels.tolist())) < 2:
-        raise UserError(
-            "all pictures are of one class, so there is nothing to learn",
-            got=f"{len(images)} pictures of {images.class_names[images.labels[0]]!r}",
-            do="add pictures of another class, each class in a folder of its own",
-        )
-    if validation is None:
-        return
-    if not len(validation):
-        raise UserError("there are no pictures to validate with", got=validation.name)
-    for what, ours, theirs in (
-        ("classes", images.class_names, validation.class_names),
-        ("shapes", images.pixels.shape[1:], validation.pixels.shape[1:]),
-    ):
-        if ours != theirs:
-            raise UserError(
-                f"training and validation pictures have different {what}",
-                got=f"{list(ours)} and {list(theirs)}",
-            )

@@ -11,6 +11,7 @@ from unmask.models.classifier import Classifier
 from unmask.runtime import environment_stamp
 from unmask.train.adversary import Adversary
 from unmask.train.device import pick_device
+from unmask.train.distributed import processes
 from unmask.train.evaluation import Evaluation, evaluate
 from unmask.train.fit import FitInterrupted, FitProgress, fit
 from unmask.train.history import History
@@ -47,7 +48,8 @@ def train_classifier(
     Without validation pictures the recipe's holdout of the training pictures validates. adversary:
     see fit. licence: of the training pictures. half: store half precision. On Ctrl-C the best
     weights so far are written, and the history's ended is "interrupted". The test figures are those
-    of the stored weights in single precision. Raises UserError as hold_out, prepared, fit and
+    of the stored weights in single precision. Of several processes (see train.distributed) the
+    first alone writes and tests. Raises UserError as hold_out, prepared, fit and
     Classifier.save do.
     """
     config = chosen.config
@@ -71,6 +73,8 @@ def train_classifier(
         history = stopped.history
         if history.best is None:
             raise
+    if not processes().first:
+        return Trained(classifier, history, None)
     classifier.save(out / "model", half=half)
     stored = Classifier.load(out / "model").to(pick_device(device))
     found = None
@@ -109,7 +113,7 @@ def _facts(
         figures["test_calibration_error"] = found.calibration_error
         figures["test_pictures"] = len(found.labels)
     stamp = environment_stamp(
-        device=history.stamp.get("device"), threads=history.stamp.get("threads")
+        **{k: history.stamp.get(k) for k in ("device", "threads", "processes")}
     )
     return {
         "data": {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from unmask.errors import UserError
 from unmask.train.config import FitConfig
+from unmask.train.device import without_tf32
 
 _REST_MOMENTUM = 0.85
 
@@ -28,8 +29,12 @@ def optimizers(model: nn.Module, config: FitConfig) -> list[torch.optim.Optimize
             do="set requires_grad",
         )
     linear = [m.weight for m in model.modules() if isinstance(m, nn.Linear)]
-    head = {id(linear[-1])} if linear else set()
-    filters = {id(p) for p in trained if p.ndim == 4} if config.optimizer == "muon" else set()
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    outputs = linear[-1:] or [m.weight for m in convolutions if m.bias is not None]
+    head = {id(weight) for weight in outputs}
+    # Without a bias, a norm follows, and what Muon does to the size of the filters is undone.
+    normed = {id(m.weight) for m in convolutions if m.bias is None}
+    filters = normed if config.optimizer in ("muon", "muon_adamw") else set()
     groups = (
         ([p for p in trained if id(p) in filters], config.rate, 0.0),
         (
@@ -63,12 +68,35 @@ def optimizers(model: nn.Module, config: FitConfig) -> list[torch.optim.Optimize
 def _plain(groups: list[dict[str, Any]], config: FitConfig, *, fused: bool) -> Any:
     if config.optimizer == "adam":
         return torch.optim.Adam(groups, lr=config.rate, fused=fused)
-    if config.optimizer == "adamw":
+    if config.optimizer in ("adamw", "muon_adamw"):
         return torch.optim.AdamW(groups, lr=config.rate, fused=fused)
     momentum = _REST_MOMENTUM if config.optimizer == "muon" else config.momentum
     return torch.optim.SGD(
         groups, lr=config.rate, momentum=momentum, nesterov=momentum > 0, fused=fused
     )
+
+
+def descend(
+    optimizers: Sequence[torch.optim.Optimizer],
+    loss: Tensor,
+    height: float,
+    most_gradient: float | None = None,
+) -> None:
+    """Take one step down the loss's gradient, at height times every group's peak rate.
+
+    most_gradient: the length beyond which the gradient of all parameters together is cut.
+    """
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * height
+        optimizer.zero_grad()
+    with without_tf32():
+        loss.backward()  # type: ignore[no-untyped-call]
+    if most_gradient is not None:
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        torch.nn.utils.clip_grad_norm_([p for g in groups for p in g["params"]], most_gradient)
+    for optimizer in optimizers:
+        optimizer.step()
 
 
 class Muon(torch.optim.Optimizer):

@@ -10,9 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import LogLocator, PercentFormatter
 
 from unmask.data.images import Images
+from unmask.intervals import wilson
 from unmask.models.summary import LayerSummary
 from unmask.report.figures.style import GRID, MUTED, PAPER, STYLES, styled_figure
 from unmask.train.evaluation import Evaluation
@@ -120,10 +121,17 @@ def confusion_figure(found: Evaluation) -> Figure:
 
 @styled_figure
 def calibration_figure(found: Evaluation) -> Figure:
-    """Return how often the model is right against how sure it is, and how many pictures that is."""
-    figure = Figure(figsize=(4.4, 4.4), layout="constrained")
+    """Return how often the model is right against how sure it is, and how many pictures that is.
+
+    Vertical lines are 95 % confidence intervals (Wilson, 1927).
+    """
+    figure = Figure(figsize=(4.6, 5.0), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     sure, right, count = (np.array(v) for v in zip(*found.calibration, strict=True))
+    low, high = zip(
+        *(wilson(round(r * n), int(n)) for r, n in zip(right, count, strict=True)), strict=True
+    )
+    top.vlines(sure, low, high, color=_FIRST.light, linewidth=1, alpha=0.6)
     top.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (2, 2)), label="as it says")
     top.plot(
         sure,
@@ -135,9 +143,13 @@ def calibration_figure(found: Evaluation) -> Figure:
         label=f"as it is (calibration error {found.calibration_error:.3f})",
     )
     top.set(ylim=(-0.02, 1.02), ylabel="part that is right")
-    top.legend(loc="lower right")
+    top.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
     bottom.bar(sure, count, width=0.045, color=_FIRST.light, edgecolor=PAPER)
     bottom.set_yscale("log")
+    bottom.yaxis.set_major_locator(LogLocator(numticks=9))
+    bottom.yaxis.set_major_formatter("{x:,.0f}")
+    # A bar of a single picture is seen too.
+    bottom.set_ylim(bottom=0.5)
     bottom.set(xlim=(0, 1.02), xlabel="probability of the class said", ylabel="pictures")
     return figure
 

@@ -1,0 +1,67 @@
+"""What fit asks of pictures, network and processes before it trains."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from unmask.data.images import Images
+from unmask.errors import UserError
+from unmask.train.adversary import Adversary
+
+
+@torch.no_grad()
+def check_network(model: nn.Module, picture: Tensor, classes: int) -> None:
+    """Raise UserError unless the model takes float[1, c, h, w] to one logit a class."""
+    try:
+        logits = model.eval()(picture)
+    except RuntimeError as error:
+        raise UserError(
+            f"the network doesn't take pictures of shape {list(picture.shape[1:])}",
+            got=str(error).splitlines()[0],
+            do="give pictures of the network's size and channels",
+        ) from error
+    if tuple(logits.shape) != (1, classes):
+        raise UserError(
+            f"the network doesn't give one logit for each of {classes} classes",
+            got=f"an output of shape {list(logits.shape)} for one picture",
+        )
+
+
+def check_parts(processes: int, pictures: int, adversary: Adversary | None) -> None:
+    """Raise UserError unless so many processes can share the smallest lot of pictures."""
+    if processes > pictures:
+        raise UserError(
+            "every process needs a picture of each batch and one to validate with",
+            got=f"{processes} processes and {pictures} pictures",
+            do="start fewer processes, or give a larger batch",
+        )
+    if processes > 1 and adversary is not None:
+        raise UserError(
+            "adversarial training runs in one process", got=processes, do="leave torchrun out"
+        )
+
+
+def check_pictures(images: Images, validation: Images | None) -> None:
+    """Raise UserError for pictures that can't be trained on or validated with."""
+    if not len(images):
+        raise UserError("there are no pictures to train on", got=images.name)
+    if len(set(images.labels.tolist())) < 2:
+        raise UserError(
+            "all pictures are of one class, so there is nothing to learn",
+            got=f"{len(images)} pictures of {images.class_names[images.labels[0]]!r}",
+            do="add pictures of another class, each class in a folder of its own",
+        )
+    if validation is None:
+        return
+    if not len(validation):
+        raise UserError("there are no pictures to validate with", got=validation.name)
+    for what, ours, theirs in (
+        ("classes", images.class_names, validation.class_names),
+        ("shapes", images.pixels.shape[1:], validation.pixels.shape[1:]),
+    ):
+        if ours != theirs:
+            raise UserError(
+                f"training and validation pictures have different {what}",
+                got=f"{list(ours)} and {list(theirs)}",
+            )
