@@ -4,7 +4,7 @@ Half of the models are healthy, half are the same models with one thing broken i
 ways; each was trained before it was labelled (fault_labels.py). Thresholds of Unmask were set on
 the development half only. A table comes first, then one line of JSON.
 
-    python benchmarks/faults.py [--half measured|development] [--label] [--repair]
+    python benchmarks/faults.py [--half measured|development] [--label] [--repair] [--on ADDRESS]
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import argparse
 import json
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,12 +26,15 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from unmask.execution.executor import Executor, executor
 from unmask.flow.check import DEFAULT_STEPS, FlowCheck, check_flow
 from unmask.flow.repair import repair
 from unmask.runtime import environment_stamp
 
 TARGET_RECALL, TARGET_ALARMS, TARGET_REPAIR = 0.98, 0.02, 0.90
 CLOSE = 0.02
+# Checks that are one task: a few seconds.
+TOGETHER = 8
 # Verdicts that name what was broken, or what it brings about.
 RIGHT = {
     "vanishing: small weights": {"vanishing"},
@@ -86,6 +89,33 @@ def repaired(faulty: Case, healthy: Case, check: FlowCheck) -> dict[str, Any]:
     }
 
 
+def check_block(shared: None, cases: Sequence[Case]) -> list[tuple[FlowCheck, float]]:
+    """Check some cases; a task of an executor."""
+    torch.set_num_threads(1)
+    return [checked(case) for case in cases]
+
+
+def repair_pair(shared: None, pair: tuple[Case, Case, FlowCheck]) -> dict[str, Any]:
+    """Repair a broken model; a task of an executor."""
+    torch.set_num_threads(1)
+    return repaired(*pair)
+
+
+def results_of(
+    on: Executor, work: Callable[[None, Any], Any], tasks: Sequence[Any], names: Sequence[str]
+) -> list[Any]:
+    """Return the results in order; end the program, once all have ended, by naming what failed."""
+    found: dict[int, Any] = {}
+    failed = []
+    for done in on.run(work, None, tasks):
+        found[done.index] = done.result
+        if done.error is not None:
+            failed.append(f"{names[done.index]}: {done.error}")
+    if failed:
+        raise SystemExit("\n".join(failed))
+    return [found[index] for index in range(len(tasks))]
+
+
 def rates(cases: Sequence[Case], alarms: Sequence[bool]) -> dict[str, float]:
     """Return recall on the faulty, and false alarms on the healthy."""
     faulty = [a for c, a in zip(cases, alarms, strict=True) if not c.healthy]
@@ -98,19 +128,24 @@ def main() -> None:
     parser.add_argument("--half", choices=("measured", "development"), default="measured")
     parser.add_argument("--label", action="store_true", help="train the models without a label")
     parser.add_argument("--repair", action="store_true", help="repair the broken models too")
+    parser.add_argument("--on", default="local", help="local, ray, or a cluster's address")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.label:
         label()
     everything, dropped = read()
     cases = [c for c in everything if c.development == (arguments.half == "development")]
-    found = [checked(c) for c in cases]
+    blocks = [cases[i : i + TOGETHER] for i in range(0, len(cases), TOGETHER)]
+    names = [", ".join(c.recipe.name for c in block) for block in blocks]
+    with executor(arguments.on) as on:
+        found = [pair for block in results_of(on, check_block, blocks, names) for pair in block]
     checks = [check for check, _ in found]
 
     alarms = {"Unmask": [not check.healthy for check in checks]}
     for name, rule in RIVALS.items():
-        pairs = zip(cases, checks, strict=True)
-        alarms[name] = [rule(case, check.history) for case, check in pairs]
+        alarms[name] = [
+            rule(case, check.history) for case, check in zip(cases, checks, strict=True)
+        ]
     table = Table("rules", "recall", "false alarms", title=f"{len(cases)} models, {arguments.half}")
     results: dict[str, Any] = {}
     for name, said in alarms.items():
@@ -142,16 +177,19 @@ def main() -> None:
         console.print(f"wrong: {row['model']}: {', '.join(row['said']) or 'no error'}")
     if arguments.repair:
         twins = {c.recipe.name: c for c in cases if c.healthy}
-        outcomes = []
-        for case, check in zip(cases, checks, strict=True):
-            if not case.healthy and not check.healthy:
-                twin = twins[case.recipe.name.replace("faulty", "healthy")]
-                outcomes.append(repaired(case, twin, check))
-                row = outcomes[-1]
-                console.print(
-                    f"{row['model']} {row['fault']}: {row['broken']:.3f} -> {row['mended']:.3f} "
-                    f"(twin {row['healthy']:.3f}) by {row['fix']}: {row['sets']}"
-                )
+        pairs = [
+            (case, twins[case.recipe.name.replace("faulty", "healthy")], check)
+            for case, check in zip(cases, checks, strict=True)
+            if not case.healthy and not check.healthy
+        ]
+        with executor(arguments.on) as on:
+            names = [case.recipe.name for case, _, _ in pairs]
+            outcomes = results_of(on, repair_pair, pairs, names)
+        for row in outcomes:
+            console.print(
+                f"{row['model']} {row['fault']}: {row['broken']:.3f} -> {row['mended']:.3f} "
+                f"(twin {row['healthy']:.3f}) by {row['fix']}: {row['sets']}"
+            )
         # A broken model that was not found is not repaired either.
         broken = sum(not case.healthy for case in cases)
         close = sum(o["mended_to_within_2_points"] for o in outcomes) / broken

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,6 +129,22 @@ def test_a_gate_sets_the_status(place: Path, capsys: pytest.CaptureFixture[str])
     status, out, _ = run(place, *own(place, *gate, "clean_accuracy>0.5"), capsys=capsys)
     assert status == 0
     assert "passed: clean_accuracy is 0" in out
+
+
+def test_a_gate_stays_shut_when_a_part_could_not_be_attacked(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run_module.audit
+
+    def with_a_part_missing(*arguments: Any, **named: Any) -> Any:
+        return replace(whole(*arguments, **named), failures=("pictures 0 to 5: lost",))
+
+    monkeypatch.setattr(run_module, "audit", with_a_part_missing)
+    gate = ["--eps", "0.2", "--out", "lost", "--fail-if", "clean_accuracy<0"]
+    status, out, _ = run(place, *own(place, *gate), capsys=capsys)
+    assert status == 1
+    assert "failed: clean_accuracy is 0" in out
+    assert "1 part could not be attacked" in out
 
 
 def test_an_onnx_file_is_a_black_box(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from unmask.cli.options import On, elsewhere
 from unmask.errors import UserError, unknown
 from unmask.flow.judge.verdict import SEVERITIES
 
@@ -63,6 +64,7 @@ def check(
     repair: Annotated[
         bool, Parameter(help="try the fixes that fit, each in short reruns over seeds")
     ] = False,
+    on: On = "local",
     out: Annotated[Path, Parameter(help="the folder for report, figure and numbers")] = Path(
         "runs/check"
     ),
@@ -110,8 +112,8 @@ def check(
     if repair and make is not None and found.at_least("warning"):
         from unmask.flow.repair import repair as repair_flow
 
-        with Console(stderr=True).status("trying what might mend it"):
-            outcome = repair_flow(network, loss_fn, batches.of_seed, make, check=found)
+        with Console(stderr=True).status("trying what might mend it"), elsewhere(on) as workers:
+            outcome = repair_flow(network, loss_fn, batches.of_seed, make, check=found, on=workers)
     files = write_check(found, prediction, outcome, batches.title, out)
     if json:
         everything = check_as_dict(found, prediction, outcome)
@@ -214,6 +216,8 @@ def _print_repair(console: Console, outcome: Repair) -> None:
     for trial in outcome.trials:
         row(trial, "✓" if trial == outcome.best else "")
     console.print(table, highlight=False)
+    for line in outcome.failures:
+        console.print(f"not run: {line}", markup=False, highlight=False, soft_wrap=True)
     if outcome.best is None:
         console.print("None of them worked.")
         return

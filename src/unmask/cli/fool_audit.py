@@ -11,10 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from unmask.cli.options import On, elsewhere
 from unmask.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from unmask.data.images import Images
+    from unmask.execution.executor import Executor
     from unmask.fool.audit.plan import AuditPlan
     from unmask.fool.audit.result import Audit
     from unmask.fool.audit.subject import Subject
@@ -65,6 +67,7 @@ def audit_model(
     fail_if: Annotated[
         str | None, Parameter(help='exit with 1 when this holds, such as "median_l2<1.0"')
     ] = None,
+    on: On = "local",
     out: Annotated[Path, Parameter(help="the folder for report, figures and numbers")] = Path(
         "runs/audit"
     ),
@@ -113,11 +116,14 @@ def audit_model(
     if gate is not None:
         gate.check(figure_names(plan))
     require_writable(out)
-    audits = [
-        _shown(console, subject, images, plan, out / f"model-{i + 1}", resume=resume)
-        for i, subject in enumerate(subjects)
-    ]
-    failed = gate is not None and gate.holds(audits[0].figures())
+    with elsewhere(on) as workers:
+        audits = [
+            _shown(console, subject, images, plan, out / f"model-{i + 1}", workers, resume=resume)
+            for i, subject in enumerate(subjects)
+        ]
+    # A gate never opens on what was left out.
+    missing = len(audits[0].failures)
+    failed = gate is not None and (missing > 0 or gate.holds(audits[0].figures()))
     page = write_audit(audits, images, out)
     if json:
         print(audits_as_json(audits, gate=None if gate is None else (str(gate), failed)))
@@ -128,6 +134,11 @@ def audit_model(
             print(
                 f"{'failed' if failed else 'passed'}: {gate.name} is {figure:.4g}, not to be "
                 f"{gate.sign} {gate.bound:g}"
+                + (
+                    f", and {missing} part{'s'[: missing - 1]} could not be attacked"
+                    if missing
+                    else ""
+                )
             )
         print(f"report: {page}")
     return FAILED if failed else 0
@@ -152,6 +163,7 @@ def _shown(
     images: Images,
     plan: AuditPlan,
     folder: Path,
+    workers: Executor | None,
     *,
     resume: bool,
 ) -> Audit:
@@ -168,15 +180,28 @@ def _shown(
         task = bar.add_task(subject.name, total=None)
 
         def show(p: AuditProgress) -> None:
+            counts = "".join(
+                f", {count} {what}"
+                for what, count in (("running", p.running), ("failed", p.failed))
+                if count
+            )
             bar.update(
                 task,
-                description=f"{subject.name}: {p.doing}",
+                description=f"{subject.name}: {p.doing}{counts}",
                 completed=p.done,
                 total=p.shards,
             )
 
         try:
-            return audit(subject, images, plan, directory=folder, resume=resume, progress=show)
+            return audit(
+                subject,
+                images,
+                plan,
+                directory=folder,
+                resume=resume,
+                on=workers,
+                progress=show,
+            )
         except KeyboardInterrupt:
             raise KeyboardInterrupt("stopped; the same command with --resume goes on") from None
 

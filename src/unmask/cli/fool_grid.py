@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from rich.console import Console
 
+from unmask.cli.options import On, elsewhere
 from unmask.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def draw_grid(
         str, Parameter(help="l2 or linf for the smallest change, linf:8/255 for any within it")
     ] = "l2",
     seed: Annotated[int, Parameter(help="of the generators' weights")] = 0,
+    on: On = "local",
     out: Annotated[Path, Parameter(help="the folder for report, figures and pictures")] = Path(
         "runs/grid"
     ),
@@ -95,7 +97,7 @@ def draw_grid(
         chosen = (
             _own(subject, picture, label, size) if picture else _samples(console, subject, source)
         )
-        with console.status(f"fooling {name}"):
+        with console.status(f"fooling {name}"), elsewhere(on) as workers:
             grids.append(
                 fool_grid(
                     subject,
@@ -104,6 +106,7 @@ def draw_grid(
                     mode=mode,
                     threat=aim,
                     seed=seed,
+                    on=workers,
                     stamp=environment_stamp(model=subject.identity, seed=seed),
                 )
             )
@@ -232,5 +235,6 @@ def _print(console: Console, grid: Grid) -> None:
         f"{outcome.similarity.mean():.3f}; {outcome.steps.mean():.0f} steps and "
         f"{1000 * grid.seconds / pairs:.0f} ms a pair",
     ]
+    lines += [f"not attacked: {line}" for line in grid.failures]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -17,6 +17,7 @@ from unmask.data.peek import natural_shape
 from unmask.errors import UserError
 
 Progress = Callable[[int, int], None]
+Place = Path | None
 _CIFAR10_PICTURES = "cifar10-jpeg.zip"
 
 
@@ -55,28 +56,41 @@ def load_source(
         raise UserError(
             "a source is for cifar10 alone", got=data, do="give the folder in the name's place"
         )
-    if data == "mnist":
-        train, test = load_mnist()
-        return Source("mnist", train, None, test, CARDS["mnist"].licence)
-    if data == "cifar10":
-        train, test = load_cifar10(source or _cifar10(progress), progress=progress)
-        return Source("cifar10", train, None, test, CARDS["cifar10-binary"].licence)
+    if data in NAMED:
+        return NAMED[data](source, progress)
     path = Path(data)
     if not path.exists():
         raise UserError(
             "there are no such pictures",
             got=data,
-            do="give mnist, cifar10, or a folder or zip archive with a folder for each class",
+            do=f"give {', '.join(NAMED)}, or a folder or zip archive with a folder for each class",
         )
     channels, height, width = shape or natural_shape(path)
     folder = load_folder(path, size=(height, width), channels=channels, progress=progress)
     return Source("pictures", folder.train, folder.validation, folder.test, "", folder.warnings)
 
 
-def _cifar10(progress: Progress | None) -> Path:
+def _mnist(_source: Place, _progress: Progress | None) -> Source:
+    train, test = load_mnist()
+    return Source("mnist", train, None, test, CARDS["mnist"].licence)
+
+
+def _cifar10(source: Place, progress: Progress | None) -> Source:
+    train, test = load_cifar10(source or _found_cifar10(progress), progress=progress)
+    return Source("cifar10", train, None, test, CARDS["cifar10-binary"].licence)
+
+
+def _found_cifar10(progress: Progress | None) -> Path:
     home = os.environ.get("UNMASK_DATA")
     pictures = Path(home or ".") / _CIFAR10_PICTURES
     card = CARDS["cifar10-binary"]
     if home and pictures.is_file() and not (Path(home) / card.files[0].name).exists():
         return pictures
     return fetch_dataset(card, progress=progress)[0]
+
+
+# What load_source knows by name: each takes where the set lies, if the user said, and a progress.
+NAMED: dict[str, Callable[[Place, Progress | None], Source]] = {
+    "mnist": _mnist,
+    "cifar10": _cifar10,
+}

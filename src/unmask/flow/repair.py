@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import cycle, islice
 from typing import Any
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from unmask.errors import UserError
+from unmask.execution.executor import Executor
+from unmask.execution.local import LocalExecutor
 from unmask.flow import mending
 from unmask.flow.check import Batch, FlowCheck, Loss, MakeOptimizer, call, check_flow
 from unmask.flow.judge import fixes
@@ -53,19 +55,29 @@ class Trial:
 
 @dataclass(frozen=True)
 class Repair:
-    """The network as it was, every trial, best first, and the one to take, or None."""
+    """The network as it was, every trial, best first, and the one to take, or None.
+
+    failures: a line for each trial that could not be run; it counts as one that diverged.
+    """
 
     before: Trial
     trials: tuple[Trial, ...]
     best: Trial | None
     steps: int
     mended: Mended | None = field(default=None, compare=False, repr=False)
+    failures: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the outcome as plain values."""
         trials = [asdict(t) for t in self.trials]
         best = asdict(self.best) if self.best else None
-        return {"before": asdict(self.before), "trials": trials, "best": best, "steps": self.steps}
+        return {
+            "before": asdict(self.before),
+            "trials": trials,
+            "best": best,
+            "steps": self.steps,
+            "failures": list(self.failures),
+        }
 
 
 @dataclass(frozen=True)
@@ -107,6 +119,7 @@ def repair(
     check: FlowCheck | None = None,
     steps: int = DEFAULT_STEPS,
     seeds: Sequence[int] = (0, 1),
+    on: Executor | None = None,
 ) -> Repair:
     """Try what fits the verdicts on copies of a network, and return what each fix came to.
 
@@ -114,8 +127,9 @@ def repair(
     yields them. check is that of check_flow, made here when not given. Every trial trains for
     steps steps once a seed; it is judged by the mean loss over the last fifth of them, and by
     accuracy too where targets are classes. First the changes of the network are tried, then, on
-    the best of them, learning rates and clipping where the verdicts ask for them. Raises
-    UserError when nothing is wrong.
+    the best of them, learning rates and clipping where the verdicts ask for them. on: who runs the
+    trials, this process by default; the bits are the same. Raises UserError when nothing is wrong,
+    and when the network can't be run as it was.
     """
     make = batches if callable(batches) else lambda seed: cycle(batches)
     if check is None:
@@ -123,15 +137,17 @@ def repair(
     kinds = {v.kind for v in check.at_least("warning")}
     if not kinds:
         raise UserError("there is nothing to repair: the check found no fault")
-    runs = _Runs(model, loss_fn, make, optimizer, steps, tuple(seeds))
+    shared = _Shared(model, loss_fn, make, optimizer, steps, torch.get_num_threads())
+    runs = _Runs(on or LocalExecutor(), shared, tuple(seeds))
     before = runs.of(())
+    if runs.failures:
+        raise UserError("the network can't be trained as it is", got=runs.failures[0])
     pair = next(iter(make(seeds[0])))
     of_training = bool(kinds & RATES) and not _of_network(check, kinds)
     if of_training:
         _try_training(runs, check, (), kinds)
     if not of_training or not _worked(runs.of(runs.simplest()), before):
-        for plan in _network_plans(check, kinds, partial(_balanced, model, loss_fn, pair)):
-            runs.of(plan)
+        runs.run(list(_network_plans(check, kinds, partial(_balanced, model, loss_fn, pair))))
         _try_training(runs, check, runs.simplest(), kinds)
     best = runs.simplest()
     chosen = runs.confirmed(best)
@@ -143,6 +159,34 @@ def repair(
         chosen if found else None,
         steps,
         Mended(best) if found else None,
+        tuple(runs.failures),
+    )
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What every trial reads: it travels to a node once."""
+
+    model: nn.Module
+    loss_fn: Loss
+    batches: Callable[[int], Iterable[Batch]]
+    make: MakeOptimizer
+    steps: int
+    # Rounding may depend on it, so the workers take as many as this process.
+    threads: int
+
+
+def _tried(shared: _Shared, task: tuple[tuple[Fix, ...], int]) -> tuple[float, float | None]:
+    plan, seed = task
+    torch.set_num_threads(shared.threads)
+    return _run(
+        Mended(plan),
+        shared.model,
+        shared.loss_fn,
+        islice(shared.batches(seed), shared.steps),
+        shared.make,
+        shared.steps,
+        seed,
     )
 
 
@@ -150,29 +194,36 @@ def repair(
 class _Runs:
     """The trials made so far: with the first seed only, and with all where it matters."""
 
-    model: nn.Module
-    loss_fn: Loss
-    batches: Callable[[int], Iterable[Batch]]
-    make: MakeOptimizer
-    steps: int
+    on: Executor
+    shared: _Shared
     seeds: tuple[int, ...]
     done: dict[tuple[Fix, ...], Trial] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    def run(self, plans: Sequence[tuple[Fix, ...]]) -> None:
+        """Try those of the plans that weren't, side by side, with the first seed."""
+        missing = [plan for plan in dict.fromkeys(plans) if plan not in self.done]
+        self._try([(plan, seed) for plan in missing for seed in self.seeds[:1]])
+
+    def confirm(self, plans: Sequence[tuple[Fix, ...]]) -> None:
+        """Try the plans with every seed, side by side."""
+        self.run(plans)
+        self._try(
+            [
+                (plan, seed)
+                for plan in dict.fromkeys(plans)
+                for seed in self.seeds[len(self.done[plan].losses) :]
+            ]
+        )
 
     def of(self, plan: tuple[Fix, ...]) -> Trial:
         """Return the trial of a plan, made now if it wasn't."""
-        if plan not in self.done:
-            self.done[plan] = self._trial(plan, self.seeds[:1])
+        self.run([plan])
         return self.done[plan]
 
     def confirmed(self, plan: tuple[Fix, ...]) -> Trial:
         """Return the trial of a plan with every seed."""
-        if len(self.of(plan).losses) < len(self.seeds):
-            first, rest = self.of(plan), self._trial(plan, self.seeds[1:])
-            self.done[plan] = replace(
-                first,
-                losses=first.losses + rest.losses,
-                accuracies=first.accuracies + rest.accuracies,
-            )
+        self.confirm([plan])
         return self.done[plan]
 
     def simplest(self) -> tuple[Fix, ...]:
@@ -180,34 +231,36 @@ class _Runs:
 
         The three that lead are run with every seed first.
         """
-        for plan in sorted(self.done, key=lambda p: self.done[p].loss)[:3]:
-            self.confirmed(plan)
+        self.confirm(sorted(self.done, key=lambda p: self.done[p].loss)[:3])
         chosen: tuple[Fix, ...] = ()
         for plan in sorted(self.done, key=len):
             if self.done[plan].loss < (1 - NEARLY) * self.done[chosen].loss:
                 chosen = plan
         return chosen
 
-    def _trial(self, plan: tuple[Fix, ...], seeds: tuple[int, ...]) -> Trial:
-        results = [
-            _run(
-                Mended(plan),
-                self.model,
-                self.loss_fn,
-                islice(self.batches(seed), self.steps),
-                self.make,
-                self.steps,
-                seed,
+    def _try(self, tasks: list[tuple[tuple[Fix, ...], int]]) -> None:
+        results: dict[int, tuple[float, float | None]] = {}
+        errors: dict[int, str] = {}
+        for outcome in self.on.run(_tried, self.shared, tasks) if tasks else ():
+            if outcome.result is None:
+                errors[outcome.index] = outcome.error or "no reason given"
+            results[outcome.index] = outcome.result or (math.inf, None)
+        for index, (plan, seed) in enumerate(tasks):
+            loss, accuracy = results[index]
+            name = " + ".join(f.name for f in plan) or "as it was"
+            if index in errors:
+                self.failures.append(f"{name}, seed {seed}: {errors[index]}")
+            before = self.done.get(plan)
+            self.done[plan] = Trial(
+                name,
+                "; ".join(f.sets for f in plan),
+                "\n".join(f.code for f in plan),
+                (*(before.losses if before else ()), loss),
+                (
+                    *(before.accuracies if before else ()),
+                    *(() if accuracy is None else (accuracy,)),
+                ),
             )
-            for seed in seeds
-        ]
-        return Trial(
-            " + ".join(f.name for f in plan) or "as it was",
-            "; ".join(f.sets for f in plan),
-            "\n".join(f.code for f in plan),
-            tuple(loss for loss, _ in results),
-            tuple(accuracy for _, accuracy in results if accuracy is not None),
-        )
 
 
 def _worked(trial: Trial, before: Trial) -> bool:
@@ -227,20 +280,24 @@ def _try_training(runs: _Runs, check: FlowCheck, plan: tuple[Fix, ...], kinds: s
         return
     tried: dict[float, Trial] = {}
 
-    def at(rate: float) -> None:
-        fix = mending.learning_rate(rate)
-        tried[rate] = runs.of((*plan, fix))
+    def at(rates: list[float]) -> None:
+        plans = {rate: (*plan, mending.learning_rate(rate)) for rate in rates}
+        runs.run(list(plans.values()))
+        tried.update({rate: runs.of(changed) for rate, changed in plans.items()})
 
     # On a changed network the present rate is about right: the doubts were of the old one.
     up = not plan and "learning rate too low" in kinds
     down = not plan and bool(kinds & {"learning rate too high", "diverged"})
     tried[present] = runs.of(plan)
     down = down or math.isinf(tried[present].loss)
-    for k in range(1, FAR + 1):
-        if up:
-            at(present * 10**k)
-        if down:
-            at(present / 10**k)
+    at(
+        [
+            rate
+            for k in range(1, FAR + 1)
+            for rate, wanted in ((present * 10**k, up), (present / 10**k, down))
+            if wanted
+        ]
+    )
     # Then downhill in steps of the root of ten.
     for _ in range(CLIMBS):
         best = min(tried, key=lambda rate: tried[rate].loss)
@@ -248,8 +305,7 @@ def _try_training(runs: _Runs, check: FlowCheck, plan: tuple[Fix, ...], kinds: s
         unknown = [r for r in around if all(abs(math.log(r / t)) > 0.1 for t in tried)]
         if not unknown:
             break
-        for rate in unknown:
-            at(rate)
+        at(unknown)
     if kinds & {"exploding", "diverged", "learning rate too high"}:
         runs.of((*plan, mending.clipping()))
 

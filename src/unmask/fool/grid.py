@@ -13,13 +13,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unmask.errors import UserError, unknown
+from unmask.execution.executor import Executor
+from unmask.execution.local import LocalExecutor
 from unmask.fool.audit.subject import Subject
-from unmask.fool.generator.attack import generator_attack
+from unmask.fool.generator.attack import MODES, generator_attack
 from unmask.fool.goal import Goal, every_target
 from unmask.fool.norms import Threat
-from unmask.fool.outcome import Outcome, judge, saved
+from unmask.fool.outcome import Adversarials, Outcome, judge, saved
 from unmask.fool.pictures import require_pictures
 from unmask.fool.victim import Cost
+
+# Pairs attacked together: rounding may depend on it, so it is the same wherever they are attacked.
+_TOGETHER = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +35,7 @@ class Grid:
     certainty [n]: what the classifier says of them unchanged. rows, targets [m]: which picture was
     to pass for which class. changed: float32[m, c, h, w], on values k / 255, as they are saved.
     outcome: what is true of them, each array [m]. cost and seconds are those of the attack.
+    failures: a line for each shard of pairs that could not be attacked; its pictures are unchanged.
     """
 
     title: str
@@ -48,6 +54,7 @@ class Grid:
     cost: Cost
     seconds: float
     stamp: dict[str, Any]
+    failures: tuple[str, ...] = ()
 
     @property
     def misjudged(self) -> NDArray[np.int64]:
@@ -83,8 +90,55 @@ class Grid:
             "pairs": pairs,
             "cost": asdict(self.cost),
             "seconds": self.seconds,
+            "failures": list(self.failures),
             "stamp": self.stamp,
         }
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What every task reads: it travels to a node once."""
+
+    subject: Subject
+    pixels: NDArray[np.float32]
+    classes: int
+    threat: Threat
+    mode: str
+    seed: int
+    # Rounding may depend on it, so the workers take as many as this process.
+    threads: int
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """One task: the rows of the pictures, their labels and their targets, each int64[n]."""
+
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    targets: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Changed:
+    """What a task gives back: pictures and steps as in Adversarials, and what they cost."""
+
+    pixels: NDArray[np.float32]
+    steps: NDArray[np.int64]
+    cost: Cost
+
+
+def _attacked(shared: _Shared, pairs: _Pairs) -> _Changed:
+    torch.set_num_threads(shared.threads)
+    victim = shared.subject.victim(shared.classes)
+    found = generator_attack(
+        victim,
+        torch.from_numpy(shared.pixels[pairs.rows]),
+        Goal(torch.tensor(pairs.labels), torch.tensor(pairs.targets)),
+        shared.threat,
+        generator=torch.Generator().manual_seed(shared.seed),
+        mode=shared.mode,
+    )
+    return _Changed(found.pixels.numpy(), found.steps.numpy(), victim.cost)
 
 
 def fool_grid(
@@ -98,15 +152,19 @@ def fool_grid(
     mode: str = "fast",
     threat: Threat,
     seed: int = 0,
+    on: Executor | None = None,
     stamp: dict[str, Any],
 ) -> Grid:
     """Change each picture by the generator attack until the model says each other class.
 
     pixels: float32[n, c, h, w] in [0, 1]. labels: int64[n], what the model says where None.
     targets: the names of the classes to pass for, all by default; a picture's own is left out.
-    Raises UserError when the pictures don't fit the model, it has no gradients, a class doesn't
-    exist, or a picture has no class left to pass for.
+    on: who attacks the pairs, this process by default; the bits are the same. Raises UserError
+    when the pictures don't fit the model, it has no gradients, a class doesn't exist, a picture has
+    no class left to pass for, or nothing could be attacked.
     """
+    if mode not in MODES:
+        raise unknown("mode", mode, MODES)
     require_pictures(pixels, subject.input_shape)
     if subject.module is None:
         raise UserError(
@@ -120,16 +178,11 @@ def fool_grid(
     said = logits.argmax(1)
     labels = said if labels is None else labels
     rows, goal = _pairs(labels, class_names, targets)
-    before, begun = victim.cost, time.perf_counter()
-    found = generator_attack(
-        victim,
-        pixels[rows],
-        goal,
-        threat,
-        generator=torch.Generator().manual_seed(seed),
-        mode=mode,
-    )
-    cost, seconds = victim.cost - before, time.perf_counter() - begun
+    begun = time.perf_counter()
+    threads = torch.get_num_threads()
+    shared = _Shared(subject, pixels.numpy(), len(class_names), threat, mode, seed, threads)
+    found, cost, failures = _changed(on or LocalExecutor(), shared, rows, goal)
+    seconds = time.perf_counter() - begun
     outcome = judge(victim, pixels[rows], found, goal, threat)
     assert goal.targets is not None
     return Grid(
@@ -149,7 +202,36 @@ def fool_grid(
         cost=cost,
         seconds=seconds,
         stamp=stamp,
+        failures=tuple(failures),
     )
+
+
+def _changed(
+    on: Executor, shared: _Shared, rows: Tensor, goal: Goal
+) -> tuple[Adversarials, Cost, list[str]]:
+    """Return the pairs attacked, in order, their cost, and a line for each shard that failed."""
+    assert goal.targets is not None
+    columns = (rows.numpy(), goal.labels.numpy(), goal.targets.numpy())
+    shards = [slice(start, start + _TOGETHER) for start in range(0, len(rows), _TOGETHER)]
+    pixels = torch.from_numpy(shared.pixels)[rows]
+    steps = torch.zeros(len(rows), dtype=torch.int64)
+    forwards, backwards, errors = 0, 0, {}
+    tasks = (_Pairs(*(column[part] for column in columns)) for part in shards)
+    for done in on.run(_attacked, shared, tasks):
+        part = shards[done.index]
+        if done.result is None:
+            errors[done.index] = (
+                f"pairs {part.start + 1} to {min(part.stop, len(rows))}: {done.error}"
+            )
+            continue
+        pixels[part] = torch.tensor(done.result.pixels)
+        steps[part] = torch.tensor(done.result.steps)
+        forwards += done.result.cost.forwards
+        backwards += done.result.cost.backwards
+    failures = [errors[index] for index in sorted(errors)]
+    if len(failures) == len(shards):
+        raise UserError("no picture could be attacked", got=failures[0], do="see what it says")
+    return Adversarials(pixels, steps), Cost(forwards, backwards), failures
 
 
 def class_index(name: str, class_names: Sequence[str]) -> int:

@@ -106,6 +106,7 @@ def _section(grid: Grid) -> dict[str, Any]:
         "times": times,
         "grey": grid.originals.shape[1] == 1,
         "pairs": len(grid.rows),
+        "failures": grid.failures,
         "fooled": int(outcome.reached.sum()),
         "fooled_saved": int(outcome.reached_saved.sum()),
         "l2": float(outcome.l2.mean()),

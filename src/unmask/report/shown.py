@@ -25,12 +25,17 @@ def magnification(grid: Grid) -> int:
 
 
 def change_as_picture(grid: Grid, pair: int, times: int) -> NDArray[np.float32]:
-    """Return a pair's change as a colour picture, float32[3, h, w] in [0, 1].
+    """Return a pair's change as a colour picture, float32[3, h, w] in [0, 1]: see tinted."""
+    return tinted(grid.changed[pair] - grid.originals[grid.rows[pair]], times)
+
+
+def tinted(change: NDArray[np.float32], times: int) -> NDArray[np.float32]:
+    """Return a change, float32[c, h, w], as a colour picture, float32[3, h, w] in [0, 1].
 
     Of grey pictures, red is lighter than before and blue darker; of colour pictures each channel's
     change is laid on middle grey.
     """
-    change = (grid.changed[pair] - grid.originals[grid.rows[pair]]) * times
+    change = change * times
     if len(change) == 3:
         shown = _NEUTRAL + _SPAN * change
     else:

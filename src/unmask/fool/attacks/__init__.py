@@ -17,13 +17,13 @@ ATTACKS: dict[str, AttackSpec] = {
     spec.name: spec
     for spec in (
         AttackSpec("fgsm", fgsm, _BOTH, needs_gradient=True, bounded=True),
-        AttackSpec("pgd", pgd, _BOTH, needs_gradient=True, bounded=True),
-        AttackSpec("ddn", ddn, ("l2",), needs_gradient=True, bounded=False),
-        AttackSpec("fmn", fmn, _BOTH, needs_gradient=True, bounded=False),
+        AttackSpec("pgd", pgd, _BOTH, needs_gradient=True, bounded=True, budget="steps"),
+        AttackSpec("ddn", ddn, ("l2",), needs_gradient=True, bounded=False, budget="steps"),
+        AttackSpec("fmn", fmn, _BOTH, needs_gradient=True, bounded=False, budget="steps"),
         AttackSpec("cw", carlini_wagner, ("l2",), needs_gradient=True, bounded=False),
-        AttackSpec("apgd-ce", apgd_ce, _BOTH, needs_gradient=True, bounded=True),
-        AttackSpec("apgd-t", apgd_t, _BOTH, needs_gradient=True, bounded=True),
-        AttackSpec("square", square, _BOTH, needs_gradient=False, bounded=True),
+        AttackSpec("apgd-ce", apgd_ce, _BOTH, needs_gradient=True, bounded=True, budget="steps"),
+        AttackSpec("apgd-t", apgd_t, _BOTH, needs_gradient=True, bounded=True, budget="steps"),
+        AttackSpec("square", square, _BOTH, needs_gradient=False, bounded=True, budget="queries"),
     )
 }
 

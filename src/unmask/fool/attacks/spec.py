@@ -17,6 +17,8 @@ class AttackSpec:
 
     function(victim, pixels, goal, threat, *, generator, ...) gives Adversarials. norms: those it
     knows. bounded: it needs eps. minimal: it seeks the smallest change where there is no eps.
+    budget: the setting of an audit that its keyword of that name takes, "steps" or "queries"; ""
+    for one that decides itself.
     """
 
     name: str
@@ -24,6 +26,7 @@ class AttackSpec:
     norms: tuple[str, ...]
     needs_gradient: bool
     bounded: bool
+    budget: str = ""
 
     @property
     def minimal(self) -> bool:

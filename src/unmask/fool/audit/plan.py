@@ -18,7 +18,6 @@ ENSEMBLES = {
 PAIR_ATTACKS = {"linf": "fmn", "l2": "ddn"}
 # Of the largest eps: where descents tighten what the smallest-change attacks found.
 LADDER = (2.0, 1.6, 1.3, 1.15, 0.85, 0.7, 0.5)
-_STEPPED = ("pgd", "ddn", "fmn", "apgd-ce", "apgd-t")
 
 
 @dataclass(frozen=True)
@@ -71,9 +70,7 @@ class AuditPlan:
 
     def settings(self, spec: AttackSpec) -> dict[str, int]:
         """Return how much an attack of the plan may spend, as its keyword arguments."""
-        if spec.name == "square":
-            return {"queries": self.queries}
-        return {"steps": self.steps} if spec.name in _STEPPED else {}
+        return {spec.budget: getattr(self, spec.budget)} if spec.budget else {}
 
     def specs(self, victim: Victim) -> list[AttackSpec]:
         """Return the attacks to run on that victim.

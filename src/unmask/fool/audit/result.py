@@ -71,6 +71,7 @@ class Audit:
     worst: the nearest adversarial of each picture over the whole ensemble. pairs: None where none
     were asked for. examples: uint8[k, c, h, w], the nearest adversarial of each class, of the
     pictures example_rows. records: one for each attack and eps, summed over all pictures.
+    failures: the shards that could not be attacked, a line each; their pictures are missing.
     """
 
     model: str
@@ -86,6 +87,7 @@ class Audit:
     preflight: Preflight
     diagnosis: Diagnosis
     stamp: dict[str, Any]
+    failures: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.examples) != len(self.example_rows):
@@ -160,6 +162,15 @@ class Audit:
     def findings(self) -> tuple[Finding, ...]:
         """Every reason not to take the figures at their face."""
         found = [*self.preflight.findings, *self.diagnosis.findings]
+        if self.failures:
+            found.append(
+                Finding(
+                    "incomplete",
+                    f"{len(self.failures)} parts could not be attacked and are left out: "
+                    + "; ".join(self.failures),
+                    "run the same command with --resume, which attacks these alone",
+                )
+            )
         attacked = int((self.worst.by >= 0).sum())
         if attacked and self.unstable > 0.01 * attacked:
             found.append(
@@ -251,6 +262,7 @@ class Audit:
                 "watched": [asdict(w) for w in self.diagnosis.watched],
             },
             "unstable": self.unstable,
+            "failures": list(self.failures),
             "black_box_gain": self.black_box_gain,
             "plan": self.plan.as_dict(),
             "stamp": self.stamp,
@@ -270,6 +282,7 @@ class Audit:
             "plan": self.plan.as_dict(),
             "records": [asdict(r) for r in self.records],
             "unstable": self.unstable,
+            "failures": self.failures,
             "preflight": asdict(self.preflight),
             "diagnosis": asdict(self.diagnosis),
             "stamp": self.stamp,
@@ -308,6 +321,8 @@ class Audit:
                 _found(seen["findings"]),
             ),
             stamp=h["stamp"],
+            # Audits of earlier versions know of none.
+            failures=tuple(h.get("failures", ())),
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +15,10 @@ from numpy.typing import NDArray
 
 from unmask.data.images import Images
 from unmask.errors import UserError
+from unmask.execution.executor import Executor
+from unmask.execution.local import LocalExecutor
 from unmask.fool.audit.diagnosis import Diagnosis, diagnose
+from unmask.fool.audit.parts import Parts, Store
 from unmask.fool.audit.plan import AuditPlan
 from unmask.fool.audit.preflight import Preflight, preflight
 from unmask.fool.audit.result import Audit
@@ -27,12 +29,10 @@ from unmask.fool.audit.shard import (
     as_tensors,
     attack_pairs,
     attack_shard,
-    read_arrays,
-    write_arrays,
 )
 from unmask.fool.audit.subject import Subject
 from unmask.fool.victim import Victim
-from unmask.runtime import environment_stamp, write_atomically
+from unmask.runtime import environment_stamp
 
 _LOOKED_AT, _WATCHED = 256, 32
 _PAIR_PICTURES = 25
@@ -40,11 +40,38 @@ _PAIR_PICTURES = 25
 
 @dataclass(frozen=True)
 class AuditProgress:
-    """How far an audit is: what it is doing, and the shards done of all."""
+    """How far an audit is: what it is doing, and the shards done, running and failed of all."""
 
     doing: str
     done: int
     shards: int
+    running: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What every task reads: it travels to a node once."""
+
+    subject: Subject
+    images: Images
+    plan: AuditPlan
+    # Rounding may depend on it, so the workers take as many as this process.
+    threads: int
+
+    def victim(self) -> Victim:
+        torch.set_num_threads(self.threads)
+        return self.subject.victim(len(self.images.class_names))
+
+
+def _attacked(shared: _Shared, task: tuple[int, NDArray[np.int64]]) -> Shard:
+    number, rows = task
+    return attack_shard(shared.victim(), shared.images, rows, shared.plan, number)
+
+
+def _paired(shared: _Shared, task: tuple[int, NDArray[np.int64]]) -> Pairs:
+    number, rows = task
+    return attack_pairs(shared.victim(), shared.images, rows, shared.plan, number)
 
 
 def audit(
@@ -54,43 +81,53 @@ def audit(
     *,
     directory: Path | None = None,
     resume: bool = False,
+    on: Executor | None = None,
     progress: Callable[[AuditProgress], None] | None = None,
 ) -> Audit:
     """Attack a model with the whole ensemble and judge every picture afresh.
 
     images: of the model's size and classes. directory keeps each shard as soon as it is done; with
     resume those of the same audit are used again, to the very bits of an audit that was never
-    stopped. Memory is that of one shard, however many pictures there are. Raises UserError for
-    pictures that don't suit the model, a model that can't be judged, and shards of another audit.
+    stopped. on: who attacks the shards, this process by default; the bits are the same. A shard
+    that fails is named in Audit.failures, and its pictures are left out of every figure. Memory is
+    that of one shard, however many pictures there are. Raises UserError for pictures that don't
+    suit the model, a model that can't be judged, shards of another audit, and when no shard can be
+    attacked.
     """
     _check(subject, images)
     victim = subject.victim(len(images.class_names))
     rows = _spread(len(images), plan.pictures)
-    store = _Store(directory, _key(subject, images, plan), resume)
+    key = _key(subject, images, plan)
+    store = Store(directory, key, resume)
     specs = ", ".join(s.name for s in plan.specs(victim))
     shards = np.array_split(rows, -(-len(rows) // plan.shard))
     total = len(shards) + 1
-
-    def tell(doing: str, done: int) -> None:
-        if progress:
-            progress(AuditProgress(doing, done, total))
-
-    tell("looking at the model", 0)
+    tell = progress or (lambda _: None)
+    tell(AuditProgress("looking at the model", 0, total))
     before, seen = _look(subject, victim, images, rows, plan)
-    parts = []
-    for i, chosen in enumerate(shards):
-        tell(f"attacking with {specs}", i)
-        parts.append(store.shard(i, lambda c=chosen, i=i: attack_shard(victim, images, c, plan, i)))  # type: ignore[misc]
-    tell("seeking every class", len(shards))
+    shared = _Shared(subject, images, plan, torch.get_num_threads())
+    on = on or LocalExecutor()
+    attacks = Parts(store.shards, shards)
+    for done, running, failed in attacks.made(on, _attacked, shared):
+        tell(AuditProgress(f"attacking with {specs}", done, total, running, failed))
+    parts, failures = attacks.read(), attacks.failures("shard")
+    if not parts:
+        raise UserError("no picture could be attacked", got=failures[0], do="see what it says")
+    tell(AuditProgress("seeking every class", len(shards), total, failed=len(failures)))
     worst = Worst.joined([p.worst for p in parts])
     records = tuple(
         functools.reduce(operator.add, column)
         for column in zip(*(p.records for p in parts), strict=True)
     )
     pairs = None
-    if plan.pairs and victim.differentiable:
-        pairs = _pairs(victim, images, worst, plan, store)
-    tell("done", total)
+    # Which pictures are paired depends on all of them.
+    if plan.pairs and victim.differentiable and not failures:
+        chosen = Parts(store.pairs, _to_pair(images, worst, plan))
+        for _ in chosen.made(on, _paired, shared):
+            pass
+        found, failures = chosen.read(), chosen.failures("pairs")
+        pairs = Pairs.joined(found) if found else None
+    tell(AuditProgress("done", total, total, failed=len(failures)))
     examples, example_rows = _examples(parts, worst, images)
     return Audit(
         model=subject.name,
@@ -106,52 +143,13 @@ def audit(
         preflight=before,
         diagnosis=seen,
         stamp=environment_stamp(
-            **_key(subject, images, plan),
+            **key,
             kind=subject.kind,
             device=str(subject.device),
             threads=torch.get_num_threads(),
         ),
+        failures=tuple(failures),
     )
-
-
-class _Store:
-    """Where shards lie; without a folder they are made and not kept."""
-
-    def __init__(self, folder: Path | None, key: dict[str, Any], resume: bool) -> None:
-        self.folder = folder / "shards" if folder else None
-        if self.folder is None:
-            return
-        text = json.dumps(key, sort_keys=True)
-        file = self.folder / "key.json"
-        if resume and file.exists() and file.read_text() != text:
-            raise UserError(
-                f"the shards in {self.folder} are of another audit",
-                got="another model, other pictures or other settings",
-                do="leave --resume out, or choose another --out",
-            )
-        if not resume and self.folder.is_dir():
-            for stale in self.folder.glob("*.npz"):
-                stale.unlink()
-        with write_atomically(file) as out:
-            out.write(text.encode())
-
-    def shard(self, number: int, make: Callable[[], Shard]) -> Shard:
-        """Return the shard of that number: from disk, or made and kept."""
-        if self.folder is None:
-            return make()
-        file = self.folder / f"{number:05d}.npz"
-        if not file.exists():
-            make().save(file)
-        return Shard.load(file)
-
-    def pairs(self, number: int, make: Callable[[], Pairs]) -> Pairs:
-        """Return the pairs of that number: from disk, or made and kept."""
-        if self.folder is None:
-            return make()
-        file = self.folder / f"pairs-{number:05d}.npz"
-        if not file.exists():
-            write_arrays(file, make().__dict__, None)
-        return Pairs(**read_arrays(file)[0])
 
 
 def _look(
@@ -163,24 +161,15 @@ def _look(
     return before, diagnose(victim, pixels[right], labels[right], plan)
 
 
-def _pairs(
-    victim: Victim, images: Images, worst: Worst, plan: AuditPlan, store: _Store
-) -> Pairs | None:
+def _to_pair(images: Images, worst: Worst, plan: AuditPlan) -> list[NDArray[np.int64]]:
+    """Return the rows of the pictures that are taken towards every class, in tasks."""
     right = worst.clean == worst.labels
     of_class = [
         np.flatnonzero(right & (worst.labels == k))[: plan.pairs]
         for k in range(len(images.class_names))
     ]
     rows = worst.rows[np.sort(np.concatenate(of_class))]
-    if not len(rows):
-        return None
-    chunks = np.array_split(rows, -(-len(rows) // _PAIR_PICTURES))
-    return Pairs.joined(
-        [
-            store.pairs(i, lambda c=chunk, i=i: attack_pairs(victim, images, c, plan, i))  # type: ignore[misc]
-            for i, chunk in enumerate(chunks)
-        ]
-    )
+    return np.array_split(rows, -(-len(rows) // _PAIR_PICTURES)) if len(rows) else []
 
 
 def _examples(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from unmask.errors import UserError
+from unmask.fool.audit.packed import Packed
 from unmask.fool.victim import Victim
 from unmask.models.checkpoint import TensorFile
 from unmask.models.classifier import Classifier
@@ -28,7 +30,9 @@ class Subject:
 
     name: as the user wrote it. kind: "Unmask's", "PyTorch" or "ONNX". function: float32[b, c, h, w]
     to logits [b, classes]. module is None for a black box. class_names and input_shape (c, h, w):
-    None where the model doesn't say. identity: the SHA-256 of its weights or file.
+    None where the model doesn't say. identity: the SHA-256 of its weights or file. made_from: the
+    import path of its module, the content of its ONNX file, or None. An executor carries it to
+    other processes as that and its weights (safetensors).
     """
 
     name: str
@@ -39,6 +43,14 @@ class Subject:
     input_shape: tuple[int, int, int] | None
     identity: str
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    made_from: str | bytes | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if isinstance(self.made_from, bytes):
+            return _onnx, (self.name, self.made_from, torch.get_num_threads())
+        if self.module is None:
+            raise UserError("this black box can't travel to another process", got=self.name)
+        return _arrived, (self.name, self.kind, Packed.of(self.module, self.made_from))
 
     def victim(self, classes: int) -> Victim:
         """Return it with its cost counted, and its answers checked for their shape."""
@@ -94,16 +106,27 @@ def load_subject(source: str, *, weights: Path | None = None) -> Subject:
             "--weights FILE), or export it as ONNX",
         )
     if suffix == ".onnx":
-        return _onnx(Path(source))
+        try:
+            content = Path(source).read_bytes()
+        except OSError as error:
+            raise UserError("there is no such file", got=source, do="give an .onnx file") from error
+        return _onnx(source, content, torch.get_num_threads())
     if not imported:
         return Subject.of(Classifier.load(source), source, kind="Unmask's")
     module = load_model(source)
     if weights is not None:
         TensorFile(weights).load_into(module)
-    return Subject.of(module.eval(), source)
+    return replace(Subject.of(module.eval(), source), made_from=source)
 
 
-def _onnx(path: Path) -> Subject:
+# Every task of a worker is handed the model anew, and a worker serves one audit at a time.
+@functools.lru_cache(maxsize=2)
+def _arrived(name: str, kind: str, packed: Packed) -> Subject:
+    return replace(Subject.of(packed.module(), name, kind=kind), made_from=packed.path)
+
+
+@functools.lru_cache(maxsize=2)
+def _onnx(path: str, content: bytes, threads: int) -> Subject:
     try:
         import onnxruntime  # type: ignore[import-untyped]
     except ImportError as error:
@@ -111,12 +134,8 @@ def _onnx(path: Path) -> Subject:
             "an ONNX file needs onnxruntime", got=str(error), do="pip install 'unmask[export]'"
         ) from error
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError("there is no such file", got=path, do="give an .onnx file") from error
-    try:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
+        options.intra_op_num_threads = threads
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:
@@ -147,13 +166,14 @@ def _onnx(path: Path) -> Subject:
     told: dict[str, Any] = session.get_modelmeta().custom_metadata_map
     names = json.loads(told["class_names"]) if "class_names" in told else None
     return Subject(
-        name=str(path),
+        name=path,
         kind="ONNX",
         function=run,
         module=None,
         class_names=None if names is None else tuple(names),
         input_shape=tuple(shape) if all(isinstance(v, int) for v in shape) else None,
         identity=sha256(content),
+        made_from=content,
     )
 
 

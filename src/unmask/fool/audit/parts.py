@@ -1,0 +1,125 @@
+"""The parts of an audit: made by whoever carries out tasks, kept one by one, read in order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.errors import UserError
+from unmask.execution.executor import Executor
+from unmask.fool.audit.shard import Pairs, Shard, read_arrays, write_arrays
+from unmask.runtime import write_atomically
+
+P = TypeVar("P", Shard, Pairs)
+S = TypeVar("S")
+
+
+@dataclass
+class Kept(Generic[P]):
+    """Where parts of one kind lie by number: in files, or without a folder in memory."""
+
+    folder: Path | None
+    prefix: str
+    write: Callable[[P, Path], None]
+    load: Callable[[Path], P]
+    here: dict[int, P] = field(default_factory=dict)
+
+    def has(self, number: int) -> bool:
+        """Return whether that part is there."""
+        return number in self.here if self.folder is None else self._file(number).exists()
+
+    def put(self, number: int, part: P) -> None:
+        """Keep a part."""
+        if self.folder is None:
+            self.here[number] = part
+        else:
+            self.write(part, self._file(number))
+
+    def get(self, number: int) -> P:
+        """Return a part that is there. Raises UserError when its file is damaged."""
+        return self.here[number] if self.folder is None else self.load(self._file(number))
+
+    def _file(self, number: int) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{self.prefix}{number:05d}.npz"
+
+
+class Store:
+    """Where an audit's shards and pairs lie.
+
+    Raises UserError when the folder holds those of another audit and they are to be used again.
+    """
+
+    def __init__(self, directory: Path | None, key: dict[str, Any], resume: bool) -> None:
+        folder = directory / "shards" if directory else None
+        self.shards: Kept[Shard] = Kept(folder, "", Shard.save, Shard.load)
+        self.pairs: Kept[Pairs] = Kept(
+            folder,
+            "pairs-",
+            lambda pairs, file: write_arrays(file, pairs.__dict__, None),
+            lambda file: Pairs(**read_arrays(file)[0]),
+        )
+        if folder is None:
+            return
+        text = json.dumps(key, sort_keys=True)
+        file = folder / "key.json"
+        if resume and file.exists() and file.read_text() != text:
+            raise UserError(
+                f"the shards in {folder} are of another audit",
+                got="another model, other pictures or other settings",
+                do="leave --resume out, or choose another --out",
+            )
+        if not resume and folder.is_dir():
+            for stale in folder.glob("*.npz"):
+                stale.unlink()
+        with write_atomically(file) as out:
+            out.write(text.encode())
+
+
+class Parts(Generic[P]):
+    """Parts of an audit, each of some rows of the pictures: made where they are missing."""
+
+    def __init__(self, kept: Kept[P], rows: list[NDArray[np.int64]]) -> None:
+        self.kept: Kept[P] = kept
+        self.rows = rows
+        self.errors: dict[int, str] = {}
+
+    def made(
+        self,
+        on: Executor,
+        work: Callable[[S, tuple[int, NDArray[np.int64]]], P],
+        shared: S,
+    ) -> Iterator[tuple[int, int, int]]:
+        """Make what is missing; yield how many parts are done, running and failed, and so on."""
+        missing = [i for i in range(len(self.rows)) if not self.kept.has(i)]
+        done = len(self.rows) - len(missing)
+        yield done, min(on.workers, len(missing)), 0
+        if not missing:
+            return
+        for count, outcome in enumerate(
+            on.run(work, shared, ((i, self.rows[i]) for i in missing)), 1
+        ):
+            number = missing[outcome.index]
+            if outcome.result is None:
+                self.errors[number] = outcome.error or "no reason given"
+            else:
+                self.kept.put(number, outcome.result)
+            running = min(on.workers, len(missing) - count)
+            yield done + count - len(self.errors), running, len(self.errors)
+
+    def read(self) -> list[P]:
+        """Return the parts in their order, without those that failed."""
+        return [self.kept.get(i) for i in range(len(self.rows)) if i not in self.errors]
+
+    def failures(self, what: str) -> list[str]:
+        """Return each failure in one line, in order."""
+        return [
+            f"{what} {i} ({count} picture{'s' if count > 1 else ''}): {self.errors[i]}"
+            for i, count in ((i, len(self.rows[i])) for i in sorted(self.errors))
+        ]

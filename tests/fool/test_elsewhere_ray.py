@@ -1,0 +1,111 @@
+"""Audits, grids and repairs on a real Ray: the same bits as in this process."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from travelling import tiny_pictures
+
+from unmask.data.mnist import load_mnist
+from unmask.errors import UserError
+from unmask.execution.executor import Executor, executor
+from unmask.flow.repair import repair
+from unmask.fool.audit.plan import AuditPlan
+from unmask.fool.audit.run import audit
+from unmask.fool.audit.subject import Subject, load_subject
+from unmask.fool.grid import fool_grid
+from unmask.fool.norms import Threat
+
+pytest.importorskip("ray")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def on() -> Iterator[Executor]:
+    # A path to a socket must be short.
+    folder = tempfile.mkdtemp(prefix="ray")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "PYTHONPATH": str(Path(__file__).parent),
+            "RAY_ADDRESS": "local",
+            "RAY_AUTH_MODE": "disabled",
+            "RAY_TMPDIR": folder,
+            "RAY_raylet_start_wait_time_s": "120",
+            "RAY_worker_register_timeout_seconds": "300",
+        }.items():
+            patch.setenv(name, value)
+        with executor("ray") as started:
+            yield started
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_an_audit(on: Executor, tmp_path: Path) -> None:
+    subject, images = load_subject("mnist"), load_mnist()[1]
+    plan = AuditPlan(attacks=("pgd",), pictures=30, pairs=1, steps=4, shard=10)
+    here = audit(subject, images, plan)
+    there = audit(subject, images, plan, on=on, directory=tmp_path)
+    assert here.pairs is not None
+    assert there.pairs is not None
+    for part in ("worst", "pairs"):
+        for name, values in getattr(here, part).__dict__.items():
+            np.testing.assert_array_equal(values, getattr(getattr(there, part), name))
+    np.testing.assert_array_equal(here.examples, there.examples)
+    assert here.records == there.records
+    assert len(list(tmp_path.glob("shards/*.npz"))) == 4
+
+
+def test_a_grid(on: Executor) -> None:
+    images = load_mnist()[1][:8]
+    given = {
+        "names": [str(i) for i in range(8)],
+        "title": "digits",
+        "threat": Threat.parse("linf:0.3"),
+        "stamp": {},
+    }
+    pixels, labels = torch.from_numpy(images.pixels).float() / 255, torch.from_numpy(images.labels)
+    subject = load_subject("mnist")
+    here, there = (fool_grid(subject, pixels, labels, on=o, **given) for o in (None, on))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(here.changed, there.changed)
+    assert here.cost == there.cost
+
+
+def test_what_cannot_travel_says_so(on: Executor) -> None:
+    with pytest.raises(UserError, match="this network can't travel"):
+        audit(
+            Subject.of(nn.Sequential(nn.Flatten(), nn.Linear(16, 2))),
+            tiny_pictures(20),
+            AuditPlan(attacks=("pgd",), pairs=0, steps=2),
+            on=on,
+        )
+
+
+def test_a_repair(on: Executor) -> None:
+    generator = torch.Generator().manual_seed(0)
+    batches = [
+        (torch.randn(32, 20, generator=generator), torch.randint(4, (32,), generator=generator))
+        for _ in range(4)
+    ]
+    layers: list[nn.Module] = []
+    for i in range(8):
+        linear = nn.Linear(20 if i == 0 else 24, 24)
+        nn.init.normal_(linear.weight, 0, 0.2 / linear.in_features**0.5, generator=generator)
+        nn.init.zeros_(linear.bias)
+        layers += [linear, nn.Tanh()]
+    torch.manual_seed(0)
+    model = nn.Sequential(*layers, nn.Linear(24, 4))
+
+    def sgd(parameters):  # type: ignore[no-untyped-def]
+        return torch.optim.SGD(parameters, lr=0.05)
+
+    loss = nn.functional.cross_entropy
+    here, there = (repair(model, loss, batches, sgd, steps=20, on=o) for o in (None, on))
+    assert there == here
+    assert there.failures == ()
+    assert len(there.trials) > 3
