@@ -139,7 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("faces", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/mask-folds"))
-    parser.add_argument("--epochs", type=int, default=90)
+    parser.add_argument("--epochs", type=int, default=80)
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--only", type=int, nargs="*", help="folds 0 to 4; 5 is all pictures")
     parser.add_argument("--fold", type=int, help=argparse.SUPPRESS)

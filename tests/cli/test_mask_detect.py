@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from made_up_detector import IMPROPER, WITH, WITHOUT, build, paint
 from unmask.cli import mask_detect
 from unmask.cli.main import main
+from unmask.mask import video
 from unmask.mask.sources import VideoSource
 from unmask.mask.video import VideoReader, write_video
 from unmask.mask.wording import GREEN, RED
@@ -52,6 +54,16 @@ def test_a_picture_is_drawn_written_and_summed_up(
     drawn = np.asarray(Image.open(here / "o/drawn/two.png").convert("RGB"))
     for colour in (GREEN, RED):
         assert (drawn == colour).all(-1).sum() > 200
+
+
+def test_patterns_that_the_shell_put_in_full_are_many_sources(
+    here: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["two.png", "masked.png", "two.png", "--model", model, "--out", "o"]
+    assert main(["mask", "detect", *arguments]) == 0
+    assert capsys.readouterr().out.startswith("3 pictures: ")
+    drawn = {path.relative_to(here / "o/drawn").as_posix() for path in here.glob("o/drawn/**/*.*")}
+    assert drawn == {"two.png", "masked.png", "2/two.png"}
 
 
 def test_json_holds_the_faces_and_the_summary(
@@ -127,6 +139,8 @@ def test_bad_files_are_named_and_skipped_and_the_status_says_so(
         (["text.jpg"], "text.jpg: no picture in a format of BMP"),
         (["nowhere.jpg"], "there is no such source: got nowhere.jpg"),
         (["97"], "there is no camera 97"),
+        (["empty"], "no pictures in empty: got nothing"),
+        (["two.png", "nowhere.jpg"], "there is no such source: got nowhere.jpg"),
         (["text.mp4"], "text.mp4 is no video that can be read"),
         (["two.png", "--formats", "xml"], "unknown format: got 'xml'"),
         (["two.png", "--threshold", "7"], "two.png: the threshold must lie in 0 to 1: got 7.0"),
@@ -139,6 +153,7 @@ def test_a_mistake_is_one_line(
 ) -> None:
     (here / "text.jpg").write_bytes(b"this is no picture")
     (here / "text.mp4").write_bytes(b"this is no video")
+    (here / "empty").mkdir()
     chosen = [] if "--model" in arguments else ["--model", model]
     assert main(["mask", "detect", *arguments, *chosen]) == 2
     out, err = capfd.readouterr()
@@ -175,6 +190,57 @@ def test_a_video_may_be_stopped_early(
     film(here / "v.mp4")
     assert main(["mask", "detect", "v.mp4", "--model", model, "--seconds", "0.45"]) == 0
     assert capsys.readouterr().out.startswith("5 frames: 2 faces")
+
+
+def test_a_video_that_is_cut_is_looked_at_to_its_end_and_named(
+    here: Path, model: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cv2 = video.opencv()
+    writer = cv2.VideoWriter("a.avi", cv2.VideoWriter.fourcc(*"MJPG"), 10, (240, 160))
+    for _ in range(20):
+        writer.write(np.asarray(paint((240, 160), FACES))[:, :, ::-1])
+    writer.release()
+    (here / "a.avi").write_bytes((here / "a.avi").read_bytes()[: 3 * 10**4])
+    (here / "text.mp4").write_bytes(b"this is no video")
+    assert main(["mask", "detect", "a.avi", "text.mp4", "--model", model, "--out", "o"]) == 2
+    out, err = capfd.readouterr()
+    assert "2 faces: 1 with mask, 1 without mask" in out
+    lines = err.splitlines()
+    assert lines[0].startswith("unmask: a.avi is cut: it ends after ")
+    assert lines[1].startswith("unmask: text.mp4 is no video that can be read")
+    assert lines[2] == "unmask: 2 could not be read, or not whole; all else was looked at"
+    with VideoReader(VideoSource("v", "o/drawn/a.avi.mp4", False)) as drawn:
+        assert len(list(drawn)) == int(out.split(" frames")[0])
+
+
+def test_a_camera_that_is_unplugged_ends_with_a_line_and_what_was_seen(
+    here: Path, model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Camera:
+        given = 0
+
+        def read(self) -> tuple[bool, np.ndarray | None]:
+            self.given += 1
+            if self.given > 30:
+                return False, None
+            # Slow enough for some of the frames to be looked at.
+            time.sleep(0.02)
+            return True, np.asarray(paint((240, 160), FACES))[:, :, ::-1].copy()
+
+        def get(self, _: int) -> float:
+            return 0.0
+
+        def release(self) -> None:
+            pass
+
+    with monkeypatch.context() as patch:
+        patch.setattr(video, "_opened", lambda *_: Camera())
+        assert main(["mask", "detect", "0", "--model", model, "--out", "o"]) == 2
+    out, err = capsys.readouterr()
+    assert " frame" in out
+    assert err.splitlines()[0] == "unmask: camera-0 stopped giving frames after 30"
+    with VideoReader(VideoSource("v", "o/drawn/camera-0.mp4", False)) as drawn:
+        assert len(list(drawn)) >= 1
 
 
 def test_ctrl_c_keeps_what_was_seen(

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from unmask.mask.calibration import best_temperature, calibration_gaps, platt, sigmoid, tempered
+from unmask.mask.calibration import best_temperature, platt
+from unmask.mask.judging import sigmoid, tempered
+from unmask.mask.reliability import Reliability
 
 
 def test_platt_finds_the_line_the_answers_were_drawn_with() -> None:
@@ -30,5 +32,4 @@ def test_the_temperature_undoes_overconfidence(temperature: float) -> None:
     # Dividing the logits by T is undone by dividing them by 1 / T.
     assert best_temperature(said, truth) == pytest.approx(1 / temperature, rel=0.06)
     sharp = tempered(said, best_temperature(said, truth))
-    for mean, right, _ in calibration_gaps(sharp.max(1), sharp.argmax(1) == truth):
-        assert mean == pytest.approx(right, abs=0.05)
+    assert Reliability.of(sharp.max(1), sharp.argmax(1) == truth).largest_gap < 0.05

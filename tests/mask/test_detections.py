@@ -59,6 +59,18 @@ def test_supervision_gets_every_field(monkeypatch: pytest.MonkeyPatch) -> None:
     assert got["data"]["class_name"].tolist() == found.names()
 
 
+def test_supervision_itself_takes_them() -> None:
+    # Not among the development packages: it brings a second video library along.
+    pytest.importorskip("supervision")
+    found = made(5)
+    for detections in (found, Detections.none(NAMES, 4, 4)):
+        got = detections.to_supervision()
+        assert len(got) == len(detections)
+    got = found.to_supervision()
+    np.testing.assert_allclose(got.area, np.prod(found.boxes[:, 2:] - found.boxes[:, :2], axis=1))
+    assert got["class_name"].tolist() == found.names()
+
+
 def test_without_supervision_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(UserError, match="pip install supervision"):

@@ -13,6 +13,7 @@ from unmask.errors import UserError
 from unmask.mask import detector as module
 from unmask.mask.detections import Detections
 from unmask.mask.detector import MaskDetector
+from unmask.mask.tiling import View
 
 FACES = [
     ((100, 100, 140, 150), WITH),
@@ -110,6 +111,45 @@ def test_a_picture_may_be_seen_smaller_or_larger(detector: MaskDetector) -> None
         assert len(found) == 4
         for box in FACES:
             assert np.abs(found.boxes - box[0]).max(1).min() <= 2
+
+
+@pytest.mark.parametrize(
+    ("size", "smallest", "seen"),
+    [
+        ((320, 240), 10.0, 512),
+        ((512, 200), 10.0, 640),
+        ((640, 480), 10.0, 640),
+        ((200, 900), 10.0, 200),
+        ((640, 480), 5.0, 1280),
+        ((320, 240), 16.0, 320),
+    ],
+)
+def test_small_pictures_are_enlarged_as_the_file_asks_and_no_larger_than_enough(
+    tmp_path: Path, size: tuple[int, int], smallest: float, seen: int
+) -> None:
+    detector = MaskDetector.load(build(tmp_path / "d.onnx", scale="1.6"))
+    looks = []
+    network_input = module._network_input
+
+    def noted(picture: Image.Image, view: View) -> object:
+        looks.append(view.width / (view.right - view.left) * size[0])
+        return network_input(picture, view)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_network_input", noted)
+        detector.detect(Image.new("RGB", size), smallest=smallest)
+    # As wide as the whole picture would be at the scale of the finest tiles.
+    assert max(looks) == pytest.approx(seen, abs=1)
+
+
+def test_mirrored_looks_agree_where_the_detector_does_not_tell_left_from_right(
+    detector: MaskDetector,
+) -> None:
+    picture = paint((640, 480), FACES)
+    once, twice = detector.detect(picture), detector.detect(picture, mirrored=True)
+    assert by_place(twice) == by_place(once) == EXPECTED
+    np.testing.assert_allclose(np.sort(twice.scores), np.sort(once.scores), atol=1e-5)
+    assert len(detector.detect(picture, mirrored=True, threshold=0.9)) == 3
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (33, 31), (31, 64)])

@@ -49,7 +49,8 @@ def squares(folder: Path, count: int) -> AnnotatedPictures:
 
 def settings(epochs: int, **canvas: object) -> DetectorSettings:
     fit = FitConfig(epochs, batch_size=4, rate=4e-3, warmup=0.1, precision="fp32")
-    plain = {"size": 128, "scales": (0.9, 1.1), "mosaic": 0.0, "paste": 0.0, **canvas}
+    still = {"mosaic": 0.0, "paste": 0.0, "turned": 0.0, "blurred": 0.0}
+    plain = {"size": 128, "scales": (0.9, 1.1), **still, **canvas}
     return DetectorSettings(fit, CanvasSettings(**plain), SMALL)  # type: ignore[arg-type]
 
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from unmask.errors import UserError
-from unmask.mask.sources import VideoSource, open_sources
+from unmask.mask.sources import Sources, VideoSource, open_sources
 
 
 @pytest.fixture
@@ -71,6 +71,17 @@ def test_cameras_and_streams_are_live_and_their_names_hold_no_secret(
 def test_a_file_with_a_number_for_a_name_is_no_camera(tree: Path) -> None:
     Image.new("RGB", (2, 2)).save("7", "PNG")
     assert names("7") == (["7"], [])
+
+
+def test_of_several_sources_no_two_files_are_named_alike(tree: Path) -> None:
+    with open_sources("in") as one, open_sources("in/deep") as two, open_sources("in") as three:
+        camera = VideoSource("v", 0, True)
+        joined = Sources.joined([one, two, three, Sources([], [camera, camera], ["said"])])
+        paths = ["/".join(file.path) for file in joined.pictures]
+        assert all(file.read() for file in joined.pictures)
+    assert paths == ["a.jpg", "b.png", "deep/c.png", "c.png", "2/a.jpg", "2/b.png", "2/deep/c.png"]
+    assert [video.name for video in joined.videos] == ["v", "2/v"]
+    assert joined.warnings == [*one.warnings, *two.warnings, *three.warnings, "said"]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ def test_every_face_is_whole_in_a_view_and_seen_large_enough(
     for view in views(width, height, finest):
         inside = left >= view.left and top >= view.top
         inside &= left + side <= view.right and top + side <= view.bottom
-        if inside and view.whole(box, width, height)[0]:
+        scale = view.width / (view.right - view.left)
+        if inside and view.whole(box, width, height)[0] and scale * side >= view.least:
             best = max(best, view.width / (view.right - view.left))
     # Seen at the finest scale, or at least as large as what the next finer tiles cut; a margin for
     # the edge and for rounding.
@@ -40,8 +41,21 @@ def test_no_view_is_larger_than_memory_allows(width: int, height: int, finest: f
         assert 0 <= view.top < view.bottom <= height
 
 
-def test_a_small_picture_is_seen_once_as_it_is() -> None:
-    assert views(640, 480, 1.0) == [View(0, 0, 640, 480, 640, 480)]
+def test_a_small_picture_is_seen_as_it_is_and_a_quarter_as_large() -> None:
+    assert views(640, 480, 1.0) == [
+        View(0, 0, 640, 480, 640, 480),
+        View(0, 0, 640, 480, 160, 120, least=32),
+    ]
+
+
+@settings(max_examples=40)
+@given(SIDES, SIDES, st.floats(0.1, 4))
+def test_a_face_that_fills_any_picture_is_seen_no_larger_than_faces_in_training(
+    width: int, height: int, finest: float
+) -> None:
+    coarsest = views(width, height, finest)[-1]
+    assert (coarsest.left, coarsest.top, coarsest.right, coarsest.bottom) == (0, 0, width, height)
+    assert max(coarsest.width, coarsest.height) <= WHOLE / STEP + 1
 
 
 def test_boxes_go_to_the_pictures_pixels() -> None:

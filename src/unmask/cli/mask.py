@@ -25,3 +25,8 @@ app.command(
     name="export",
     help="Write a trained detector as ONNX, checked against PyTorch.",
 )
+app.command(
+    "unmask.cli.mask_train_classifier:train_classifier",
+    name="train-classifier",
+    help="Train the document's classifier on faces cut out of annotated pictures.",
+)

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
+from unmask.cli.mask_table import print_metrics, print_reliabilities
 from unmask.data.annotated import read_annotated
+from unmask.errors import UserError
 from unmask.mask.detector import MaskDetector
-from unmask.mask.metrics import DetectionMetrics, Row, measured
+from unmask.mask.metrics import measured
+from unmask.mask.readable import left_out, readable
+from unmask.mask.reliability import reliabilities
 
+UNREADABLE = 2
 # Average precision goes through all thresholds, so boxes are wanted of far lower scores too.
 _FLOOR = 0.01
 
@@ -31,42 +34,36 @@ def evaluate(
     threshold: Annotated[
         float | None, Parameter(help="the score at which a box counts; the file's own by default")
     ] = None,
+    mirrored: Annotated[
+        bool, Parameter(help="look at mirror images too: fewer mistakes, half as fast")
+    ] = False,
     json: Annotated[bool, Parameter(help="print the figures as JSON")] = False,
 ) -> int:
-    """Measure a detector on annotated pictures: average precision, and tables by kind of face."""
+    """Measure a detector on annotated pictures it was not trained on.
+
+    Average precision, tables by kind of face, and whether its stated certainties come true. The
+    exit status is 2 when a file could not be read: it is named, and the others are measured.
+    """
+    if threshold is not None and not 0 < threshold <= 1:
+        raise UserError("the threshold must lie in 0 to 1", got=threshold, do="try 0.5")
     detector = MaskDetector.load(model)
     annotated, warnings = read_annotated(folder)
-    annotated = annotated.with_classes(detector.class_names)
-    found = [detector.detect(path, threshold=_FLOOR) for path in annotated.paths]
+    annotated, damaged = readable(annotated.with_classes(detector.class_names))
+    warnings += damaged
+    found = [detector.detect(path, threshold=_FLOOR, mirrored=mirrored) for path in annotated.paths]
     least = detector.facts.face if threshold is None else threshold
     metrics = measured(annotated, found, threshold=least)
+    certain = reliabilities(annotated, found, threshold=least)
     if json:
-        print(json_module.dumps({**metrics.as_dict(), "warnings": list(warnings)}))
+        told = {
+            **metrics.as_dict(),
+            "reliability": {of: reliability.as_dict() for of, reliability in certain.items()},
+            "warnings": list(warnings),
+        }
+        print(json_module.dumps(told))
     else:
         for line in warnings:
             Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
-        _print(Console(), metrics)
-    return 0
-
-
-def _print(console: Console, metrics: DetectionMetrics) -> None:
-    for name, ap, (low, high) in zip(
-        metrics.class_names, metrics.ap.tolist(), metrics.ap_intervals.tolist(), strict=True
-    ):
-        console.print(f"AP@50 {ap:.4f}  [{low:.3f}, {high:.3f}]  {name}", markup=False)
-    low, high = metrics.mean_ap_interval
-    console.print(
-        f"mAP@50 {metrics.mean_ap:.4f}  [{low:.3f}, {high:.3f}]  on {metrics.pictures} pictures",
-        markup=False,
-    )
-    table = Table(box=SIMPLE_HEAD)
-    for heading in ("faces", "annotated", "recall", "precision", "class right", "judged"):
-        table.add_column(heading)
-    for row in (metrics.overall, *metrics.rows):
-        table.add_row(*_cells(row))
-    console.print(table)
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    parts = (row.recall, row.precision, row.accuracy)
-    return (row.name, str(row.faces), *(f"{part:.3f}" for part in parts), str(row.judged))
+        print_metrics(Console(), metrics)
+        print_reliabilities(Console(), certain)
+    return UNREADABLE if left_out(warnings) else 0

@@ -23,7 +23,7 @@ def export(
         Path | None, Parameter(help="a JSON file of a calibration; scores as they are by default")
     ] = None,
     scale: Annotated[
-        float, Parameter(help="pixels that the network sees for one of a picture")
+        float, Parameter(help="pixels that the network sees for one of a picture, up to 640 in all")
     ] = 1.6,
     json: Annotated[bool, Parameter(help="print what was written as JSON")] = False,
 ) -> int:

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from unmask.cli.epochs import epoch_progress
+from unmask.cli.mask_table import print_metrics
 from unmask.data.annotated import AnnotatedPictures, read_annotated
 from unmask.errors import UserError
 from unmask.mask.augmentation import CanvasSettings
@@ -19,9 +20,11 @@ from unmask.mask.export import export_detector
 from unmask.mask.faces import folds
 from unmask.mask.looking import found_in
 from unmask.mask.metrics import measured
+from unmask.mask.readable import left_out, readable
 from unmask.mask.stored import load_detector
 from unmask.mask.training import DetectorProgress, DetectorSettings, train_detector
 
+UNREADABLE = 2
 # How much smaller and larger than they will be seen pictures are trained on.
 _SMALLER, _LARGER = 0.375, 1.625
 
@@ -39,7 +42,7 @@ def train(
     batch: Annotated[int, Parameter(help="pictures a step")] = 16,
     rate: Annotated[float, Parameter(help="the peak learning rate")] = 2e-3,
     scale: Annotated[
-        float, Parameter(help="pixels that the network sees for one of a picture")
+        float, Parameter(help="pixels that the network sees for one of a picture, up to 640 in all")
     ] = 1.6,
     validation: Annotated[
         int, Parameter(help="one in so many pictures validates and calibrates")
@@ -49,11 +52,16 @@ def train(
     resume: Annotated[bool, Parameter(help="go on where the run in --out was stopped")] = False,
     json: Annotated[bool, Parameter(help="print the figures as JSON")] = False,
 ) -> int:
-    """Train a detector on annotated pictures with any class names, and write it as ONNX."""
+    """Train a detector on annotated pictures with any class names, and write it as ONNX.
+
+    The exit status is 2 when a file could not be read: it is named, and the others are used.
+    """
     console = Console(stderr=True)
     if not 0.1 <= scale <= 8:
         raise UserError("the scale must lie in 0.1 to 8", got=scale)
     annotated, warnings = read_annotated(folder)
+    annotated, damaged = readable(annotated)
+    warnings += damaged
     for line in warnings:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     chosen, held = folds(annotated, validation, seed)[0]
@@ -77,11 +85,11 @@ def train(
         }
         print(json_module.dumps(told))
     else:
-        for name, ap in zip(metrics.class_names, metrics.ap.tolist(), strict=True):
-            print(f"AP@50 {ap:.4f}  {name}")
-        print(f"mAP@50 {metrics.mean_ap:.4f} on {len(held)} pictures held out")
+        print("on the pictures held out, by which it is calibrated too:")
+        print_metrics(Console(), metrics)
         print(f"{onnx}: scores within {difference:.1e} of PyTorch's")
-    return 0
+        print(f"try it: unmask mask detect PICTURE --model {onnx}")
+    return UNREADABLE if left_out(warnings) else 0
 
 
 def _train(

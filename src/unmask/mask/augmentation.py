@@ -1,4 +1,4 @@
-"""Canvases to train the detector on: pictures scaled, put together, and faces pasted in."""
+"""Canvases to train the detector on: pictures scaled, put together, turned, faces pasted in."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ _STRETCH = 0.1
 # Round a pasted face, as a part of its sides: enough for hair and ears, and to fade out in.
 _MARGIN = 0.35
 _TRIES = 8
+# Standard deviation in pixels of the canvas.
+_MOST_BLUR = 1.5
 
 
 @dataclass(frozen=True)
@@ -35,15 +37,19 @@ class CanvasSettings:
     logarithm. mosaic: the part of the canvases that show four pictures. paste: the mean number of
     faces pasted in. pasted_sides: the least and the most of their longer side. rare_from: classes
     that make up a smaller part of all faces are shown more often, by the root of what is missing
-    (repeat-factor sampling; Gupta et al., 2019, arXiv:1908.03195).
+    (repeat-factor sampling; Gupta et al., 2019, arXiv:1908.03195). turned: the part of the canvases
+    that are turned by up to turn degrees either way. blurred: the part that are blurred.
     """
 
     size: int = 416
     scales: tuple[float, float] = (0.6, 2.6)
     mosaic: float = 0.5
-    paste: float = 1.0
-    pasted_sides: tuple[float, float] = (14.0, 130.0)
+    paste: float = 1.5
+    pasted_sides: tuple[float, float] = (12.0, 130.0)
     rare_from: float = 0.2
+    turned: float = 0.5
+    turn: float = 15.0
+    blurred: float = 0.15
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,11 @@ class Canvases:
             pixels = pixels[:, ::-1]
             boxes = boxes.copy()
             boxes[:, [0, 2]] = size - boxes[:, [2, 0]]
+        if random.random() < self.settings.turned:
+            angle = random.uniform(-self.settings.turn, self.settings.turn)
+            pixels, boxes, labels = _turned(pixels, boxes, labels, angle)
+        if random.random() < self.settings.blurred:
+            pixels = _blurred(pixels, random.uniform(0.3, _MOST_BLUR))
         return Canvas(pixels, (boxes, labels))
 
     def _place(
@@ -133,10 +144,7 @@ class Canvases:
         moved = (boxes - np.array([from_x, from_y] * 2, np.float32)) * factor
         cut = clip(moved, wide, high)
         inside = area(cut) > 0
-        clear = (area(cut) >= _SEEN * area(moved)) & (
-            (cut[:, 2:] - cut[:, :2]).min(1, initial=np.inf) >= _LEAST_SIDE
-        )
-        labels = np.where(clear, self.annotated.labels[index], IGNORED)
+        labels = np.where(_clear(cut, moved), self.annotated.labels[index], IGNORED)
         return cut[inside] + np.array([x, y] * 2, np.float32), labels[inside]
 
     def _paste(
@@ -224,6 +232,43 @@ def _scaled(
             box=(left - x, top - y, min(right - x, part.shape[1]), min(bottom - y, part.shape[0])),
         )
     )
+
+
+def _turned(
+    pixels: Picture, boxes: NDArray[np.float32], labels: NDArray[np.int64], degrees: float
+) -> tuple[Picture, NDArray[np.float32], NDArray[np.int64]]:
+    """Return a canvas turned about its middle, and boxes round the ellipses that filled theirs."""
+    from PIL import Image
+
+    size = pixels.shape[0]
+    turned = Image.fromarray(np.ascontiguousarray(pixels)).rotate(
+        degrees, Image.Resampling.BILINEAR, fillcolor=(GREY,) * 3
+    )
+    # Rows grow downwards: counterclockwise to the eye is clockwise in these coordinates.
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    x, y = ((boxes[:, :2] + boxes[:, 2:]) / 2 - size / 2).T
+    middle = np.stack([x * cos + y * sin, y * cos - x * sin], 1) + size / 2
+    wide, high = ((boxes[:, 2:] - boxes[:, :2]) / 2).T
+    half = np.stack([np.hypot(wide * cos, high * sin), np.hypot(wide * sin, high * cos)], 1)
+    moved = np.concatenate([middle - half, middle + half], 1).astype(np.float32)
+    cut = clip(moved, size, size)
+    inside = area(cut) > 0
+    labels = np.where(_clear(cut, moved), labels, IGNORED)
+    return np.asarray(turned), cut[inside], labels[inside]
+
+
+def _blurred(pixels: Picture, radius: float) -> Picture:
+    from PIL import Image, ImageFilter
+
+    return np.asarray(
+        Image.fromarray(np.ascontiguousarray(pixels)).filter(ImageFilter.GaussianBlur(radius))
+    )
+
+
+def _clear(cut: NDArray[np.float32], whole: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return of which boxes enough is left after they were cut."""
+    least = (cut[:, 2:] - cut[:, :2]).min(1, initial=np.inf) >= _LEAST_SIDE
+    return np.asarray((area(cut) >= _SEEN * area(whole)) & least)
 
 
 def _meets(boxes: NDArray[np.float32], window: tuple[int, int, int, int]) -> bool:

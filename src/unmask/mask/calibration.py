@@ -13,19 +13,20 @@ from numpy.typing import NDArray
 from unmask.data.annotated import AnnotatedPictures
 from unmask.mask.decode import NMS_IOU
 from unmask.mask.detections import Detections
+from unmask.mask.judging import Floats, logit, sigmoid, tempered
 from unmask.mask.matching import FaceMatches, joined
 
-# What the issue asks of faces that are large enough to matter.
+# What is asked of faces that are large enough to matter.
 LEAST_SIDE, LEAST_PRECISION = 20.0, 0.90
 # What is said of a face should be right this often, all in all, or not be said.
 LEAST_ACCURACY = 0.95
+# However precise all answers are together, one that is more likely wrong than right helps no one.
+LEAST_FACE = 0.5
 _TEMPERATURES = np.geomspace(0.25, 4.0, 81)
 _CERTAINTIES = np.linspace(0.4, 0.9, 51)
 _SMALLEST = (0.0, 6.0, 8.0, 10.0, 12.0, 14.0, 16.0, 20.0, 24.0)
 _TOO_SMALL_ACCURACY = 0.8
 _NEWTON_STEPS = 50
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ def calibrated(
     scale: pixels the network saw for one of the picture. The face's score is calibrated by logistic
     regression (Platt, 1999), the classes' by one temperature (Guo et al., 2017, arXiv:1706.04599).
     The threshold of faces is the one that finds most of those of LEAST_SIDE pixels with
-    LEAST_PRECISION; faces so small, and then so uncertain, that those judged would not be right in
-    LEAST_ACCURACY of the cases are not judged.
+    LEAST_PRECISION, or LEAST_FACE where that is higher; faces so small, and then so uncertain, that
+    those judged would not be right in LEAST_ACCURACY of the cases are not judged.
     """
     matches = FaceMatches.of(annotated, detections)
     hit = matches.face >= 0
@@ -79,8 +80,9 @@ def calibrated(
     truth = matches.face_label[matches.face[hit]]
     temperature = best_temperature(rows, truth)
     _, raw = matches.recall_at(LEAST_PRECISION, least_side=LEAST_SIDE)
-    face = sigmoid(slope * logit(np.array([min(raw, 1.0)])) + offset)[0]
-    counted = matches.score[hit] >= raw
+    scores = sigmoid(slope * logit(np.array([min(raw, 1.0), *matches.score])) + offset)
+    face = max(LEAST_FACE, scores[0])
+    counted = scores[1:][hit] >= face
     sharp = tempered(rows, temperature)[counted]
     mean_sides = [(d.boxes[:, 2:] - d.boxes[:, :2]).mean(1) for d in detections]
     side = joined(mean_sides, np.float64)[hit][counted] * scale
@@ -113,36 +115,6 @@ def best_temperature(rows: Floats, truth: NDArray[np.int64]) -> float:
     places = np.arange(len(rows))
     costs = [-np.log(tempered(rows, t)[places, truth] + 1e-12).mean() for t in _TEMPERATURES]
     return float(_TEMPERATURES[int(np.argmin(costs))])
-
-
-def tempered(rows: NDArray[np.floating[Any]], temperature: float) -> Floats:
-    """Return probabilities [n, k] whose logits are divided by the temperature."""
-    powers = np.maximum(rows.astype(np.float64), 1e-9) ** (1 / temperature)
-    divided: Floats = powers / powers.sum(1, keepdims=True)
-    return divided
-
-
-def calibration_gaps(
-    certainty: Floats, right: NDArray[np.bool_], bins: int = 5
-) -> list[tuple[float, float, int]]:
-    """Return (mean certainty, part that is right, count) of as many equal parts, surest last."""
-    order = np.argsort(certainty, kind="stable")
-    return [
-        (float(certainty[part].mean()), float(right[part].mean()), len(part))
-        for part in np.array_split(order, bins)
-        if len(part)
-    ]
-
-
-def logit(scores: NDArray[np.floating[Any]]) -> Floats:
-    """Return log(s / (1 - s)), finite for scores of 0 and 1 too."""
-    clear = np.clip(scores.astype(np.float64), 1e-6, 1 - 1e-6)
-    return np.asarray(np.log(clear / (1 - clear)), np.float64)
-
-
-def sigmoid(logits: Floats) -> Floats:
-    """Return 1 / (1 + exp(-x))."""
-    return np.asarray(1 / (1 + np.exp(-logits)), np.float64)
 
 
 def _smallest(side: Floats, right: NDArray[np.bool_]) -> float:

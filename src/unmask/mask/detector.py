@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from unmask.data.boxes import clip, nms
 from unmask.data.listing import read_file
 from unmask.data.picture import open_picture
 from unmask.errors import UserError
+from unmask.mask.card import ShippedCard
 from unmask.mask.decode import decode
-from unmask.mask.detections import NOT_JUDGED, Detections
+from unmask.mask.detections import Detections
+from unmask.mask.judging import Facts
+from unmask.mask.mirroring import Seen, averaged
 from unmask.mask.tiling import GREY, View, views
 from unmask.runtime import cpu_threads
 
@@ -26,49 +27,12 @@ WEIGHTS = Path(__file__).parent / "weights" / "detector.onnx"
 MULTIPLE = 32
 # Enlarged beyond this, a picture holds no more than before.
 _MOST_ENLARGED = 4.0
+# Pictures whose longer side has more pixels are not enlarged unless smaller faces are asked for.
+_ENOUGH = 640.0
+# Of the network's own scores: less is noise.
+_FLOOR = 0.01
 
 Pixels = NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What an ONNX file says of itself.
-
-    face: score from which on a box counts as a face. nms_iou: overlap over which two boxes are one
-    face. certain: probability below which the class is not told. smallest: mean side of a box, in
-    pixels that the network sees, below which it is not told either. slope, offset: of the logit of
-    the face's score, and temperature: of the logits of the classes, which calibrate them. scale:
-    pixels the network should see for one of the picture.
-    """
-
-    class_names: tuple[str, ...]
-    face: float = 0.3
-    nms_iou: float = 0.5
-    certain: float = 0.5
-    smallest: float = 0.0
-    slope: float = 1.0
-    offset: float = 0.0
-    temperature: float = 1.0
-    scale: float = 1.0
-
-    @classmethod
-    def parse(cls, metadata: dict[str, str]) -> Facts:
-        """Return the facts in "class_names", "thresholds", "calibration" and "scale", all JSON.
-
-        Raises KeyError, TypeError or ValueError when they are not there or no such facts.
-        """
-        names = tuple(str(name) for name in json.loads(metadata["class_names"]))
-        numbers = {
-            **json.loads(metadata.get("thresholds", "{}")),
-            **json.loads(metadata.get("calibration", "{}")),
-            "scale": json.loads(metadata.get("scale", "1")),
-        }
-        known = {
-            key: float(value) for key, value in numbers.items() if key in cls.__dataclass_fields__
-        }
-        if not names:
-            raise ValueError("no class names")
-        return cls(names, **known)
 
 
 class MaskDetector:
@@ -88,7 +52,7 @@ class MaskDetector:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] | None = None) -> MaskDetector:
-        """Return the detector in an ONNX file, or the one that ships.
+        """Return the detector in an ONNX file, or the one that ships, checked against its card.
 
         Raises UserError when the file is not there, is no ONNX file, or is no such detector: it
         takes "pixels", float32[b, 3, h, w] in [0, 1] with h and w multiples of 32, to "scores",
@@ -105,12 +69,15 @@ class MaskDetector:
             raise UserError("there is no such detector", got=file, do="name an ONNX file")
         import onnxruntime  # type: ignore[import-untyped]
 
+        content: bytes = read_file(file)
+        if path is None:
+            ShippedCard.read(file.with_suffix(".json")).check(content, file)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = cpu_threads()
         options.log_severity_level = 4
         try:
             session = onnxruntime.InferenceSession(
-                str(file), options, providers=["CPUExecutionProvider"]
+                content, options, providers=["CPUExecutionProvider"]
             )
             inputs = [given.name for given in session.get_inputs()]
             outputs = {made.name for made in session.get_outputs()}
@@ -131,13 +98,16 @@ class MaskDetector:
         *,
         threshold: float | None = None,
         smallest: float = 10.0,
+        mirrored: bool = False,
     ) -> Detections:
         """Return the faces in a picture: a file, a picture of Pillow's, or uint8[h, w, 3] in RGB.
 
         threshold: score in (0, 1] from which on a box counts as a face, the file's own by default.
         smallest: side in pixels of the smallest faces to find; with less a picture is enlarged and
         with more it is scaled down, which is as many times faster. Large pictures are seen in
-        tiles. Raises UserError when there is no such picture or a number is out of range.
+        tiles. mirrored: whether the picture's mirror image is looked at too and what is said of
+        both averaged, which makes fewer mistakes and takes twice as long. Raises UserError when
+        there is no such picture or a number is out of range.
         """
         if threshold is not None and not 0 < threshold <= 1:
             raise UserError("the threshold must lie in 0 to 1", got=threshold, do="try 0.5")
@@ -146,66 +116,40 @@ class MaskDetector:
         picture = _picture(image)
         width, height = picture.size
         face = self.facts.face if threshold is None else threshold
-        finest = min(_MOST_ENLARGED, self.facts.scale * 10.0 / smallest)
-        found = [self._seen(picture, view, face) for view in views(width, height, finest)]
-        boxes, scores, sizes = (np.concatenate(part) for part in zip(*found, strict=True))
-        kept = nms(boxes, scores.sum(1), self.facts.nms_iou)
-        return self._judged(boxes[kept], scores[kept], sizes[kept], width, height)
+        usual = min(self.facts.scale, max(1.0, _ENOUGH / max(width, height)))
+        finest = min(_MOST_ENLARGED, usual * 10.0 / smallest)
+        if mirrored:
+            # A face that one look is less sure of may still be one by the mean of both.
+            found = self._seen(picture, finest, _FLOOR)
+            turned = self._seen(ImageOps.mirror(picture), finest, _FLOOR).mirrored(width)
+            found = averaged(found, turned, self.facts.nms_iou)
+            sure = found.scores.sum(1) >= self.facts.uncalibrated(face)
+            found = found.at(np.flatnonzero(sure))
+        else:
+            found = self._seen(picture, finest, self.facts.uncalibrated(face))
+        return self.facts.judge(*found, width, height)
 
-    def _seen(
-        self, picture: Image.Image, view: View, threshold: float
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Return boxes[n, 4], class scores[n, k] and mean sides[n], as the network saw them."""
+    def _seen(self, picture: Image.Image, finest: float, threshold: float) -> Seen:
+        """Return what is seen in all views, each face once, the surest first.
+
+        threshold: the least of the network's own scores.
+        """
+        views_of = views(picture.width, picture.height, finest)
+        seen = [self._view_seen(picture, view, threshold) for view in views_of]
+        found = Seen(*(np.concatenate(part) for part in zip(*seen, strict=True)))
+        return found.at(nms(found.boxes, found.scores.sum(1), self.facts.nms_iou))
+
+    def _view_seen(self, picture: Image.Image, view: View, threshold: float) -> Seen:
         maps = self._session.run(["scores", "sides"], {"pixels": _network_input(picture, view)})
         seen, scores = decode(
-            maps[0][0],
-            maps[1][0],
-            threshold=_uncalibrated(threshold, self.facts),
-            nms_iou=self.facts.nms_iou,
+            maps[0][0], maps[1][0], threshold=threshold, nms_iou=self.facts.nms_iou
         )
         boxes = clip(view.to_picture(seen), picture.width, picture.height)
         good = view.whole(boxes, picture.width, picture.height)
         good &= (boxes[:, 2:] > boxes[:, :2]).all(1)
         sides = (seen[:, 2:] - seen[:, :2]).mean(1)
-        return boxes[good], scores[good], sides[good]
-
-    def _judged(
-        self,
-        boxes: NDArray[np.float32],
-        scores: NDArray[np.float32],
-        sizes: NDArray[np.float32],
-        width: int,
-        height: int,
-    ) -> Detections:
-        facts = self.facts
-        total = np.clip(scores.sum(1), 1e-6, 1 - 1e-6).astype(np.float64)
-        face = _sigmoid(facts.slope * np.log(total / (1 - total)) + facts.offset)
-        powers = np.maximum(scores, 1e-9).astype(np.float64) ** (1 / facts.temperature)
-        probabilities = powers / powers.sum(1, keepdims=True)
-        labels = probabilities.argmax(1).astype(np.int64)
-        sure = (probabilities.max(1, initial=0) >= facts.certain) & (sizes >= facts.smallest)
-        labels[~sure] = NOT_JUDGED
-        return Detections(
-            boxes.astype(np.float32),
-            labels,
-            face.astype(np.float32),
-            probabilities.astype(np.float32),
-            facts.class_names,
-            width,
-            height,
-        )
-
-
-def _uncalibrated(threshold: float, facts: Facts) -> float:
-    """Return the network's own score that stands for a calibrated one."""
-    if threshold >= 1:
-        return 1.0
-    logit = (np.log(threshold / (1 - threshold)) - facts.offset) / facts.slope
-    return float(_sigmoid(logit))
-
-
-def _sigmoid(logit: Any) -> Any:
-    return 1 / (1 + np.exp(-logit))
+        good &= sides >= view.least
+        return Seen(boxes, scores, sides).at(np.flatnonzero(good))
 
 
 def _picture(image: str | os.PathLike[str] | Image.Image | Pixels) -> Image.Image:

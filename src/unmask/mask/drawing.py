@@ -79,7 +79,9 @@ def draw(
             words = f"{numbers[i]} {words}"
         wordings = [words]
         if names[i] != NOT_JUDGED_NAME:
-            wordings.insert(0, f"{words} {found.probabilities[i, found.labels[i]]:.0%}")
+            # Nothing is certain: 99 % stands for that and more.
+            certainty = min(float(found.probabilities[i, found.labels[i]]), 0.99)
+            wordings.insert(0, f"{words} {certainty:.0%}")
         place = _write(pencil, wordings, boxes[i], colours[i], text, line, taken)
         taken = np.vstack([taken, np.array(place, np.float32)])
     if note:

@@ -15,6 +15,8 @@ from unmask.mask.targets import Targets
 # Penalty-reduced focal loss: the exponents of Zhou et al., 2019.
 _FOCUS, _NEARNESS = 2.0, 4.0
 _SIDES_WEIGHT, _CLASS_WEIGHT = 2.0, 1.0
+# Of the classes' cross-entropy: what is said of one face in twenty is a matter of taste.
+_SMOOTHING = 0.05
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,9 @@ def losses(heads: Heads, targets: Targets, class_weights: Tensor) -> Losses:
     logits = heads.classes.permute(0, 2, 3, 1).flatten(0, 2)[targets.cells]
     found = reaching(sides, targets.cells, heads.face.shape)
     overlap = (targets.weights * (1 - giou(found, targets.boxes))).sum() / count
-    each = functional.cross_entropy(logits, targets.labels, class_weights, reduction="none")
+    each = functional.cross_entropy(
+        logits, targets.labels, class_weights, reduction="none", label_smoothing=_SMOOTHING
+    )
     return Losses(face, overlap, (targets.weights * each).sum() / count)
 
 

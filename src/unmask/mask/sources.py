@@ -7,7 +7,7 @@ import functools
 import glob
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unmask.data.listing import PictureFile, list_pictures, read_file
@@ -37,6 +37,22 @@ class Sources:
     pictures: list[PictureFile]
     videos: list[VideoSource]
     warnings: list[str]
+
+    @staticmethod
+    def joined(parts: list[Sources]) -> Sources:
+        """Return what there is to look at in all parts, in their order, no two named alike.
+
+        Of those that are, the second goes into a folder 2, the third into a folder 3.
+        """
+        pictures = [picture for part in parts for picture in part.pictures]
+        videos = [video for part in parts for video in part.videos]
+        paths = _distinct([picture.path for picture in pictures])
+        names = _distinct([(video.name,) for video in videos])
+        return Sources(
+            [replace(p, path=path) for p, path in zip(pictures, paths, strict=True)],
+            [replace(v, name="/".join(name)) for v, name in zip(videos, names, strict=True)],
+            [warning for part in parts for warning in part.warnings],
+        )
 
 
 @contextlib.contextmanager
@@ -84,6 +100,18 @@ def _files(files: list[Path]) -> Sources:
         [VideoSource("/".join(_below(file)), str(file), False) for file in videos],
         [],
     )
+
+
+def _distinct(paths: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    seen: set[tuple[str, ...]] = set()
+    distinct = []
+    for path in paths:
+        own, number = path, 2
+        while own in seen:
+            own, number = (str(number), *path), number + 1
+        seen.add(own)
+        distinct.append(own)
+    return distinct
 
 
 def _below(file: Path) -> tuple[str, ...]:

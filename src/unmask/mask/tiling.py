@@ -1,13 +1,14 @@
 """Which parts of a picture the network sees, at which scale, so that every face fits one of them.
 
 Small pictures are seen whole. Of larger ones the network sees the whole, scaled down, for the large
-faces, and tiles of finer and finer scale for the small ones: memory is that of one tile.
+faces, and tiles of finer and finer scale for the small ones: memory is that of one tile. All are
+seen once more a quarter as large, for faces that fill them, which is larger than any in training.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +20,18 @@ OVERLAP = 128
 # Between scales: so that what is cut by the tiles of one is still OVERLAP / 4 pixels in the next.
 STEP = 4.0
 _EDGE = 2.0
+# Smaller faces than this, in pixels that the network sees, are left to finer views by the coarsest.
+_LARGE = 32.0
 # In 0 to 255, what a view is filled up with beyond the picture, as in training.
 GREY = 114
 
 
 @dataclass(frozen=True)
 class View:
-    """A part of the picture, in its pixels, and the size in pixels at which the network sees it."""
+    """A part of the picture, in its pixels, and the size in pixels at which the network sees it.
+
+    least: mean side, in pixels that the network sees, of the smallest faces it is to find here.
+    """
 
     left: int
     top: int
@@ -33,6 +39,7 @@ class View:
     bottom: int
     width: int
     height: int
+    least: float = 0.0
 
     def to_picture(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return boxes[n, 4] of the view in pixels of the picture."""
@@ -61,10 +68,10 @@ class View:
 
 
 def views(width: int, height: int, finest: float) -> list[View]:
-    """Return what the network sees of a picture of this size, the whole first.
+    """Return what the network sees of a picture of this size, the whole first, the coarsest last.
 
     finest: pixels the network sees for a pixel of the picture, at the finest scale. A picture of
-    which that makes no more than WHOLE pixels on either side is seen whole and once.
+    which that makes no more than WHOLE pixels on either side needs no tiles.
     """
     coarsest = min(finest, WHOLE / max(width, height))
     steps = math.ceil(math.log(finest / coarsest, STEP) - 1e-9)
@@ -73,7 +80,8 @@ def views(width: int, height: int, finest: float) -> list[View]:
         scale = coarsest * (finest / coarsest) ** (step / steps)
         across, down = (_spans(length, scale) for length in (width, height))
         found += [_scaled(l, t, r, b, scale) for t, b in down for l, r in across]
-    return found
+    last = _scaled(0, 0, width, height, coarsest / STEP)
+    return [*found, replace(last, least=_LARGE)]
 
 
 def _scaled(left: int, top: int, right: int, bottom: int, scale: float) -> View:

@@ -24,8 +24,8 @@ from unmask.mask.targets import targets
 from unmask.runtime import seeded, write_atomically
 from unmask.train.averaging import Average
 from unmask.train.config import FitConfig
-from unmask.train.device import autocast, pick_device
-from unmask.train.optimizers import optimizers
+from unmask.train.device import autocast, drawing_from, pick_device
+from unmask.train.optimizers import descend, optimizers
 from unmask.train.schedules import SCHEDULES
 from unmask.train.state import load_run, save_run
 
@@ -47,11 +47,13 @@ class DetectorSettings:
 
     fit: FitConfig = field(
         default_factory=lambda: FitConfig(
-            epochs=90,
+            epochs=80,
             batch_size=16,
-            optimizer="adamw",
-            rate=2e-3,
-            weight_decay=0.03,
+            optimizer="muon_adamw",
+            rate=0.04,
+            bias_rate=2e-3,
+            head_rate=2e-3,
+            weight_decay=0.05,
             warmup=0.1,
             averaging="ema",
             averaging_horizon=300,
@@ -126,8 +128,7 @@ class _Run:
         progress: Callable[[DetectorProgress], None] | None,
     ) -> None:
         self.settings, self.device, self.progress = settings, device, progress
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.fit.seed)
+        with drawing_from(settings.fit.seed, torch.device("cpu")):
             network = FaceNetwork(len(annotated.class_names), settings.shape)
         self.network: FaceNetwork = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.canvases = Canvases(annotated, settings.canvas)
@@ -183,14 +184,7 @@ class _Run:
         with autocast(self.device, fit.precision):
             heads = self.network(pixels)
         parts = losses(heads, wanted, self.class_weights)
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * height
-            optimizer.zero_grad()
-        parts.total.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), _MOST_GRADIENT)
-        for optimizer in self.optimizers:
-            optimizer.step()
+        descend(self.optimizers, parts.total, height, most_gradient=_MOST_GRADIENT)
         return np.array([float(v.detach()) for v in (parts.face, parts.sides, parts.classes)])
 
     def _report(self, step: int, means: Any, spent: float) -> None:

@@ -1,0 +1,144 @@
+"""The verb mask train-classifier: annotated faces become the document's classifier."""
+
+from __future__ import annotations
+
+import json as json_module
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from unmask.cli.epochs import epoch_progress
+from unmask.data.annotated import FACE_CLASSES, read_annotated
+from unmask.errors import UserError
+from unmask.mask.by_size import SizeRow
+from unmask.mask.classifier import TrainedOnFaces, face_recipe, train_on_faces
+from unmask.mask.wording import plain_words, short_words
+from unmask.train.fit import FitInterrupted, FitProgress
+
+
+def train_classifier(
+    faces: Annotated[
+        Path, Parameter(help="a folder or zip with VOC, YOLO or COCO annotations and the pictures")
+    ],
+    /,
+    *,
+    classes: Annotated[
+        int, Parameter(help="2 counts masks worn improperly as none, 3 tells them apart")
+    ] = 2,
+    recipe_name: Annotated[
+        str, Parameter(name="--recipe", help="document or augmented; see docs/mask.md")
+    ] = "augmented",
+    out: Annotated[
+        Path | None, Parameter(help="where everything goes; runs/faces-RECIPE-CLASSES by default")
+    ] = None,
+    validation: Annotated[
+        int, Parameter(help="one in so many pictures is held out; which, --seed says")
+    ] = 10,
+    epochs: Annotated[int | None, Parameter(help="passes over the faces")] = None,
+    batch: Annotated[int | None, Parameter(help="faces a step")] = None,
+    rate: Annotated[float | None, Parameter(help="the peak learning rate")] = None,
+    device: Annotated[str, Parameter(help="auto, cpu or cuda")] = "auto",
+    seed: Annotated[
+        int, Parameter(help="of weights, order, augmentation and what is held out")
+    ] = 0,
+    resume: Annotated[bool, Parameter(help="go on where the run in --out was stopped")] = False,
+    json: Annotated[bool, Parameter(help="print the figures as JSON")] = False,
+) -> int:
+    """Train the document's classifier on faces cut out of annotated pictures, and measure it."""
+    console = Console(stderr=True)
+    chosen = face_recipe(recipe_name)
+    given: dict[str, Any] = {"epochs": epochs, "batch_size": batch, "rate": rate, "seed": seed}
+    config = replace(chosen.recipe.config, **{k: v for k, v in given.items() if v is not None})
+    chosen = replace(chosen, recipe=replace(chosen.recipe, config=config))
+    annotated, warnings = read_annotated(faces)
+    _tell(console, warnings)
+    out = out or Path("runs") / f"faces-{recipe_name}-{classes}"
+    with epoch_progress(console, _figures) as show:
+        try:
+            result = train_on_faces(
+                chosen,
+                annotated.with_classes(FACE_CLASSES),
+                out=out,
+                classes=classes,
+                parts=validation,
+                resume=resume,
+                device=device,
+                progress=show,
+            )
+        except FitInterrupted:
+            raise UserError(
+                "stopped before the first epoch ended, so there is nothing to keep",
+                do="run the command again",
+            ) from None
+    _tell(console, result.warnings)
+    if json:
+        card = asdict(result.trained.classifier.card)
+        told = {"model": str(out / "model.safetensors"), **result.as_dict(), "card": card}
+        print(json_module.dumps(told))
+    else:
+        _print(Console(), result, out)
+    return 130 if result.trained.history.ended == "interrupted" else 0
+
+
+def _print(console: Console, result: TrainedOnFaces, out: Path) -> None:
+    history, found = result.trained.history, result.validation
+    ended = {
+        "finished": f"trained {len(history.epochs)} epochs",
+        "target": f"reached the target in epoch {len(history.epochs)}",
+        "interrupted": f"stopped in epoch {len(history.epochs) + 1}",
+    }[history.ended]
+    low, high = found.interval
+    most = found.confusion.sum(1).max() / len(found.labels)
+    lines = [
+        f"{ended} in {history.epochs[-1].seconds:.0f} s",
+        f"accuracy {found.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}) on "
+        f"{len(found.labels):,} faces of {result.pictures} pictures held out",
+        f"macro-F1 {found.macro_f1:.4f}; always saying the most frequent class: "
+        f"accuracy {most:.4f}, macro-F1 {_guessing(most, len(found.class_names)):.4f}",
+    ]
+    whole = result.rows[-1]
+    for name, right, faces, (low, high) in zip(
+        FACE_CLASSES, whole.right, whole.faces, whole.recall_intervals, strict=True
+    ):
+        recall = f"{right / faces:.4f} (95 % interval {low:.4f} to {high:.4f})" if faces else "–"
+        lines.append(f"recall {recall}  {plain_words(name)}, {right} of {faces}")
+    _tell(console, tuple(lines))
+    table = Table(box=SIMPLE_HEAD)
+    kinds = [short_words(name) for name in FACE_CLASSES]
+    for heading in ("faces", "all", "accuracy", "95 % interval", *kinds):
+        table.add_column(heading)
+    for row in result.rows:
+        table.add_row(*_cells(row))
+    console.print(table)
+    _tell(console, (f"model: {out / 'model.safetensors'}, card: {out / 'model.json'}",))
+    if history.ended == "interrupted":
+        _tell(console, ("--resume goes on from the last whole epoch",))
+
+
+def _guessing(most: float, classes: int) -> float:
+    """The macro-F1 of always saying the class that a part most of all faces is of."""
+    return 2 * most / (1 + most) / classes
+
+
+def _cells(row: SizeRow) -> tuple[str, ...]:
+    count = str(row.faces.sum())
+    if not row.faces.any():
+        return (row.name, count)
+    low, high = row.interval
+    kinds = zip(row.right.tolist(), row.faces.tolist(), strict=True)
+    parts = [f"{right}/{faces}" for right, faces in kinds]
+    return (row.name, count, f"{row.accuracy:.3f}", f"{low:.3f} to {high:.3f}", *parts)
+
+
+def _tell(console: Console, lines: tuple[str, ...]) -> None:
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _figures(p: FitProgress) -> str:
+    return f"loss {p.loss:.4f}  accuracy {p.accuracy:.4f}  {p.pictures_per_second:,.0f} faces/s"

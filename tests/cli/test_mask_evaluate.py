@@ -1,0 +1,115 @@
+"""The verbs mask evaluate, export and train, as a user types them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from made_up_annotations import Made, write_voc
+from made_up_detector import NAMES, WITH, WITHOUT, build, paint
+from unmask.cli.main import main
+
+BOXES = ((20, 30, 60, 80), (120, 20, 150, 56))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three painted pictures of two faces each, annotated truly but for one class."""
+    monkeypatch.chdir(tmp_path)
+    build(tmp_path / "d.onnx")
+    made: Made = {}
+    painted = {}
+    for i, (name, second) in enumerate(
+        {"a": "without_mask", "b": "without_mask", "c": "with_mask"}.items()
+    ):
+        one, two = ((x + 40 * i, y + 20 * i, r + 40 * i, b + 20 * i) for x, y, r, b in BOXES)
+        made[name] = (240, 160, [("with_mask", one), (second, two)])
+        painted[name] = paint((240, 160), [(one, WITH), (two, WITHOUT)])
+    write_voc(tmp_path / "faces", made)
+    for name, picture in painted.items():
+        picture.save(tmp_path / "faces" / "images" / f"{name}.png")
+    return tmp_path
+
+
+def test_figures_of_a_known_detector(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["mask", "evaluate", "faces", "--model", "d.onnx", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["class_names"] == list(NAMES)
+    assert (told["overall"]["faces"], told["overall"]["found"]) == (6, 6)
+    assert told["overall"]["right"] == 5
+    assert told["ap_50"][2] is None
+    # Of the class: 230 of 251 parts sure, and right five times in six.
+    whole = told["reliability"]["class"]["overall"]
+    assert (whole["count"], whole["right"]) == (6, 5)
+    assert whole["certainty"] == pytest.approx(230 / 251, abs=1e-3)
+    assert told["reliability"]["face"]["overall"]["right"] == 6
+    # It tells left from right no more than its mirror image does.
+    assert main(["mask", "evaluate", "faces", "--model", "d.onnx", "--mirrored", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["confusion"] == told["confusion"]
+
+
+def test_the_table_is_in_plain_words(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["mask", "evaluate", "faces", "--model", "d.onnx"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    for words in (
+        "none annotated",
+        "mask worn improperly",
+        "certainty that it is a face",
+        "on 3 pictures",
+        "83.3 (44-97)",
+    ):
+        assert words in out
+    assert "…" not in out
+
+
+def test_a_damaged_picture_is_named_and_the_status_says_so(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = here / "faces" / "images" / "b.png"
+    file.write_bytes(file.read_bytes()[:-30])
+    assert main(["mask", "evaluate", "faces", "--model", "d.onnx"]) == 2
+    out, err = capsys.readouterr()
+    assert "b.png' skipped: " in err
+    assert "on 2 pictures" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["evaluate", "faces", "--model", "d.onnx", "--threshold", "2"], "lie in 0 to 1"),
+        (["evaluate", "nowhere", "--model", "d.onnx"], "nowhere"),
+        (["evaluate", "empty", "--model", "d.onnx"], "no annotated pictures in empty"),
+        (["evaluate", "faces", "--model", "faces"], "there is no such detector"),
+        (["train", "empty"], "no annotated pictures in empty"),
+        (["train", "faces", "--validation", "7"], "can't be dealt out into folds"),
+        (["train", "faces", "--scale", "0"], "the scale must lie in 0.1 to 8"),
+        (["train", "faces", "--validation", "3", "--epochs", "0"], "epochs"),
+        (["export", "d.onnx", "e.onnx"], "safetensors"),
+        (["export", "nowhere.safetensors", "e.onnx"], "there is no such file"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    (here / "empty").mkdir(exist_ok=True)
+    assert main(["mask", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert said in err
+
+
+@pytest.mark.slow
+def test_own_pictures_become_a_detector_that_is_exported_and_used(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--epochs", "1", "--batch", "2", "--validation", "3", "--out", "run"]
+    assert main(["mask", "train", "faces", *arguments]) == 0
+    assert "try it: unmask mask detect PICTURE --model run/detector.onnx" in capsys.readouterr().out
+    assert main(["mask", "export", "run/detector.safetensors", "e.onnx", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["largest_difference"] <= 1e-3
+    assert told["bytes"] == (here / "e.onnx").stat().st_size
+    for model in ("run/detector.onnx", "e.onnx"):
+        assert main(["mask", "detect", "faces", "--model", model, "--out", "seen"]) == 0
