@@ -1,5 +1,7 @@
-# make demo   the main job, from nothing: an environment, the package, the study and its report
+# make demo   the main job, from nothing: an environment, the package, every exercise of the source
+#             document run again, and the report of its figures beside ours
 # make test   the tests, from nothing
+# make docs   the API reference from the docstrings, in build/docs
 # make check  format, lint, types, import directions (what CI runs beside the tests)
 
 PYTHON ?= python3
@@ -10,14 +12,17 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/unmask/sweep/native/*)
 
-.PHONY: demo test check sanitize clean
+.PHONY: demo test docs check sanitize clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
-	$(BIN)/unmask flow study --out runs/study --resume
+	$(BIN)/unmask reproduce --quick --resume
 
 test: $(VENV)/.developed
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+docs: $(VENV)/.documented
+	$(BIN)/python docs/api.py
 
 check: $(VENV)/.developed
 	$(BIN)/ruff format --check .
@@ -44,4 +49,8 @@ $(VENV)/.installed: $(VENV)/bin/python $(SOURCES)
 
 $(VENV)/.developed: $(VENV)/.installed
 	$(BIN)/pip install -q --group dev
+	@touch $@
+
+$(VENV)/.documented: $(VENV)/.installed
+	$(BIN)/pip install -q --group docs
 	@touch $@

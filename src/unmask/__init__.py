@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from unmask.train.evaluation import evaluate
     from unmask.train.fit import fit
     from unmask.train.history import History
+
+# ONNX Runtime reads it when it is first imported; nothing may be reported of anyone's pictures.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 

@@ -63,9 +63,24 @@ app.command(
     help="Write a classifier as ONNX, checked against PyTorch.",
 )
 app.command(
+    "unmask.cli.serve:serve",
+    name="serve",
+    help="Serve the page and the HTTP API on this machine.",
+)
+app.command(
+    "unmask.cli.reproduce:reproduce_document",
+    name="reproduce",
+    help="Run the whole source document and show its figures beside ours.",
+)
+app.command(
     "unmask.cli.doctor:doctor",
     name="doctor",
     help="Show versions, processor, GPU, data and models found, for bug reports.",
+)
+app.command(
+    "unmask.cli.completion:completion",
+    name="completion",
+    help="Print what makes bash, zsh or fish complete these commands.",
 )
 
 
@@ -85,6 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         sys.stdout.flush()
     except CycloptsError as error:
+        if os.environ.get("RANK", "0") != "0":
+            # torchrun has started several processes with this mistake, of which the first tells.
+            return USER_MISTAKE
         command = " ".join(["unmask", *(error.command_chain or ())])
         return _complain(f"{error} See {command} --help.", USER_MISTAKE)
     except UserError as error:

@@ -1,0 +1,19 @@
+"""The verb completion: what makes a shell complete unmask's verbs and options."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+
+def completion(
+    shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="bash, zsh or fish")], /
+) -> None:
+    """Print a script after which the shell completes verbs, options and files with the Tab key.
+
+    The script is for the shell to read at its start; nothing is installed or changed.
+    """
+    from unmask.cli.main import app
+
+    print(app.generate_completion(shell=shell))

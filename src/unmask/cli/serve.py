@@ -1,0 +1,75 @@
+"""The verb serve: the page and the HTTP API on this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from unmask.errors import UserError
+
+TOKEN_VARIABLE = "UNMASK_TOKEN"
+
+
+def serve(
+    *,
+    host: Annotated[
+        str, Parameter(help="where to listen; any but this machine's own needs a token")
+    ] = "127.0.0.1",
+    port: Annotated[int, Parameter(help="0 takes any that is free")] = 7860,
+    token: Annotated[
+        str | None,
+        Parameter(
+            help=f"what clients must give, as a password or a bearer token; {TOKEN_VARIABLE} in "
+            "the environment is the better place, since arguments can be seen by others"
+        ),
+    ] = None,
+    detector: Annotated[
+        Path | None, Parameter(help="an ONNX file of a mask detector; the one that ships if none")
+    ] = None,
+    reports: Annotated[
+        tuple[Path, ...],
+        Parameter(help="folders in which to look for reports", consume_multiple=True),
+    ] = (Path("runs"),),
+    size: Annotated[float, Parameter(help="megabytes that a request may have")] = 10.0,
+    seconds: Annotated[float, Parameter(help="for one answer, and for a request to arrive")] = 30.0,
+    rate: Annotated[int, Parameter(help="requests a minute and client; 0 is no limit")] = 240,
+) -> int:
+    """Serve the page and the HTTP API until Ctrl-C."""
+    if not 0 <= port <= 65535:
+        raise UserError("a port lies in 0 to 65535", got=port)
+    for name, value in (("size", size), ("seconds", seconds)):
+        if not 0 < value < float("inf"):
+            raise UserError(f"--{name} must be positive", got=value)
+    if rate < 0:
+        raise UserError("--rate must be 0 or more", got=rate)
+    try:
+        from unmask.web.limits import Limits
+        from unmask.web.server import Settings
+        from unmask.web.server import serve as run
+    except ModuleNotFoundError as error:
+        if error.name not in ("gradio", "fastapi", "uvicorn", "starlette"):
+            raise
+        raise UserError(
+            "the page needs more packages", got=str(error), do="pip install 'unmask[web]'"
+        ) from error
+    settings = Settings(
+        host=host,
+        port=port,
+        token=token if token is not None else os.environ.get(TOKEN_VARIABLE) or None,
+        detector=detector,
+        reports=reports,
+        limits=Limits(size=int(size * 1e6), seconds=seconds, rate=rate),
+    )
+    run(settings, lambda address: _tell(address, settings.token is not None))
+    return 0
+
+
+def _tell(address: str, asks: bool) -> None:
+    asked = "; any name and the token open it" if asks else ""
+    Console().print(
+        f"Unmask is at {address}{asked}. Ctrl-C ends it.", markup=False, highlight=False
+    )

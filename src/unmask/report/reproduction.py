@@ -1,0 +1,111 @@
+"""A reproduction as one HTML file that needs nothing else, and as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from markupsafe import Markup
+
+from unmask.report.compared import (
+    AGREES,
+    CORRECTED,
+    DIFFERS,
+    NOT_RUN,
+    SOME_SEEDS,
+    UNDECIDED,
+    Cell,
+    Picture,
+    Reproduction,
+)
+from unmask.report.figures.style import STYLES
+from unmask.report.html import render, stamp_rows
+from unmask.report.inline import inline_svg
+from unmask.runtime import write_atomically
+
+PAGE, NUMBERS = "report.html", "reproduction.json"
+
+# A verdict's place in the style sheet, the sign that tells it without colour, and what it means.
+_SIGNS = {
+    AGREES: ("good", "✓", "within a tolerance that its cell states"),
+    SOME_SEEDS: ("mixed", "≈", "one of the outcomes that our seeds had"),
+    DIFFERS: ("bad", "✗", "outside the tolerance; the cell says why"),
+    CORRECTED: ("fixed", "✎", "the document is mistaken; the cell says how"),
+    UNDECIDED: ("none", "?", "our figures can't tell"),
+    NOT_RUN: ("none", "–", "what it takes is not here; the cell says how to get it"),
+}
+
+
+def write_reproduction(found: Reproduction, folder: Path) -> list[Path]:
+    """Write report.html and reproduction.json and return their paths, the page first.
+
+    Raises UserError when the folder can't be written.
+    """
+    files = {
+        PAGE: reproduction_page(found).encode(),
+        NUMBERS: json.dumps(found.as_dict(), allow_nan=False, indent=1).encode(),
+    }
+    for name, content in files.items():
+        with write_atomically(folder / name) as file:
+            file.write(content)
+    return [folder / name for name in files]
+
+
+def reproduction_page(found: Reproduction) -> str:
+    """Return the reproduction as HTML."""
+    return render(
+        "reproduction.html",
+        {"picture": _picture, "clock": clock, "anchor": _anchor},
+        found=found,
+        counts={v: n for v, n in found.counts.items() if n},
+        total=sum(found.counts.values()),
+        signs=_SIGNS,
+        apart=_apart(found),
+        absent=_absent(found),
+        stamp=stamp_rows(found.stamp),
+        palette=STYLES,
+    )
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as a person would say it: "0.4 s", "12 s", "3 min 5 s", "2 h 10 min"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _apart(found: Reproduction) -> dict[str, list[tuple[str, str, Cell]]]:
+    """Return, by verdict, what isn't plain agreement: section, place in it, and cell."""
+    cells = [(s.name, place, cell) for s in found.sections for place, cell in s.named()]
+    sorted_out = {
+        verdict: [entry for entry in cells if entry[2].verdict == verdict]
+        for verdict in (DIFFERS, CORRECTED, SOME_SEEDS, UNDECIDED)
+    }
+    return {verdict: entries for verdict, entries in sorted_out.items() if entries}
+
+
+def _absent(found: Reproduction) -> list[tuple[str, str, int]]:
+    """Return the sections with figures that were not run: name, reason, how many."""
+    result = []
+    for section in found.sections:
+        cells = [c for _, c in section.named() if c.verdict == NOT_RUN]
+        if cells:
+            result.append((section.name, section.reason or cells[0].why, len(cells)))
+    return result
+
+
+def _picture(picture: Picture) -> Markup:
+    if picture.png:
+        return Markup('<img src="data:image/png;base64,{}" alt="{}">').format(
+            picture.png, picture.alt
+        )
+    return Markup(inline_svg(picture.wide, "wide") + inline_svg(picture.narrow, "narrow"))
+
+
+def _anchor(name: str) -> str:
+    return name.lower().replace(" ", "-")

@@ -1,0 +1,1 @@
+"""The whole source document run again: every figure of it beside ours."""

@@ -1,0 +1,99 @@
+"""The HTTP API: POST a picture, get JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from unmask import __version__
+from unmask.errors import UserError
+from unmask.models.classifier import shipped
+from unmask.web.limits import RefusedError
+from unmask.web.models import Models
+
+Answer = Callable[[Request], Awaitable[Response]]
+
+
+def routes(models: Models) -> list[Route]:
+    """Return GET /api/health, POST /api/detect and POST /api/classify.
+
+    A picture is the body itself. Every answer is JSON; one that isn't 200 has "error", in one line.
+    """
+
+    async def health(request: Request) -> Response:
+        return JSONResponse(
+            {
+                "status": "ok",
+                "version": __version__,
+                "detector": models.detector is not None,
+                "classifiers": shipped(),
+            }
+        )
+
+    async def detect(request: Request) -> Response:
+        if models.detector is None:
+            raise RefusedError(501, models.no_detector)
+        threshold = _number(request, "threshold", None)
+        smallest = _number(request, "smallest", 10.0)
+        data = await _picture(request)
+        return JSONResponse(await models.work(models.detect, data, threshold, smallest))
+
+    async def classify(request: Request) -> Response:
+        name = request.query_params.get("model", "mnist")
+        return JSONResponse(await models.work(models.classify, await _picture(request), name))
+
+    async def nothing(request: Request) -> Response:
+        raise RefusedError(404, "there are /api/health, /api/detect and /api/classify")
+
+    return [
+        Route("/api/health", _told(health), methods=["GET"]),
+        Route("/api/detect", _told(_posted(detect)), methods=["GET", "POST"]),
+        Route("/api/classify", _told(_posted(classify)), methods=["GET", "POST"]),
+        Route("/api/{path:path}", _told(nothing), methods=["GET", "POST"]),
+    ]
+
+
+def _told(answer: Answer) -> Answer:
+    """Return the answer with its errors as JSON."""
+
+    async def told(request: Request) -> Response:
+        try:
+            return await answer(request)
+        except UserError as error:
+            return JSONResponse({"error": str(error)}, 422)
+        except RefusedError as refused:
+            return JSONResponse({"error": str(refused)}, refused.status)
+
+    return told
+
+
+def _posted(answer: Answer) -> Answer:
+    async def posted(request: Request) -> Response:
+        if request.method != "POST":
+            raise RefusedError(405, "this wants a POST with a picture as its body")
+        return await answer(request)
+
+    return posted
+
+
+async def _picture(request: Request) -> bytes:
+    kind = request.headers.get("content-type", "")
+    if kind.startswith("multipart/"):
+        raise RefusedError(
+            415, "a form is not taken; send the file itself (curl --data-binary @picture.jpg)"
+        )
+    return await request.body()
+
+
+def _number(request: Request, name: str, default: float | None) -> Any:
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"{name} is no number", got=repr(text[:40])) from None

@@ -1,0 +1,134 @@
+"""What the flow check says of a setting of the page, and the setting that mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unmask.flow.check import FlowCheck, check_flow
+from unmask.flow.judge import fixes
+from unmask.flow.judge.verdicts import verdicts
+from unmask.models.activations import activation
+from unmask.sweep.init import initial_parameters
+from unmask.sweep.spec import NetSpec
+from unmask.web.flow_live import pictures
+
+_STEPS, _BATCH = 8, 64
+_RATES = {"diverged", "learning rate too high", "learning rate too low"}
+# By torch's own functions the probe knows them; the others it sees through.
+_BY_TORCH: dict[str, Callable[[Tensor], Tensor]] = {
+    name: getattr(nn.functional, name)
+    for name in ("relu", "leaky_relu", "elu", "selu", "gelu", "silu", "softplus")
+}
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A setting that should mend what the worst verdict names, and in words what it changes."""
+
+    spec: NetSpec
+    words: str
+
+
+def judge(spec: NetSpec) -> FlowCheck:
+    """Return the check of a setting's first net: a few steps of plain gradient descent, probed."""
+    network = as_module(spec)
+    train = pictures()[0]
+    rows = torch.from_numpy(train.pixels[: _STEPS * _BATCH]).flatten(1).float() / 255
+    labels = torch.from_numpy(train.labels[: _STEPS * _BATCH])
+    batches = list(zip(torch.split(rows, _BATCH), torch.split(labels, _BATCH), strict=True))
+
+    def sgd(parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=spec.learning_rate)
+
+    loss = nn.functional.cross_entropy
+    return check_flow(network, loss, iter(batches), optimizer=sgd, steps=_STEPS, seed=spec.seed)
+
+
+def as_module(spec: NetSpec) -> nn.Module:
+    """Return the net of a spec as it starts, in PyTorch: flattened pixels in [0, 1] to logits."""
+    train = pictures()[0]
+    inputs, classes = train.pixels[0].size, len(train.class_names)
+    function = _BY_TORCH.get(spec.activation, activation(spec.activation).function)
+    sizes = [inputs, *[spec.width] * spec.depth, classes]
+    network = nn.Sequential()
+    parameters = initial_parameters(spec, inputs, classes)
+    shapes = zip(pairwise(sizes), parameters, strict=True)
+    for k, ((fan_in, fan_out), (weights, biases)) in enumerate(shapes, 1):
+        linear = nn.Linear(fan_in, fan_out, device="meta").to_empty(device="cpu")
+        with torch.no_grad():
+            linear.weight.copy_(torch.from_numpy(weights.T))
+            linear.bias.copy_(torch.from_numpy(biases))
+        # The names are what verdicts say.
+        network.add_module(f"layer {k}", linear)
+        if k <= spec.depth:
+            network.add_module(f"activation {k}", _Elementwise(function))
+    return network
+
+
+class _Elementwise(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self._function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._function(x)
+
+
+def advise(spec: NetSpec, check: FlowCheck) -> Advice | None:
+    """Return what mends the worst fault that a setting of the page can mend, or None."""
+    kinds = [v.kind for v in check.at_least("warning")]
+    of_network, rates = (
+        [_network_mended(spec, kind) for kind in kinds if kind not in _RATES],
+        [_rate_mended(spec, kind, check) for kind in kinds if kind in _RATES],
+    )
+    order = [*of_network, *rates] if _began_wrong(check, kinds) else [*rates, *of_network]
+    mended = next((m for m in order if m != spec), None)
+    return None if mended is None else Advice(mended, _changes(spec, mended))
+
+
+def _began_wrong(check: FlowCheck, kinds: list[str]) -> bool:
+    """Return whether the fault showed before any step, or is none that steps bring about."""
+    at_start = {v.kind for v in verdicts(check.history[0]) if v.severity == "error"}
+    return bool(at_start - _RATES or {"vanishing", "exploding", "float underflow"} & set(kinds))
+
+
+def _network_mended(spec: NetSpec, kind: str) -> NetSpec:
+    dead = kind == "dead units" and spec.activation == "relu"
+    return _critical(replace(spec, activation="leaky_relu") if dead else spec)
+
+
+def _rate_mended(spec: NetSpec, kind: str, check: FlowCheck) -> NetSpec:
+    history = list(check.history)
+    low = kind == "learning rate too low"
+    rate = fixes.faster_rate(history) if low else fixes.slower_rate(history)
+    return replace(spec, learning_rate=float(fixes.rounded(rate)))
+
+
+def _critical(spec: NetSpec) -> NetSpec:
+    """Return the setting at its activation's critical point, or at tanh's where it has none."""
+    name = spec.activation
+    point = None if name in ("sigmoid", "softplus") else fixes.critical(name)
+    if point is None:
+        name, point = "tanh", fixes.critical("tanh")
+    assert point is not None
+    sigma_w2, sigma_b2 = (float(f"{value:.4g}") for value in point)
+    return replace(spec, activation=name, init="mean_field", sigma_w2=sigma_w2, sigma_b2=sigma_b2)
+
+
+def _changes(old: NetSpec, new: NetSpec) -> str:
+    said = []
+    if new.activation != old.activation:
+        said.append(
+            f"{activation(new.activation).title} instead of {activation(old.activation).title}"
+        )
+    if (new.init, new.sigma_w2, new.sigma_b2) != (old.init, old.sigma_w2, old.sigma_b2):
+        said.append(f"sigma_w2 = {new.sigma_w2:.3g}, sigma_b2 = {new.sigma_b2:.2g}")
+    if new.learning_rate != old.learning_rate:
+        said.append(f"learning rate {new.learning_rate:g}")
+    return ", ".join(said)

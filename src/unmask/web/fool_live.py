@@ -1,0 +1,154 @@
+"""An attack watched: every picture that it shows to the classifier on its way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unmask.errors import UserError
+from unmask.fool.attacks import ATTACKS
+from unmask.fool.generator.attack import generator_attack
+from unmask.fool.generator.eight_bit import to_eight_bits
+from unmask.fool.goal import Goal
+from unmask.fool.norms import NORMS, Threat
+from unmask.fool.outcome import Adversarials, Outcome, judge, saved
+from unmask.fool.victim import Victim
+from unmask.models.classifier import Classifier
+
+GENERATOR = "generator"
+# Those with a bound are given one, the others seek the smallest change; what they cost is bounded.
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "ddn": {"steps": 100},
+    "fmn": {"steps": 100},
+    "cw": {"searches": 4, "steps": 60, "first_weight": 1.0, "rate": 0.05},
+    "fgsm": {},
+    "pgd": {"steps": 40},
+    "square": {"queries": 1000},
+}
+COMPARED = (GENERATOR, *_SETTINGS)
+_MOST_FRAMES = 400
+_DOCUMENT_STEPS = 400
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One picture on the way: float32[c, h, w], and how sure the classifier is of each class."""
+
+    pixels: NDArray[np.float32]
+    sure: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Watched:
+    """What an attack did to one picture, judged afresh, with the pictures on its way.
+
+    original, found: float32[c, h, w] in [0, 1], found on values k / 255. sure: of the original, and
+    found_sure of found, by class.
+    """
+
+    attack: str
+    threat: Threat
+    original: NDArray[np.float32]
+    found: NDArray[np.float32]
+    sure: NDArray[np.float64]
+    found_sure: NDArray[np.float64]
+    outcome: Outcome
+    frames: tuple[Frame, ...]
+    gradients: int
+    seconds: float
+
+
+def watch(
+    classifier: Classifier,
+    pixels: NDArray[np.float32],
+    target: int,
+    *,
+    attack: str = GENERATOR,
+    mode: str = "fast",
+    eps: float = 0.2,
+) -> Watched:
+    """Attack one picture, float32[c, h, w] in [0, 1], and keep what it shows on its way.
+
+    target: the class that it shall pass for. mode: of the generator, "fast" or "document". eps: how
+    large a change in Linf may be, for attacks that need to be told. Raises UserError when the
+    classifier says the target already.
+    """
+    original = torch.from_numpy(pixels)[None]
+    with torch.inference_mode():
+        logits = classifier(original)
+    said = int(logits.argmax())
+    if said == target:
+        raise UserError(
+            "it says that already",
+            got=classifier.class_names[target],
+            do="choose another class to pass for",
+        )
+    frames: list[Frame] = []
+
+    def watched(batch: Tensor) -> Tensor:
+        answer: Tensor = classifier(batch)
+        if len(batch) and len(frames) < _MOST_FRAMES:
+            frames.append(Frame(batch[0].detach().numpy().copy(), _sure(answer)))
+        return answer
+
+    victim = Victim(watched, classes=len(classifier.class_names))
+    goal = Goal(torch.tensor([said]), torch.tensor([target]))
+    bounded = attack != GENERATOR and ATTACKS[attack].bounded
+    threat = Threat(NORMS["linf"], eps) if bounded else Threat(NORMS["l2"])
+    begun = time.perf_counter()
+    generator = torch.Generator().manual_seed(0)
+    if attack == GENERATOR:
+        steps = _DOCUMENT_STEPS if mode == "document" else None
+        found = generator_attack(
+            victim, original, goal, threat, generator=generator, mode=mode, steps=steps
+        )
+    else:
+        found = ATTACKS[attack].function(
+            victim, original, goal, threat, generator=generator, **_SETTINGS[attack]
+        )
+    kept = saved(found.pixels)
+    if not bounded and attack != GENERATOR:
+        # So near to the boundary rounding alone can undo it: all get the generator's refinement.
+        nearest, good = to_eight_bits(victim, original, found.pixels, goal, threat)
+        kept = nearest if bool(good[0]) else kept
+    seconds, gradients = time.perf_counter() - begun, victim.cost.backwards
+    outcome = judge(
+        Victim(classifier, classes=len(classifier.class_names)),
+        original,
+        Adversarials(kept, found.steps),
+        goal,
+        threat,
+    )
+    with torch.inference_mode():
+        after = _sure(classifier(kept))
+    return Watched(
+        attack,
+        threat,
+        pixels,
+        kept[0].numpy(),
+        _sure(logits),
+        after,
+        outcome,
+        tuple(frames),
+        gradients,
+        seconds,
+    )
+
+
+def told(frames: tuple[Frame, ...], most: int) -> Iterator[tuple[int, Frame]]:
+    """Yield so many frames at most, evenly spread, with numbers from 1; the last is among them."""
+    count = min(most, len(frames))
+    for index in np.unique(np.linspace(0, len(frames) - 1, count).round().astype(int)):
+        yield int(index) + 1, frames[index]
+
+
+def _sure(logits: Tensor) -> NDArray[np.float64]:
+    sure: NDArray[np.float64] = logits.detach()[0].double().softmax(0).numpy()
+    return sure

@@ -1,0 +1,296 @@
+"""The tab Fool: a picture changed, step by step, until it passes for another class."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unmask.data.mnist import load_mnist
+from unmask.data.picture import decode_picture
+from unmask.errors import UserError
+from unmask.fool.norms import NORMS
+from unmask.models.classifier import shipped
+from unmask.report.shown import tinted
+from unmask.web.assets import PAD, PICTURE
+from unmask.web.charts import bars_html, percent, picture_html, said_html
+from unmask.web.fool_live import COMPARED, GENERATOR, Watched, told, watch
+from unmask.web.models import Models
+from unmask.web.pictures import as_digit, from_url, opened, png_url, require_fit, to_pillow
+
+_MODES = [("smallest change", "fast"), ("as the document did it", "document")]
+_SHOWN, _PAUSE = 16, 0.12
+_SHARPEST = 20.0
+_TITLES = {
+    GENERATOR: "Generator",
+    "ddn": "DDN",
+    "fmn": "FMN",
+    "cw": "Carlini and Wagner",
+    "fgsm": "FGSM",
+    "pgd": "PGD",
+    "square": "Square",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """A picture as the model takes it, float32[c, h, w] in [0, 1], and what the model is."""
+
+    model: str
+    pixels: NDArray[np.float32]
+
+
+def fool_tab(models: Models) -> Callable[[gr.Blocks], object]:
+    """Add the tab's contents to the open blocks; return what gives the page its first picture."""
+    names = shipped()
+    digits = models.classifier(names[0] if "mnist" not in names else "mnist").class_names
+    gr.Markdown(
+        "Give the classifier a picture, choose what it shall pass for, and watch a generator "
+        "network change it until it does."
+    )
+    with gr.Row():
+        with gr.Column(scale=1, min_width=300):
+            model = gr.Dropdown(
+                names, value="mnist" if "mnist" in names else names[0], label="classifier"
+            )
+            with gr.Tabs():
+                with gr.Tab("Draw"):
+                    pad = PAD.component()
+                with gr.Tab("Sample"), gr.Row():
+                    digit = gr.Dropdown(list("0123456789"), value="7", label="digit", min_width=100)
+                    another = gr.Button("Another one", min_width=100)
+                with gr.Tab("Upload"):
+                    upload = PICTURE.component(webcam=False, most=models.limits.picture)
+            given = gr.HTML()
+        with gr.Column(scale=2, min_width=300):
+            with gr.Row():
+                target = gr.Dropdown(list(digits), value=digits[3], label="shall pass for")
+                mode = gr.Dropdown(_MODES, value="fast", label="generator")
+                eps = gr.Slider(1, 100, 50, step=1, label="ε · 255")
+            with gr.Row():
+                fool = gr.Button("Fool it", variant="primary", min_width=120)
+                compare = gr.Button("Compare attacks", min_width=120)
+            film = gr.HTML()
+            step = gr.Slider(1, 2, 1, step=1, label="step", visible=False)
+            table = gr.HTML()
+    chosen = gr.State(None)
+    watched = gr.State(None)
+
+    def take(name: str, event: gr.EventData) -> list[Any]:
+        return _taken(models, name, getattr(event, "picture", None), is_digit=True)
+
+    def take_file(name: str, event: gr.EventData) -> list[Any]:
+        return _taken(models, name, getattr(event, "picture", None), is_digit=False)
+
+    def sample(name: str, label: str) -> list[Any]:
+        return _sample(models, name, label)
+
+    def play(which: Chosen | None, name: str, way: str) -> Iterator[list[Any]]:
+        yield from _play(models, which, name, way)
+
+    def side_by_side(which: Chosen | None, name: str, size: float, way: str) -> Iterator[str]:
+        yield from _compare(models, which, name, size / 255, way)
+
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    pad.input(take, model, [chosen, given], **quiet)
+    upload.input(take_file, model, [chosen, given], **quiet)
+    gr.on([digit.input, another.click], sample, [model, digit], [chosen, given], **quiet)
+    model.change(lambda name: _targets(models, name), model, [target, chosen, given], **quiet)
+    chosen.change(_cleared, None, [film, step, table], **quiet)
+    fool.click(play, [chosen, target, mode], [film, step, watched], **quiet)
+    compare.click(side_by_side, [chosen, target, eps, mode], table, **quiet)
+    step.input(_at_step, [watched, step], film, **quiet)
+    return lambda blocks: blocks.load(sample, [model, digit], [chosen, given], **quiet)
+
+
+def _cleared() -> list[Any]:
+    return ["", gr.update(visible=False), ""]
+
+
+def _targets(models: Models, name: str) -> list[Any]:
+    classes = list(models.classifier(name).class_names)
+    hint = "<p class='hint'>Choose a picture for this classifier.</p>"
+    return [gr.update(choices=classes, value=classes[3 % len(classes)]), None, hint]
+
+
+def _taken(models: Models, name: str, url: object, *, is_digit: bool) -> list[Any]:
+    try:
+        data = from_url(url)
+        card = models.classifier(name).card
+        channels, height, width = card.input_shape
+        if channels == 1:
+            picture = opened(data, models.limits.pixels)
+            pixels = as_digit(picture)
+        elif is_digit:
+            raise UserError(f"{name} knows no drawings", do="upload a picture")
+        else:
+            require_fit(data, models.limits.pixels)
+            pixels = decode_picture(data, size=(height, width), channels=channels)
+    except UserError as error:
+        return [None, said_html(str(error))]
+    return _given(models, Chosen(name, pixels.astype(np.float32) / np.float32(255)))
+
+
+def _sample(models: Models, name: str, label: str) -> list[Any]:
+    if models.classifier(name).card.input_shape != (1, 28, 28):
+        return [None, said_html("samples ship for the classifiers of digits alone", "mixed")]
+    test = load_mnist()[1]
+    rows = np.flatnonzero(test.labels == int(label))
+    row = int(np.random.default_rng().choice(rows))
+    return _given(models, Chosen(name, test.pixels[row].astype(np.float32) / np.float32(255)))
+
+
+def _given(models: Models, chosen: Chosen) -> list[Any]:
+    classifier = models.classifier(chosen.model)
+    with torch.inference_mode():
+        logits = classifier(torch.from_numpy(chosen.pixels)[None])[0]
+    sure = logits.double().softmax(0).tolist()
+    said = int(logits.argmax())
+    words = f"it says {classifier.class_names[said]}, {percent(sure[said])} sure"
+    return [chosen, picture_html(png_url(to_pillow(chosen.pixels)), words)]
+
+
+def _play(models: Models, chosen: Chosen | None, target: str, mode: str) -> Iterator[list[Any]]:
+    hidden = gr.update(visible=False)
+    try:
+        seen, names = _watch(models, chosen, target, GENERATOR, mode, 0.0)
+    except UserError as error:
+        yield [said_html(str(error)), hidden, None]
+        return
+    wanted = names.index(target)
+    frames = seen.frames
+    for number, _ in told(frames, _SHOWN):
+        yield [_film(seen, names, wanted, number), hidden, gr.skip()]
+        time.sleep(_PAUSE)
+    last = len(frames) + 1
+    slider = gr.update(
+        minimum=1, maximum=last, value=last, visible=True, label="step (drag to look back)"
+    )
+    yield [_film(seen, names, wanted, last), slider, (seen, names, wanted)]
+
+
+def _at_step(held: tuple[Watched, tuple[str, ...], int] | None, step: float) -> Any:
+    if held is None:
+        return gr.skip()
+    return _film(*held, int(step))
+
+
+def _watch(
+    models: Models, chosen: Chosen | None, target: str, attack: str, mode: str, eps: float
+) -> tuple[Watched, tuple[str, ...]]:
+    if chosen is None:
+        raise UserError("there is no picture yet", do="draw a digit, or take a sample")
+    classifier = models.classifier(chosen.model)
+    names = classifier.class_names
+    if target not in names:
+        raise UserError(f"{chosen.model} knows no class {target}", do="choose another")
+    seen = watch(classifier, chosen.pixels, names.index(target), attack=attack, mode=mode, eps=eps)
+    return seen, names
+
+
+def _film(seen: Watched, names: tuple[str, ...], wanted: int, number: int) -> str:
+    """Return the picture at a step, the change, and how sure the classifier is of each class.
+
+    number: of the frame, from 1; one more than there are stands for what was found.
+    """
+    final = number > len(seen.frames)
+    pixels = seen.found if final else seen.frames[number - 1].pixels
+    sure = seen.found_sure if final else seen.frames[number - 1].sure
+    size = _sizes(pixels - seen.original)
+    times = _magnified(seen.found - seen.original)
+    before, now = (names[int(s.argmax())] for s in (seen.sure, sure))
+    caption = "found" if final else f"step {number} of {len(seen.frames)}"
+    pictures = "".join(
+        (
+            picture_html(png_url(to_pillow(seen.original)), f"original: {before}"),
+            picture_html(
+                png_url(to_pillow(pixels)),
+                f"{caption}: {now}",
+                download=f"passes-for-{now}.png" if final else "",
+            ),
+            picture_html(
+                png_url(to_pillow(tinted(pixels - seen.original, times))), f"change × {times}"
+            ),
+        )
+    )
+    bars = bars_html(names, sure.tolist(), seen.sure.tolist(), wanted)
+    line = f"L2 {size[0]:.3f} · Linf {255 * size[1]:.1f}/255"
+    if final:
+        good = bool(seen.outcome.reached_saved[0])
+        verdict = said_html(
+            f"It says {now}, {percent(float(sure.max()))} sure, of the saved picture. "
+            f"{seen.gradients} gradients, {seen.seconds:.1f} s."
+            if good
+            else f"It could not be made to say {names[wanted]}.",
+            "good" if good else "bad",
+        )
+    else:
+        verdict = ""
+    return (
+        f"<div class='film'><div class='pictures'>{pictures}</div>{bars}</div>"
+        f"<p class='status'>{line}</p>{verdict}"
+    )
+
+
+def _compare(
+    models: Models, chosen: Chosen | None, target: str, eps: float, mode: str
+) -> Iterator[str]:
+    rows: list[str] = []
+    for attack in COMPARED:
+        waiting = f"<p class='hint'>{_TITLES[attack]} …</p>"
+        yield _table(rows) + waiting if rows else waiting
+        try:
+            seen, names = _watch(models, chosen, target, attack, mode, eps)
+        except UserError as error:
+            yield said_html(str(error))
+            return
+        rows.append(_row(seen, names))
+    yield _table(rows)
+
+
+def _row(seen: Watched, names: tuple[str, ...]) -> str:
+    change = seen.found - seen.original
+    size, times = _sizes(change), _magnified(change)
+    reached = bool(seen.outcome.reached_saved[0])
+    sign = "<span class='chip good'>✓</span>" if reached else "<span class='chip bad'>✗</span>"
+    said = names[int(seen.found_sure.argmax())]
+    url = png_url(to_pillow(seen.found))
+    seeks = "smallest L2" if seen.threat.eps is None else f"Linf ≤ {255 * seen.threat.eps:.0f}/255"
+    return (
+        f"<tr><th>{_TITLES[seen.attack]}<br><small>{seeks}</small></th>"
+        f"<td><a href='{url}' download='{seen.attack}.png' title='save PNG'>"
+        f"<img class='pixels' src='{url}' alt='the changed picture'></a></td>"
+        f"<td><img class='pixels' src='{png_url(to_pillow(tinted(change, times)))}' "
+        f"alt='the change'><br><small>× {times}</small></td>"
+        f"<td>{sign} {escape(said)}<br><small>{percent(float(seen.found_sure.max()))} sure</small>"
+        f"</td><td class='number'>{size[0]:.3f}</td>"
+        f"<td class='number'>{255 * size[1]:.1f}</td>"
+        f"<td class='number'>{seen.gradients}</td>"
+        f"<td class='number'>{seen.seconds:.1f} s</td></tr>"
+    )
+
+
+def _table(rows: list[str]) -> str:
+    return (
+        "<div class='scroll'><table><thead><tr><th>attack</th><th>picture</th><th>change</th>"
+        "<th>it says</th><th class='number'>L2</th><th class='number'>Linf · 255</th>"
+        "<th class='number'>gradients</th><th class='number'>time</th></tr></thead><tbody>"
+        f"{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _sizes(change: NDArray[np.float32]) -> tuple[float, float]:
+    whole = torch.from_numpy(change)[None].double()
+    return float(NORMS["l2"].size(whole)[0]), float(NORMS["linf"].size(whole)[0])
+
+
+def _magnified(change: NDArray[np.float32]) -> int:
+    largest = float(np.abs(change).max())
+    return max(1, int(min(_SHARPEST, 1 / largest))) if largest > 0 else 1

@@ -1,0 +1,177 @@
+"""What stands before every request: who may ask, what for, how much and how often."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+import re
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from unmask.web.limits import Limits, RateLimiter, RefusedError
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+# Of gradio's routes only those the page needs: none that takes or gives files, none that fetches.
+_SERVED = re.compile(
+    r"/|/(config|theme\.css|manifest\.json|favicon\.ico|robots\.txt)|/(assets|static|reports|api)/.+"
+    r"|/gradio_api/(info|app_id|startup-events|theme\.css|queue/(join|data)|run/predict|cancel|reset"
+    r"|heartbeat/\w+)/?"
+)
+_PAGE_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' blob:; "
+    "font-src 'self' data:; connect-src 'self'; frame-src 'self'; object-src 'none'; "
+    "base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+)
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"permissions-policy", b"camera=(self), microphone=(), geolocation=()"),
+)
+
+
+class Guard:
+    """An ASGI application in front of another one, which it gives whole and small requests only.
+
+    secret: what Authorization must hold, as a bearer token or as the password of basic
+    authentication with any name; None asks for nothing. hosts: the names by which the server may
+    be called, so that no foreign site can reach it under a name of its own; None for any.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        limits: Limits,
+        *,
+        secret: str | None,
+        hosts: frozenset[str] | None,
+    ) -> None:
+        self._application, self._limits = application, limits
+        self._secret, self._hosts = secret, hosts
+        self._rate = RateLimiter(limits.rate)
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Serve one request, or say in one line of JSON why not."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._application(scope, receive, send)
+            return
+        headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
+        try:
+            self._admit(scope, headers)
+            body = await self._body(scope, headers, receive)
+        except RefusedError as refused:
+            await refuse(send, refused)
+            return
+
+        async def replayed() -> Message:
+            nonlocal body
+            if body is None:
+                return await receive()
+            message = {"type": "http.request", "body": body, "more_body": False}
+            body = None
+            return message
+
+        async def dressed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                given = {name.lower() for name, _ in message["headers"]}
+                added = [*_HEADERS, (b"content-security-policy", _PAGE_POLICY.encode())]
+                message["headers"] = [
+                    *message["headers"],
+                    *((name, value) for name, value in added if name not in given),
+                ]
+            await send(message)
+
+        await self._application(scope, replayed, dressed)
+
+    def _admit(self, scope: MutableMapping[str, Any], headers: dict[str, str]) -> None:
+        host = headers.get("host", "")
+        if self._hosts is not None and _name(host) not in self._hosts:
+            raise RefusedError(403, "this server answers to its own address only")
+        client = (scope.get("client") or ("",))[0]
+        known = self._known(headers.get("authorization", ""))
+        if not known or scope["method"] == "POST":
+            wait = self._rate.admit(client)
+            if wait:
+                raise RefusedError(429, f"too many requests; try again in {wait:.0f} s")
+        if not known:
+            raise RefusedError(401, "this server asks for its token, as a bearer or a password")
+        if not _SERVED.fullmatch(scope["path"]):
+            raise RefusedError(404, "there is nothing here")
+        if scope["method"] not in ("GET", "HEAD", "POST"):
+            raise RefusedError(405, f"{scope['method']} is not served; use GET or POST")
+        origin = headers.get("origin")
+        if scope["method"] == "POST" and origin and urlsplit(origin).netloc != host:
+            raise RefusedError(403, "another site may not send pictures here")
+
+    def _known(self, authorization: str) -> bool:
+        if self._secret is None:
+            return True
+        scheme, _, value = authorization.partition(" ")
+        if scheme.lower() == "basic":
+            try:
+                value = base64.b64decode(value, validate=True).decode().partition(":")[2]
+            except (binascii.Error, UnicodeDecodeError):
+                return False
+        elif scheme.lower() != "bearer":
+            return False
+        return secrets.compare_digest(value.encode(), self._secret.encode())
+
+    async def _body(
+        self, scope: MutableMapping[str, Any], headers: dict[str, str], receive: Receive
+    ) -> bytes | None:
+        """Return the body of a POST, or None."""
+        if scope["method"] != "POST":
+            return None
+        size, limit = headers.get("content-length", "0"), self._limits.size
+        too_large = RefusedError(413, f"the request is too large; the limit is {limit:,} bytes")
+        if not size.isdecimal() or int(size) > limit:
+            raise too_large
+        parts, total = [], 0
+        try:
+            async with asyncio.timeout(self._limits.seconds):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise RefusedError(400, "the request ended before it was whole")
+                    parts.append(message.get("body", b""))
+                    total += len(parts[-1])
+                    if total > limit:
+                        raise too_large
+                    if not message.get("more_body", False):
+                        return b"".join(parts)
+        except TimeoutError:
+            wait = self._limits.seconds
+            raise RefusedError(408, f"the request was not whole within {wait:g} s") from None
+
+
+async def refuse(send: Send, refused: RefusedError) -> None:
+    """Send the refusal as JSON and close the connection, whatever is left of the request."""
+    content = json.dumps({"error": str(refused)}).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(content)).encode()),
+        (b"connection", b"close"),
+        *_HEADERS,
+    ]
+    if refused.status == 401:
+        headers.append((b"www-authenticate", b'Basic realm="Unmask", charset="UTF-8"'))
+    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
+
+
+def _name(host: str) -> str:
+    """Return the host of a Host header, without its port."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""

@@ -1,0 +1,63 @@
+"""What a client may ask of the server, and how often."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+
+_CLIENTS = 10_000
+MINUTE = 60.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """size: bytes of one request. pixels: of one picture. seconds: for one answer, and for a
+    client to send its request. rate: requests a minute and client that cost work; 0 is no limit.
+    """
+
+    size: int = 10 << 20
+    pixels: int = 25_000_000
+    seconds: float = 30.0
+    rate: int = 240
+
+    @property
+    def picture(self) -> int:
+        """Bytes of a picture that fits into a request of the page, which sends it as text."""
+        return int(0.7 * self.size)
+
+
+class RefusedError(Exception):
+    """A request that isn't served: the HTTP status and one line that says why."""
+
+    def __init__(self, status: int, line: str) -> None:
+        super().__init__(line)
+        self.status = status
+
+
+class RateLimiter:
+    """Lets each client through rate times a minute, in bursts of up to a quarter of that.
+
+    Remembers so many clients at most, and forgets those it has not seen for longest.
+    """
+
+    def __init__(self, rate: int) -> None:
+        self._rate = rate
+        self._burst = max(1.0, rate / 4)
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def admit(self, client: str, now: float | None = None) -> float:
+        """Return 0 and count a request, or the seconds after which one will be let through.
+
+        now: seconds of a clock that only goes forwards, the system's by default.
+        """
+        if not self._rate:
+            return 0.0
+        now = time.monotonic() if now is None else now
+        left, then = self._left.pop(client, (self._burst, now))
+        left = min(self._burst, left + (now - then) * self._rate / MINUTE)
+        admitted = left >= 1
+        self._left[client] = (left - admitted, now)
+        if len(self._left) > _CLIENTS:
+            self._left.popitem(last=False)
+        return 0.0 if admitted else (1 - left) * MINUTE / self._rate

@@ -1,0 +1,121 @@
+"""The tab Mask: faces in a picture, and what each of them wears."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from unmask.errors import UserError
+from unmask.mask.detections import NOT_JUDGED_NAME, Detections
+from unmask.mask.drawing import draw, hide
+from unmask.mask.wording import colour_of, plain_words
+from unmask.web.assets import PICTURE
+from unmask.web.charts import percent, said_html
+from unmask.web.models import Models
+from unmask.web.pictures import from_url, jpeg_url, opened
+
+
+def mask_tab(models: Models) -> None:
+    """Add the tab's contents to the blocks that are open."""
+    gr.Markdown("Who wears a mask? The picture stays on this machine and is not kept.")
+    if models.detector is None:
+        gr.HTML(said_html(models.no_detector, "mixed"))
+        return
+    upload = PICTURE.component(webcam=True, most=models.limits.picture)
+    with gr.Row():
+        threshold = gr.Slider(
+            0.05,
+            0.95,
+            round(models.detector.facts.face, 2),
+            step=0.05,
+            label="how sure of a face",
+            min_width=220,
+        )
+        smallest = gr.Slider(4, 100, 10, step=1, label="smallest face (pixels)", min_width=220)
+        blur = gr.Checkbox(False, label="hide the faces", min_width=220)
+    seen = gr.HTML()
+    with gr.Accordion("JSON", open=False):
+        code = gr.Code(language="json", show_label=False, interactive=False)
+    held = gr.State(None)
+
+    def look(sure: float, least: float, hidden: bool, event: gr.EventData) -> list[Any]:
+        try:
+            data = from_url(getattr(event, "picture", None))
+        except UserError as error:
+            return [said_html(str(error)), "", None]
+        return [*_looked(models, data, sure, least, hidden), data]
+
+    def again(data: bytes | None, sure: float, least: float, hidden: bool) -> list[Any]:
+        if data is None:
+            return [gr.skip(), gr.skip()]
+        return _looked(models, data, sure, least, hidden)
+
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    settings = [threshold, smallest, blur]
+    upload.input(look, settings, [seen, code, held], **quiet)
+    gr.on(
+        [threshold.release, smallest.release, blur.input],
+        again,
+        [held, *settings],
+        [seen, code],
+        **quiet,
+    )
+
+
+def _looked(
+    models: Models, data: bytes, threshold: float, smallest: float, hidden: bool
+) -> list[Any]:
+    """Return the drawn picture with its table, and the JSON."""
+    assert models.detector is not None
+    try:
+        picture = opened(data, models.limits.pixels)
+        found = models.detector.detect(picture, threshold=threshold, smallest=smallest)
+    except UserError as error:
+        return [said_html(str(error)), ""]
+    if hidden:
+        hide(picture, found.boxes)
+    url = jpeg_url(draw(picture, found))
+    shown = (
+        f"<figure class='found'><img src='{url}' alt='{escape(_summary(found))}'>"
+        f"<figcaption>{escape(_summary(found))} "
+        f"<a href='{url}' download='faces.jpg'>save the picture</a></figcaption></figure>"
+    )
+    return [shown + faces_html(found), json.dumps(found.as_dict(), indent=1)]
+
+
+def _summary(found: Detections) -> str:
+    if not len(found):
+        return "No face was found."
+    counts = Counter(found.names())
+    each = ", ".join(f"{n} {plain_words(name)}" for name, n in counts.most_common())
+    return f"{len(found)} face{'s' * (len(found) > 1)}: {each}."
+
+
+def faces_html(found: Detections) -> str:
+    """Return the faces as a table, surest first; nothing where there are none."""
+    rows = []
+    for i, name in enumerate(found.names()):
+        red, green, blue = colour_of(name, found.class_names)
+        told = name != NOT_JUDGED_NAME
+        sure = percent(float(found.probabilities[i, found.labels[i]])) if told else "–"
+        left, top, right, bottom = (round(float(v)) for v in found.boxes[i])
+        rows.append(
+            f"<tr><td class='number'>{i + 1}</td>"
+            f"<td><span class='key' style='background:rgb({red},{green},{blue})'></span>"
+            f"{escape(plain_words(name))}</td><td class='number'>{sure}</td>"
+            f"<td class='number'>{percent(float(found.scores[i]))}</td>"
+            f"<td class='number'>{left}, {top}</td>"
+            f"<td class='number'>{right - left} × {bottom - top}</td></tr>"
+        )
+    if not rows:
+        return ""
+    return (
+        "<div class='scroll'><table><thead><tr><th></th><th>wears</th>"
+        "<th class='number'>sure of that</th><th class='number'>of a face</th>"
+        "<th class='number'>left, top</th><th class='number'>size</th></tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )

@@ -1,0 +1,102 @@
+"""The models behind the page and the API, and the work that they may do at once."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from unmask.data.picture import decode_picture
+from unmask.errors import UserError, unknown
+from unmask.mask.detector import MaskDetector
+from unmask.models.classifier import Classifier, shipped
+from unmask.runtime import cpu_threads
+from unmask.web.limits import Limits, RefusedError
+from unmask.web.pictures import opened, require_fit
+
+R = TypeVar("R")
+
+
+class Models:
+    """What answers: a mask detector, if there is one, and the classifiers that ship.
+
+    detector: an ONNX file, or None for the one that ships. Raises UserError for a file that is no
+    detector; that none ships is told when it is asked for.
+    """
+
+    def __init__(self, detector: Path | None, limits: Limits) -> None:
+        self.limits = limits
+        self._lock = threading.Lock()
+        self._classifiers: dict[str, Classifier] = {}
+        self.detector: MaskDetector | None = None
+        self.no_detector = ""
+        try:
+            self.detector = MaskDetector.load(detector)
+        except UserError as error:
+            if detector is not None:
+                raise
+            self.no_detector = f"{error}, with unmask serve --detector FILE"
+
+    @cached_property
+    def _places(self) -> asyncio.Semaphore:
+        return asyncio.Semaphore(cpu_threads())
+
+    async def work(self, function: Callable[..., R], *arguments: Any) -> R:
+        """Return what the function does in a thread, once a core is free for it.
+
+        Raises RefusedError when that takes longer than the limit; a function that has begun runs
+        to its end, and keeps its place until then.
+        """
+        seconds = self.limits.seconds
+        try:
+            async with asyncio.timeout(seconds):
+                await self._places.acquire()
+                task = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+                task.add_done_callback(self._leave)
+                return await asyncio.shield(task)
+        except TimeoutError:
+            raise RefusedError(503, f"no answer within {seconds:g} s; try again later") from None
+
+    def _leave(self, task: asyncio.Future[Any]) -> None:
+        self._places.release()
+        # Of one that nobody waits for any more, nobody asks how it ended.
+        task.cancelled() or task.exception()
+
+    def classifier(self, name: str) -> Classifier:
+        """Return a classifier that ships. Raises UserError for another name."""
+        if name not in shipped():
+            raise unknown("model", name, shipped())
+        with self._lock:
+            if name not in self._classifiers:
+                self._classifiers[name] = Classifier.load(name)
+            return self._classifiers[name]
+
+    def detect(self, data: bytes, threshold: float | None, smallest: float) -> dict[str, Any]:
+        """Return the faces in a picture file's bytes as plain values. Raises UserError."""
+        if self.detector is None:
+            raise UserError(self.no_detector)
+        picture = opened(data, self.limits.pixels)
+        found = self.detector.detect(picture, threshold=threshold, smallest=smallest)
+        return found.as_dict()
+
+    def classify(self, data: bytes, name: str) -> dict[str, Any]:
+        """Return what a classifier says of a picture file's bytes. Raises UserError."""
+        classifier = self.classifier(name)
+        require_fit(data, self.limits.pixels)
+        channels, *size = classifier.card.input_shape
+        pixels = decode_picture(data, size=(size[0], size[1]), channels=channels)
+        with torch.inference_mode():
+            logits = classifier(torch.tensor(pixels)[None].float() / 255)[0]
+        sure = logits.double().softmax(0).tolist()
+        said = int(logits.argmax())
+        return {
+            "model": name,
+            "class": classifier.class_names[said],
+            "probability": sure[said],
+            "probabilities": dict(zip(classifier.class_names, sure, strict=True)),
+        }

@@ -1,0 +1,43 @@
+"""The page: four tabs, made of nothing that lies on another machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import gradio as gr
+
+from unmask import __version__
+from unmask.runtime import cpu_threads
+from unmask.web.flow_tab import flow_tab
+from unmask.web.fool_tab import fool_tab
+from unmask.web.mask_tab import mask_tab
+from unmask.web.models import Models
+from unmask.web.reports_tab import reports_tab
+
+TITLE = "Unmask"
+_SECONDS, _WAITING = 3600, 64
+
+
+def page(models: Models, reports: Sequence[Path]) -> gr.Blocks:
+    """Return the page's blocks. reports: the folders in which to look for reports."""
+    # What gradio itself would keep for longer, it deletes after an hour; pictures never reach it.
+    blocks = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(_SECONDS, _SECONDS))
+    with blocks:
+        gr.HTML(
+            "<header><h1>Unmask</h1><p>Find out what is wrong with an image classifier before its "
+            f"users do. <small>Version {__version__}</small></p></header>"
+        )
+        with gr.Tabs():
+            with gr.Tab("Flow", id="flow"):
+                flow_tab()
+            with gr.Tab("Fool", id="fool"):
+                first_picture = fool_tab(models)
+            with gr.Tab("Mask", id="mask"):
+                mask_tab(models)
+            with gr.Tab("Reports", id="reports"):
+                first_list = reports_tab(reports)
+        first_picture(blocks)
+        first_list(blocks)
+    blocks.queue(default_concurrency_limit=cpu_threads(), max_size=_WAITING)
+    return blocks

@@ -1,0 +1,57 @@
+"""The reports that lie on this machine, served so that none can reach beyond itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+PAGE = "report.html"
+_DEEPEST, _MOST, _LARGEST = 4, 500, 64 << 20
+# A report is text and pictures: it may run nothing, fetch nothing, and open nothing.
+_POLICY = (
+    "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; "
+    "frame-ancestors 'self'"
+)
+
+
+def find_reports(folders: Sequence[Path]) -> dict[str, Path]:
+    """Return the reports below the folders by a name to show, the newest first.
+
+    At most four folders deep and 500 in all. Links are not followed.
+    """
+    found: list[tuple[float, str, Path]] = []
+    for folder in folders:
+        root = folder.resolve()
+        for place, below, files in os.walk(root):
+            depth = len(Path(place).relative_to(root).parts)
+            below[:] = sorted(b for b in below if depth < _DEEPEST and not b.startswith("."))
+            page = Path(place) / PAGE
+            if PAGE in files and not page.is_symlink():
+                when = page.stat().st_mtime
+                said = datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d %H:%M UTC")
+                inside = page.parent.relative_to(root).as_posix()
+                name = folder.name if inside == "." else f"{folder.name}/{inside}"
+                found.append((when, f"{name} · {said}", page))
+    found.sort(key=lambda entry: (-entry[0], entry[1]))
+    return {name: page for _, name, page in found[:_MOST]}
+
+
+def report_routes(folders: Sequence[Path]) -> list[Route]:
+    """Return GET /reports/page?name=..., which serves what find_reports lists and nothing else."""
+
+    async def page(request: Request) -> Response:
+        name = request.query_params.get("name", "")
+        path = (await anyio.to_thread.run_sync(find_reports, folders)).get(name)
+        if path is None or path.stat().st_size > _LARGEST:
+            return JSONResponse({"error": "there is no such report; it may be gone"}, 404)
+        content = await anyio.Path(path).read_bytes()
+        return HTMLResponse(content, headers={"content-security-policy": _POLICY})
+
+    return [Route("/reports/page", page, methods=["GET"])]

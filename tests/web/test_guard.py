@@ -1,0 +1,133 @@
+import base64
+
+import pytest
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from unmask.web.guard import LOOPBACK, Guard
+from unmask.web.limits import Limits
+
+SECRET = "open sesame"
+
+
+async def _echo(request):
+    return PlainTextResponse(f"{len(await request.body())}")
+
+
+def guarded(secret: str | None = None, hosts=LOOPBACK, **limits) -> TestClient:
+    inner = Starlette(
+        routes=[Route("/api/{path:path}", _echo, methods=["GET", "POST"]), Route("/", _echo)]
+    )
+    guard = Guard(inner, Limits(**limits), secret=secret, hosts=hosts)
+    return TestClient(guard, base_url="http://127.0.0.1:1234")
+
+
+def test_a_whole_and_small_body_arrives() -> None:
+    answer = guarded().post("/api/x", content=b"a" * 1000)
+    assert (answer.status_code, answer.text) == (200, "1000")
+
+
+@pytest.mark.parametrize("content", [b"a" * 101, [b"a" * 60, b"a" * 41]])
+def test_a_large_body_is_refused_told_or_not(content) -> None:
+    answer = guarded(size=100).post(
+        "/api/x", content=content if isinstance(content, bytes) else iter(content)
+    )
+    assert answer.status_code == 413
+    assert answer.json()["error"] == "the request is too large; the limit is 100 bytes"
+
+
+def test_a_body_of_no_size_is_refused() -> None:
+    answer = guarded().post("/api/x", content=b"a", headers={"content-length": "-1"})
+    assert answer.status_code == 413
+
+
+def test_too_many_requests() -> None:
+    client = guarded(rate=4)
+    answers = [client.post("/api/x", content=b"").status_code for _ in range(3)]
+    assert answers == [200, 429, 429]
+    # What costs no work is not counted.
+    assert client.get("/api/x").status_code == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "[::1"])
+def test_a_foreign_name_for_this_machine_is_refused(host: str) -> None:
+    assert guarded().get("/", headers={"host": host}).status_code == 403
+
+
+@pytest.mark.parametrize("host", ["localhost:99", "127.0.0.1", "[::1]:7860"])
+def test_its_own_names_are_answered(host: str) -> None:
+    assert guarded().get("/", headers={"host": host}).status_code == 200
+
+
+def test_another_site_may_not_post() -> None:
+    client = guarded(hosts=None)
+    assert client.post("/api/x", headers={"origin": "http://evil.example"}).status_code == 403
+    assert client.post("/api/x", headers={"origin": "http://127.0.0.1:1234"}).status_code == 200
+
+
+def basic(password: str) -> str:
+    return f"Basic {base64.b64encode(f'me:{password}'.encode()).decode()}"
+
+
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [
+        (None, 401),
+        (f"Bearer {SECRET}", 200),
+        (f"bearer {SECRET}", 200),
+        (basic(SECRET), 200),
+        (basic("wrong"), 401),
+        ("Bearer ", 401),
+        (f"Digest {SECRET}", 401),
+        ("Basic not-base64!", 401),
+        ("Basic " + base64.b64encode(b"\xff\xfe").decode(), 401),
+    ],
+)
+def test_a_secret_opens_page_and_api(given: str | None, status: int) -> None:
+    headers = {} if given is None else {"authorization": given}
+    for path in ("/", "/api/x"):
+        answer = guarded(SECRET, None).get(path, headers=headers)
+        assert answer.status_code == status
+        if status == 401:
+            assert answer.headers["www-authenticate"].startswith("Basic")
+            assert SECRET not in answer.text
+
+
+def test_guesses_at_the_secret_are_counted() -> None:
+    client = guarded(SECRET, None, rate=8)
+    wrong = {"authorization": "Bearer guess"}
+    assert [client.get("/", headers=wrong).status_code for _ in range(3)] == [401, 401, 429]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gradio_api/upload",
+        "/gradio_api/file=/etc/passwd",
+        "/gradio_api/file/x",
+        "/gradio_api/proxy=http://example.com",
+        "/gradio_api/component_server",
+        "/gradio_api/stream/x",
+        "/gradio_api/call/x",
+        "/monitoring",
+        "/login",
+        "/anything",
+    ],
+)
+def test_what_the_page_does_not_need_is_not_there(path: str) -> None:
+    assert guarded().get(path).status_code == 404
+    assert guarded().post(path, content=b"x").status_code == 404
+
+
+def test_other_methods_are_refused() -> None:
+    assert guarded().put("/api/x", content=b"x").status_code == 405
+
+
+def test_every_answer_is_dressed() -> None:
+    for answer in (guarded().get("/"), guarded().get("/nothing")):
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    policy = guarded().get("/").headers["content-security-policy"]
+    assert "default-src 'self'" in policy
+    assert "http" not in policy

@@ -1,0 +1,194 @@
+"""The page in a real browser, each tab used as a person would, at a desk and on a phone."""
+
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from made_up_detector import WITH, WITHOUT, paint
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
+PATIENCE = 60_000
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="no Chromium on this machine: apt install chromium"
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as running:
+        made = running.chromium.launch(
+            executable_path=CHROMIUM,
+            args=[
+                "--no-sandbox",
+                "--use-fake-device-for-media-stream",
+                "--use-fake-ui-for-media-stream",
+            ],
+        )
+        yield made
+        made.close()
+
+
+@pytest.fixture(scope="module", params=WIDTHS)
+def page(request, browser, served) -> Iterator:
+    """The page, freshly opened; at the end nothing has gone wrong on it and none left loopback."""
+    width, height = WIDTHS[request.param]
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, permissions=["camera"]
+    )
+    opened, wrong = context.new_page(), []
+    opened.set_default_timeout(PATIENCE)
+    # What the browser says of the hostile report is that it kept its script from running.
+    blocked = f"Blocked script execution in '{served.url}/reports/page"
+    opened.on(
+        "console",
+        lambda m: (
+            wrong.append(m.text) if m.type == "error" and not m.text.startswith(blocked) else None
+        ),
+    )
+    opened.on("pageerror", lambda e: wrong.append(str(e)))
+    here = (f"{served.url}/", "data:", "blob:")
+    opened.on("request", lambda r: None if r.url.startswith(here) else wrong.append(r.url))
+    opened.on(
+        "response", lambda r: wrong.append(f"{r.status} {r.url}") if r.status >= 400 else None
+    )
+    opened.goto(f"{served.url}/")
+    yield opened
+    assert wrong == []
+    assert served.files() == []
+    context.close()
+
+
+def tab(page, name: str) -> None:
+    page.get_by_role("tab", name=name, exact=True).click()
+
+
+def fits(page) -> None:
+    across = page.evaluate("document.documentElement.scrollWidth")
+    assert across <= page.viewport_size["width"]
+
+
+def field(page, label: str):
+    return page.get_by_label(label, exact=True).locator("visible=true").first
+
+
+def test_flow_trains_finds_the_fault_and_mends_it(page) -> None:
+    tab(page, "Flow")
+    field(page, "number input for depth").fill("12")
+    field(page, "number input for width").fill("32")
+    field(page, "number input for epochs").fill("2")
+    field(page, "number input for nets").fill("2")
+    page.get_by_role("button", name="Train").click()
+    page.locator("svg.curves path.now").first.wait_for(state="attached")
+    fix = page.get_by_role("button", name="Apply the fix")
+    fix.wait_for()
+    assert "vanishing" in page.locator(".card").first.inner_text()
+    page.get_by_text("Gradient of every layer").wait_for()
+    fits(page)
+    fix.click()
+    page.get_by_text("Nothing stands in its gradient's way").wait_for()
+    assert page.get_by_label("activation").first.input_value() == "tanh"
+    accuracy = re.search(r"test accuracy ([\d.]+)", page.locator(".status").first.inner_text())
+    assert accuracy is not None
+    assert float(accuracy[1]) > 50
+    assert page.locator("svg.curves path.earlier").count() > 0
+    page.get_by_text("layers lie within").wait_for()
+
+
+def test_fool_a_drawn_digit(page) -> None:
+    tab(page, "Fool")
+    tab(page, "Draw")
+    pad = page.locator(".pad canvas")
+    pad.scroll_into_view_if_needed()
+    box = pad.bounding_box()
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return box["x"] + x * box["width"], box["y"] + y * box["height"]
+
+    page.mouse.move(*at(0.5, 0.15))
+    page.mouse.down()
+    page.mouse.move(*at(0.5, 0.5), steps=5)
+    page.mouse.move(*at(0.5, 0.85), steps=5)
+    page.mouse.up()
+    page.get_by_text(re.compile("it says 1,")).wait_for()
+    page.get_by_role("button", name="Fool it").click()
+    page.get_by_text(re.compile("It says 3, .* of the saved picture")).wait_for()
+    fits(page)
+    saved = page.get_by_role("link", name="save PNG").first
+    with page.expect_download() as download:
+        saved.click()
+    assert download.value.suggested_filename == "passes-for-3.png"
+    assert Image.open(download.value.path()).size == (28, 28)
+    slider = page.get_by_role("slider", name="step").last
+    slider.evaluate("e => { e.value = 1; e.dispatchEvent(new Event('input', {bubbles: true})); }")
+    page.get_by_text(re.compile(r"step 1 of \d+: 1")).wait_for()
+
+
+def test_fool_a_sample_by_every_attack(page) -> None:
+    tab(page, "Fool")
+    tab(page, "Sample")
+    page.get_by_role("button", name="Another one").click()
+    page.locator("figure.small").first.wait_for()
+    page.get_by_role("button", name="Compare attacks").click()
+    page.locator("tbody tr", has_text="Square").wait_for()
+    assert page.locator("tbody tr").count() == 7
+    fits(page)
+
+
+def test_fool_an_uploaded_picture(page, tmp_path: Path) -> None:
+    Image.new("RGB", (40, 40), "white").save(tmp_path / "blank.png")
+    tab(page, "Fool")
+    tab(page, "Upload")
+    upload = page.locator(".picture input[type=file]").first
+    upload.set_input_files(tmp_path / "blank.png")
+    page.get_by_text("there is no digit to be seen").wait_for()
+
+
+def test_mask_by_file_and_camera(page, tmp_path: Path) -> None:
+    picture = tmp_path / "street.png"
+    paint((300, 200), [((40, 40, 80, 80), WITH), ((150, 60, 200, 120), WITHOUT)]).save(picture)
+    tab(page, "Mask")
+    upload = page.locator(".picture input[type=file]").last
+    upload.set_input_files(picture)
+    page.get_by_text(re.compile("2 faces: 1 with")).wait_for()
+    assert page.locator("tbody tr", has_text="without mask").locator("visible=true").count() == 1
+    before = page.locator("figure.found img").get_attribute("src")
+    page.get_by_label("hide the faces").check()
+    page.wait_for_function(
+        "before => document.querySelector('figure.found img').src !== before", arg=before
+    )
+    hidden = page.locator("figure.found img").get_attribute("src")
+    page.get_by_role("button", name="JSON").click()
+    page.get_by_text("class_names").first.wait_for()
+    fits(page)
+    (tmp_path / "note.txt").write_text("no picture")
+    upload.set_input_files(tmp_path / "note.txt")
+    page.get_by_text("That is no picture").wait_for()
+    page.get_by_role("button", name="Use the camera").locator("visible=true").click()
+    page.get_by_role("button", name="Take the picture").click()
+    page.wait_for_function(
+        "before => document.querySelector('figure.found img')?.src !== before", arg=hidden
+    )
+
+
+def test_reports_open_and_run_nothing(page) -> None:
+    tab(page, "Reports")
+    page.frame_locator("iframe.report").locator("h1").wait_for()
+    page.get_by_label("report, the newest first").click()
+    page.get_by_role("option", name=re.compile("hostile")).click()
+    page.frame_locator("iframe.report").get_by_text("Hostile").wait_for()
+    time.sleep(0.3)
+    assert page.title() == "Unmask"
+    fits(page)
