@@ -99,15 +99,17 @@ def fool_tab(models: Models) -> Callable[[gr.Blocks], object]:
         yield from _compare(models, which, name, size / 255, way)
 
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    pad.input(take, model, [chosen, given], **quiet)
-    upload.input(take_file, model, [chosen, given], **quiet)
-    gr.on([digit.input, another.click], sample, [model, digit], [chosen, given], **quiet)
-    model.change(lambda name: _targets(models, name), model, [target, chosen, given], **quiet)
-    chosen.change(_cleared, None, [film, step, table], **quiet)
+    # What was found for another picture goes in the same answer: an answer of its own could come
+    # after what is found next.
+    taken = [chosen, given, film, step, table]
+    pad.input(take, model, taken, **quiet)
+    upload.input(take_file, model, taken, **quiet)
+    gr.on([digit.input, another.click], sample, [model, digit], taken, **quiet)
+    model.change(lambda name: _targets(models, name), model, [target, *taken], **quiet)
     fool.click(play, [chosen, target, mode], [film, step, watched], **quiet)
     compare.click(side_by_side, [chosen, target, eps, mode], table, **quiet)
     step.input(_at_step, [watched, step], film, **quiet)
-    return lambda blocks: blocks.load(sample, [model, digit], [chosen, given], **quiet)
+    return lambda blocks: blocks.load(sample, [model, digit], taken, **quiet)
 
 
 def _cleared() -> list[Any]:
@@ -117,7 +119,7 @@ def _cleared() -> list[Any]:
 def _targets(models: Models, name: str) -> list[Any]:
     classes = list(models.classifier(name).class_names)
     hint = "<p class='hint'>Choose a picture for this classifier.</p>"
-    return [gr.update(choices=classes, value=classes[3 % len(classes)]), None, hint]
+    return [gr.update(choices=classes, value=classes[3 % len(classes)]), None, hint, *_cleared()]
 
 
 def _taken(models: Models, name: str, url: object, *, is_digit: bool) -> list[Any]:
@@ -134,13 +136,14 @@ def _taken(models: Models, name: str, url: object, *, is_digit: bool) -> list[An
             require_fit(data, models.limits.pixels)
             pixels = decode_picture(data, size=(height, width), channels=channels)
     except UserError as error:
-        return [None, said_html(str(error))]
+        return [None, said_html(str(error)), *_cleared()]
     return _given(models, Chosen(name, pixels.astype(np.float32) / np.float32(255)))
 
 
 def _sample(models: Models, name: str, label: str) -> list[Any]:
     if models.classifier(name).card.input_shape != (1, 28, 28):
-        return [None, said_html("samples ship for the classifiers of digits alone", "mixed")]
+        words = "samples ship for the classifiers of digits alone"
+        return [None, said_html(words, "mixed"), *_cleared()]
     test = load_mnist()[1]
     rows = np.flatnonzero(test.labels == int(label))
     row = int(np.random.default_rng().choice(rows))
@@ -154,7 +157,7 @@ def _given(models: Models, chosen: Chosen) -> list[Any]:
     sure = logits.double().softmax(0).tolist()
     said = int(logits.argmax())
     words = f"it says {classifier.class_names[said]}, {percent(sure[said])} sure"
-    return [chosen, picture_html(png_url(to_pillow(chosen.pixels)), words)]
+    return [chosen, picture_html(png_url(to_pillow(chosen.pixels)), words), *_cleared()]
 
 
 def _play(models: Models, chosen: Chosen | None, target: str, mode: str) -> Iterator[list[Any]]:
