@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unmask.data.augment import Augmentation, Draws, augmented, draw
+from unmask.data.augment import Augmentation, augmented, draw, mixed
 from unmask.errors import UserError
 
 
@@ -62,11 +64,12 @@ def test_alternating_flips_show_each_side_in_turn() -> None:
 
 
 def test_draws_depend_on_seed_and_epoch_alone() -> None:
-    augmentation = Augmentation("random", 2, 0.5, 3)
+    augmentation = Augmentation("random", 2, 0.5, 3, 0.5)
 
     def drawn(seed: int, epoch: int) -> torch.Tensor:
         d = draw(augmentation, 50, seed=seed, epoch=epoch)
-        return torch.cat([d.flip[:, None].float(), d.shift.float(), d.crop, d.erase], 1)
+        whole = torch.stack([d.flip.long(), d.mate], 1)
+        return torch.cat([whole, d.shift, d.crop, d.erase, d.square], 1)
 
     torch.manual_seed(5)
     once = drawn(3, 7)
@@ -88,7 +91,7 @@ def test_shifts_reach_every_offset_alike() -> None:
 def test_the_whole_picture_is_a_crop_of_itself() -> None:
     pixels = pictures(3, 7, 9)
     draws = draw(Augmentation(), 3, seed=0, epoch=0)
-    whole = Draws(draws.flip, draws.shift, torch.tensor([[1.0, 0.3, 0.8]] * 3), draws.erase)
+    whole = replace(draws, crop=torch.tensor([[1.0, 0.3, 0.8]] * 3))
     out = augmented(pixels, Augmentation(crop=0.5), whole)
     torch.testing.assert_close(out, plain(pixels), atol=1e-5, rtol=0)
 
@@ -96,12 +99,8 @@ def test_the_whole_picture_is_a_crop_of_itself() -> None:
 def test_a_crop_magnifies_its_corner() -> None:
     height = width = 8
     ramp = (torch.arange(height) * 16).to(torch.uint8)[None, :, None, None].expand(1, 8, 8, 1)
-    corner = Draws(
-        torch.tensor([False]),
-        torch.zeros(1, 2, dtype=torch.int64),
-        torch.tensor([[0.5, 1.0, 0.0]]),
-        torch.zeros(1, 2),
-    )
+    still = draw(Augmentation(), 1, seed=0, epoch=0)
+    corner = replace(still, crop=torch.tensor([[0.5, 1.0, 0.0]]))
     out = augmented(ramp.contiguous(), Augmentation(crop=0.25), corner)[0, 0]
     # Row i of the lower half, twice as high, lies at 4 + (i + 1/2) / 2 - 1/2 of the whole.
     expected = ((4 + (torch.arange(8) + 0.5) / 2 - 0.5).clamp(max=7) * 16 / 255)[:, None]
@@ -125,6 +124,38 @@ def test_erasing_sets_one_square_to_the_mean() -> None:
     assert counts.min() > 0, "every pixel is erased now and then"
 
 
+@given(height=st.integers(3, 12), width=st.integers(3, 12), seed=st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_a_mixed_picture_is_its_own_but_for_a_square_of_its_mate(
+    height: int, width: int, seed: int
+) -> None:
+    square = draw(Augmentation(cutmix=0.7), 20, seed=seed, epoch=0).square
+    own, mates = torch.zeros(20, 3, height, width), torch.ones(20, 3, height, width)
+    out, share = mixed(own, mates, square)
+    for i in range(20):
+        side = float(square[i, 0])
+        rows, columns = (round(float(square[i, 0] * n)) for n in (height, width))
+        pasted = out[i, 0].nonzero()
+        assert len(pasted) == rows * columns
+        assert float(share[i]) == pytest.approx(1 - rows * columns / (height * width))
+        assert (side == 0) <= (len(pasted) == 0)
+        if len(pasted):
+            (top, left), (bottom, right) = pasted.amin(0).tolist(), pasted.amax(0).tolist()
+            assert (bottom - top + 1, right - left + 1) == (rows, columns)
+        assert torch.equal(out[i, 0], out[i, 2])
+
+
+def test_squares_are_pasted_as_often_and_as_large_as_asked() -> None:
+    square = draw(Augmentation(cutmix=0.3), 50_000, seed=0, epoch=0).square
+    pasted = square[:, 0] > 0
+    assert int(pasted.sum()) == pytest.approx(15_000, abs=5 * 102)
+    # The area's part is uniform (Yun et al., 2019, with a Beta of 1 and 1).
+    area = (square[pasted, 0] ** 2).double().sort().values
+    uniform = torch.arange(1, len(area) + 1) / len(area)
+    assert float((area - uniform).abs().max()) < 1.95 / len(area) ** 0.5
+    assert draw(Augmentation(), 100, seed=0, epoch=0).square[:, 0].abs().max() == 0
+
+
 @pytest.mark.parametrize(
     ("wrong", "settings"),
     [
@@ -133,6 +164,7 @@ def test_erasing_sets_one_square_to_the_mean() -> None:
         ("erase", {"erase": 1.5}),
         ("crop", {"crop": 0.0}),
         ("crop", {"crop": float("nan")}),
+        ("cutmix", {"cutmix": 1.5}),
     ],
 )
 def test_settings_out_of_range_are_named(wrong: str, settings: dict[str, object]) -> None:

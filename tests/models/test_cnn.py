@@ -97,12 +97,24 @@ def test_convolutions_start_by_handing_their_input_on() -> None:
     assert out[:, 24:].abs().max() > 0
 
 
-def test_whitening_and_the_scale_of_batch_norm_are_not_trained() -> None:
-    network = WhitenedCNN((3, 16, 16), 10)
+@pytest.mark.parametrize(("depth", "count"), [(2, 6), (3, 9)])
+def test_whitening_and_the_scale_of_batch_norm_are_not_trained(depth: int, count: int) -> None:
+    network = WhitenedCNN((3, 16, 16), 10, depth=depth)
     frozen = {n for n, p in network.named_parameters() if not p.requires_grad}
-    norms = {f"groups.{i}.weight" for i, m in enumerate(network.groups) if "Norm" in str(m)}
+    modules = network.named_modules()
+    norms = {f"{n}.weight" for n, m in modules if isinstance(m, nn.BatchNorm2d)}
     assert frozen == {"whiten.weight", "whiten.bias"} | norms
-    assert len(norms) == 6
+    assert len(norms) == count
+
+
+def test_a_third_convolution_is_added_to_what_the_group_was_given() -> None:
+    network = WhitenedCNN((3, 16, 16), 10, depth=3).eval()
+    (first, *_), x = network.groups[4:5], torch.randn(2, 64, 7, 7)
+    second, norm, _, third, last = first.layers
+    inner = functional.gelu(norm(second(x)))
+    torch.testing.assert_close(first(x), functional.gelu(last(third(inner)) + x))
+    # Its filters start as the identity, and batch norm as nothing.
+    torch.testing.assert_close(first(x), functional.gelu(functional.gelu(x) + x))
 
 
 @pytest.mark.parametrize(
@@ -114,6 +126,7 @@ def test_whitening_and_the_scale_of_batch_norm_are_not_trained() -> None:
         ("block_cnn", {"widths": "wide"}, (1, 28, 28), "doesn't take these settings"),
         ("block_cnn", {}, (1, 7, 28), "too small"),
         ("whitened_cnn", {}, (3, 8, 8), "too small"),
+        ("whitened_cnn", {"depth": 4}, (3, 32, 32), "depth must be 2 or 3"),
     ],
 )
 def test_what_can_not_be_built_gets_one_line(

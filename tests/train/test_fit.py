@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import nn
 
-from unmask.data.augment import Augmentation
+from unmask.data.augment import Augmentation, augmented, draw, mixed
 from unmask.data.images import Images
 from unmask.errors import UserError
 from unmask.models.checkpoint import TensorFile, write_tensors
@@ -104,6 +104,32 @@ def test_a_step_is_that_of_plain_pytorch(shapes: Images, make: Make) -> None:
         plain.step()
     for ours, theirs in zip(model.parameters(), oracle.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_a_mixed_picture_counts_for_both_classes_by_area(shapes: Images, make: Make) -> None:
+    augmentation = Augmentation("random", 1, cutmix=0.8)
+    config = FitConfig(
+        epochs=1,
+        batch_size=240,
+        rate=1e-9,
+        label_smoothing=0.1,
+        augmentation=augmentation,
+        precision="fp32",
+    )
+    model = make()
+    draws = draw(augmentation, 240, seed=0, epoch=0)
+    pixels = torch.from_numpy(shapes.pixels).permute(0, 2, 3, 1)
+    labels = torch.from_numpy(shapes.labels)
+    moved = augmented(pixels, augmentation, draws)
+    pictures, share = mixed(moved, moved[draws.mate], draws.square)
+    logits = model(pictures)
+
+    def loss(classes: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(logits, classes, label_smoothing=0.1, reduction="none")
+
+    expected = (share * loss(labels) + (1 - share) * loss(labels[draws.mate])).mean()
+    history = fit(model, shapes, config, device="cpu")
+    assert history.epochs[0].train_loss == pytest.approx(expected.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

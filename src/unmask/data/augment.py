@@ -1,4 +1,4 @@
-"""Whole batches of pictures flipped, shifted, cropped and erased in memory, on any device.
+"""Whole batches of pictures flipped, shifted, cropped, erased and mixed in memory, on any device.
 
 What is drawn at random is drawn once an epoch, for every picture, from (seed, epoch) alone, so an
 epoch can be replayed on any device without the random state of the epochs before it.
@@ -29,13 +29,16 @@ class Augmentation:
     in the first epoch and the other side in each next (Jordan, 2024). shift: whole pixels up to
     which it moves each way, its edge reflected. crop: the least part of its area, over 0 up to 1,
     that a random square crop keeps before it is stretched back. erase: the side in pixels of a
-    random square that is set to the picture's mean (DeVries and Taylor, 2017). Raises UserError.
+    random square that is set to the picture's mean (DeVries and Taylor, 2017). cutmix: how often,
+    0 to 1, a random square of another picture is pasted into it, whose class then counts by its
+    area (Yun et al., 2019). Raises UserError.
     """
 
     flip: Literal["none", "random", "alternating"] = "none"
     shift: int = 0
     crop: float = 1.0
     erase: int = 0
+    cutmix: float = 0.0
 
     def __post_init__(self) -> None:
         for name, got, good, wanted in (
@@ -43,6 +46,7 @@ class Augmentation:
             ("shift", self.shift, _whole(self.shift), "a whole number of pixels, 0 or more"),
             ("erase", self.erase, _whole(self.erase), "a whole number of pixels, 0 or more"),
             ("crop", self.crop, 0 < self.crop <= 1, "a part of the area, over 0 and up to 1"),
+            ("cutmix", self.cutmix, 0 <= self.cutmix <= 1, "how often it happens, from 0 to 1"),
         ):
             if not good:
                 raise UserError(f"the augmentation {name} must be {wanted}", got=got)
@@ -54,21 +58,26 @@ class Draws:
 
     flip: bool[n]; shift: int64[n, 2], down and right; crop: float32[n, 3], the kept part of the
     side and the place of the crop, down and right, 0 to 1; erase: float32[n, 2], the place of the
-    erased square, 0 to 1.
+    erased square, 0 to 1; mate: int64[n], the picture that gives the pasted square; square:
+    float32[n, 3], its part of the side, 0 for none, and its place, 0 to 1.
     """
 
     flip: Tensor
     shift: Tensor
     crop: Tensor
     erase: Tensor
+    mate: Tensor
+    square: Tensor
 
     def __getitem__(self, index: Tensor) -> Draws:
-        return Draws(self.flip[index], self.shift[index], self.crop[index], self.erase[index])
+        return Draws(*(drawn[index] for drawn in self._all()))
 
     def to(self, device: torch.device) -> Draws:
         """Return the draws on that device."""
-        moved = (t.to(device) for t in (self.flip, self.shift, self.crop, self.erase))
-        return Draws(*moved)
+        return Draws(*(drawn.to(device) for drawn in self._all()))
+
+    def _all(self) -> tuple[Tensor, ...]:
+        return (self.flip, self.shift, self.crop, self.erase, self.mate, self.square)
 
 
 def draw(augmentation: Augmentation, count: int, *, seed: int, epoch: int) -> Draws:
@@ -81,11 +90,18 @@ def draw(augmentation: Augmentation, count: int, *, seed: int, epoch: int) -> Dr
         flip = (seeded(seed, _FLIP_STREAM).random(count) < 0.5) ^ bool(epoch % 2)
     reach = augmentation.shift
     side = np.sqrt(random.uniform(augmentation.crop, 1, (count, 1)))
+    shift = random.integers(-reach, reach + 1, (count, 2))
+    crop = np.hstack([side, random.random((count, 2))])
+    erase = random.random((count, 2), np.float32)
+    pasted = random.random((count, 1)) < augmentation.cutmix
+    square = np.hstack([pasted * np.sqrt(random.random((count, 1))), random.random((count, 2))])
     return Draws(
         flip=torch.from_numpy(flip),
-        shift=torch.from_numpy(random.integers(-reach, reach + 1, (count, 2))),
-        crop=torch.from_numpy(np.hstack([side, random.random((count, 2))]).astype(np.float32)),
-        erase=torch.from_numpy(random.random((count, 2), np.float32)),
+        shift=torch.from_numpy(shift),
+        crop=torch.from_numpy(crop.astype(np.float32)),
+        erase=torch.from_numpy(erase),
+        mate=torch.from_numpy(random.integers(0, count, count)),
+        square=torch.from_numpy(square.astype(np.float32)),
     )
 
 
@@ -109,6 +125,25 @@ def augmented(pixels: Tensor, augmentation: Augmentation, draws: Draws) -> Tenso
     if augmentation.erase:
         pictures = _erased(pictures, augmentation.erase, draws.erase)
     return pictures
+
+
+def mixed(pictures: Tensor, mates: Tensor, square: Tensor) -> tuple[Tensor, Tensor]:
+    """Return pictures with squares of their mates pasted in, and the share that is left of each.
+
+    pictures and mates: float32[b, c, h, w]; square: as Draws has it. The share is float32[b].
+    """
+    height, width = pictures.shape[2:]
+
+    def inside(length: int, at: Tensor) -> Tensor:
+        wide = (square[:, 0] * length).round()
+        first = (at * (length - wide)).round()[:, None]
+        index = torch.arange(length, device=pictures.device)
+        return (index >= first) & (index < first + wide[:, None])
+
+    rows, columns = inside(height, square[:, 1]), inside(width, square[:, 2])
+    pasted = rows[:, :, None] & columns[:, None, :]
+    share = 1 - pasted.float().mean((1, 2))
+    return torch.where(pasted[:, None], mates, pictures), share
 
 
 def _moved(pixels: Tensor, draws: Draws) -> Tensor:

@@ -140,9 +140,10 @@ class WhitenedCNN(nn.Module):
     A frozen 2x2 convolution that whitens patches (Coates and Ng, 2011), then three groups of
     (convolution, max-pool, batch norm, activation, convolution, batch norm, activation), a maximum
     over what is left of the picture, and a linear layer without bias, its weights drawn from
-    N(0, 1) and its sums divided by the width. The first filters of each convolution start as the
-    identity (Zagoruyko and Komodakis, 2017, DiracNets), and batch norm has no scale. After Keller
-    Jordan, 2024, "94% on CIFAR-10 in 3.29 seconds on a single GPU".
+    N(0, 1) and its sums divided by the width. With depth 3 a group has a third convolution, and
+    what the pooled one gave is added to what comes out of the last. The first filters of each
+    convolution start as the identity (Zagoruyko and Komodakis, 2017, DiracNets), and batch norm has
+    no scale. After Keller Jordan, 2024, "94% on CIFAR-10 in 3.29 seconds on a single GPU".
     """
 
     def __init__(
@@ -150,8 +151,11 @@ class WhitenedCNN(nn.Module):
         shape: tuple[int, int, int],
         classes: int,
         widths: Sequence[int] = (64, 128, 128),
+        depth: int = 2,
     ) -> None:
         super().__init__()
+        if depth not in (2, 3):
+            raise ValueError("depth must be 2 or 3")
         if min(shape[1:]) < 9:
             raise UserError(
                 "pictures are too small for this network",
@@ -165,7 +169,8 @@ class WhitenedCNN(nn.Module):
         channels = self.whiten.out_channels
         for width in widths:
             groups += [_dirac(channels, width), nn.MaxPool2d(2), _shift_norm(width), nn.GELU()]
-            groups += [_dirac(width, width), _shift_norm(width), nn.GELU()]
+            rest = [_dirac(width, width), _shift_norm(width), nn.GELU()]
+            groups += rest if depth == 2 else [_Residual(width, rest)]
             channels = width
         self.groups = nn.Sequential(*groups)
         self.head = nn.Linear(channels, classes, bias=False)
@@ -195,6 +200,17 @@ class WhitenedCNN(nn.Module):
         x = self.groups(functional.gelu(self.whiten(x)))
         logits: Tensor = self.head(x.amax((2, 3))) / self.head.in_features
         return logits
+
+
+class _Residual(nn.Module):
+    """What is given, through layers, a convolution and batch norm, added to itself; then GELU."""
+
+    def __init__(self, width: int, layers: list[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers, _dirac(width, width), _shift_norm(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.gelu(self.layers(x) + x)
 
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unmask.data.augment import Augmentation, augmented, draw
+from unmask.data.augment import Augmentation, Draws, augmented, draw, mixed
 from unmask.data.images import Images
 from unmask.errors import UserError
 from unmask.runtime import environment_stamp, seeded, sha256
@@ -131,7 +131,8 @@ class _Run:
         self.labels = torch.from_numpy(images.labels).to(device)
         still = draw(Augmentation(), 1, seed=0, epoch=0).to(device)
         one = augmented(self.pixels[:1], config.augmentation, still)
-        check_network(self.model, one, len(images.class_names))
+        self.classes = len(images.class_names)
+        check_network(self.model, one, self.classes)
         self.steps = math.ceil(len(images) / config.batch_size)
         self.together = processes()
         smallest = min(len(p) for p in (images, validation) if p is not None)
@@ -228,8 +229,7 @@ class _Run:
             step = epoch * self.steps + i
             height = SCHEDULES[config.schedule](step, total_steps, config.warmup, config.end)
             part = batch[self.together.part(len(batch))]
-            pictures = augmented(self.pixels[part], config.augmentation, draws[part])
-            labels = self.labels[part]
+            pictures, labels, targets = self._batch(part, draws)
             if self.adversary is not None:
                 with autocast(self.device, config.precision):
                     pictures = self.adversary.attacked(
@@ -238,7 +238,7 @@ class _Run:
             with autocast(self.device, config.precision):
                 logits = self.learner(pictures)
             loss = functional.cross_entropy(
-                logits.float(), labels, label_smoothing=config.label_smoothing
+                logits.float(), targets, label_smoothing=config.label_smoothing
             )
             # Gradients are averaged over processes, whose parts may differ by a picture.
             share = len(part) * self.together.count / len(batch)
@@ -254,6 +254,19 @@ class _Run:
                 self._report(epoch, i + 1, loss_so_far, right_so_far, now - began)
         loss_sum, right = self.together.summed(sums).tolist()
         return loss_sum / count, right / count, config.rate * height
+
+    def _batch(self, part: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
+        """Return augmented pictures, their labels, and what is learnt: those or shares of two."""
+        augmentation, own = self.config.augmentation, draws[part]
+        pictures, labels = augmented(self.pixels[part], augmentation, own), self.labels[part]
+        if not augmentation.cutmix:
+            return pictures, labels, labels
+        mates = augmented(self.pixels[own.mate], augmentation, draws[own.mate])
+        pictures, share = mixed(pictures, mates, own.square)
+        targets = torch.zeros(len(part), self.classes, device=self.device)
+        targets.scatter_add_(1, labels[:, None], share[:, None])
+        targets.scatter_add_(1, self.labels[own.mate][:, None], 1 - share[:, None])
+        return pictures, labels, targets
 
     def _validate(self, images: Images) -> tuple[float, float, float | None]:
         config, labels = self.config, torch.from_numpy(images.labels)
