@@ -75,6 +75,8 @@ class MaskDetector:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = cpu_threads()
         options.log_severity_level = 4
+        # Threads that wait for work by spinning take the cores from whatever else runs.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             session = onnxruntime.InferenceSession(
                 content, options, providers=["CPUExecutionProvider"]
