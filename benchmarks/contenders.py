@@ -6,6 +6,7 @@ import itertools
 import json
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -39,7 +40,20 @@ def ours(chosen: Recipe, task: Task, seed: int, *, validate_from: int = 1) -> Hi
     """Train by a recipe until the target is exceeded, or to the end of its schedule."""
     config = replace(chosen.config, seed=seed, target=task.target, validate_from=validate_from)
     model = prepared(replace(chosen, config=config), task.train, seed=seed)
-    return fit(model, task.train, config, validation=task.validation)
+    history = fit(model, task.train, config, validation=task.validation)
+    for e in history.epochs:
+        found = e.validation_averaged or e.validation_accuracy or 0.0
+        tell(f"Unmask, seed {seed}", {"epoch": e.epoch, "seconds": e.seconds, "accuracy": found})
+    return history
+
+
+def tell(name: str, record: dict[str, Any]) -> None:
+    """Say on standard error how far a run is: what is printed at the end is the figures alone."""
+    print(
+        f"{name}: epoch {record['epoch']}, {record['seconds']:.0f} s, {record['accuracy']:.4f}",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def first_above(history: History, target: float) -> EpochFigures | None:
@@ -72,8 +86,16 @@ def keras(
         command += ["--target", str(task.target), "--seed", str(seed)]
         if folder:
             command += ["--folder", folder]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        records = []
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+            assert running.stdout
+            for line in running.stdout:
+                if line.startswith("{"):
+                    records.append(json.loads(line))
+                    tell("Keras on JAX", records[-1])
+    if running.returncode:
+        raise SystemExit(f"Keras's run failed with exit status {running.returncode}")
+    return records
 
 
 class Pictures(Dataset[Any]):
@@ -114,12 +136,14 @@ def pytorch(
             optimizer.step()
         spent += time.perf_counter() - begun
         found = accuracy(logits_of(model, task.validation), labels)
-        yield {
+        record = {
             "epoch": epoch,
             "seconds": spent,
             "pictures": epoch * len(task.train),
             "accuracy": found,
         }
+        tell("PyTorch", record)
+        yield record
         if found > task.target:
             break
 
