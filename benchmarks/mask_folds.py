@@ -1,12 +1,15 @@
 """What the mask detector is worth on pictures it has not seen: five folds, by picture.
 
-Trains one detector a fold and one on all pictures, JOBS at a time with a core each, and goes on
-where it was stopped: every epoch is kept, and every fold's detections once it is done. Then the
-figures of all folds, without and with averaged mirror images, and a calibration from the detections
+Trains one detector a fold and one on all pictures, JOBS at a time with a core each or on a cluster,
+and goes on where it was stopped: epochs are kept, and every fold's detections once it is done. Then
+the figures of all folds, without and with averaged mirror images, and a calibration from detections
 out of fold, with which `unmask mask export` writes the detector of all pictures. What each training
 says is in OUT/fold-K/log. A table comes first, then one line of JSON.
 
     python benchmarks/mask_folds.py FACES --out runs/mask-folds [--epochs N] [--jobs 2]
+    python benchmarks/mask_folds.py FACES --out runs/mask-folds --on ray://HOST:PORT
+
+On a cluster every node must see FACES and OUT.
 """
 
 from __future__ import annotations
@@ -26,65 +29,36 @@ from rich.console import Console
 from rich.table import Table
 
 from unmask.data.annotated import AnnotatedPictures, load_faces
+from unmask.execution.executor import executor
 from unmask.mask.calibration import LEAST_PRECISION, LEAST_SIDE, calibrated
+from unmask.mask.cross_validation import VIEWS, CrossValidation, train_fold
 from unmask.mask.detections import Detections
 from unmask.mask.faces import folds
 from unmask.mask.matching import FaceMatches
 from unmask.mask.metrics import measured
+from unmask.mask.reliability import cross_fitted
+from unmask.mask.training import DetectorSettings
 from unmask.runtime import environment_stamp, write_atomically
 
 COUNT = 5
 SCALE = 1.6
 ALL = COUNT
-VIEWS = ("single", "mirrored")
 AIMS = {"map_50": 0.85, "with_mask": 0.94, "without_mask": 0.87, "mask_weared_incorrect": 0.70}
 
 
-def train(annotated: AnnotatedPictures, fold: int, out: Path, epochs: int) -> None:
-    """Train one fold, or ALL, and write what it finds in the pictures left out."""
-    import torch
-
-    from unmask.mask.looking import found_in
-    from unmask.mask.training import DetectorProgress, DetectorSettings, train_detector
-
-    torch.set_num_threads(1)
-    every = np.arange(len(annotated))
-    chosen, left_out = (every, every[:0]) if fold == ALL else folds(annotated, COUNT)[fold]
-    settings = DetectorSettings()
-    settings = replace(settings, fit=replace(settings.fit, epochs=epochs, seed=fold))
-
-    def tell(p: DetectorProgress) -> None:
-        if p.step == p.steps:
-            print(
-                f"epoch {p.epoch} of {p.epochs}: face {p.face:.3f} sides {p.sides:.3f} "
-                f"classes {p.classes:.3f}, {p.seconds:.0f} s, {p.seconds_left:.0f} s left",
-                flush=True,
-            )
-
-    network = train_detector(annotated[chosen], settings, directory=out, resume=True, progress=tell)
-    for view in VIEWS:
-        found = found_in(network, annotated[left_out], scale=SCALE, flip=view == "mirrored")
-        with write_atomically(out / f"{view}.json") as file:
-            file.write(json.dumps([d.as_dict() for d in found]).encode())
-
-
-def train_all(arguments: argparse.Namespace) -> None:
-    """Run what is not done yet, JOBS processes at a time, a core each."""
-    waiting = [k for k in range(COUNT + 1) if not done(arguments.out, k)]
-    if arguments.only is not None:
-        waiting = [k for k in waiting if k in arguments.only]
-    cores = sorted(os.sched_getaffinity(0))
-    free = cores[: arguments.jobs]
+def train_here(validation: CrossValidation, waiting: list[int], asked: argparse.Namespace) -> None:
+    """Train folds in JOBS processes at a time, a core each: what each says goes into its log."""
+    free = sorted(os.sched_getaffinity(0))[: asked.jobs]
     running: dict[subprocess.Popen[bytes], int] = {}
     try:
         while waiting or running:
             while waiting and free:
                 fold, core = waiting.pop(0), free.pop(0)
-                folder = arguments.out / f"fold-{fold}"
+                folder = validation.fold(fold)
                 folder.mkdir(parents=True, exist_ok=True)
                 with (folder / "log").open("ab") as log:
-                    command = [sys.executable, __file__, str(arguments.faces), "--fold", str(fold)]
-                    command += ["--out", str(arguments.out), "--epochs", str(arguments.epochs)]
+                    command = [sys.executable, __file__, str(asked.faces), "--fold", str(fold)]
+                    command += ["--out", str(asked.out), "--epochs", str(asked.epochs)]
                     process = subprocess.Popen(
                         command,
                         stdout=log,
@@ -97,40 +71,58 @@ def train_all(arguments: argparse.Namespace) -> None:
             for process in [p for p in running if p.poll() is not None]:
                 free.append(running.pop(process))
                 if process.returncode:
-                    raise SystemExit(f"a training failed; see {arguments.out}/fold-*/log")
+                    raise SystemExit(f"a training failed; see {asked.out}/fold-*/log")
     finally:
         for process in running:
             process.terminate()
 
 
-def done(out: Path, fold: int) -> bool:
-    """Return whether a fold's training and detections are there."""
-    return all((out / f"fold-{fold}" / f"{view}.json").exists() for view in VIEWS)
+def train_on(address: str, validation: CrossValidation, waiting: list[int]) -> None:
+    """Train folds on a cluster, a core each."""
+    failed = []
+    with executor(address) as on:
+        for done in on.run(train_fold, validation, waiting):
+            fold = waiting[done.index]
+            if done.error is None and not validation.done(fold):
+                raise SystemExit(f"not every node sees {validation.folder}: give a shared --out")
+            if done.error is not None:
+                failed.append(f"fold {fold}: {done.error}")
+                print(failed[-1], file=sys.stderr)
+    if failed:
+        raise SystemExit(f"{len(failed)} of {len(waiting)} trainings failed")
 
 
 def figures(annotated: AnnotatedPictures, out: Path, view: str) -> dict[str, Any]:
-    """Return the figures of the folds that are done: their means, and those of all together."""
-    parts = [(k, folds(annotated, COUNT)[k][1]) for k in range(COUNT) if done(out, k)]
-    each, index, found = [], [], []
-    for fold, left_out in parts:
-        entries = json.loads((out / f"fold-{fold}" / f"{view}.json").read_bytes())
-        own = [Detections.from_dict(entry) for entry in entries]
-        metrics = measured(annotated[left_out], own, threshold=0.5)
-        recall, _ = FaceMatches.of(annotated[left_out], own).recall_at(
-            LEAST_PRECISION, least_side=LEAST_SIDE
-        )
+    """Return the figures of the folds that are done: their means, and those of all together.
+
+    Scores are calibrated as the other folds ask, or other pictures where there is no other fold.
+    """
+    validation = CrossValidation(annotated, out, DetectorSettings(), COUNT, SCALE)
+    chosen = [k for k in range(COUNT) if validation.done(k)]
+    left_out = [folds(annotated, COUNT)[k][1] for k in chosen]
+    found = [
+        Detections.from_dict(entry)
+        for k in chosen
+        for entry in json.loads((validation.fold(k) / f"{view}.json").read_bytes())
+    ]
+    pooled = annotated[np.concatenate(left_out).tolist()]
+    fold = np.repeat(chosen, [len(pictures) for pictures in left_out])
+    part = fold if len(chosen) > 1 else np.arange(len(fold)) % COUNT
+    said = cross_fitted(pooled, found, part, scale=SCALE, threshold=0.0)
+    each = []
+    for k in chosen:
+        rows = np.flatnonzero(fold == k).tolist()
+        own, answers = pooled[rows], [said[i] for i in rows]
+        metrics = measured(own, answers, threshold=0.5)
+        recall, _ = FaceMatches.of(own, answers).recall_at(LEAST_PRECISION, least_side=LEAST_SIDE)
         each.append([*metrics.ap.tolist(), metrics.mean_ap, recall])
-        index += left_out.tolist()
-        found += own
-    pooled = annotated[index]
-    calibration = calibrated(pooled, found, scale=SCALE)
     names = [*annotated.class_names, "map_50", "recall_20px_at_precision_90"]
     return {
-        "folds": [k for k, _ in parts],
+        "folds": chosen,
         "mean": dict(zip(names, np.mean(each, 0).tolist(), strict=True)),
         "each": [dict(zip(names, row, strict=True)) for row in each],
-        "pooled": measured(pooled, found, threshold=0.5).as_dict(),
-        "calibration": calibration.as_dict(),
+        "pooled": measured(pooled, said, threshold=0.5).as_dict(),
+        "calibration": calibrated(pooled, found, scale=SCALE).as_dict(),
     }
 
 
@@ -142,13 +134,23 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=80)
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--only", type=int, nargs="*", help="folds 0 to 4; 5 is all pictures")
+    parser.add_argument("--on", default="local", help="local, ray, or a cluster's address")
     parser.add_argument("--fold", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    annotated = load_faces(arguments.faces)
+    annotated = load_faces(arguments.faces.absolute())
+    settings = DetectorSettings()
+    settings = replace(settings, fit=replace(settings.fit, epochs=arguments.epochs))
+    validation = CrossValidation(annotated, arguments.out.absolute(), settings, COUNT, SCALE)
     if arguments.fold is not None:
-        train(annotated, arguments.fold, arguments.out / f"fold-{arguments.fold}", arguments.epochs)
+        train_fold(validation, arguments.fold)
         return
-    train_all(arguments)
+    waiting = [k for k in range(COUNT + 1) if not validation.done(k)]
+    if arguments.only is not None:
+        waiting = [k for k in waiting if k in arguments.only]
+    if arguments.on == "local":
+        train_here(validation, waiting, arguments)
+    else:
+        train_on(arguments.on, validation, waiting)
     told = {view: figures(annotated, arguments.out, view) for view in VIEWS}
     with write_atomically(arguments.out / "calibration.json") as file:
         file.write(json.dumps(told["single"]["calibration"]).encode())

@@ -102,11 +102,21 @@ def test_onnx_says_the_same_for_any_size_and_its_metadata_are_read(tmp_path: Pat
     torch.manual_seed(0)
     network = FaceNetwork(2, SMALL).eval()
     onnx, card = tmp_path / "d.onnx", DetectorCard(("a", "b"), SMALL, {})
-    chosen = Calibration(0.8, -0.1, 1.3, 0.4, 0.6, 7.0, 0.45)
+    chosen = Calibration(
+        slope=0.8,
+        offset=-0.1,
+        side_slope=2.5,
+        temperature=1.3,
+        face=0.4,
+        certain=0.6,
+        smallest=7.0,
+        nms_iou=0.45,
+    )
     assert export_detector(network, card, onnx, calibration=chosen, scale=1.5) <= 1e-3
     facts = MaskDetector.load(onnx).facts
     assert facts.class_names == ("a", "b")
-    assert (facts.slope, facts.offset, facts.temperature) == (0.8, -0.1, 1.3)
+    assert (facts.slope, facts.offset, facts.side_slope) == (0.8, -0.1, 2.5)
+    assert facts.temperature == 1.3
     assert (facts.face, facts.certain, facts.smallest, facts.nms_iou) == (0.4, 0.6, 7.0, 0.45)
     assert facts.scale == 1.5
 

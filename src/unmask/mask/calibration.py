@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from unmask.data.annotated import AnnotatedPictures
 from unmask.mask.decode import NMS_IOU
 from unmask.mask.detections import Detections
-from unmask.mask.judging import Floats, logit, sigmoid, tempered
+from unmask.mask.judging import Facts, Floats, logit, sigmoid, smallness, tempered
 from unmask.mask.matching import FaceMatches, joined
 
 # What is asked of faces that are large enough to matter.
@@ -33,14 +33,16 @@ _NEWTON_STEPS = 50
 class Calibration:
     """How scores become certainties, and from where on they count: what goes into the ONNX file.
 
-    slope, offset: of the logit of the score that it is a face. temperature: of the logits of the
-    classes. face: the least calibrated score of a box that counts. certain: the least probability
-    of the class that is told, 0 to 1; smallest: the least mean side of a face that is judged, in
-    pixels of the network. By default scores are taken as they are.
+    slope, offset, side_slope: of the logit of the score that it is a face, and of its size's
+    logarithm (see judging.Facts.certainty). temperature: of the logits of the classes. face: the
+    least calibrated score of a box that counts. certain: the least probability of the class that is
+    told, 0 to 1; smallest: the least mean side of a face that is judged, in pixels of the network.
+    By default scores are taken as they are.
     """
 
     slope: float = 1.0
     offset: float = 0.0
+    side_slope: float = 0.0
     temperature: float = 1.0
     face: float = 0.3
     certain: float = 0.0
@@ -50,7 +52,7 @@ class Calibration:
     def as_metadata(self) -> dict[str, dict[str, float]]:
         """Return the ONNX file's "thresholds" and "calibration"."""
         values = asdict(self)
-        calibrating = ("slope", "offset", "temperature")
+        calibrating = ("slope", "offset", "side_slope", "temperature")
         return {
             "calibration": {k: v for k, v in values.items() if k in calibrating},
             "thresholds": {k: v for k, v in values.items() if k not in calibrating},
@@ -67,45 +69,61 @@ def calibrated(
     """Return the calibration for uncalibrated detections of pictures not trained on.
 
     scale: pixels the network saw for one of the picture. The face's score is calibrated by logistic
-    regression (Platt, 1999), the classes' by one temperature (Guo et al., 2017, arXiv:1706.04599).
+    regression (Platt, 1999) on its logit and the size of small faces, as Küppers et al., 2020
+    (arXiv:2004.13546), do with boxes; the classes' by one temperature (Guo et al., 2017,
+    arXiv:1706.04599).
     The threshold of faces is the one that finds most of those of LEAST_SIDE pixels with
     LEAST_PRECISION, or LEAST_FACE where that is higher; faces so small, and then so uncertain, that
     those judged would not be right in LEAST_ACCURACY of the cases are not judged.
     """
     matches = FaceMatches.of(annotated, detections)
     hit = matches.face >= 0
-    slope, offset = platt(logit(matches.score), hit)
+    mean_sides = [(d.boxes[:, 2:] - d.boxes[:, :2]).mean(1) for d in detections]
+    sides = joined(mean_sides, np.float64) * scale
+    slope, offset, side_slope = platt(logit(matches.score), smallness(sides), hit)
     rows = joined([d.probabilities for d in detections], np.float64)
     rows = rows.reshape(-1, len(annotated.class_names))[hit]
     truth = matches.face_label[matches.face[hit]]
     temperature = best_temperature(rows, truth)
     _, raw = matches.recall_at(LEAST_PRECISION, least_side=LEAST_SIDE)
-    scores = sigmoid(slope * logit(np.array([min(raw, 1.0), *matches.score])) + offset)
-    face = max(LEAST_FACE, scores[0])
-    counted = scores[1:][hit] >= face
+    fitted = Calibration(slope, offset, side_slope, temperature)
+    facts = Facts(annotated.class_names, scale=scale, **fitted.as_dict())
+    # The precision was asked of faces so large that their size no longer counts.
+    of_large = facts.certainty(np.array([min(raw, 1.0)]), np.array([LEAST_SIDE * scale]))
+    face = max(LEAST_FACE, float(of_large[0]))
+    counted = facts.certainty(matches.score, sides)[hit] >= face
     sharp = tempered(rows, temperature)[counted]
-    mean_sides = [(d.boxes[:, 2:] - d.boxes[:, :2]).mean(1) for d in detections]
-    side = joined(mean_sides, np.float64)[hit][counted] * scale
+    side = sides[hit][counted]
     right = sharp.argmax(1) == truth[counted]
     smallest = _smallest(side, right)
     certain = _certain(sharp.max(1, initial=0)[side >= smallest], right[side >= smallest])
-    return Calibration(slope, offset, temperature, float(face), certain, smallest)
+    return replace(fitted, face=face, certain=certain, smallest=smallest)
 
 
-def platt(logits: Floats, hit: NDArray[np.bool_]) -> tuple[float, float]:
-    """Return slope and offset of the logistic regression of hit on logits, by Newton's method.
+def platt(logits: Floats, small: Floats, hit: NDArray[np.bool_]) -> tuple[float, float, float]:
+    """Return slope, offset and side slope of the logistic regression of hit on logits and small.
 
-    As unpenalised as can be: a prior of one thousandth keeps separable cases finite.
+    By Newton's method, as unpenalised as can be: a prior of one thousandth keeps separable cases
+    finite. The side slope is never negative, so that a small face is at most as certain as a large
+    one of the same score.
     """
-    inputs = np.stack([logits, np.ones(len(logits))], 1)
-    theta = np.array([1.0, 0.0])
-    prior = 1e-3 * np.eye(2)
+    usual = np.array([1.0, 0.0, 0.0])
+    inputs = np.stack([logits, np.ones(len(logits)), small], 1)
+    theta = _logistic(inputs, hit, usual)
+    if theta[2] < 0:
+        theta = np.append(_logistic(inputs[:, :2], hit, usual[:2]), 0.0)
+    slope, offset, side_slope = theta.tolist()
+    return slope, offset, side_slope
+
+
+def _logistic(inputs: Floats, hit: NDArray[np.bool_], usual: Floats) -> Floats:
+    prior, theta = 1e-3 * np.eye(len(usual)), usual
     for _ in range(_NEWTON_STEPS):
         p = sigmoid(inputs @ theta)
-        gradient = inputs.T @ (p - hit) + prior @ (theta - np.array([1.0, 0.0]))
+        gradient = inputs.T @ (p - hit) + prior @ (theta - usual)
         hessian = (inputs * (p * (1 - p))[:, None]).T @ inputs + prior
         theta = theta - np.clip(np.linalg.solve(hessian, gradient), -1, 1)
-    return float(theta[0]), float(theta[1])
+    return theta
 
 
 def best_temperature(rows: Floats, truth: NDArray[np.int64]) -> float:

@@ -129,7 +129,7 @@ class MaskDetector:
             found = found.at(np.flatnonzero(sure))
         else:
             found = self._seen(picture, finest, self.facts.uncalibrated(face))
-        return self.facts.judge(*found, width, height)
+        return self.facts.judge(*found, width, height, threshold=face)
 
     def _seen(self, picture: Image.Image, finest: float, threshold: float) -> Seen:
         """Return what is seen in all views, each face once, the surest first.

@@ -14,6 +14,10 @@ from unmask.mask.detections import NOT_JUDGED, Detections
 
 Floats = NDArray[np.float64]
 
+# Mean side, in pixels that the network sees, from which on a face's size no longer tells how likely
+# it is to be one.
+FULL_SIDE = 16.0
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -21,8 +25,8 @@ class Facts:
 
     face: score from which on a box counts as a face. nms_iou: overlap over which two boxes are one
     face. certain: probability below which the class is not told. smallest: mean side of a box, in
-    pixels that the network sees, below which it is not told either. slope, offset: of the logit of
-    the face's score, and temperature: of the logits of the classes, which calibrate them. scale:
+    pixels that the network sees, below which it is not told either. slope, offset, side_slope: what
+    calibrates the face's score (see certainty); temperature: of the logits of the classes. scale:
     pixels the network should see for one of the picture.
     """
 
@@ -33,6 +37,7 @@ class Facts:
     smallest: float = 0.0
     slope: float = 1.0
     offset: float = 0.0
+    side_slope: float = 0.0
     temperature: float = 1.0
     scale: float = 1.0
 
@@ -55,8 +60,22 @@ class Facts:
             raise ValueError("no class names")
         return cls(names, **known)
 
+    def certainty(
+        self, scores: NDArray[np.floating[Any]], sides: NDArray[np.floating[Any]]
+    ) -> Floats:
+        """Return how likely boxes are faces, 0 to 1: a logistic function of score and size.
+
+        scores: [n], the network's. sides: [n], mean sides in pixels that the network saw; of sides
+        under FULL_SIDE the logarithm counts.
+        """
+        z = self.slope * logit(scores) + self.side_slope * smallness(sides) + self.offset
+        return sigmoid(z)
+
     def uncalibrated(self, score: float) -> float:
-        """Return the network's own score that a calibrated one, in (0, 1], stands for."""
+        """Return the least of the network's own scores that may make a calibrated one, in (0, 1].
+
+        It is that of faces of FULL_SIDE and more; smaller ones need a higher one.
+        """
         if score >= 1:
             return 1.0
         return float(sigmoid((np.log(score / (1 - score)) - self.offset) / self.slope))
@@ -68,23 +87,29 @@ class Facts:
         seen_sides: NDArray[np.floating[Any]],
         width: int,
         height: int,
+        *,
+        threshold: float,
     ) -> Detections:
-        """Return what is said of the boxes, float32[n, 4], of a picture of that size.
+        """Return what is said of the boxes, float32[n, 4], of a picture of that size that count.
+
+        These are those whose calibrated score is threshold, 0 to 1, or more, the surest first.
 
         scores: [n, k], the network's, of the face times those of the classes. seen_sides: [n], mean
         sides of the boxes as the network saw them.
         """
         total = np.asarray(scores.sum(1), np.float64)
-        face = sigmoid(self.slope * logit(total) + self.offset)
+        face = self.certainty(total, seen_sides)
         probabilities = tempered(scores, self.temperature)
         labels = probabilities.argmax(1).astype(np.int64)
         sure = (probabilities.max(1, initial=0) >= self.certain) & (seen_sides >= self.smallest)
         labels[~sure] = NOT_JUDGED
+        order = np.argsort(-face, kind="stable")
+        order = order[face[order] >= threshold]
         return Detections(
-            boxes.astype(np.float32),
-            labels,
-            face.astype(np.float32),
-            probabilities.astype(np.float32),
+            boxes[order].astype(np.float32),
+            labels[order],
+            face[order].astype(np.float32),
+            probabilities[order].astype(np.float32),
             self.class_names,
             width,
             height,
@@ -95,6 +120,11 @@ def logit(scores: NDArray[np.floating[Any]]) -> Floats:
     """Return log(s / (1 - s)), finite for scores of 0 and 1 too."""
     clear = np.clip(scores.astype(np.float64), 1e-6, 1 - 1e-6)
     return np.asarray(np.log(clear / (1 - clear)), np.float64)
+
+
+def smallness(sides: NDArray[np.floating[Any]]) -> Floats:
+    """Return log(side / FULL_SIDE) of smaller sides, 0 of others, for sides in pixels over 0."""
+    return np.log(np.clip(sides.astype(np.float64), 1e-3, FULL_SIDE) / FULL_SIDE)
 
 
 def sigmoid(logits: Any) -> Floats:

@@ -121,12 +121,14 @@ def cross_fitted(
     part: NDArray[np.int64],
     *,
     scale: float,
+    threshold: float | None = None,
 ) -> list[Detections]:
     """Return what would have been said of each picture with a calibration that never saw it.
 
     detections: uncalibrated, one a picture. part: int64[n]; a picture's detections are calibrated
-    as those of all other parts ask. scale: pixels the network saw for one of the picture. Boxes
-    that don't count as faces are left out. Raises UserError when there is one part only.
+    as those of all other parts ask. scale: pixels the network saw for one of the picture.
+    threshold: the calibrated score from which on a box counts, the calibration's own by default.
+    Raises UserError when there is one part only.
     """
     if len(np.unique(part)) < 2:
         raise UserError("calibrating across parts needs two of them", got=np.unique(part).tolist())
@@ -135,23 +137,19 @@ def cross_fitted(
         others = np.flatnonzero(part != k).tolist()
         fitted = calibrated(annotated[others], [detections[i] for i in others], scale=scale)
         for i in np.flatnonzero(part == k).tolist():
-            said[i] = answers(detections[i], fitted, scale=scale)
+            said[i] = answers(detections[i], fitted, scale=scale, threshold=threshold)
     return [said[i] for i in range(len(annotated))]
 
 
-def answers(found: Detections, calibration: Calibration, *, scale: float) -> Detections:
-    """Return uncalibrated detections as the detector with that calibration would say them."""
+def answers(
+    found: Detections, calibration: Calibration, *, scale: float, threshold: float | None = None
+) -> Detections:
+    """Return uncalibrated detections as the detector with that calibration would say them.
+
+    threshold: the calibrated score from which on a box counts, the calibration's own by default.
+    """
     facts = Facts(found.class_names, scale=scale, **calibration.as_dict())
     sides = (found.boxes[:, 2:] - found.boxes[:, :2]).mean(1) * scale
     scores = found.scores[:, None] * found.probabilities
-    said = facts.judge(found.boxes, scores, sides, found.width, found.height)
-    kept = said.scores >= facts.face
-    return Detections(
-        said.boxes[kept],
-        said.labels[kept],
-        said.scores[kept],
-        said.probabilities[kept],
-        said.class_names,
-        said.width,
-        said.height,
-    )
+    least = facts.face if threshold is None else threshold
+    return facts.judge(found.boxes, scores, sides, found.width, found.height, threshold=least)
