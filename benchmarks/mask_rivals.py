@@ -22,6 +22,7 @@ from unmask.runtime import cpu_threads
 SIZE = (640, 480)
 CROP = 64
 Look = Callable[[Image.Image], int]
+Found = tuple[np.ndarray, np.ndarray]
 
 
 def session(model: bytes) -> onnxruntime.InferenceSession:
@@ -59,11 +60,14 @@ def crop_classifier() -> nn.Module:
     )
 
 
-def two_stage(yunet: Path) -> Look:
-    """Return what looks at a picture with YuNet at 640 x 480 and classifies what it finds."""
-    model = onnx.load(yunet)
+def yunet(file: Path, size: tuple[int, int]) -> Callable[[np.ndarray, float], Found]:
+    """Return YuNet for pictures uint8[h, w, 3] of that width and height: boxes and scores.
+
+    What it returns takes the least score too; its boxes overlap by 0.3 at most.
+    """
+    model = onnx.load(file)
     for dim, value in zip(
-        model.graph.input[0].type.tensor_type.shape.dim, (1, 3, SIZE[1], SIZE[0]), strict=True
+        model.graph.input[0].type.tensor_type.shape.dim, (1, 3, size[1], size[0]), strict=True
     ):
         dim.dim_value = value
     # The file holds the shapes of its usual size of input; they are inferred anew.
@@ -71,21 +75,33 @@ def two_stage(yunet: Path) -> Look:
     for output in model.graph.output:
         output.type.tensor_type.ClearField("shape")
     finder = session(model.SerializeToString())
-    judge = session(exported(crop_classifier(), torch.zeros(1, 3, CROP, CROP), ("logits",)))
-    given, crop_name = finder.get_inputs()[0].name, judge.get_inputs()[0].name
+    given = finder.get_inputs()[0].name
     names = [output.name for output in finder.get_outputs()]
 
-    def look(picture: Image.Image) -> int:
+    def find(picture: np.ndarray, least: float) -> Found:
         # YuNet takes blue, green, red in 0 to 255.
-        pixels = np.asarray(picture)[:, :, ::-1].transpose(2, 0, 1)[None].astype(np.float32)
+        pixels = picture[:, :, ::-1].transpose(2, 0, 1)[None].astype(np.float32)
         found = dict(zip(names, finder.run(names, {given: pixels}), strict=True))
-        boxes, scores = _yunet_boxes(found)
+        boxes, scores = _yunet_boxes(found, size[0], least)
         kept = nms(boxes, scores, 0.3)
-        for box in clip(boxes[kept], *SIZE):
+        return clip(boxes[kept], *size), scores[kept]
+
+    return find
+
+
+def two_stage(file: Path) -> Look:
+    """Return what looks at a picture with YuNet at 640 x 480 and classifies what it finds."""
+    find = yunet(file, SIZE)
+    judge = session(exported(crop_classifier(), torch.zeros(1, 3, CROP, CROP), ("logits",)))
+    crop_name = judge.get_inputs()[0].name
+
+    def look(picture: Image.Image) -> int:
+        boxes, _ = find(np.asarray(picture), 0.6)
+        for box in boxes:
             crop = picture.resize((CROP, CROP), Image.Resampling.BILINEAR, box=_area(box))
             face = np.asarray(crop).transpose(2, 0, 1)[None].astype(np.float32) / 255
             judge.run(["logits"], {crop_name: face})
-        return len(kept)
+        return len(boxes)
 
     return look
 
@@ -95,15 +111,15 @@ def _area(box: np.ndarray) -> tuple[float, float, float, float]:
     return left, top, max(right, left + 1), max(bottom, top + 1)
 
 
-def _yunet_boxes(found: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _yunet_boxes(found: dict[str, np.ndarray], width: int, least: float) -> Found:
     boxes, scores = [], []
     for stride in (8, 16, 32):
         score = np.sqrt(
             np.clip(found[f"cls_{stride}"][0, :, 0], 0, 1)
             * np.clip(found[f"obj_{stride}"][0, :, 0], 0, 1)
         )
-        at = np.flatnonzero(score > 0.6)
-        y, x = np.divmod(at, SIZE[0] // stride)
+        at = np.flatnonzero(score > least)
+        y, x = np.divmod(at, width // stride)
         dx, dy, dw, dh = found[f"bbox_{stride}"][0, at].T
         cx, cy = (x + dx) * stride, (y + dy) * stride
         w, h = np.exp(dw) * stride, np.exp(dh) * stride
