@@ -1,9 +1,9 @@
 """Beyond one machine: efficiency, overhead and bytes of the executor, and what they add up to.
 
 A map of 600 nets on Ray clusters of one and of two workers on this machine; what a task costs that
-does nothing; how many bytes travel. With --simulate instead: a million tasks through the code that
-the driver runs, with an executor that only pretends to work, and a million results merged from
-shards. Tables come first, then one line of JSON.
+does nothing; how many bytes travel. With --simulate instead: a million tasks, then a map of a
+million nets, through the code that the driver runs, with an executor that only pretends to work.
+Tables come first, then one line of JSON.
 
     python benchmarks/scale.py [--nets 600] [--tasks 1000] [--repeats 3]
     python benchmarks/scale.py --simulate [--tasks 1000000]
@@ -25,19 +25,24 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from scale_model import AUDIT, MAP, Job, costs
 
+from unmask.data.images import Images
 from unmask.data.mnist import load_mnist
-from unmask.execution.executor import Done, Executor, executor
-from unmask.execution.local import LocalExecutor
-from unmask.execution.shards import missing_shards, read_shards, write_shards
+from unmask.execution.executor import Done, Executor, executor, told
+from unmask.execution.shards import Writing, Written, write_shards, written
 from unmask.flow.map import MapPlan, run_map
 from unmask.runtime import environment_stamp
+from unmask.sweep.shard_work import BlockFigures, Training
+from unmask.sweep.trainer import Pictures, training_cost
 
 TARGET = 0.9
 ROWS = 25
+# Of those that flow map takes: 999 depths, 2 to 1000.
+LARGEST = MapPlan(columns=1000, rows=1000, deepest=1000)
 
 
 class Counted:
@@ -77,22 +82,22 @@ class Counted:
 
 
 class Pretending:
-    """An executor that does no work: tasks end at once, in a random order, now and then badly."""
+    """An executor that does no work: tasks end in a random order, as `instead` says they did."""
 
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
+    def __init__(self, workers: int, instead: Callable[[Any, Any], Any]) -> None:
+        self.workers, self.instead = workers, instead
 
     def run(
         self, work: Callable[[Any, Any], Any], shared: Any, tasks: Iterable[Any]
     ) -> Iterator[Done[Any]]:
         order = random.Random(0)
-        flying: list[int] = []
-        for index, _ in enumerate(tasks):
-            flying.append(index)
+        flying: list[tuple[int, Any]] = []
+        for numbered in enumerate(tasks):
+            flying.append(numbered)
             if len(flying) == 2 * self.workers:
-                yield self._end(flying.pop(order.randrange(len(flying))))
+                yield self._end(shared, *flying.pop(order.randrange(len(flying))))
         while flying:
-            yield self._end(flying.pop())
+            yield self._end(shared, *flying.pop())
 
     def close(self) -> None:
         pass
@@ -103,10 +108,15 @@ class Pretending:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @staticmethod
-    def _end(index: int) -> Done[Any]:
-        lost = index % 1000 == 999
-        return Done(index, None if lost else 1, "pretends to be lost" if lost else None)
+    def _end(self, shared: Any, index: int, task: Any) -> Done[Any]:
+        try:
+            return Done(index, self.instead(shared, task), None)
+        except LostError as error:
+            return Done(index, None, told(error))
+
+
+class LostError(Exception):
+    """A pretended task that ends badly."""
 
 
 def size(value: Any) -> int:
@@ -120,14 +130,45 @@ def nothing(shared: None, task: int) -> int:
     return task
 
 
-def accuracies(shared: int, first: int) -> dict[str, np.ndarray]:
-    """Return made-up figures of `shared` nets, as a block of a map has them."""
-    rows = np.arange(first, first + shared)
-    return {"net": rows, "accuracy": (rows % 1000).astype(np.float32) / 1000}
+def ended(writing: Writing[Any, Any, None], task: tuple[int, None]) -> Written[None]:
+    """Pretend that a worker has written a shard, and one in a thousand not."""
+    if task[0] % 1000 == 999:
+        raise LostError("pretends to be lost")
+    return Written(None)
+
+
+def block_written(
+    writing: Writing[Training, NDArray[np.int64], BlockFigures], task: tuple[int, NDArray[np.int64]]
+) -> Written[BlockFigures]:
+    """Write the shard of a block that nobody has trained, as a worker would."""
+    return written(replace(writing, work=made_up), task)
+
+
+def made_up(
+    training: Training, block: NDArray[np.int64]
+) -> tuple[BlockFigures, dict[str, NDArray[Any]]]:
+    """Return made-up figures of a block of a map."""
+    accuracy = (block % 1000).astype(np.float32) / 1000
+    shard = {
+        "net": block,
+        "test_loss": 1 - accuracy,
+        "test_accuracy": accuracy,
+        "diverged_step": np.full(len(block), -1),
+    }
+    return BlockFigures(block, accuracy, accuracy < 0, (), False), shard
+
+
+def drawn(plan: MapPlan, pictures: tuple[Images, Images], on: Executor) -> None:
+    """Draw a map whose shards the workers write."""
+    with tempfile.TemporaryDirectory() as folder:
+        run_map(plan, pictures, folder=Path(folder) / "shards", on=on)
 
 
 def on_cluster(workers: int, plan: MapPlan, tasks: int, repeats: int) -> dict[str, Any]:
-    """Return the seconds of a map and of tasks that do nothing, on a cluster of so many workers."""
+    """Return the seconds of a map and of tasks that do nothing, on a cluster of so many workers.
+
+    The workers write the map's shards, as they do for the command.
+    """
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(
@@ -138,11 +179,11 @@ def on_cluster(workers: int, plan: MapPlan, tasks: int, repeats: int) -> dict[st
         with executor(cluster.address) as inner:
             # Not timed: every worker starts and loads what it needs.
             counted = Counted(inner)
-            run_map(plan, pictures, on=counted)
+            drawn(plan, pictures, counted)
             seconds, empty = [], []
             for _ in range(repeats):
                 began = time.perf_counter()
-                run_map(plan, pictures, on=inner)
+                drawn(plan, pictures, inner)
                 seconds.append(time.perf_counter() - began)
                 began = time.perf_counter()
                 for done in inner.run(nothing, None, range(tasks)):
@@ -172,8 +213,19 @@ def measured(nets: int, tasks: int, repeats: int) -> dict[str, Any]:
         "efficiency": alone / (2 * both),
         "target": TARGET,
         "seconds_a_net": alone / len(plan.specs()),
+        "seconds_a_net_of_the_largest": alone
+        / len(plan.specs())
+        * mean_work(LARGEST)
+        / mean_work(plan),
         "overhead": statistics.median(one["seconds_a_task_that_does_nothing"]),
     }
+
+
+def mean_work(plan: MapPlan) -> float:
+    """Return the mean multiply-adds that a net of a map takes for a picture."""
+    pictures, nets = Pictures.of(load_mnist()[0][:1]), plan.specs()
+    rows = range(0, len(nets), plan.columns)
+    return statistics.mean(training_cost(nets[row], pictures) for row in rows)
 
 
 def resident() -> int:
@@ -183,43 +235,48 @@ def resident() -> int:
 
 def pretend(count: int) -> None:
     """Send so many task descriptions through the driver's code, and count how they end."""
-    failed = ended = 0
+    failed = number = 0
     with tempfile.TemporaryDirectory() as folder:
-        made = write_shards(Pretending(1000), accuracies, 1, range(count), Path(folder))
-        for done in made:
-            ended += 1
-            failed += done.result is None
-    assert (ended, failed) == (count, count // 1000)
+        tasks = ((number, None) for number in range(count))
+        for done in write_shards(Pretending(1000, ended), nothing, None, tasks, Path(folder)):
+            number += 1
+            failed += done.error is not None
+    assert (number, failed) == (count, count // 1000)
 
 
-def simulated(tasks: int) -> dict[str, Any]:
+def pretended_map(
+    plan: MapPlan, pictures: tuple[Images, Images], folder: Path, *, resume: bool
+) -> None:
+    """Draw a map whose nets nobody trains, and check every one of them."""
+    on = Pretending(1000, block_written)
+    found = run_map(plan, pictures, folder=folder, resume=resume, on=on)
+    wanted = (np.arange(found.accuracy.size) % 1000).astype(np.float32) / 1000
+    assert np.array_equal(found.accuracy.ravel().astype(np.float32), wanted)
+
+
+def simulated(tasks: int, plan: MapPlan) -> dict[str, Any]:
     """Return the time and the memory gained by a hundredth of so many tasks, then by all of them.
 
-    Then as many results, a thousand a shard, are written and merged one shard at a time.
+    Then the time and the memory of a map that is only pretended, and of resuming it at its end.
     """
-    found: dict[str, Any] = {"tasks": tasks, "memory": {}}
+    found: dict[str, Any] = {"tasks": tasks, "memory": {}, "nets": len(plan.specs())}
     for count in (tasks // 100, tasks):
         before, began = resident(), time.perf_counter()
         pretend(count)
         found["seconds"] = time.perf_counter() - began
         found["memory"][count] = resident() - before
-    with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        starts = range(0, tasks, 1000)
-        for done in write_shards(LocalExecutor(), accuracies, 1000, starts, Path(folder)):
-            assert done.result is not None
-        assert not any(missing_shards(Path(folder), len(starts)))
-        found["seconds_writing"] = time.perf_counter() - began
-        before, began = resident(), time.perf_counter()
-        nets, total = 0, 0.0
-        for _, arrays in read_shards(Path(folder)):
-            nets += len(arrays["net"])
-            total += float(arrays["accuracy"].sum())
-        found["seconds_merging"] = time.perf_counter() - began
-        found["memory_merging"] = resident() - before
-        assert nets == tasks
-        found["mean"] = total / nets
-    found["resident"] = resident()
+    pictures = load_mnist()
+    # In memory where it can be: the workers wait for their disks, not the driver.
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        shards = Path(folder) / "shards"
+        for name, resume in (("map", False), ("resuming", True)):
+            before, began = resident(), time.perf_counter()
+            pretended_map(plan, pictures, shards, resume=resume)
+            found[f"seconds_{name}"] = time.perf_counter() - began
+            found[f"memory_{name}"] = resident() - before
+        files = [file.stat().st_size for file in shards.glob("*/*.npz")]
+    found |= {"shards": len(files), "shard_bytes": sum(files), "resident": resident()}
     return found
 
 
@@ -250,16 +307,19 @@ def main() -> None:
     if asked.costs:
         result = {"costs": print_costs(console, (MAP, AUDIT), None)}
     elif asked.simulate:
-        result = simulated(asked.tasks or 1_000_000)
+        result = simulated(asked.tasks or 1_000_000, LARGEST)
         few, many = result["memory"]
         table = Table("", "", title=f"{many:,} tasks that only pretend to work")
         for name, value in (
             ("seconds", f"{result['seconds']:.1f}"),
             (f"memory gained by {few:,} tasks, kB", f"{result['memory'][few] / 1000:.0f}"),
             (f"and then by {many:,} tasks, kB", f"{result['memory'][many] / 1000:.0f}"),
-            ("seconds to write as many results in shards", f"{result['seconds_writing']:.1f}"),
-            ("seconds to merge them", f"{result['seconds_merging']:.1f}"),
-            ("memory gained by merging, kB", f"{result['memory_merging'] / 1000:.0f}"),
+            (f"seconds of a map of {result['nets']:,} nets", f"{result['seconds_map']:.1f}"),
+            ("memory gained by it, kB", f"{result['memory_map'] / 1000:.0f}"),
+            ("its shards", f"{result['shards']:,}"),
+            ("bytes of a shard", f"{result['shard_bytes'] / result['shards']:.0f}"),
+            ("seconds to resume it at its end", f"{result['seconds_resuming']:.1f}"),
+            ("memory gained by that, kB", f"{result['memory_resuming'] / 1000:.0f}"),
             ("resident at most, MB", f"{result['resident'] / 1e6:.0f}"),
         ):
             table.add_row(name, value)
@@ -285,11 +345,10 @@ def main() -> None:
         one = result["runs"][0]
         fitted = replace(
             MAP,
-            core_seconds_an_item=result["seconds_a_net"],
+            core_seconds_an_item=result["seconds_a_net_of_the_largest"],
             shared_bytes=one["shared_bytes"],
             bytes_out_a_task=one["bytes_out_a_task"],
             bytes_back_a_task=one["bytes_back_a_task"],
-            items_a_task=result["nets"] / one["tasks"],
         )
         jobs = (fitted, AUDIT)
         result["costs"] = print_costs(console, jobs, result["overhead"])

@@ -61,19 +61,21 @@ def costs(
     return needed
 
 
-# 900 nets in 35 s on two cores (docs/figures.md). Blocks of about five seconds. The pictures of 300
-# steps of 32, 2,000 to test on and twice 256 to probe; 85 and 107 bytes a net on the way; 56 bytes
-# a net in the history's file; the driver keeps 241 bytes a net (its spec and its row).
+# The largest that `unmask flow map` takes: 1,000 sigma_w2 by 999 depths, 300 steps of 32 pictures.
+# Its nets have 8.72 times the multiply-adds of those of the default map, of which 900 take 35 s on
+# two cores (docs/figures.md). Blocks of 10^12 multiply-adds. The pictures to train on, and 2,000 to
+# test on; what a block has on the way, and its shard on disk. The driver keeps of a net its score,
+# its status, its cost and its place in the order, some of them twice while it sorts.
 MAP = Job(
     name="map of 10^6 nets",
-    items=1e6,
-    core_seconds_an_item=35 * 2 / 900,
-    items_a_task=64,
-    shared_bytes=(300 * 32 + 2000 + 2 * 256) * 784,
-    bytes_out_a_task=64 * 85,
-    bytes_back_a_task=64 * 107,
-    stored_bytes_an_item=56,
-    kept_bytes_an_item=241,
+    items=999_000,
+    core_seconds_an_item=8.72 * 35 * 2 / 900,
+    items_a_task=17,
+    shared_bytes=(300 * 32 + 2000) * (784 + 8),
+    bytes_out_a_task=268,
+    bytes_back_a_task=637,
+    stored_bytes_an_item=1441 / 17,
+    kept_bytes_an_item=45,
 )
 
 # 10,000 test pictures of MNIST, the untargeted ensemble on the plain classifier: 9.5 minutes on one

@@ -1,23 +1,15 @@
-"""A driver to be killed: maps on a cluster until three nets are kept, then waits.
+"""The command line with tasks of one net, each kept at once: something to stop in mid-run.
 
-python tests/execution/driver.py ADDRESS CHECKPOINT
+python tests/execution/driver.py flow map ...
 """
 
 from __future__ import annotations
 
 import sys
-import time
-from pathlib import Path
 
-from unmask.data.mnist import load_mnist
-from unmask.execution.executor import executor
-from unmask.flow.map import MapPlan, run_map
-from unmask.sweep import SweepProgress, blocks, meter
+from unmask.cli.main import main
+from unmask.sweep import blocks, meter
 
-PLAN = MapPlan(columns=4, rows=3, deepest=12, steps=60, width=32)
-
-
-# A net a task, each kept at once.
 SETTINGS = (
     (blocks, "_LEAST", 0.0),
     (blocks, "_MOST", 1.0),
@@ -25,21 +17,7 @@ SETTINGS = (
     (meter, "_SAVE_SHARE", 1e9),
 )
 
-
-def wait(progress: SweepProgress) -> None:
-    if progress.nets_done > 3:
-        sys.stdout.write("three nets are kept\n")
-        sys.stdout.flush()
-        time.sleep(600)
-
-
-def main() -> None:
-    address, checkpoint = sys.argv[1:]
+if __name__ == "__main__":
     for module, name, value in SETTINGS:
         setattr(module, name, value)
-    with executor(address) as on:
-        run_map(PLAN, load_mnist(), checkpoint=Path(checkpoint), on=on, progress=wait)
-
-
-if __name__ == "__main__":
-    main()
+    sys.exit(main())

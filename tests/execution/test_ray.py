@@ -1,149 +1,35 @@
-"""A real Ray cluster on loopback: three nodes, each with processes of its own."""
+"""The executor on a real Ray cluster: its results, and what is lost in mid-run."""
 
 from __future__ import annotations
 
+import itertools
 import os
-import shutil
 import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import driver
 import numpy as np
 import psutil
 import pytest
 import works
+from machines import NODES, PATIENCE, Machines, until
 
 from unmask.cli.main import main
-from unmask.data.mnist import load_mnist
 from unmask.errors import UserError
 from unmask.execution.executor import Done, Executor, executor
-from unmask.flow.map import run_map
-from unmask.sweep import SweepHistory
+from unmask.execution.shards import read_shards, write_shards
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
-
-HERE = Path(__file__).parent
-NODES = 3
-ATTEMPTS = 3
-# Generous: the machine may be busy with something else.
-PATIENCE = 120.0
-ENVIRONMENT = {
-    "PYTHONPATH": str(HERE),
-    "RAY_AUTH_MODE": "disabled",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "300",
-    "RAY_worker_register_timeout_seconds": "300",
-    "RAY_health_check_timeout_ms": "60000",
-    "RAY_raylet_start_wait_time_s": "120",
-    "RAY_memory_monitor_refresh_ms": "0",
-}
-
-
-class Machines:
-    """A cluster, and this process's connection to it."""
-
-    def __init__(self) -> None:
-        from ray.cluster_utils import Cluster
-
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.client_port = free.getsockname()[1]
-        self.small = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_log_monitor": False}
-        head = {
-            **self.small,
-            "include_dashboard": False,
-            "no_monitor": True,
-            "ray_client_server_port": self.client_port,
-        }
-        self._on: Executor | None = None
-        # Ray gives a node 30 seconds to start, which a busy machine may need twice.
-        for attempt in range(ATTEMPTS):
-            self.cluster = Cluster()
-            try:
-                self.cluster.add_node(**head)
-                self.complete()
-                break
-            except Exception:
-                self.cluster.shutdown()
-                if attempt == ATTEMPTS - 1:
-                    raise
-        self.address: str = self.cluster.address
-
-    def complete(self) -> None:
-        while len(self.cluster.worker_nodes) < NODES - 1:
-            self.cluster.add_node(wait=False, **self.small)
-        self.cluster.wait_for_nodes(PATIENCE)
-
-    @property
-    def on(self) -> Executor:
-        if self._on is None:
-            self._on = executor(self.address)
-        return self._on
-
-    def leave(self) -> None:
-        if self._on is not None:
-            self._on.close()
-        self._on = None
-
-
-@pytest.fixture(scope="module")
-def machines() -> Iterator[Machines]:
-    # A path to a socket must be short.
-    folder = tempfile.mkdtemp(prefix="ray")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**ENVIRONMENT, "RAY_TMPDIR": folder}.items():
-            patch.setenv(name, value)
-        patch.delenv("RAY_ADDRESS", raising=False)
-        started = Machines()
-        yield started
-        started.leave()
-        started.cluster.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture
-def on(machines: Machines) -> Executor:
-    machines.complete()
-    return machines.on
-
-
-@pytest.fixture
-def apart(machines: Machines) -> Machines:
-    """The cluster while this process is not connected to it."""
-    machines.complete()
-    machines.leave()
-    return machines
-
-
-def until(true: Callable[[], Any]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
 
 
 def begun(folder: Path) -> list[tuple[int, str]]:
     """Return process and node of every task that works.take or works.hold began."""
     names = [f.name.split() for f in folder.iterdir() if f.name != "go"]
     return [(int(name[0]), name[1]) for name in names]
-
-
-def same(a: Path, b: Path) -> bool:
-    ours, theirs = SweepHistory.load(a), SweepHistory.load(b)
-    return ours.specs == theirs.specs and all(
-        np.array_equal(getattr(ours, group)[k], getattr(theirs, group)[k], equal_nan=True)
-        for group in ("curves", "test", "layers")
-        for k in getattr(ours, group)
-    )
 
 
 def test_every_task_ends_as_the_work_does_and_a_bad_one_is_named(on: Executor) -> None:
@@ -230,8 +116,34 @@ def test_a_full_disk_is_avoided_or_named(machines: Machines, on: Executor) -> No
     assert "on node" in str(ended[1].error)
 
 
-def test_closing_cancels_what_runs(on: Executor, tmp_path: Path) -> None:
-    ended = on.run(works.take, str(tmp_path), [0.0, *[900.0] * 5])
+def test_a_shard_travels_from_a_node_whose_disk_is_full(
+    machines: Machines, on: Executor, tmp_path: Path
+) -> None:
+    full = next(iter(machines.cluster.worker_nodes)).node_id
+    workers: list[tuple[str, int]] = []
+    ends = time.monotonic() + PATIENCE
+
+    def tasks() -> Iterator[tuple[int, int]]:
+        # A node whose worker is still starting gets none of the first tasks.
+        for number in itertools.count():
+            if full in {node for node, _ in workers} or time.monotonic() > ends:
+                return
+            yield number, number
+
+    for done in write_shards(on, works.fill, full, tasks(), tmp_path / "shards"):
+        assert done.error is None
+        assert done.result is not None
+        workers.append(done.result)
+    for pid in {pid for node, pid in workers if node == full}:
+        os.kill(pid, signal.SIGKILL)
+    assert full in {node for node, _ in workers}
+    found = {number: set(shard["task"]) for number, shard in read_shards(tmp_path / "shards")}
+    assert found == {number: {number} for number in range(len(workers))}
+
+
+@pytest.mark.parametrize("work", [works.take, works.ignore])
+def test_closing_cancels_what_runs(on: Executor, tmp_path: Path, work: Callable[..., int]) -> None:
+    ended = on.run(work, str(tmp_path), [0.0, *[900.0] * 5])
     first = next(ended).result
     until(lambda: any(pid != first for pid, _ in begun(tmp_path)))
     running = [pid for pid, _ in begun(tmp_path) if pid != first]
@@ -239,39 +151,6 @@ def test_closing_cancels_what_runs(on: Executor, tmp_path: Path) -> None:
     until(lambda: not any(psutil.pid_exists(pid) for pid in running))
     quick = on.run(works.double, 0, [1])
     assert next(quick).result == 2
-
-
-def test_a_map_goes_on_after_its_driver_was_killed_to_the_same_bits(
-    apart: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for module, name, value in driver.SETTINGS:
-        monkeypatch.setattr(module, name, value)
-    kept, alone = tmp_path / "cluster" / "h.npz", tmp_path / "alone" / "h.npz"
-    killed = subprocess.Popen(
-        [sys.executable, str(HERE / "driver.py"), apart.address, str(kept)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert killed.stdout is not None
-    assert killed.stdout.readline() == "three nets are kept\n"
-    killed.kill()
-    killed.wait()
-    done = np.count_nonzero(SweepHistory.load(kept).status)
-    assert 3 <= done < len(driver.PLAN.specs())
-    counts: list[int] = []
-    resumed = run_map(
-        driver.PLAN,
-        load_mnist(),
-        checkpoint=kept,
-        resume=True,
-        on=apart.on,
-        progress=lambda p: counts.append(p.nets_done),
-    )
-    assert counts[0] == done
-    assert counts[-1] == len(driver.PLAN.specs())
-    here = run_map(driver.PLAN, load_mnist(), checkpoint=alone)
-    assert np.array_equal(resumed.accuracy, here.accuracy, equal_nan=True)
-    assert same(kept, alone)
 
 
 def test_a_cluster_can_be_reached_from_outside(
@@ -283,7 +162,8 @@ def test_a_cluster_can_be_reached_from_outside(
     address = f"ray://127.0.0.1:{apart.client_port}"
     for on in (address, "local"):
         assert main(["flow", "map", *small, "--on", on, "--out", str(tmp_path / on[:3])]) == 0
-    assert same(tmp_path / "ray" / "history.npz", tmp_path / "loc" / "history.npz")
+    there, here = (tmp_path / on / "data" / "map.csv" for on in ("ray", "loc"))
+    assert there.read_text() == here.read_text()
     assert not ray.is_initialized()
 
 

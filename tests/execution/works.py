@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -35,6 +37,14 @@ def take(folder: str, seconds: float) -> int:
     return os.getpid()
 
 
+def ignore(folder: str, seconds: float) -> int:
+    """Do as take does, whatever interrupts it."""
+    end = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(KeyboardInterrupt):
+            return take(folder, end - time.monotonic())
+
+
 def hold(folder: str, task: int) -> int:
     """Do as take does, but let every task after the first wait for a file called go."""
     Path(folder, f"{os.getpid()} {_node()} {time.monotonic_ns()}").touch()
@@ -56,6 +66,16 @@ def write(full: str, task: int) -> str:
     if task == 1 or _node() == full:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "shard.npz")
     return _node()
+
+
+def fill(full: str, task: int) -> tuple[tuple[str, int], dict[str, NDArray[np.int64]]]:
+    """Return node and process, and a shard; the node `full` has no room for a file from then on."""
+    time.sleep(0.1)
+    if _node() == full:
+        _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+        # Room for Ray's logs, and for no shard.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, most))
+    return (_node(), os.getpid()), {"task": np.full(1 << 18, task)}
 
 
 def _node() -> str:

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import tracemalloc
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from unmask.data.mnist import load_mnist
 from unmask.errors import UserError
+from unmask.execution.local import LocalExecutor
 from unmask.flow.map import MapPlan, TrainabilityMap, run_map
 from unmask.flow.theory import phase
+from unmask.sweep import train_sweep
 
 
 def test_default_plan_has_at_least_600_nets_about_the_critical_point() -> None:
@@ -23,6 +28,29 @@ def test_specs_lie_in_the_order_of_the_map() -> None:
     specs = plan.specs()
     assert [s.depth for s in specs] == [2, 2, 2, 9, 9, 9]
     assert [s.sigma_w2 for s in specs] == pytest.approx([*plan.sigma_w2()] * 2)
+
+
+def test_a_map_of_a_million_nets_makes_them_when_they_are_asked_for() -> None:
+    tracemalloc.start()
+    specs = MapPlan(columns=1000, rows=1000, deepest=1000).specs()
+    assert len(specs) == 999_000
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+    sigma_w2 = specs.plan.sigma_w2()
+    for index in (0, 999, 1000, 123_456, 998_999):
+        made = specs[index]
+        assert (made.depth, made.sigma_w2) == (2 + index // 1000, sigma_w2[index % 1000])
+    with pytest.raises(IndexError):
+        specs[999_000]
+
+
+def test_accuracies_are_those_of_a_sweep(tmp_path: Path) -> None:
+    plan = MapPlan(columns=3, rows=2, deepest=5, steps=20, width=8, learning_rate=0.1)
+    train, test = load_mnist()
+    sweep = train_sweep(list(plan.specs()), train[:640], test=test[:2000], probe_epochs=())
+    for on in (None, LocalExecutor()):
+        found = run_map(plan, (train, test), folder=tmp_path / f"{on is None}" / "shards", on=on)
+        np.testing.assert_array_equal(found.accuracy.ravel(), sweep.test["test_accuracy"])
 
 
 def test_a_small_map_shows_the_theorys_phases() -> None:

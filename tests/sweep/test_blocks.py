@@ -66,7 +66,7 @@ def test_same_bits_for_any_order_and_number_of_workers(
 def test_blocks_hold_every_net_once_in_order_and_no_more_than_needed(
     costs: list[float], size: float
 ) -> None:
-    cut = list(blocks._cut(range(100, 100 + len(costs)), costs, size))
+    cut = list(blocks.cut(range(100, 100 + len(costs)), costs, size))
     assert [i for block in cut for i in block] == list(range(100, 100 + len(costs)))
     for block in cut:
         assert sum(costs[i - 100] for i in block[:-1]) < size
@@ -138,7 +138,7 @@ def test_ctrl_c_keeps_what_is_finished_and_closes_the_work(digits: Images, tmp_p
 def test_an_instruction_set_that_a_worker_lacks_is_named(
     digits: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unmask.sweep.engine._instructions", lambda *a: "avx1024")
+    monkeypatch.setattr("unmask.sweep.preparation._instructions", lambda *a: "avx1024")
     with pytest.raises(UserError, match="doesn't run the avx1024 instructions") as caught:
         sweep(digits, on=LocalExecutor())
     assert "UNMASK_ISA" in str(caught.value)
@@ -147,3 +147,9 @@ def test_an_instruction_set_that_a_worker_lacks_is_named(
 def test_a_gpu_and_an_executor_exclude_each_other(digits: Images) -> None:
     with pytest.raises(UserError, match="on processors: got device cuda"):
         sweep(digits, on=LocalExecutor(), device="cuda")
+
+
+def test_nets_trained_together_and_an_executor_exclude_each_other(digits: Images) -> None:
+    with pytest.raises(UserError, match="one by one: got engine stacked") as caught:
+        sweep(digits, on=LocalExecutor(), engine="stacked")
+    assert "\n" not in str(caught.value)

@@ -16,8 +16,10 @@ from unmask.cli.progress import sweep_progress
 from unmask.data.mnist import load_mnist
 from unmask.flow.map import MapPlan, run_map
 from unmask.models.activations import ACTIVATIONS
-from unmask.sweep.engine import SweepInterrupted
+from unmask.sweep.sharded import ShardsInterrupted
 from unmask.train.device import pick_device
+
+SHARDS = "shards"
 
 
 def draw_map(
@@ -73,17 +75,16 @@ def draw_map(
             found = run_map(
                 plan,
                 load_mnist(),
-                checkpoint=out / "history.npz",
+                folder=out / SHARDS,
                 resume=resume,
                 threads=threads,
                 device=str(pick_device(device)),
                 on=cluster,
                 progress=progress,
             )
-    except SweepInterrupted as interrupt:
-        done = int(np.count_nonzero(interrupt.history.status))
+    except ShardsInterrupted as interrupt:
         raise KeyboardInterrupt(
-            f"stopped; {done} of {len(interrupt.history.specs)} nets are kept in {out}, go on "
+            f"stopped; {interrupt.done} of {interrupt.total} nets are kept in {out}, go on "
             f"with the same command and --out {shlex.quote(str(out))} --resume"
         ) from None
     files = write_map(found, out)

@@ -98,9 +98,8 @@ class RayExecutor:
                     else:
                         yield Done(flight.index, answer.result, answer.error)
         finally:
-            for left in flying:
-                with contextlib.suppress(Exception):
-                    ray.cancel(left, force=True)
+            if flying:
+                self._abandon(flying)
 
     def close(self) -> None:
         """Leave the cluster, or end it if it was started here."""
@@ -118,6 +117,19 @@ class RayExecutor:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _abandon(self, flying: Iterable[Any]) -> None:
+        """End what runs by leaving, which ends a driver's tasks; the next run comes back.
+
+        ray.cancel is for connections that others use too: a task that ends while it is cancelled
+        kills the driver (a failed check of Ray's task manager, seen with Ray 2.60).
+        """
+        with contextlib.suppress(Exception):
+            if self._connected_here:
+                ray.shutdown()
+                return
+            for left in flying:
+                ray.cancel(left, force=True)
 
     def _send(self, work: Callable[[S, T], R], shared: Any, flight: _Flight[T]) -> Any:
         flight.attempts += 1
@@ -146,6 +158,8 @@ class RayExecutor:
 
     @contextlib.contextmanager
     def _reaching(self) -> Iterator[None]:
+        if self._connected_here and not ray.is_initialized():
+            connect(self._address)
         try:
             yield
         except (ConnectionError, RayError) as error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-import os
+import uuid
 import zipfile
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,44 +20,88 @@ from unmask.runtime import write_atomically
 
 S = TypeVar("S")
 T = TypeVar("T")
+R = TypeVar("R")
 Arrays = dict[str, NDArray[Any]]
 
 # Files a folder: few enough for any file system to list quickly.
 _FILES = 1000
+# What a worker must find in the folder to know it for the driver's, whatever its path.
+_SIGN = "run"
 
 
 @dataclass(frozen=True)
-class _Shared(Generic[S, T]):
-    work: Callable[[S, T], Arrays]
+class Writing(Generic[S, T, R]):
+    """What the workers are given: the work, its shared input, and where its shards belong.
+
+    run: what the file of that name in the folder says where the driver's folder is seen.
+    """
+
+    work: Callable[[S, T], tuple[R, Arrays]]
     shared: S
     folder: str
+    run: str
+
+
+@dataclass(frozen=True)
+class Written(Generic[R]):
+    """What comes back of a task: what the driver is told, and the shard if it isn't written yet."""
+
+    told: R
+    shard: bytes | None = None
 
 
 def write_shards(
     on: Executor,
-    work: Callable[[S, T], Arrays],
+    work: Callable[[S, T], tuple[R, Arrays]],
     shared: S,
-    tasks: Iterable[T],
+    tasks: Iterable[tuple[int, T]],
     folder: Path,
-) -> Generator[Done[int]]:
-    """Carry out tasks whose arrays the workers write to a folder; yield the bytes that each wrote.
+) -> Generator[Done[R]]:
+    """Carry out tasks that leave arrays in a folder; yield what each tells, by its shard's number.
 
-    Shards that are there are not made again. The driver holds the tasks in flight and nothing
-    else, however many there are. folder: one that all nodes share. Raises what Executor.run raises.
+    tasks: each with the number of its shard, from 0. work returns what the driver is told, and the
+    shard's arrays. A worker that sees the folder writes the shard itself. From one that doesn't, or
+    whose disk is full, it travels and is written here, so that nothing is done twice. The driver
+    holds what is in flight and nothing else, however many tasks there are. Raises what Executor.run
+    raises, and UserError when the folder can't be written here either.
     """
+    run = uuid.uuid4().hex
+    with write_atomically(folder / _SIGN) as sign:
+        sign.write(run.encode())
     flying: dict[int, int] = {}
 
-    def missing() -> Iterator[tuple[int, T]]:
-        drawn = 0
-        for number, task in enumerate(tasks):
-            if not _there(folder, number):
-                flying[drawn] = number
-                drawn += 1
-                yield number, task
+    def numbered() -> Iterator[tuple[int, T]]:
+        for index, (number, task) in enumerate(tasks):
+            flying[index] = number
+            yield number, task
 
-    ended = on.run(_write, _Shared(work, shared, str(folder.absolute())), missing())
-    for done in ended:
-        yield Done(flying.pop(done.index), done.result, done.error)
+    writing = Writing(work, shared, str(folder.absolute()), run)
+    with contextlib.closing(on.run(written, writing, numbered())) as ended:
+        for done in ended:
+            number = flying.pop(done.index)
+            if done.result is None:
+                yield Done(number, None, done.error)
+                continue
+            if done.result.shard is not None:
+                _put(folder, number, done.result.shard)
+            yield Done(number, done.result.told, None)
+
+
+def written(writing: Writing[S, T, R], task: tuple[int, T]) -> Written[R]:
+    """Carry out one task on a worker, and write its shard if that can be done there."""
+    number, asked = task
+    told, arrays = writing.work(writing.shared, asked)
+    shard = io.BytesIO()
+    np.savez(shard, **arrays)  # type: ignore[arg-type]
+    folder = Path(writing.folder)
+    try:
+        if (folder / _SIGN).read_text() == writing.run:
+            _put(folder, number, shard.getvalue())
+            return Written(told)
+    except (OSError, UnicodeDecodeError, UserError):
+        # Here, that is: the driver tries next, and tells the user if it can't either.
+        pass
+    return Written(told, shard.getvalue())
 
 
 def read_shards(folder: Path) -> Iterator[tuple[int, Arrays]]:
@@ -76,29 +121,11 @@ def read_shards(folder: Path) -> Iterator[tuple[int, Arrays]]:
             yield int(part.name) * _FILES + int(file.stem), arrays
 
 
-def missing_shards(folder: Path, count: int) -> Iterator[int]:
-    """Yield the numbers below count of shards that aren't there: failed, or on another machine."""
-    return (number for number in range(count) if not _there(folder, number))
-
-
 def shard_file(folder: Path, number: int) -> Path:
     """Return where the shard of that number lies."""
-    return folder / _name(number)
+    return folder / f"{number // _FILES:03d}" / f"{number % _FILES:03d}.npz"
 
 
-def _there(folder: Path, number: int) -> bool:
-    # Not Path.exists, which takes several times as long: this is asked a million times.
-    return os.path.exists(f"{folder}/{_name(number)}")  # noqa: PTH110
-
-
-def _name(number: int) -> str:
-    return f"{number // _FILES:03d}/{number % _FILES:03d}.npz"
-
-
-def _write(shared: _Shared[S, T], task: tuple[int, T]) -> int:
-    number, asked = task
-    buffer = io.BytesIO()
-    np.savez(buffer, **shared.work(shared.shared, asked))  # type: ignore[arg-type]
-    with write_atomically(shard_file(Path(shared.folder), number)) as out:
-        out.write(buffer.getvalue())
-    return buffer.tell()
+def _put(folder: Path, number: int, shard: bytes) -> None:
+    with write_atomically(shard_file(folder, number)) as out:
+        out.write(shard)

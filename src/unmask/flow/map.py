@@ -16,8 +16,8 @@ from unmask.errors import UserError
 from unmask.execution.executor import Executor
 from unmask.flow.theory import critical_sigma_w2, phase
 from unmask.models.activations import activation
-from unmask.sweep.engine import SweepProgress, train_sweep
-from unmask.sweep.history import SweepHistory
+from unmask.sweep.meter import SweepProgress
+from unmask.sweep.sharded import Scores, train_in_shards
 from unmask.sweep.spec import NetSpec
 
 TEST_PICTURES = 2000
@@ -64,7 +64,9 @@ class MapPlan:
                 "the map needs sigma_w2 from a number above 0 to a larger one",
                 got=f"{least:g} to {largest:g}",
             )
-        self.specs()
+        nets = self.specs()
+        for end in (0, len(nets) - 1):
+            nets[end]
 
     def sigma_w2_range(self) -> tuple[float, float]:
         """Return the least and the largest sigma_w2 of the map."""
@@ -81,24 +83,37 @@ class MapPlan:
         """Return the rows' values, int64[rows or fewer], distinct and increasing."""
         return np.unique(np.linspace(2, self.deepest, self.rows).round().astype(np.int64))
 
-    def specs(self) -> list[NetSpec]:
+    def specs(self) -> MapNets:
         """Return the nets by depth, then sigma_w2."""
-        return [
-            NetSpec(
-                depth=int(depth),
-                width=self.width,
-                activation=self.activation,
-                init="mean_field",
-                sigma_w2=float(sigma_w2),
-                sigma_b2=self.sigma_b2,
-                learning_rate=self.learning_rate,
-                batch_size=self.batch_size,
-                epochs=1,
-                seed=self.seed,
-            )
-            for depth in self.depths()
-            for sigma_w2 in self.sigma_w2()
-        ]
+        return MapNets(self, self.depths(), self.sigma_w2())
+
+
+@dataclass(frozen=True, eq=False)
+class MapNets:
+    """The nets of a map, each made when it is asked for."""
+
+    plan: MapPlan
+    depths: NDArray[np.int64]
+    sigma_w2: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.depths) * len(self.sigma_w2)
+
+    def __getitem__(self, index: int, /) -> NetSpec:
+        row, column = divmod(range(len(self))[index], len(self.sigma_w2))
+        plan = self.plan
+        return NetSpec(
+            depth=int(self.depths[row]),
+            width=plan.width,
+            activation=plan.activation,
+            init="mean_field",
+            sigma_w2=float(self.sigma_w2[column]),
+            sigma_b2=plan.sigma_b2,
+            learning_rate=plan.learning_rate,
+            batch_size=plan.batch_size,
+            epochs=1,
+            seed=plan.seed,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,12 +134,12 @@ class TrainabilityMap:
     stamp: dict[str, Any]
 
     @staticmethod
-    def of(plan: MapPlan, history: SweepHistory, chance: float) -> TrainabilityMap:
-        """Return the map of a history of the plan's nets."""
+    def of(plan: MapPlan, scores: Scores, chance: float) -> TrainabilityMap:
+        """Return the map of the scores of the plan's nets."""
         shape = (len(plan.depths()), plan.columns)
         return TrainabilityMap(
             plan=plan,
-            accuracy=history.test["test_accuracy"].reshape(shape).astype(np.float64),
+            accuracy=scores.accuracy.reshape(shape).astype(np.float64),
             trainable_depth=np.array(
                 [
                     phase(plan.activation, float(s), plan.sigma_b2).trainable_depth
@@ -133,7 +148,7 @@ class TrainabilityMap:
             ),
             critical=critical_sigma_w2(plan.activation, plan.sigma_b2),
             chance=chance,
-            stamp={**history.stamp, "plan": asdict(plan)},
+            stamp={**scores.stamp, "plan": asdict(plan)},
         )
 
     @property
@@ -152,7 +167,7 @@ def run_map(
     plan: MapPlan,
     images: tuple[Images, Images],
     *,
-    checkpoint: Path | None = None,
+    folder: Path | None = None,
     resume: bool = False,
     threads: int | None = None,
     device: str = "cpu",
@@ -161,8 +176,8 @@ def run_map(
 ) -> TrainabilityMap:
     """Train the nets of a map on the first pictures of images[0] and test them on images[1].
 
-    threads, device and on: see train_sweep. Raises UserError, and SweepInterrupted on Ctrl-C with
-    what was finished kept in checkpoint.
+    folder, threads, device and on: see train_in_shards. Raises UserError, and ShardsInterrupted on
+    Ctrl-C.
     """
     train, test = images
     wanted = plan.steps * plan.batch_size
@@ -173,16 +188,16 @@ def run_map(
             do="ask for fewer steps",
         )
     test = test[:TEST_PICTURES]
-    history = train_sweep(
+    scores = train_in_shards(
         plan.specs(),
         train[:wanted],
-        test=test,
-        probe_epochs=(),
+        test,
+        key=asdict(plan),
+        folder=folder,
+        resume=resume,
         threads=threads,
         device=device,
         on=on,
         progress=progress,
-        checkpoint=checkpoint,
-        resume=resume,
     )
-    return TrainabilityMap.of(plan, history, float(np.bincount(test.labels).max() / len(test)))
+    return TrainabilityMap.of(plan, scores, float(np.bincount(test.labels).max() / len(test)))

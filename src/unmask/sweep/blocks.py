@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from unmask.execution.executor import Done, Executor
@@ -11,10 +11,10 @@ from unmask.execution.local import LocalExecutor
 from unmask.sweep.spec import NetSpec
 from unmask.sweep.trainer import Outcome, Task, train_net, training_cost
 
-# Multiply-adds of a block: half a second and two of a fast core, some seconds of a slow one.
-_LEAST, _MOST = 5e10, 2e11
+# Multiply-adds of a block: half a second and a dozen of a core.
+_LEAST, _MOST = 5e10, 1e12
 # So that no worker waits long for the last one.
-_BLOCKS_A_WORKER = 4
+_BLOCKS_A_WORKER = 16
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,8 @@ def train_blocks(
     An empty one comes first, when the work begins. A net that raises costs its block nothing but
     itself.
     """
-    costs = [_multiply_adds(specs[i], task) for i in waiting]
-    share = sum(costs) / (_BLOCKS_A_WORKER * executor.workers)
-    blocks = list(_cut(waiting, costs, min(max(share, _LEAST), _MOST)))
+    costs = [multiply_adds(specs[i], task) for i in waiting]
+    blocks = list(cut(waiting, costs, block_size(sum(costs), executor.workers)))
     ended = executor.run(_train, task, (tuple(specs[i] for i in block) for block in blocks))
     with contextlib.closing(ended):
         yield Block((), min(executor.workers, len(blocks)))
@@ -52,11 +51,18 @@ def train_blocks(
             yield Block(tuple(zip(block, nets, strict=True)), running)
 
 
-def _multiply_adds(spec: NetSpec, task: Task) -> float:
+def block_size(total: float, workers: int) -> float:
+    """Return the multiply-adds of a block, when there are so many to do in all."""
+    return min(max(total / (_BLOCKS_A_WORKER * workers), _LEAST), _MOST)
+
+
+def multiply_adds(spec: NetSpec, task: Task) -> float:
+    """Return those of a net's training."""
     return training_cost(spec, task.train) * spec.epochs * len(task.train.labels)
 
 
-def _cut(waiting: Sequence[int], costs: Sequence[float], size: float) -> Iterator[list[int]]:
+def cut(waiting: Iterable[int], costs: Iterable[float], size: float) -> Iterator[list[int]]:
+    """Yield what waits in blocks, each as long as it must be to cost as much as size."""
     block: list[int] = []
     total = 0.0
     for index, cost in zip(waiting, costs, strict=True):

@@ -10,29 +10,20 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from unmask.data.images import Images
-from unmask.errors import UserError, unknown
+from unmask.errors import UserError
 from unmask.execution.executor import Executor
 from unmask.runtime import cpu_threads, environment_stamp, sha256
 from unmask.sweep.blocks import train_blocks
 from unmask.sweep.history import DIVERGED, FINISHED, PENDING, SweepHistory
+from unmask.sweep.lots import lots, train_lot
 from unmask.sweep.meter import Meter, Saver, SweepProgress
-from unmask.sweep.spec import NetSpec
-from unmask.sweep.trainer import (
-    Engine,
-    Outcome,
-    Pictures,
-    StoppedError,
-    Task,
-    train_net,
-    train_stack,
-)
+from unmask.sweep.preparation import digests, prepared
+from unmask.sweep.spec import NetSpec, named
+from unmask.sweep.trainer import Engine, Outcome, StoppedError, Task
 
 __all__ = ["SweepInterrupted", "SweepProgress", "train_sweep"]
 
-_ENGINES = ("native", "reference", "stacked")
 _TICK = 0.2
 
 
@@ -77,37 +68,29 @@ def train_sweep(
     after saving, on Ctrl-C.
     """
     specs = tuple(specs)
-    engine = engine or ("native" if device == "cpu" else "stacked")
-    if engine not in _ENGINES:
-        raise unknown("sweep engine", engine, _ENGINES)
-    if threads is not None and threads < 1:
-        raise UserError("a sweep needs at least one thread", got=threads)
-    if on is not None and device != "cpu":
-        raise UserError(
-            "an executor trains nets on processors", got=f"device {device}", do="choose either"
-        )
+    if not specs:
+        raise UserError("a sweep needs at least one net", got="none")
     probe_batch = images[:256] if probe_batch is None else probe_batch
     dead_probe = probe_batch if dead_probe is None else dead_probe
-    _validate(specs, images, validation=validation, test=test, probe=probe_batch, dead=dead_probe)
-    instructions = _instructions(engine, device)
-    task = Task(
-        train=Pictures.of(images),
-        validation=None if validation is None else Pictures.of(validation),
-        test=None if test is None else Pictures.of(test),
-        probe=Pictures.of(probe_batch),
-        dead=Pictures.of(dead_probe),
-        probe_epochs=tuple(sorted(set(probe_epochs))),
+    task = prepared(
+        images,
+        largest_batch=max(s.batch_size for s in specs),
+        validation=validation,
+        test=test,
+        probe_batch=probe_batch,
+        dead_probe=dead_probe,
+        probe_epochs=probe_epochs,
+        threads=threads,
         engine=engine,
         device=device,
-        instructions=instructions,
-        stop=np.zeros(1, np.uint8),
+        elsewhere=on is not None,
     )
-    key = _key(specs, task, instructions, (images, validation, test, probe_batch, dead_probe))
+    key = _key(specs, task, (images, validation, test, probe_batch, dead_probe))
     if checkpoint is not None and checkpoint.exists():
         history = _resumed(checkpoint, key, resume)
     else:
         stamp = environment_stamp(
-            engine=engine, instructions=instructions, data=images.sha256, key=key
+            engine=task.engine, instructions=task.instructions, data=images.sha256, key=key
         )
         history = SweepHistory.empty(specs, task.probe_epochs, stamp)
     meter = Meter(task, history)
@@ -122,47 +105,10 @@ def train_sweep(
     return history
 
 
-def _validate(specs: Sequence[NetSpec], images: Images, **others: Images | None) -> None:
-    if not specs:
-        raise UserError("a sweep needs at least one net", got="none")
-    if not len(images):
-        raise UserError("a sweep needs training pictures", got="none")
-    largest = max(s.batch_size for s in specs)
-    if largest > len(images):
-        raise UserError(
-            "the batch is larger than the training data",
-            got=f"a batch of {largest} for {len(images)} pictures",
-            do=f"choose a batch size of at most {len(images)}",
-        )
-    for name, data in others.items():
-        if data is None:
-            continue
-        if not len(data):
-            raise UserError(f"the {name} pictures must be at least one", got="none")
-        shape, expected = data.pixels.shape[1:], images.pixels.shape[1:]
-        if shape != expected or data.class_names != images.class_names:
-            raise UserError(
-                f"the {name} pictures don't fit the training pictures",
-                got=f"{shape} with {len(data.class_names)} classes "
-                f"against {expected} with {len(images.class_names)}",
-                do="use pictures of one size and one list of classes",
-            )
-
-
-def _instructions(engine: Engine, device: str) -> str:
-    if engine != "native":
-        return f"torch {device}"
-    from unmask.sweep.native_net import chosen_instruction_set
-
-    return chosen_instruction_set()
-
-
-def _key(
-    specs: Sequence[NetSpec], task: Task, instructions: str, data: Iterable[Images | None]
-) -> str:
+def _key(specs: Sequence[NetSpec], task: Task, data: Sequence[Images | None]) -> str:
     """Return a digest of everything that the figures depend on."""
-    hashes = [None if images is None else images.sha256 for images in data]
-    everything = [[s.as_dict() for s in specs], task.probe_epochs, instructions, hashes]
+    plain = [s.as_dict() for s in specs]
+    everything = [plain, task.probe_epochs, task.instructions, digests(data)]
     return sha256(json.dumps(everything).encode())
 
 
@@ -209,7 +155,7 @@ def _follow(
         index, error = next(iter(meter.failures.items()))
         raise UserError(
             f"{len(meter.failures)} of {len(history.specs)} nets failed",
-            got=f"{_named(history.specs[index])}: {error}",
+            got=f"{named(history.specs[index])}: {error}",
             do=""
             if checkpoint is None
             else f"the others are kept in {checkpoint}, resume to try again",
@@ -219,14 +165,14 @@ def _follow(
 def _train_here(
     task: Task, history: SweepHistory, waiting: Sequence[int], meter: Meter, threads: int
 ) -> Generator[None]:
-    queue = deque(_lots(task, history.specs, waiting))
+    queue = deque(lots(task, history.specs, waiting))
     failures: list[BaseException] = []
 
     def work() -> None:
         while not task.stop[0] and not failures:
             try:
                 lot = queue.popleft()
-                outcomes = _train([history.specs[i] for i in lot], task, meter.epoch_done)
+                outcomes = train_lot([history.specs[i] for i in lot], task, meter.epoch_done)
             except (IndexError, StoppedError):
                 return
             except BaseException as error:
@@ -274,30 +220,6 @@ def _train_on(
             yield
 
 
-def _lots(task: Task, specs: Sequence[NetSpec], indices: Iterable[int]) -> list[list[int]]:
-    """Return the nets that are trained together: one by one, or as many as fit into a stack."""
-    if task.engine != "stacked":
-        return [[i] for i in indices]
-    from unmask.sweep.stacked import most_in_a_stack, stackable
-
-    alike: dict[object, list[int]] = {}
-    for i in indices:
-        alike.setdefault(stackable(specs[i]), []).append(i)
-    lots = []
-    for members in alike.values():
-        size = most_in_a_stack(specs[members[0]], task.train.pixels.shape[1])
-        lots += [members[i : i + size] for i in range(0, len(members), size)]
-    return lots
-
-
-def _train(
-    specs: Sequence[NetSpec], task: Task, epoch_done: Callable[[NetSpec], None]
-) -> list[Outcome]:
-    if task.engine == "stacked":
-        return train_stack(specs, task, epoch_done)
-    return [train_net(spec, task, epoch_done) for spec in specs]
-
-
 def _record(history: SweepHistory, index: int, outcome: Outcome) -> None:
     for name, values in outcome.curves.items():
         history.curves[name][index, : len(values)] = values
@@ -309,9 +231,3 @@ def _record(history: SweepHistory, index: int, outcome: Outcome) -> None:
     history.diverged_step[index] = outcome.diverged_step
     # Written last: a net whose status is set has all its figures.
     history.status[index] = DIVERGED if outcome.diverged_step > 0 else FINISHED
-
-
-def _named(spec: NetSpec) -> str:
-    ordinary = NetSpec(spec.depth).as_dict()
-    changes = {k: v for k, v in spec.as_dict().items() if k == "depth" or v != ordinary[k]}
-    return ", ".join(f"{name}={value}" for name, value in changes.items())

@@ -110,6 +110,13 @@ def grid(**values: Any) -> list[NetSpec]:
     ]
 
 
+def named(spec: NetSpec) -> str:
+    """Return what tells a net from the default one, in words for people."""
+    ordinary = NetSpec(spec.depth).as_dict()
+    changes = {k: v for k, v in spec.as_dict().items() if k == "depth" or v != ordinary[k]}
+    return ", ".join(f"{name}={value}" for name, value in changes.items())
+
+
 def _is_finite(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False

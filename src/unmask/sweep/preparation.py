@@ -1,0 +1,100 @@
+"""What every net of a sweep has in common, checked before the first one trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from unmask.data.images import Images
+from unmask.errors import UserError, unknown
+from unmask.sweep.trainer import Engine, Pictures, Task
+
+_ENGINES = ("native", "reference", "stacked")
+
+
+def prepared(
+    images: Images,
+    *,
+    largest_batch: int,
+    validation: Images | None = None,
+    test: Images | None = None,
+    probe_batch: Images,
+    dead_probe: Images,
+    probe_epochs: Iterable[int] = (),
+    threads: int | None = None,
+    engine: Engine | None = None,
+    device: str = "cpu",
+    elsewhere: bool = False,
+) -> Task:
+    """Return the task of nets that train as train_sweep says.
+
+    elsewhere: whether an executor trains them. Raises UserError for an engine, a number of threads,
+    a device or pictures that don't fit.
+    """
+    engine = engine or ("native" if device == "cpu" else "stacked")
+    if engine not in _ENGINES:
+        raise unknown("sweep engine", engine, _ENGINES)
+    if threads is not None and threads < 1:
+        raise UserError("a sweep needs at least one thread", got=threads)
+    if elsewhere and device != "cpu":
+        raise UserError(
+            "an executor trains nets on processors", got=f"device {device}", do="choose either"
+        )
+    if elsewhere and engine == "stacked":
+        raise UserError(
+            "an executor trains nets one by one",
+            got="engine stacked",
+            do="leave out the engine or the executor",
+        )
+    others = {"validation": validation, "test": test, "probe": probe_batch, "dead": dead_probe}
+    _check(images, largest_batch, others)
+    return Task(
+        train=Pictures.of(images),
+        validation=None if validation is None else Pictures.of(validation),
+        test=None if test is None else Pictures.of(test),
+        probe=Pictures.of(probe_batch),
+        dead=Pictures.of(dead_probe),
+        probe_epochs=tuple(sorted(set(probe_epochs))),
+        engine=engine,
+        device=device,
+        instructions=_instructions(engine, device),
+        stop=np.zeros(1, np.uint8),
+    )
+
+
+def digests(data: Sequence[Images | None]) -> list[str | None]:
+    """Return the SHA-256 of each set of pictures, for what a kept sweep belongs to."""
+    return [None if images is None else images.sha256 for images in data]
+
+
+def _check(images: Images, largest_batch: int, others: Mapping[str, Images | None]) -> None:
+    if not len(images):
+        raise UserError("a sweep needs training pictures", got="none")
+    if largest_batch > len(images):
+        raise UserError(
+            "the batch is larger than the training data",
+            got=f"a batch of {largest_batch} for {len(images)} pictures",
+            do=f"choose a batch size of at most {len(images)}",
+        )
+    for name, data in others.items():
+        if data is None:
+            continue
+        if not len(data):
+            raise UserError(f"the {name} pictures must be at least one", got="none")
+        shape, expected = data.pixels.shape[1:], images.pixels.shape[1:]
+        if shape != expected or data.class_names != images.class_names:
+            raise UserError(
+                f"the {name} pictures don't fit the training pictures",
+                got=f"{shape} with {len(data.class_names)} classes "
+                f"against {expected} with {len(images.class_names)}",
+                do="use pictures of one size and one list of classes",
+            )
+
+
+def _instructions(engine: Engine, device: str) -> str:
+    if engine != "native":
+        return f"torch {device}"
+    from unmask.sweep.native_net import chosen_instruction_set
+
+    return chosen_instruction_set()

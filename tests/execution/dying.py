@@ -1,0 +1,28 @@
+"""A fold whose worker dies: a function that workers can import, apart since torch takes a while."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from unmask.mask import training
+from unmask.mask.cross_validation import CrossValidation, train_fold
+
+
+def fold_killed_once(validation: CrossValidation, number: int) -> None:
+    """Train a fold, but kill the worker the first time that an epoch is kept."""
+    save = training._Run.save
+
+    def killed(run: training._Run, folder: Path) -> None:
+        save(run, folder)
+        if not (folder / "killed").exists():
+            (folder / "killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_SECONDS_BETWEEN_SAVES", 0.0)
+        patch.setattr(training._Run, "save", killed)
+        train_fold(validation, number)
