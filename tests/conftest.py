@@ -1,6 +1,12 @@
-"""One thread for each library: threads that fight for two cores slow the tests tenfold."""
+"""What all tests share: one thread for each library, and a Ctrl-C that is heard."""
 
 import os
+import signal
 
+# Threads that fight for two cores slow the tests tenfold.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, which some of them send.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -15,6 +15,7 @@ def test_tables_name_every_activation(capsys):
     lines = capsys.readouterr().out
     for f in ACTIVATIONS.values():
         assert re.search(rf"^ {re.escape(f.title)} ", lines, re.MULTILINE)
+    assert "…" not in lines
 
 
 def test_json_holds_the_figures(capsys):

@@ -63,7 +63,6 @@ def test_a_missing_or_damaged_card_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.skipif(not WEIGHTS.exists(), reason="no detector ships yet")
 def test_the_detector_that_ships_is_small_and_has_three_classes() -> None:
     assert MaskDetector.load().class_names == NAMES
     files = [WEIGHTS, WEIGHTS.with_suffix(".safetensors")]

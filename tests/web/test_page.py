@@ -125,6 +125,7 @@ def test_fool_a_drawn_digit(page) -> None:
     page.get_by_text(re.compile("it says 1,")).wait_for()
     page.get_by_role("button", name="Fool it").click()
     page.get_by_text(re.compile("It says 3, .* of the saved picture")).wait_for()
+    page.get_by_text("marks: of the original").wait_for()
     fits(page)
     saved = page.get_by_role("link", name="save PNG").first
     with page.expect_download() as download:

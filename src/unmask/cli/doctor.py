@@ -16,6 +16,7 @@ from rich.console import Console
 
 from unmask.data.cards import CARDS
 from unmask.data.fetch import cache_folder
+from unmask.data.kaggle import CARD, NAMES
 from unmask.runtime import cpu_threads, environment_stamp
 
 FAILED = 1
@@ -113,6 +114,9 @@ def _data() -> dict[str, str]:
         at = [folder / file.name for folder in folders for file in card.files]
         there = next((path for path in at if path.is_file()), None)
         found[card.title] = str(there) if there else "not here; downloaded when it is asked for"
+    places = [Path(home) / name for name in NAMES] if home else []
+    faces = next((path for path in places if path.exists()), None)
+    found[CARD.title] = str(faces or "not here; unmask data faces fetches it")
     return found
 
 
@@ -124,11 +128,26 @@ def _models() -> dict[str, str]:
 
         def described(name: str = name) -> dict[str, Any]:
             card = Classifier.load(name).card
-            return {"": f"{card.architecture}, SHA-256 {str(card.weights_sha256)[:12]} as stated"}
+            return {"": f"{card.architecture}, {_checked(card.weights_sha256)}"}
 
         result = _tried(described)
         found[name] = result.get("") or f"broken: {result['broken']}"
+    result = _tried(_detector)
+    found["mask detector"] = result.get("") or f"broken: {result['broken']}"
     return found
+
+
+def _detector() -> dict[str, Any]:
+    from unmask.mask.card import ShippedCard
+    from unmask.mask.detector import WEIGHTS, MaskDetector
+
+    classes = len(MaskDetector.load().class_names)
+    card = ShippedCard.read(WEIGHTS.with_suffix(".json"))
+    return {"": f"{classes} classes, {_checked(card.onnx_sha256)}"}
+
+
+def _checked(sha256: object) -> str:
+    return f"SHA-256 {str(sha256)[:12]} as stated"
 
 
 def _tried(examine: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -121,7 +121,8 @@ def _print_remarks(console: Console, found: BoundsTable) -> None:
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for name in ("", *columns):
-        table.add_column(name)
+        # A formula too long for its column goes on in the next line rather than be cut off.
+        table.add_column(name, overflow="fold")
     return table
 
 

@@ -69,7 +69,6 @@ def draw_grid(
     from unmask.fool.generator.attack import MODES
     from unmask.fool.grid import fool_grid
     from unmask.fool.norms import Threat
-    from unmask.models.classifier import shipped
     from unmask.report.export import require_writable
     from unmask.report.grid import write_grids
     from unmask.runtime import environment_stamp
@@ -81,12 +80,11 @@ def draw_grid(
     console = Console(stderr=True)
     names = [model] if model is not None else ["mnist"]
     if model is None and not picture:
-        if "cifar10" in shipped() and (source or _pictures_at_home()):
+        if source or _pictures_at_home():
             names.append("cifar10")
         else:
             console.print(
-                "the frog is skipped: it needs CIFAR-10's pictures (--source or UNMASK_DATA) and "
-                "a cifar10 model",
+                "the frog is skipped: it needs CIFAR-10's pictures (--source or UNMASK_DATA)",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,

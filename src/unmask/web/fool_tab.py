@@ -73,7 +73,7 @@ def fool_tab(models: Models) -> Callable[[gr.Blocks], object]:
             with gr.Row():
                 target = gr.Dropdown(list(digits), value=digits[3], label="shall pass for")
                 mode = gr.Dropdown(_MODES, value="fast", label="generator")
-                eps = gr.Slider(1, 100, 50, step=1, label="ε · 255")
+                eps = gr.Slider(1, 100, 50, step=1, label="ε · 255: FGSM, PGD, Square")
             with gr.Row():
                 fool = gr.Button("Fool it", variant="primary", min_width=120)
                 compare = gr.Button("Compare attacks", min_width=120)
@@ -239,6 +239,7 @@ def _film(seen: Watched, names: tuple[str, ...], wanted: int, number: int) -> st
     return (
         f"<div class='film'><div class='pictures'>{pictures}</div>{bars}</div>"
         f"<p class='status'>{line}</p>{verdict}"
+        "<p class='hint'>Bars: how sure it is of each class; marks: of the original.</p>"
     )
 
 

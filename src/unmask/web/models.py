@@ -23,10 +23,10 @@ R = TypeVar("R")
 
 
 class Models:
-    """What answers: a mask detector, if there is one, and the classifiers that ship.
+    """What answers: a mask detector and the classifiers that ship.
 
     detector: an ONNX file, or None for the one that ships. Raises UserError for a file that is no
-    detector; that none ships is told when it is asked for.
+    detector.
     """
 
     def __init__(self, detector: Path | None, limits: Limits) -> None:
