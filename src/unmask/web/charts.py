@@ -49,7 +49,7 @@ def curves_svg(
     ]
     parts.append(f'<text x="{_LEFT + inner / 2}" y="{_HEIGHT - 4}" class="x">epochs</text>')
     parts.append(f'<path class="guess" d="M{_LEFT} {y(guess):.1f}h{inner}"/>')
-    parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{y(guess) - 4:.1f}" class="y">guessing</text>')
+    parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{y(guess) + 13:.1f}" class="y">guessing</text>')
     for drawn, kind in ((earlier, "earlier"), (curves, "now")):
         for xs, ys in drawn:
             points = [f"{x(a):.1f} {y(b):.1f}" for a, b in zip(xs, ys, strict=True)]
@@ -90,6 +90,13 @@ def percent(probability: float) -> str:
     if 0 < probability < 0.005:
         return "< 1 %"
     return f"{100 * probability:.0f} %" if probability < 0.995 else "> 99 %"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words, never rounded down to nothing."""
+    if seconds < 0.05:
+        return "< 0.1 s"
+    return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
 
 
 def picture_html(url: str, caption: str, *, download: str = "") -> str:

@@ -17,7 +17,7 @@ from unmask.report.figures.check import BAND, profile_figure
 from unmask.report.figures.style import to_svg
 from unmask.report.inline import inline_svg
 from unmask.sweep.spec import INITS, NetSpec
-from unmask.web.charts import Curve, curves_svg, said_html
+from unmask.web.charts import Curve, curves_svg, duration, said_html
 from unmask.web.flow_advice import Advice, advise, judge
 from unmask.web.flow_live import (
     MAX_DEPTH,
@@ -46,7 +46,7 @@ _EMPTY = "<p class='hint'>Choose a setting and press Train.</p>"
 def flow_tab() -> None:
     """Add the tab's contents to the blocks that are open."""
     gr.Markdown(
-        "Choose a network and watch it learn to read digits: 6,000 of MNIST's, plain gradient "
+        "Choose a network and watch it learn to read 6,000 digits of MNIST by plain gradient "
         "descent. Each curve is one net with a seed of its own; depth counts hidden layers, width "
         "their units."
     )
@@ -54,12 +54,16 @@ def flow_tab() -> None:
         depth = gr.Slider(1, MAX_DEPTH, 20, step=1, label="depth")
         width = gr.Slider(8, MAX_WIDTH, 64, step=8, label="width")
         activation = gr.Dropdown(
-            [(a.title, a.name) for a in ACTIVATIONS.values()], value="sigmoid", label="activation"
+            [(a.title, a.name) for a in ACTIVATIONS.values()],
+            value="sigmoid",
+            label="activation",
+            min_width=200,
         )
         init = gr.Dropdown(
             [(_INIT_TITLES[name], name) for name in INITS],
             value="glorot_uniform",
             label="initialisation",
+            min_width=200,
         )
     with gr.Row():
         rate = gr.Number(0.05, label="learning rate", minimum=0)
@@ -170,7 +174,7 @@ def _status(run: LiveRun) -> str:
     ended = [c for c in run.curves if c.diverged or c.test is not None]
     tested = [c.test for c in run.curves if c.test is not None]
     diverged = sum(c.diverged for c in run.curves)
-    words = [f"{len(ended)} of {len(run.curves)} nets trained, {run.seconds:.0f} s"]
+    words = [f"{len(ended)} of {len(run.curves)} nets trained, {duration(run.seconds)}"]
     if tested:
         words.append(f"test accuracy {_range(tested)}")
     if diverged:
@@ -202,14 +206,14 @@ def _curves(run: LiveRun, earlier: LiveRun | None) -> str:
         )
 
     accuracy = chart(
-        "Accuracy while training",
+        "Accuracy on training pictures",
         [(c.epochs, c.accuracies) for c in run.curves],
         [(c.epochs, c.accuracies) for c in before],
         _GUESSED_SHARE,
         1.0,
     )
     loss = chart(
-        "Loss while training",
+        "Loss on training pictures",
         [(c.epochs, c.losses) for c in run.curves],
         [(c.epochs, c.losses) for c in before],
         _GUESSED_LOSS,
@@ -249,6 +253,7 @@ def _profile(check: FlowCheck, found: Prediction | NoPrediction) -> str:
     return (
         "<h3>Gradient of every layer before training, over what theory predicts</h3>"
         f"<p class='hint'>{found.within(BAND)} of {len(found.layers)} layers lie within "
-        f"{BAND:g} standard deviations of the prediction.</p>"
+        f"{BAND:g} standard deviations of what wide networks with these weights have. What lies "
+        "outside differs from theory; it is a fault only where a verdict says so.</p>"
         f"{wide}{inline_svg(narrow, 'narrow')}"
     )

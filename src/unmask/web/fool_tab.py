@@ -20,7 +20,7 @@ from unmask.fool.norms import NORMS
 from unmask.models.classifier import shipped
 from unmask.report.shown import tinted
 from unmask.web.assets import PAD, PICTURE
-from unmask.web.charts import bars_html, percent, picture_html, said_html
+from unmask.web.charts import bars_html, duration, percent, picture_html, said_html
 from unmask.web.fool_live import COMPARED, GENERATOR, Watched, told, watch
 from unmask.web.models import Models
 from unmask.web.pictures import as_digit, from_url, opened, png_url, require_fit, to_pillow
@@ -68,12 +68,12 @@ def fool_tab(models: Models) -> Callable[[gr.Blocks], object]:
                     another = gr.Button("Another one", min_width=100)
                 with gr.Tab("Upload"):
                     upload = PICTURE.component(webcam=False, most=models.limits.picture)
-            given = gr.HTML()
+            given = gr.HTML(elem_classes="given")
         with gr.Column(scale=2, min_width=300):
             with gr.Row():
                 target = gr.Dropdown(list(digits), value=digits[3], label="shall pass for")
-                mode = gr.Dropdown(_MODES, value="fast", label="generator")
-                eps = gr.Slider(1, 100, 50, step=1, label="ε · 255: FGSM, PGD, Square")
+                mode = gr.Dropdown(_MODES, value="fast", label="generator", min_width=200)
+                eps = gr.Slider(1, 100, 50, step=1, label="ε · 255", info="FGSM, PGD, Square")
             with gr.Row():
                 fool = gr.Button("Fool it", variant="primary", min_width=120)
                 compare = gr.Button("Compare attacks", min_width=120)
@@ -229,7 +229,7 @@ def _film(seen: Watched, names: tuple[str, ...], wanted: int, number: int) -> st
         good = bool(seen.outcome.reached_saved[0])
         verdict = said_html(
             f"It says {now}, {percent(float(sure.max()))} sure, of the saved picture. "
-            f"{seen.gradients} gradients, {seen.seconds:.1f} s."
+            f"{seen.gradients} gradients, {duration(seen.seconds)}."
             if good
             else f"It could not be made to say {names[wanted]}.",
             "good" if good else "bad",
@@ -277,7 +277,7 @@ def _row(seen: Watched, names: tuple[str, ...]) -> str:
         f"</td><td class='number'>{size[0]:.3f}</td>"
         f"<td class='number'>{255 * size[1]:.1f}</td>"
         f"<td class='number'>{seen.gradients}</td>"
-        f"<td class='number'>{seen.seconds:.1f} s</td></tr>"
+        f"<td class='number'>{escape(duration(seen.seconds))}</td></tr>"
     )
 
 

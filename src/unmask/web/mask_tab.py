@@ -33,9 +33,9 @@ def mask_tab(models: Models) -> None:
             round(models.detector.facts.face, 2),
             step=0.05,
             label="how sure of a face",
-            min_width=220,
+            min_width=260,
         )
-        smallest = gr.Slider(4, 100, 10, step=1, label="smallest face (pixels)", min_width=220)
+        smallest = gr.Slider(4, 100, 10, step=1, label="smallest face (pixels)", min_width=260)
         blur = gr.Checkbox(False, label="hide the faces", min_width=220)
     seen = gr.HTML()
     with gr.Accordion("JSON", open=False):

@@ -17,7 +17,7 @@ from unmask.web.reports import find_reports
 def reports_tab(folders: Sequence[Path]) -> Callable[[gr.Blocks], object]:
     """Add the tab's contents to the open blocks; return what gives the page its first list."""
     with gr.Row():
-        choice = gr.Dropdown([], label="report, the newest first", scale=4)
+        choice = gr.Dropdown([], label="report, the newest first", scale=4, min_width=280)
         refresh = gr.Button("Look again", scale=1, min_width=120)
     frame = gr.HTML()
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}

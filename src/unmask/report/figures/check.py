@@ -56,7 +56,7 @@ def _draw_prediction(panels: Sequence[Axes], found: Prediction) -> None:
     gradient = (e.gradient_rms, e.gradient_spread, found.gradient_rms)
     ratio = (np.ones_like(e.gradient_rms), e.gradient_spread, found.gradient_rms / e.gradient_rms)
     forward = (e.activation_rms, e.activation_spread, found.activation_rms)
-    titles = ("Backward: dE/dW", "dE/dW, relative to theory", "Forward: the output of φ")
+    titles = ("Backward: dE/dW", "dE/dW, relative to theory", "Forward: the output of f")
     for axes, title, drawn in zip(panels, titles, (gradient, ratio, forward), strict=True):
         axes.set_title(title, loc="left")
         _draw_over(axes, *drawn)

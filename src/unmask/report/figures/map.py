@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
 from unmask.flow.map import TrainabilityMap
 from unmask.models.activations import activation
 from unmask.report.figures.style import PAPER, styled_figure
 
+_NO_ACCURACY = "#b9bec4"
 _OUTLINE = [withStroke(linewidth=3.2, foreground="#1c2126")]
 
 
@@ -23,7 +25,7 @@ def map_figure(found: TrainabilityMap) -> Figure:
     mesh = axes.pcolormesh(
         sigma_w2, depths, accuracy, cmap="viridis", vmin=0, vmax=100, rasterized=True
     )
-    axes.set_facecolor("#b9bec4")
+    axes.set_facecolor(_NO_ACCURACY)
     # Beyond the picture the curve is cut, not drawn: at criticality it has no end.
     axes.plot(
         sigma_w2,
@@ -55,7 +57,12 @@ def map_figure(found: TrainabilityMap) -> Figure:
     bar = figure.colorbar(mesh, ax=axes, pad=0.02)
     bar.set_label("test accuracy, %")
     bar.outline.set_visible(False)
-    legend = axes.legend(loc="upper right", frameon=True, facecolor="#1c2126", framealpha=0.75)
+    keys = axes.get_legend_handles_labels()[0]
+    if np.ma.is_masked(accuracy):
+        keys.append(Patch(color=_NO_ACCURACY, label="diverged"))
+    legend = axes.legend(
+        handles=keys, loc="upper right", frameon=True, facecolor="#1c2126", framealpha=0.75
+    )
     legend.get_frame().set_linewidth(0)
     for text in legend.get_texts():
         text.set_color(PAPER)
