@@ -7,7 +7,11 @@ import pytest
 
 from made_up_annotations import Made, write_voc
 from made_up_detector import NAMES, WITH, WITHOUT, build, paint
+from unmask.cli import mask_train
 from unmask.cli.main import main
+from unmask.errors import UserError
+from unmask.mask.augmentation import CanvasSettings
+from unmask.mask.training import DetectorSettings
 
 BOXES = ((20, 30, 60, 80), (120, 20, 150, 56))
 
@@ -98,6 +102,23 @@ def test_a_mistake_is_one_line(
     assert out == ""
     assert len(err.splitlines()) == 1
     assert said in err
+
+
+def test_own_pictures_are_trained_on_as_what_ships_was(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def take(annotated: object, settings: DetectorSettings, **rest: object) -> None:
+        seen.append(settings)
+        raise UserError("seen")
+
+    monkeypatch.setattr(mask_train, "train_detector", take)
+    assert main(["mask", "train", "faces", "--validation", "3"]) == 2
+    assert main(["mask", "train", "faces", "--validation", "3", "--scale", "3.2"]) == 2
+    assert seen[0] == DetectorSettings()
+    least, most = CanvasSettings().scales
+    assert seen[1].canvas == CanvasSettings(scales=(2 * least, 2 * most))
 
 
 @pytest.mark.slow

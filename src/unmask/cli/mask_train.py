@@ -25,8 +25,9 @@ from unmask.mask.stored import load_detector
 from unmask.mask.training import DetectorProgress, DetectorSettings, train_detector
 
 UNREADABLE = 2
-# How much smaller and larger than they will be seen pictures are trained on.
-_SMALLER, _LARGER = 0.375, 1.625
+_FIT = DetectorSettings().fit
+# Seen by the network at this scale, pictures are trained on as CanvasSettings has them.
+_SCALE = 1.6
 
 
 def train(
@@ -38,12 +39,12 @@ def train(
     out: Annotated[
         Path | None, Parameter(help="where everything goes; runs/mask-FOLDER by default")
     ] = None,
-    epochs: Annotated[int, Parameter(help="passes over the pictures")] = 90,
-    batch: Annotated[int, Parameter(help="pictures a step")] = 16,
-    rate: Annotated[float, Parameter(help="the peak learning rate")] = 2e-3,
+    epochs: Annotated[int, Parameter(help="passes over the pictures")] = _FIT.epochs,
+    batch: Annotated[int, Parameter(help="pictures a step")] = _FIT.batch_size,
+    rate: Annotated[float, Parameter(help="the filters' peak learning rate")] = _FIT.rate,
     scale: Annotated[
         float, Parameter(help="pixels that the network sees for one of a picture, up to 640 in all")
-    ] = 1.6,
+    ] = _SCALE,
     validation: Annotated[
         int, Parameter(help="one in so many pictures validates and calibrates")
     ] = 5,
@@ -65,7 +66,8 @@ def train(
     for line in warnings:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     chosen, held = folds(annotated, validation, seed)[0]
-    settings = DetectorSettings(canvas=CanvasSettings(scales=(_SMALLER * scale, _LARGER * scale)))
+    least, most = (side * scale / _SCALE for side in CanvasSettings().scales)
+    settings = DetectorSettings(canvas=CanvasSettings(scales=(least, most)))
     fit = replace(settings.fit, epochs=epochs, batch_size=batch, rate=rate, seed=seed)
     settings = replace(settings, fit=fit)
     out = out or Path("runs") / f"mask-{folder.stem}"
