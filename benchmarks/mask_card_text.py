@@ -91,11 +91,11 @@ def _table(rows: list[dict[str, Any]]) -> str:
 def _certainty(reliability: dict[str, Any]) -> str:
     of = {"face": "that something is a face", "class": "of the class told"}
     lines = [
-        f"Its certainty {of[key]} lies {100 * found['mean_gap']:.1f} points from the truth on "
-        f"average, {100 * found['largest_gap']:.1f} in the worst fifth of the answers."
+        f"its certainty {of[key]} lies {100 * found['mean_gap']:.1f} points from the truth on "
+        f"average and {100 * found['largest_gap']:.1f} in the worst fifth of the answers"
         for key, found in reliability.items()
     ]
-    return " ".join(["Calibrated without the pictures it is checked on:", *lines])
+    return f"Calibrated without the pictures it is checked on, {', '.join(lines)}."
 
 
 def _weak(rows: list[dict[str, Any]]) -> str:
