@@ -26,7 +26,7 @@ def mask_tab(models: Models) -> None:
         gr.HTML(said_html(models.no_detector, "mixed"))
         return
     upload = PICTURE.component(webcam=True, most=models.limits.picture)
-    with gr.Row():
+    with gr.Row(elem_classes="stacked"):
         threshold = gr.Slider(
             0.05,
             0.95,
