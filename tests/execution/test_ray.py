@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import driver
 import numpy as np
@@ -164,6 +166,33 @@ def test_a_cluster_can_be_reached_from_outside(
         assert main(["flow", "map", *small, "--on", on, "--out", str(tmp_path / on[:3])]) == 0
     there, here = (tmp_path / on / "data" / "map.csv" for on in ("ray", "loc"))
     assert there.read_text() == here.read_text()
+    assert not ray.is_initialized()
+
+
+@pytest.mark.parametrize("deaths", [2, 4])
+def test_a_client_server_that_dies_at_birth_is_asked_for_again(
+    apart: Machines, monkeypatch: pytest.MonkeyPatch, deaths: int
+) -> None:
+    init, tried = ray.init, []
+
+    def dies(**settings: Any) -> None:
+        tried.append(settings)
+        if len(tried) <= deaths:
+            raise RuntimeError(
+                "Traceback\nRuntimeError: Starting Ray client server failed. See it."
+            )
+        init(**settings)
+
+    monkeypatch.setattr(ray, "init", dies)
+    monkeypatch.setattr("unmask.execution.ray_connection._SECONDS_BETWEEN_TRIES", 0.0)
+    address = f"ray://127.0.0.1:{apart.client_port}"
+    if deaths == 4:
+        with pytest.raises(UserError, match="refuses this process: got RuntimeError: Starting Ray"):
+            executor(address)
+    else:
+        with contextlib.closing(executor(address)) as on:
+            assert [d.result for d in on.run(works.double, 5, [1])] == [7]
+    assert len(tried) == min(deaths + 1, 4)
     assert not ray.is_initialized()
 
 

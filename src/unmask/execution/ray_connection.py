@@ -19,6 +19,8 @@ from unmask.runtime import cpu_threads
 _CLIENT = "ray://"
 _SECONDS_TO_ANSWER = 4.0
 _SECONDS_TO_START_A_WORKER = 60.0
+_TRIES_TO_JOIN = 4
+_SECONDS_BETWEEN_TRIES = 1.0
 _QUIET = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 
 
@@ -77,7 +79,7 @@ def _find_or_start() -> None:
 def _join(address: str) -> None:
     _knock(address)
     try:
-        ray.init(address=address, **_QUIET)
+        _init(address)
     except Exception as error:
         if "ersion mismatch" in str(error):
             raise UserError(
@@ -91,6 +93,19 @@ def _join(address: str) -> None:
             do="HOST:PORT works on a node of the cluster only; from outside give "
             "ray://HOST:PORT of its client server",
         ) from error
+
+
+def _init(address: str) -> None:
+    # The head starts a process for each ray:// client, which can die at birth on a busy node.
+    for left in reversed(range(_TRIES_TO_JOIN)):
+        try:
+            ray.init(address=address, **_QUIET)
+        except RuntimeError as error:
+            if not left or "Starting Ray client server failed" not in str(error):
+                raise
+            time.sleep(_SECONDS_BETWEEN_TRIES)
+        else:
+            return
 
 
 def _knock(address: str) -> None:
