@@ -102,7 +102,8 @@ def main() -> None:
     contenders: dict[str, Look] = {"unmask": lambda picture: len(detector.detect(picture))}
     if arguments.yunet:
         contenders["YuNet and a classifier"] = two_stage(arguments.yunet)
-    contenders["YOLOv8n's size"], size = yolo_sized()
+    rivals, size = yolo_sized()
+    contenders |= rivals
     seconds = timed(contenders, files)
     table = Table("detector", "pictures/s", "median ms", "10 % to 90 % ms", "times as long")
     results: dict[str, Any] = {"size": size, "pictures": len(files), "kind": kind, "rivals": {}}

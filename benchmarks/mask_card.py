@@ -37,8 +37,8 @@ from unmask.mask.augmentation import Canvases
 from unmask.mask.calibration import LEAST_SIDE, Calibration
 from unmask.mask.card import ShippedCard
 from unmask.mask.colour import recoloured
+from unmask.mask.cross_validation import write_onnx
 from unmask.mask.detector import MaskDetector
-from unmask.mask.export import export_detector
 from unmask.mask.faces import folds
 from unmask.mask.judging import Facts
 from unmask.mask.loss import losses
@@ -152,7 +152,8 @@ def main() -> None:
         raise SystemExit(f"no fold is done in {arguments.folds}: run benchmarks/mask_folds.py")
     source = arguments.folds / f"fold-{arguments.fold}"
     network, card = load_detector(source / "detector.safetensors")
-    measured = figures(annotated, arguments.folds, "single")
+    measured = figures(annotated, arguments.folds, "int8")
+    floating = figures(annotated, arguments.folds, "float32")["mean"]
     calibration = Calibration(**measured.pop("calibration"))
     trained_on = np.arange(len(annotated))
     if arguments.fold != ALL:
@@ -170,6 +171,7 @@ def main() -> None:
         "scale": SCALE,
         "calibration": calibration.as_dict(),
         "cross_validation": measured,
+        "cross_validation_float32": floating,
         "reliability": certainties(annotated, arguments.folds, chosen),
         "hard_set": hard_figures(annotated, arguments.folds, chosen),
         "flow": flow(annotated, card),
@@ -179,9 +181,10 @@ def main() -> None:
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     onnx, weights = out / "detector.onnx", out / "detector.safetensors"
-    facts["onnx_difference"] = export_detector(
-        network, card, onnx, calibration=calibration, scale=SCALE
+    facts["onnx_difference"], agreement = write_onnx(
+        onnx, source, data, arguments.fold, calibration, SCALE
     )
+    facts["quantized"] = {"bits": 8, "faces": agreement.faces, "again": agreement.again}
     save_detector(weights, network, card)
     shipped = ShippedCard(
         card.class_names, sha256(onnx.read_bytes()), sha256(weights.read_bytes()), facts

@@ -2,8 +2,9 @@
 
 Trains one detector a fold and one on all pictures, JOBS at a time with a core each or on a cluster,
 and goes on where it was stopped: epochs are kept, and every fold's detections once it is done. Then
-the figures of all folds, without and with averaged mirror images, and a calibration from detections
-out of fold, with which `unmask mask export` writes the detector of all pictures. What each training
+the figures of all folds, in floating point and in the 8 bits that ship, and a calibration from the
+latter's detections out of fold, with which `unmask mask export` writes the detector of all
+pictures. What each training
 says is in OUT/fold-K/log. A table comes first, then one line of JSON.
 
     python benchmarks/mask_folds.py FACES --out runs/mask-folds [--epochs N] [--jobs 2]
@@ -31,7 +32,7 @@ from rich.table import Table
 from unmask.data.annotated import AnnotatedPictures, load_faces
 from unmask.execution.executor import executor
 from unmask.mask.calibration import LEAST_PRECISION, LEAST_SIDE, calibrated
-from unmask.mask.cross_validation import VIEWS, CrossValidation, train_fold
+from unmask.mask.cross_validation import PRECISIONS, CrossValidation, train_fold
 from unmask.mask.detections import Detections
 from unmask.mask.faces import folds
 from unmask.mask.matching import FaceMatches
@@ -92,7 +93,7 @@ def train_on(address: str, validation: CrossValidation, waiting: list[int]) -> N
         raise SystemExit(f"{len(failed)} of {len(waiting)} trainings failed")
 
 
-def figures(annotated: AnnotatedPictures, out: Path, view: str) -> dict[str, Any]:
+def figures(annotated: AnnotatedPictures, out: Path, precision: str) -> dict[str, Any]:
     """Return the figures of the folds that are done: their means, and those of all together.
 
     Scores are calibrated as the other folds ask, or other pictures where there is no other fold.
@@ -103,7 +104,7 @@ def figures(annotated: AnnotatedPictures, out: Path, view: str) -> dict[str, Any
     found = [
         Detections.from_dict(entry)
         for k in chosen
-        for entry in json.loads((validation.fold(k) / f"{view}.json").read_bytes())
+        for entry in json.loads((validation.fold(k) / f"{precision}.json").read_bytes())
     ]
     pooled = annotated[np.concatenate(left_out).tolist()]
     fold = np.repeat(chosen, [len(pictures) for pictures in left_out])
@@ -151,14 +152,14 @@ def main() -> None:
         train_here(validation, waiting, arguments)
     else:
         train_on(arguments.on, validation, waiting)
-    told = {view: figures(annotated, arguments.out, view) for view in VIEWS}
+    told = {p: figures(annotated, arguments.out, p) for p in PRECISIONS}
     with write_atomically(arguments.out / "calibration.json") as file:
-        file.write(json.dumps(told["single"]["calibration"]).encode())
-    table = Table(title=f"means of folds {told['single']['folds']}")
-    for heading in ("figure", *VIEWS, "aim"):
+        file.write(json.dumps(told["int8"]["calibration"]).encode())
+    table = Table(title=f"means of folds {told['int8']['folds']}")
+    for heading in ("figure", *PRECISIONS, "aim"):
         table.add_column(heading)
-    for name in told["single"]["mean"]:
-        values = [f"{told[view]['mean'][name]:.4f}" for view in VIEWS]
+    for name in told["int8"]["mean"]:
+        values = [f"{told[p]['mean'][name]:.4f}" for p in PRECISIONS]
         table.add_row(name, *values, f"{AIMS.get(name, 0.94):.2f}")
     Console().print(table)
     print(json.dumps({**told, "stamp": environment_stamp(data=annotated.sha256)}))

@@ -28,6 +28,7 @@ from rich.table import Table
 from unmask.data.annotated import AnnotatedPictures, load_faces
 from unmask.intervals import wilson
 from unmask.mask.calibration import Calibration, calibrated
+from unmask.mask.cross_validation import write_onnx
 from unmask.mask.detections import NOT_JUDGED, Detections
 from unmask.mask.detector import MaskDetector
 from unmask.mask.faces import folds
@@ -39,14 +40,14 @@ NOT_FOUND, UNTOLD = "not found", "not judged"
 
 def fold_detections(out: Path, fold: int) -> list[Detections]:
     """Return what a fold's detector found, uncalibrated, in the pictures it was not trained on."""
-    entries = json.loads((out / f"fold-{fold}" / "single.json").read_bytes())
+    entries = json.loads((out / f"fold-{fold}" / "int8.json").read_bytes())
     return [Detections.from_dict(entry) for entry in entries]
 
 
 def present(out: Path, only: list[int] | None = None) -> list[int]:
     """Return the folds whose detector and detections are there."""
     wanted = range(COUNT) if only is None else only
-    files = ("single.json", "detector.safetensors")
+    files = ("int8.json", "detector.safetensors")
     return [k for k in wanted if all((out / f"fold-{k}" / f).exists() for f in files)]
 
 
@@ -59,15 +60,14 @@ def calibration_without(annotated: AnnotatedPictures, out: Path, fold: int) -> C
     return calibrated(annotated[index], found, scale=SCALE)
 
 
-def detector_of(out: Path, fold: int, calibration: Calibration) -> MaskDetector:
+def detector_of(
+    annotated: AnnotatedPictures, out: Path, fold: int, calibration: Calibration
+) -> MaskDetector:
     """Return a fold's detector as it would ship."""
-    from unmask.mask.export import export_detector
-    from unmask.mask.stored import load_detector
-
-    network, card = load_detector(out / f"fold-{fold}" / "detector.safetensors")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "detector.onnx"
-        export_detector(network, card, file, calibration=calibration, scale=SCALE)
+        chosen = folds(annotated, COUNT)[fold][0]
+        write_onnx(file, out / f"fold-{fold}", annotated[chosen], fold, calibration, SCALE)
         return MaskDetector.load(file)
 
 
@@ -119,7 +119,7 @@ def hard_figures(
     before: dict[str, list[tuple[int, str]]] = {}
     for fold in chosen:
         own = annotated[folds(annotated, COUNT)[fold][1]]
-        detector = detector_of(out, fold, calibration_without(annotated, out, fold))
+        detector = detector_of(annotated, out, fold, calibration_without(annotated, out, fold))
         plain: dict[int, Detections] = {}
         for kind, pictures in compose(own).items():
             for i, picture in enumerate(pictures):

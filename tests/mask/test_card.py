@@ -70,3 +70,5 @@ def test_the_detector_that_ships_is_small_and_has_three_classes() -> None:
     card = ShippedCard.read(WEIGHTS.with_suffix(".json"))
     assert card.weights_sha256 == sha256(files[1].read_bytes())
     assert card.facts["data"]["pictures"] == 725
+    quantized = card.facts["quantized"]
+    assert 100 < 0.95 * quantized["faces"] <= quantized["again"] <= quantized["faces"]

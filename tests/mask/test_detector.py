@@ -129,14 +129,14 @@ def test_small_pictures_are_enlarged_as_the_file_asks_and_no_larger_than_enough(
 ) -> None:
     detector = MaskDetector.load(build(tmp_path / "d.onnx", scale="1.6"))
     looks = []
-    network_input = module._network_input
+    network_input = module.network_input
 
     def noted(picture: Image.Image, view: View) -> object:
         looks.append(view.width / (view.right - view.left) * size[0])
         return network_input(picture, view)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_network_input", noted)
+        patch.setattr(module, "network_input", noted)
         detector.detect(Image.new("RGB", size), smallest=smallest)
     # As wide as the whole picture would be at the scale of the finest tiles.
     assert max(looks) == pytest.approx(seen, abs=1)

@@ -18,7 +18,7 @@ from unmask.mask.augmentation import CanvasSettings
 from unmask.mask.calibration import calibrated
 from unmask.mask.export import export_detector
 from unmask.mask.faces import folds
-from unmask.mask.looking import found_in
+from unmask.mask.looking import by_network, found_in
 from unmask.mask.metrics import measured
 from unmask.mask.readable import left_out, readable
 from unmask.mask.stored import load_detector
@@ -73,7 +73,7 @@ def train(
     out = out or Path("runs") / f"mask-{folder.stem}"
     _train(console, annotated[chosen], settings, out, resume, device)
     network, card = load_detector(out / "detector.safetensors")
-    found = found_in(network, annotated[held], scale=scale)
+    found = found_in(by_network(network), annotated[held], scale=scale)
     calibration = calibrated(annotated[held], found, scale=scale)
     metrics = measured(annotated[held], found, threshold=calibration.face)
     onnx = out / "detector.onnx"

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from unmask.data.annotated import AnnotatedPictures
+from unmask.mask.calibration import Calibration
+from unmask.mask.export import export_detector
 from unmask.mask.faces import folds
-from unmask.mask.looking import found_in
+from unmask.mask.looking import by_network, by_onnx, found_in
+from unmask.mask.quantize import ENOUGH, Agreement, quantize_detector
+from unmask.mask.stored import load_detector
 from unmask.mask.training import DetectorProgress, DetectorSettings, train_detector
-from unmask.runtime import write_atomically
+from unmask.runtime import seeded, write_atomically
 
-VIEWS = ("single", "mirrored")
+PRECISIONS = ("float32", "int8")
+_DRAW_STREAM = 14
 
 
 @dataclass(frozen=True)
@@ -36,23 +44,29 @@ class CrossValidation:
         """Return the folder of a fold."""
         return self.folder / f"fold-{number}"
 
+    def split(self, number: int) -> tuple[AnnotatedPictures, AnnotatedPictures]:
+        """Return the pictures that a fold is trained on, and those that it leaves out."""
+        every = np.arange(len(self.annotated))
+        chosen, left_out = every, every[:0]
+        if number < self.count:
+            chosen, left_out = folds(self.annotated, self.count)[number]
+        return self.annotated[chosen], self.annotated[left_out]
+
     def done(self, number: int) -> bool:
         """Return whether a fold is trained and its detections are there."""
-        return all((self.fold(number) / f"{view}.json").exists() for view in VIEWS)
+        return all((self.fold(number) / f"{p}.json").exists() for p in PRECISIONS)
 
 
 def train_fold(validation: CrossValidation, number: int) -> None:
     """Train a fold on one thread and write what it finds in the pictures left out.
 
     Its seed is its number. Its folder gets a line an epoch in log, what train_detector leaves, from
-    which it goes on where it was stopped, and the detections of VIEWS as JSON.
+    which it goes on where it was stopped, and as JSON what the network finds as it is, and as it
+    ships, in 8 bits.
     """
     torch.set_num_threads(1)
-    annotated, out = validation.annotated, validation.fold(number)
-    every = np.arange(len(annotated))
-    chosen, left_out = every, every[:0]
-    if number < validation.count:
-        chosen, left_out = folds(annotated, validation.count)[number]
+    out = validation.fold(number)
+    annotated, _ = validation.split(number)
     settings = validation.settings
     settings = replace(settings, fit=replace(settings.fit, seed=number))
     out.mkdir(parents=True, exist_ok=True)
@@ -66,12 +80,46 @@ def train_fold(validation: CrossValidation, number: int) -> None:
                 )
                 log.flush()
 
-        network = train_detector(
-            annotated[chosen], settings, directory=out, resume=True, progress=tell
-        )
-    for view in VIEWS:
-        found = found_in(
-            network, annotated[left_out], scale=validation.scale, flip=view == "mirrored"
-        )
-        with write_atomically(out / f"{view}.json") as file:
+        train_detector(annotated, settings, directory=out, resume=True, progress=tell)
+    look_at_fold(validation, number)
+
+
+def look_at_fold(validation: CrossValidation, number: int) -> None:
+    """Write what the detector of a fold's folder finds in the pictures left out."""
+    out = validation.fold(number)
+    annotated, left_out = validation.split(number)
+    network, _ = load_detector(out / "detector.safetensors")
+    with tempfile.TemporaryDirectory() as folder:
+        onnx = Path(folder) / "int8.onnx"
+        write_onnx(onnx, out, annotated, number, Calibration(), validation.scale)
+        looks = {"float32": by_network(network), "int8": by_onnx(onnx.read_bytes())}
+    for precision in PRECISIONS:
+        found = found_in(looks[precision], left_out, scale=validation.scale)
+        with write_atomically(out / f"{precision}.json") as file:
             file.write(json.dumps([d.as_dict() for d in found]).encode())
+
+
+def write_onnx(
+    path: Path,
+    trained: Path,
+    annotated: AnnotatedPictures,
+    seed: int,
+    calibration: Calibration,
+    scale: float,
+) -> tuple[float, Agreement]:
+    """Write the detector of a training's folder in 8 bits, set by pictures it was trained on.
+
+    annotated: those pictures, of which seed draws some. Returns what export_detector and
+    quantize_detector do.
+    """
+    network, card = load_detector(trained / "detector.safetensors")
+    order = seeded(seed, _DRAW_STREAM).permutation(len(annotated))
+    setting, checking = annotated[order[:ENOUGH]], annotated[order[ENOUGH : 2 * ENOUGH]]
+    with tempfile.TemporaryDirectory() as folder:
+        floating = Path(folder) / "float32.onnx"
+        difference = export_detector(network, card, floating, calibration=calibration, scale=scale)
+        return difference, quantize_detector(floating, path, _opened(setting), _opened(checking))
+
+
+def _opened(annotated: AnnotatedPictures) -> Iterator[Image.Image]:
+    return (Image.fromarray(annotated.pixels(i)) for i in range(len(annotated)))

@@ -17,18 +17,18 @@ from unmask.errors import UserError
 from unmask.mask.card import ShippedCard
 from unmask.mask.decode import decode
 from unmask.mask.detections import Detections
+from unmask.mask.inputs import network_input, usual_scale
 from unmask.mask.judging import Facts
 from unmask.mask.mirroring import Seen, averaged
-from unmask.mask.tiling import GREY, View, views
+from unmask.mask.tiling import View, views
 from unmask.runtime import cpu_threads
 
 WEIGHTS = Path(__file__).parent / "weights" / "detector.onnx"
-# Sides of what the network sees are whole multiples of this; what is lacking is grey.
-MULTIPLE = 32
+# Threads that wait for work by spinning take the cores from whatever else runs; for as long as the
+# next layer takes to come it pays.
+THREADS = {"session.intra_op.allow_spinning": "1", "session.intra_op.spin_duration_us": "50"}
 # Enlarged beyond this, a picture holds no more than before.
 _MOST_ENLARGED = 4.0
-# Pictures whose longer side has more pixels are not enlarged unless smaller faces are asked for.
-_ENOUGH = 640.0
 # Of the network's own scores: less is noise.
 _FLOOR = 0.01
 
@@ -75,8 +75,8 @@ class MaskDetector:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = cpu_threads()
         options.log_severity_level = 4
-        # Threads that wait for work by spinning take the cores from whatever else runs.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        for name, value in THREADS.items():
+            options.add_session_config_entry(name, value)
         try:
             session = onnxruntime.InferenceSession(
                 content, options, providers=["CPUExecutionProvider"]
@@ -118,7 +118,7 @@ class MaskDetector:
         picture = _picture(image)
         width, height = picture.size
         face = self.facts.face if threshold is None else threshold
-        usual = min(self.facts.scale, max(1.0, _ENOUGH / max(width, height)))
+        usual = usual_scale(picture, self.facts.scale)
         finest = min(_MOST_ENLARGED, usual * 10.0 / smallest)
         if mirrored:
             # A face that one look is less sure of may still be one by the mean of both.
@@ -142,7 +142,7 @@ class MaskDetector:
         return found.at(nms(found.boxes, found.scores.sum(1), self.facts.nms_iou))
 
     def _view_seen(self, picture: Image.Image, view: View, threshold: float) -> Seen:
-        maps = self._session.run(["scores", "sides"], {"pixels": _network_input(picture, view)})
+        maps = self._session.run(["scores", "sides"], {"pixels": network_input(picture, view)})
         seen, scores = decode(
             maps[0][0], maps[1][0], threshold=threshold, nms_iou=self.facts.nms_iou
         )
@@ -165,18 +165,3 @@ def _picture(image: str | os.PathLike[str] | Image.Image | Pixels) -> Image.Imag
             )
         return Image.fromarray(np.ascontiguousarray(image))
     return open_picture(read_file(Path(image)))
-
-
-def _network_input(picture: Image.Image, view: View) -> NDArray[np.float32]:
-    """Return the view as float32[1, 3, h, w] in [0, 1], h and w multiples of 32."""
-    size, box = (view.width, view.height), (view.left, view.top, view.right, view.bottom)
-    if size != (view.right - view.left, view.bottom - view.top):
-        picture = picture.resize(size, Image.Resampling.BILINEAR, box, reducing_gap=3.0)
-    elif size != picture.size:
-        picture = picture.crop(box)
-    height, width = (-(-side // MULTIPLE) * MULTIPLE for side in (view.height, view.width))
-    pixels = np.full((1, 3, height, width), GREY / 255, np.float32)
-    # Colour by colour: their bytes then lie in a row, which is twice as fast.
-    for place, colour in zip(pixels[0], picture.split(), strict=True):
-        np.multiply(np.asarray(colour), np.float32(1 / 255), out=place[: view.height, : view.width])
-    return pixels

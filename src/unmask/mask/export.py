@@ -9,7 +9,8 @@ import torch
 
 from unmask.mask.calibration import Calibration
 from unmask.mask.decode import STRIDE
-from unmask.mask.network import MULTIPLE, FaceNetwork, Scored
+from unmask.mask.inputs import MULTIPLE
+from unmask.mask.network import FaceNetwork, Scored
 from unmask.mask.stored import DetectorCard
 from unmask.models.onnx_file import check_difference, check_exporter, cpu_session, exported
 from unmask.runtime import write_atomically

@@ -1,54 +1,74 @@
-"""What a network in training finds in annotated pictures, the way the shipped detector would."""
+"""What a detector finds in annotated pictures, uncalibrated, the way the shipped one would."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional
+from numpy.typing import NDArray
+from PIL import Image
 
 from unmask.data.annotated import AnnotatedPictures
 from unmask.data.boxes import clip
 from unmask.mask.augmentation import Picture
 from unmask.mask.decode import NMS_IOU, decode
 from unmask.mask.detections import Detections
-from unmask.mask.network import MULTIPLE, FaceNetwork, dense, peaks
-from unmask.mask.tiling import GREY
+from unmask.mask.inputs import network_input
+from unmask.mask.network import FaceNetwork, Scored
+from unmask.mask.tiling import View
+from unmask.models.onnx_file import cpu_session
 
 # Lower than any threshold in use, since average precision goes through all of them.
 FLOOR = 0.01
 
+Floats = NDArray[np.float32]
+# float32[1, 3, h, w] in [0, 1] to the maps of the picture, as decode takes them.
+Look = Callable[[Floats], tuple[Floats, Floats]]
 
-def found_in(
-    network: FaceNetwork, annotated: AnnotatedPictures, *, scale: float, flip: bool = False
-) -> list[Detections]:
+
+def by_network(network: FaceNetwork) -> Look:
+    """Return what looks with a network in PyTorch."""
+    scored = Scored(network.eval())
+
+    @torch.inference_mode()
+    def look(pixels: Floats) -> tuple[Floats, Floats]:
+        given = torch.from_numpy(pixels).contiguous(memory_format=torch.channels_last)
+        scores, sides = scored(given)
+        return scores[0].numpy(), sides[0].numpy()
+
+    return look
+
+
+def by_onnx(content: bytes) -> Look:
+    """Return what looks with an exported network in ONNX Runtime."""
+    session = cpu_session(content, threads=torch.get_num_threads())
+
+    def look(pixels: Floats) -> tuple[Floats, Floats]:
+        scores, sides = session.run(["scores", "sides"], {"pixels": pixels})
+        return scores[0], sides[0]
+
+    return look
+
+
+def found_in(look: Look, annotated: AnnotatedPictures, *, scale: float) -> list[Detections]:
     """Return uncalibrated detections of every picture, in order, each seen whole.
 
-    scale: pixels the network sees for one of the picture. flip: whether what it says of the picture
-    and of its mirror image is averaged.
+    scale: pixels the network sees for one of the picture.
     """
     return [
-        _found(network, annotated.pixels(i), annotated.class_names, scale, flip)
+        _found(look, annotated.pixels(i), annotated.class_names, scale)
         for i in range(len(annotated))
     ]
 
 
-@torch.inference_mode()
-def _found(
-    network: FaceNetwork, picture: Picture, class_names: tuple[str, ...], scale: float, flip: bool
-) -> Detections:
+def _found(look: Look, picture: Picture, class_names: tuple[str, ...], scale: float) -> Detections:
     height, width = picture.shape[:2]
-    pixels, across, down = _network_input(picture, scale)
-    said = dense(network, pixels)
-    if flip:
-        mirrored = tuple(t.flip(-1) for t in dense(network, pixels.flip(-1)))
-        # Left and right change places with the picture.
-        mirrored = *mirrored[:2], mirrored[2][:, [2, 1, 0, 3]]
-        said = tuple((a + b) / 2 for a, b in zip(said, mirrored, strict=True))  # type: ignore[assignment]
-    scores, sides = (t[0].numpy() for t in peaks(*said))
+    wide, high = (max(1, round(side * scale)) for side in (width, height))
+    view = View(0, 0, width, height, wide, high)
+    scores, sides = look(network_input(Image.fromarray(picture), view))
     seen, parts = decode(scores, sides, threshold=FLOOR, nms_iou=NMS_IOU)
-    factors = np.array([across, down, across, down], np.float32)
-    boxes = clip((seen / factors).astype(np.float32), width, height)
+    boxes = clip(view.to_picture(seen), width, height)
     good = (boxes[:, 2:] > boxes[:, :2]).all(1)
     boxes, parts = boxes[good], parts[good]
     score = np.minimum(parts.sum(1), 1)
@@ -62,21 +82,4 @@ def _found(
         class_names,
         width,
         height,
-    )
-
-
-def _network_input(picture: Picture, scale: float) -> tuple[Tensor, float, float]:
-    """Return float[1, 3, h, w], sides multiples of 32, and its pixels for one of the picture."""
-    from PIL import Image
-
-    height, width = picture.shape[:2]
-    wide, high = (max(1, round(side * scale)) for side in (width, height))
-    seen = np.asarray(Image.fromarray(picture).resize((wide, high), Image.Resampling.BILINEAR))
-    pixels = torch.from_numpy(seen.copy()).permute(2, 0, 1)[None].float() / 255
-    padding = (0, -wide % MULTIPLE, 0, -high % MULTIPLE)
-    padded = functional.pad(pixels, padding, value=GREY / 255)
-    return (
-        padded.contiguous(memory_format=torch.channels_last),
-        wide / width,
-        high / height,
     )

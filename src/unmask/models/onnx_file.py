@@ -68,11 +68,16 @@ def exported(
         return file.read_bytes()
 
 
-def cpu_session(content: bytes) -> Any:
-    """Return ONNX Runtime's session of an ONNX file, on the CPU."""
+def cpu_session(content: bytes, *, threads: int = 0) -> Any:
+    """Return ONNX Runtime's session of an ONNX file, on the CPU.
+
+    threads: how many work on it, 0 for as many as it likes.
+    """
     import onnxruntime
 
-    return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def check_difference(difference: float, largest: float = 1.0) -> None:
