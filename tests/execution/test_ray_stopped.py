@@ -133,5 +133,5 @@ def test_a_fold_goes_on_to_the_same_bits_after_its_worker_was_killed(
         assert (there.fold(fold) / "killed").exists()
         # An epoch before and one after, and neither twice.
         assert len((there.fold(fold) / "log").read_text().splitlines()) == 2
-        for name in ("single.json", "mirrored.json", "detector.safetensors"):
+        for name in ("float32.json", "int8.json", "detector.safetensors"):
             assert (there.fold(fold) / name).read_bytes() == (here.fold(fold) / name).read_bytes()
