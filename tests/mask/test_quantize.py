@@ -77,6 +77,15 @@ def test_ranges_that_fit_nothing_it_will_see_are_refused(learnt: Learnt, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_without_a_face_to_check_by_it_says_so(
+    learnt: Learnt, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (128, 96)).save(tmp_path / "black.png")
+    arguments = ["mask", "export", str(learnt.weights), str(tmp_path / "d.onnx"), "--scale", "1"]
+    assert main([*arguments, "--int8", str(tmp_path / "black.png")]) == 0
+    assert "not checked: no face was found in the pictures given" in capsys.readouterr().out
+
+
 def test_from_the_command_line_a_broken_picture_is_named(
     learnt: Learnt, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -60,6 +60,8 @@ def export(
         )
     else:
         with open_sources(int8) as sources, tempfile.TemporaryDirectory() as folder:
+            for warning in sources.warnings:
+                print(warning, file=sys.stderr)
             floating = Path(folder) / "detector.onnx"
             told["largest_difference"] = export_detector(
                 network, card, floating, calibration=chosen, scale=scale
@@ -76,6 +78,8 @@ def _in_words(told: dict[str, Any]) -> str:
     line = f"{told['onnx']}: {told['bytes']:,} bytes, "
     if "faces" not in told:
         return f"{line}scores within {told['largest_difference']:.1e} of PyTorch's"
+    if not told["faces"]:
+        return f"{line}8 bits, not checked: no face was found in the pictures given"
     return (
         f"{line}8 bits; of {told['faces']:,} faces found in floating point it finds "
         f"{told['again']:,} again and says the same of them"
