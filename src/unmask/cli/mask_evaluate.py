@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
+from unmask.cli.mask_detect import UNREADABLE
 from unmask.cli.mask_table import print_metrics, print_reliabilities
 from unmask.data.annotated import read_annotated
 from unmask.errors import UserError
@@ -17,7 +18,6 @@ from unmask.mask.metrics import measured
 from unmask.mask.readable import left_out, readable
 from unmask.mask.reliability import reliabilities
 
-UNREADABLE = 2
 # Average precision goes through all thresholds, so boxes are wanted of far lower scores too.
 _FLOOR = 0.01
 

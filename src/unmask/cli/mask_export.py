@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from PIL import Image
 
+from unmask.cli.mask_detect import UNREADABLE
 from unmask.data.listing import PictureFile, skipped
 from unmask.data.picture import open_picture
 from unmask.errors import UserError
@@ -22,7 +23,6 @@ from unmask.mask.sources import open_sources
 from unmask.mask.stored import load_detector
 from unmask.runtime import seeded
 
-UNREADABLE = 2
 _DRAW_STREAM = 15
 
 

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from unmask.cli.epochs import epoch_progress
+from unmask.cli.mask_detect import UNREADABLE
 from unmask.cli.mask_table import print_metrics
 from unmask.data.annotated import AnnotatedPictures, read_annotated
 from unmask.errors import UserError
@@ -24,7 +25,6 @@ from unmask.mask.readable import left_out, readable
 from unmask.mask.stored import load_detector
 from unmask.mask.training import DetectorProgress, DetectorSettings, train_detector
 
-UNREADABLE = 2
 _FIT = DetectorSettings().fit
 # Seen by the network at this scale, pictures are trained on as CanvasSettings has them.
 _SCALE = 1.6
