@@ -11,10 +11,12 @@ import pytest
 from PIL import Image
 
 from unmask.cli.evaluate import evaluate_model
+from unmask.cli.main import main
 from unmask.cli.show import show
 from unmask.cli.train import train
 from unmask.errors import UserError
 from unmask.models.classifier import Classifier
+from unmask.train.recipes import recipe
 
 
 def stripes(root: Path, per_class: int = 12) -> Path:
@@ -49,6 +51,28 @@ def test_a_folder_of_pictures_becomes_a_model(trained: tuple[Path, Path]) -> Non
     assert model.class_names == ("across", "along")
     assert model.card.input_shape == (3, 24, 24)
     assert len((out / "history.jsonl").read_text().splitlines()) == 8
+
+
+def test_a_model_is_trained_further_and_taught(
+    trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures, out = trained
+    model = str(out / "model.safetensors")
+    made = ["train", str(pictures), "--size", "24", "--epochs", "1", "--device", "cpu"]
+    taught = ["--start", model, "--teacher", model, "--teacher", model, "--rate", "0.0001"]
+    assert main([*made, *taught, "--out", str(tmp_path), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)["card"]["facts"]
+    assert facts["start"] == Classifier.load(model).card.weights_sha256
+    assert len(facts["teacher"]["networks"]) == 2
+    assert facts["recipe"]["rate"] == 1e-4
+    fast = recipe("pictures", "fast", 24).config
+    assert fast.head_rate is not None
+    assert facts["recipe"]["head_rate"] == pytest.approx(fast.head_rate * 1e-4 / fast.rate)
+    assert main([*made, "--start", "mnist", "--out", str(tmp_path / "b")]) == 2
+    assert "differ in their classes" in capsys.readouterr().err
+    assert main([*made, "--teacher", "mnist", "--out", str(tmp_path / "b")]) == 2
+    assert main([*made, "--teacher", str(out / "none"), "--out", str(tmp_path / "b")]) == 2
+    assert not (tmp_path / "b" / "model.safetensors").exists()
 
 
 def test_a_broken_picture_is_named_and_skipped(

@@ -13,10 +13,12 @@ from rich.console import Console
 from unmask.cli.epochs import epoch_progress
 from unmask.cli.loading import load_shown
 from unmask.errors import UserError
+from unmask.models.classifier import Classifier
 from unmask.train.distributed import joined, processes
 from unmask.train.fit import FitInterrupted, FitProgress
 from unmask.train.job import Trained, train_classifier
 from unmask.train.recipes import Recipe, recipe
+from unmask.train.teacher import Teacher
 
 
 def train(
@@ -34,6 +36,13 @@ def train(
     ] = None,
     size: Annotated[
         int | None, Parameter(help="the side in pixels that your own pictures are read at")
+    ] = None,
+    start: Annotated[
+        str | None, Parameter(help="train this model further, instead of a new one")
+    ] = None,
+    teacher: Annotated[
+        list[str] | None,
+        Parameter(help="learn what this model says too; give it again for several", negative=()),
     ] = None,
     epochs: Annotated[int | None, Parameter(help="passes over the pictures")] = None,
     batch: Annotated[int | None, Parameter(help="pictures a step")] = None,
@@ -63,12 +72,13 @@ def train(
         given: dict[str, Any] = {
             "epochs": epochs,
             "batch_size": batch,
-            "rate": rate,
             "target": target,
             "precision": None if precision == "auto" else precision,
             "seed": seed,
         }
         config = replace(chosen.config, **{k: v for k, v in given.items() if v is not None})
+        if rate is not None:
+            config = config.at_rate(rate)
         chosen = replace(chosen, config=config)
         if validation is not None:
             chosen = replace(chosen, holdout=validation)
@@ -81,6 +91,8 @@ def train(
                     out=out,
                     validation=pictures.validation,
                     test=pictures.test,
+                    start=Classifier.load(start) if start else None,
+                    teacher=Teacher(tuple(map(Classifier.load, teacher))) if teacher else None,
                     licence=pictures.licence,
                     half=half,
                     resume=resume,

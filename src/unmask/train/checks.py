@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from unmask.data.images import Images
 from unmask.errors import UserError
 from unmask.train.adversary import Adversary
+from unmask.train.teacher import Teacher
 
 
 @torch.no_grad()
@@ -26,6 +27,14 @@ def check_network(model: nn.Module, picture: Tensor, classes: int) -> None:
             f"the network doesn't give one logit for each of {classes} classes",
             got=f"an output of shape {list(logits.shape)} for one picture",
         )
+
+
+def check_teacher(teacher: Teacher, student: nn.Module, picture: Tensor, classes: int) -> None:
+    """Raise UserError unless each network, and none of them the student, passes check_network."""
+    for network in teacher.networks:
+        if network is student:
+            raise UserError("a network can't teach itself while it learns", do="give a copy of it")
+        check_network(network, picture, classes)
 
 
 def check_parts(processes: int, pictures: int, adversary: Adversary | None) -> None:

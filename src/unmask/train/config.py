@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from unmask.data.augment import Augmentation
@@ -97,6 +97,12 @@ class FitConfig:
             ):
                 wanted = "positive" if most == math.inf else "from 0 to 1"
                 raise UserError(f"the {name} must be a number, {wanted}", got=value)
+
+    def at_rate(self, rate: float) -> FitConfig:
+        """Return the same settings at another peak rate, those of biases and head in proportion."""
+        by = rate / self.rate
+        bias, head = (None if r is None else r * by for r in (self.bias_rate, self.head_rate))
+        return replace(self, rate=rate, bias_rate=bias, head_rate=head)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as plain values."""

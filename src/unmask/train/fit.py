@@ -20,7 +20,7 @@ from unmask.runtime import environment_stamp, seeded, sha256
 from unmask.train.adversary import Adversary
 from unmask.train.averaging import Average
 from unmask.train.batch_norm import whole_batch_statistics
-from unmask.train.checks import check_network, check_parts, check_pictures
+from unmask.train.checks import check_network, check_parts, check_pictures, check_teacher
 from unmask.train.config import FitConfig
 from unmask.train.device import autocast, drawing_from, pick_device
 from unmask.train.distributed import processes
@@ -29,6 +29,7 @@ from unmask.train.history import EpochFigures, History
 from unmask.train.optimizers import descend, optimizers
 from unmask.train.schedules import SCHEDULES
 from unmask.train.state import load_run, save_run
+from unmask.train.teacher import Teacher
 from unmask.train.tensorboard import Scalars
 
 _ORDER_STREAM, _DROPOUT_STREAM = 3, 4
@@ -67,6 +68,8 @@ def fit(
     *,
     validation: Images | None = None,
     adversary: Adversary | None = None,
+    teacher: Teacher | None = None,
+    start: str | None = None,
     directory: Path | None = None,
     resume: bool = False,
     device: str = "auto",
@@ -80,14 +83,18 @@ def fit(
     resume a run whose checkpoint lies there goes on after its last whole epoch, to the very figures
     it would have had. The same seed, machine and number of threads give the same bits on the CPU.
     adversary changes what is learnt from, and its accuracy decides which epoch is best; a run that
-    falls below half of its best has collapsed and ends. progress is called about five times a
+    falls below half of its best has collapsed and ends. teacher shares in what is learnt, and its
+    networks are moved to the device and put into eval mode. start: a name for the weights that the
+    model comes with, which a run must share to be resumed. progress is called about five times a
     second. In processes that have joined (see train.distributed) each learns from its part of every
     batch, which changes nothing but rounding and what dropout draws; the first alone writes and
     reads files. Raises FitInterrupted on Ctrl-C, and UserError for pictures that can't be trained
     on, a checkpoint of another run, and a loss that isn't finite.
     """
     check_pictures(images, validation)
-    run = _Run(model, images, config, validation, adversary, pick_device(device), progress)
+    run = _Run(model, images, config, validation, adversary, teacher, pick_device(device), progress)
+    if start is not None:
+        run.key["start"] = start
     file = directory / "checkpoint.safetensors" if directory else None
     if resume and file:
         run.restore(file)
@@ -119,6 +126,7 @@ class _Run:
         config: FitConfig,
         validation: Images | None,
         adversary: Adversary | None,
+        teacher: Teacher | None,
         device: torch.device,
         progress: Callable[[FitProgress], None] | None,
     ) -> None:
@@ -133,6 +141,9 @@ class _Run:
         one = augmented(self.pixels[:1], config.augmentation, still)
         self.classes = len(images.class_names)
         check_network(self.model, one, self.classes)
+        self.teacher = None if teacher is None else teacher.to(device)
+        if teacher is not None:
+            check_teacher(teacher, self.model, one, self.classes)
         self.steps = math.ceil(len(images) / config.batch_size)
         self.together = processes()
         smallest = min(len(p) for p in (images, validation) if p is not None)
@@ -151,6 +162,8 @@ class _Run:
         }
         if adversary is not None:
             self.key["adversary"] = adversary.as_dict()
+        if teacher is not None:
+            self.key["teacher"] = teacher.as_dict()
         self.together.agree(sha256(json.dumps(self.key).encode()), "pictures or settings")
 
     @property
@@ -256,16 +269,20 @@ class _Run:
         return loss_sum / count, right / count, config.rate * height
 
     def _batch(self, part: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
-        """Return augmented pictures, their labels, and what is learnt: those or shares of two."""
+        """Return augmented pictures, their labels, and what is learnt: those or shares."""
         augmentation, own = self.config.augmentation, draws[part]
         pictures, labels = augmented(self.pixels[part], augmentation, own), self.labels[part]
-        if not augmentation.cutmix:
+        if not augmentation.cutmix and self.teacher is None:
             return pictures, labels, labels
-        mates = augmented(self.pixels[own.mate], augmentation, draws[own.mate])
-        pictures, share = mixed(pictures, mates, own.square)
-        targets = torch.zeros(len(part), self.classes, device=self.device)
-        targets.scatter_add_(1, labels[:, None], share[:, None])
-        targets.scatter_add_(1, self.labels[own.mate][:, None], 1 - share[:, None])
+        targets = functional.one_hot(labels, self.classes).float()
+        if augmentation.cutmix:
+            mates = augmented(self.pixels[own.mate], augmentation, draws[own.mate])
+            pictures, share = mixed(pictures, mates, own.square)
+            others = functional.one_hot(self.labels[own.mate], self.classes).float()
+            targets = others.lerp(targets, share[:, None])
+        if self.teacher is not None:
+            with autocast(self.device, self.config.precision):
+                targets = self.teacher.targets(pictures, targets)
         return pictures, labels, targets
 
     def _validate(self, images: Images) -> tuple[float, float, float | None]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unmask.data.images import Images
+from unmask.errors import UserError
 from unmask.models.classifier import Classifier
 from unmask.runtime import environment_stamp
 from unmask.train.adversary import Adversary
@@ -17,6 +18,7 @@ from unmask.train.fit import FitInterrupted, FitProgress, fit
 from unmask.train.history import History
 from unmask.train.holdout import hold_out
 from unmask.train.recipes import Recipe, prepared
+from unmask.train.teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,9 @@ def train_classifier(
     out: Path,
     validation: Images | None = None,
     test: Images | None = None,
+    start: Classifier | None = None,
     adversary: Adversary | None = None,
+    teacher: Teacher | None = None,
     licence: str = "",
     half: bool = False,
     resume: bool = False,
@@ -45,17 +49,27 @@ def train_classifier(
 ) -> Trained:
     """Train by a recipe and write out/model.safetensors with its card, model.json.
 
-    Without validation pictures the recipe's holdout of the training pictures validates. adversary:
-    see fit. licence: of the training pictures. half: store half precision. On Ctrl-C the best
-    weights so far are written, and the history's ended is "interrupted". The test figures are those
-    of the stored weights in single precision. Of several processes (see train.distributed) the
-    first alone writes and tests. Raises UserError as hold_out, prepared, fit and
-    Classifier.save do.
+    Without validation pictures the recipe's holdout of the training pictures validates. start: a
+    classifier that is trained further, instead of a new one as the recipe has it. adversary and
+    teacher: see fit; with a teacher labels aren't smoothed. licence: of the training pictures.
+    half: store half precision. On Ctrl-C the best weights so far are written, and the history's
+    ended is "interrupted". The test figures are those of the stored weights in single precision.
+    Of several processes (see train.distributed) the first alone writes and tests. Raises UserError
+    as hold_out, prepared, fit and Classifier.save do, and when start's classes or shape aren't the
+    pictures'.
     """
+    if teacher is not None:
+        # What networks say is smooth already.
+        chosen = replace(chosen, config=replace(chosen.config, label_smoothing=0.0))
     config = chosen.config
     if validation is None and chosen.holdout:
         images, validation = hold_out(images, chosen.holdout, seed=config.seed)
-    classifier = prepared(chosen, images, seed=config.seed)
+    if start is None:
+        classifier = prepared(chosen, images, seed=config.seed)
+    else:
+        _check_start(start, images)
+        # Its facts are of what it was; what is stored in between has none.
+        classifier = Classifier(start.network, replace(start.card, facts={}))
     try:
         history = fit(
             classifier,
@@ -63,6 +77,8 @@ def train_classifier(
             config,
             validation=validation,
             adversary=adversary,
+            teacher=teacher,
+            start=None if start is None else start.card.weights_sha256,
             directory=out,
             resume=resume,
             device=device,
@@ -83,9 +99,26 @@ def train_classifier(
     facts = _facts(chosen, images, validation, history, found, licence)
     if adversary is not None:
         facts["adversary"] = adversary.as_dict()
+    if teacher is not None:
+        facts["teacher"] = teacher.as_dict()
+    if start is not None:
+        facts["start"] = start.card.weights_sha256
     stored.card = replace(stored.card, facts=facts)
     stored.card = stored.save(out / "model", half=half)
     return Trained(stored, history, found)
+
+
+def _check_start(start: Classifier, images: Images) -> None:
+    for what, theirs, ours in (
+        ("classes", start.class_names, images.class_names),
+        ("shape", start.card.input_shape, images.pixels.shape[1:]),
+    ):
+        if theirs != ours:
+            raise UserError(
+                f"the model to start from and the pictures differ in their {what}",
+                got=f"{list(theirs)} and {list(ours)}",
+                do="start from a model of the same pictures",
+            )
 
 
 def _facts(
