@@ -68,6 +68,11 @@ class Machines:
             self._on = executor(self.address)
         return self._on
 
+    def client_server_log(self) -> str:
+        """What the processes that the head starts for ray:// clients had to say."""
+        logs = Path(self.cluster.head_node.get_logs_dir_path()).glob("ray_client_server*")
+        return "\n".join(f"{log.name}:\n{log.read_text()[-3000:]}" for log in sorted(logs))
+
     def leave(self) -> None:
         if self._on is not None:
             self._on.close()

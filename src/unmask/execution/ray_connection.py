@@ -19,8 +19,7 @@ from unmask.runtime import cpu_threads
 _CLIENT = "ray://"
 _SECONDS_TO_ANSWER = 4.0
 _SECONDS_TO_START_A_WORKER = 60.0
-_TRIES_TO_JOIN = 4
-_SECONDS_BETWEEN_TRIES = 1.0
+_SECONDS_BETWEEN_TRIES = (0.5, 1.0, 2.0, 4.0)
 _QUIET = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 
 
@@ -96,14 +95,14 @@ def _join(address: str) -> None:
 
 
 def _init(address: str) -> None:
-    # The head starts a process for each ray:// client, which can die at birth on a busy node.
-    for left in reversed(range(_TRIES_TO_JOIN)):
+    # The head forks a process for each ray:// client, which can die of it (ray-project/ray#63202).
+    for seconds in (*_SECONDS_BETWEEN_TRIES, None):
         try:
             ray.init(address=address, **_QUIET)
-        except RuntimeError as error:
-            if not left or "Starting Ray client server failed" not in str(error):
+        except Exception as error:
+            if seconds is None or "Starting Ray client server failed" not in str(error):
                 raise
-            time.sleep(_SECONDS_BETWEEN_TRIES)
+            time.sleep(seconds)
         else:
             return
 
