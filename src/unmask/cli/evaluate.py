@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unmask.cli.loading import load_shown
+from unmask.cli.options import Cifar10Source, Data, Device, FiguresAsJson, Model
 from unmask.data.images import Images
 from unmask.data.sources import Source
 from unmask.errors import UserError, unknown
@@ -26,13 +27,11 @@ _WORST = 10
 
 
 def evaluate_model(
-    model: Annotated[str, Parameter(help="a model that ships, or a .safetensors file")],
-    data: Annotated[str, Parameter(help="mnist, cifar10, or a folder or zip of pictures")],
+    model: Model,
+    data: Data,
     /,
     *,
-    source: Annotated[
-        Path | None, Parameter(help="where cifar10 lies: an archive, a folder or a zip")
-    ] = None,
+    source: Cifar10Source = None,
     part: Annotated[
         str | None, Parameter(help="test, validation or train; the first there is by default")
     ] = None,
@@ -43,8 +42,8 @@ def evaluate_model(
     out: Annotated[
         Path | None, Parameter(help="the folder for report.html, its figures and the numbers")
     ] = None,
-    device: Annotated[str, Parameter(help="auto, cpu or cuda")] = "auto",
-    json: Annotated[bool, Parameter(help="print the figures as JSON")] = False,
+    device: Device = "auto",
+    json: FiguresAsJson = False,
 ) -> int:
     """Measure a classifier: accuracy, confusion, each class, calibration, worst mistakes."""
     classifier = Classifier.load(model)

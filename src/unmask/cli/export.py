@@ -8,12 +8,13 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from unmask.cli.options import Model
 from unmask.models.classifier import Classifier
 from unmask.models.export import export_onnx
 
 
 def export(
-    model: Annotated[str, Parameter(help="a model that ships, or a .safetensors file")],
+    model: Model,
     out: Annotated[Path, Parameter(help="the .onnx file to write")],
     /,
     *,

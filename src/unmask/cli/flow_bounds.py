@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from unmask.cli.options import Width
 from unmask.errors import UserError
 from unmask.flow.bounds.calculus import CALCULUS, Extremum
 from unmask.flow.bounds.derivation import ActivationBounds
@@ -31,7 +32,7 @@ def bounds(
     ] = (0.0, 1.0),
     features: Annotated[int, Parameter(help="inputs of the net")] = BoundedNet.features,
     depth: Annotated[int, Parameter(help="hidden layers")] = BoundedNet.depth,
-    width: Annotated[int, Parameter(help="units a hidden layer")] = BoundedNet.width,
+    width: Width = BoundedNet.width,
     classes: Annotated[int, Parameter(help="outputs of the softmax")] = BoundedNet.classes,
     weight: Annotated[float, Parameter(help="the largest |w|")] = BoundedNet.weight_bound,
     bias: Annotated[float, Parameter(help="the largest |b|")] = BoundedNet.bias_bound,

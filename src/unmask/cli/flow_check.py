@@ -13,7 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from unmask.cli.options import On, elsewhere
+from unmask.cli.options import BatchSize, On, Size, elsewhere
 from unmask.errors import UserError, unknown
 from unmask.flow.judge.verdict import SEVERITIES
 
@@ -43,9 +43,7 @@ def check(
             "batches (inputs, targets) of your own"
         ),
     ] = "mnist",
-    size: Annotated[
-        int | None, Parameter(help="the side in pixels that your own pictures are read at")
-    ] = None,
+    size: Size = None,
     loss: Annotated[
         str, Parameter(help="cross_entropy, or my_module:my_loss of (output, targets)")
     ] = "cross_entropy",
@@ -55,7 +53,7 @@ def check(
     learning_rate: Annotated[
         float | None, Parameter(help="step size; 0.001 for adam, else 0.01 by default")
     ] = None,
-    batch_size: Annotated[int, Parameter(help="pictures a step")] = 64,
+    batch_size: BatchSize = 64,
     steps: Annotated[int, Parameter(help="training steps, on a copy of the model")] = 10,
     seed: Annotated[int, Parameter(help="of weights, pictures and dropout")] = 0,
     fail_on: Annotated[

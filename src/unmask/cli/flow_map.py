@@ -11,7 +11,7 @@ import numpy as np
 from cyclopts import Parameter
 from rich.console import Console
 
-from unmask.cli.options import On, elsewhere
+from unmask.cli.options import BatchSize, On, Width, elsewhere
 from unmask.cli.progress import sweep_progress
 from unmask.data.mnist import load_mnist
 from unmask.flow.map import MapPlan, run_map
@@ -34,10 +34,10 @@ def draw_map(
     deepest: Annotated[int, Parameter(help="hidden layers of the top row")] = MapPlan.deepest,
     columns: Annotated[int, Parameter(help="values of sigma_w2")] = MapPlan.columns,
     rows: Annotated[int, Parameter(help="depths")] = MapPlan.rows,
-    width: Annotated[int, Parameter(help="units a hidden layer")] = MapPlan.width,
+    width: Width = MapPlan.width,
     learning_rate: Annotated[float, Parameter(help="step size")] = MapPlan.learning_rate,
     steps: Annotated[int, Parameter(help="mini-batches each net trains for")] = MapPlan.steps,
-    batch_size: Annotated[int, Parameter(help="pictures a step")] = MapPlan.batch_size,
+    batch_size: BatchSize = MapPlan.batch_size,
     seed: Annotated[int, Parameter(help="of every net")] = MapPlan.seed,
     threads: Annotated[int | None, Parameter(help="nets at once; every core by default")] = None,
     device: Annotated[

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from unmask.cli.options import On, elsewhere
+from unmask.cli.options import BatchSize, Epochs, On, Width, elsewhere
 from unmask.cli.progress import sweep_progress
 from unmask.errors import UserError
 from unmask.flow.study.findings import findings
@@ -35,7 +35,7 @@ def study(
         tuple[str, ...], _MANY, Parameter(help=f"of {', '.join(ACTIVATIONS)}")
     ] = StudyPlan.activations,
     seeds: Annotated[int, Parameter(help="nets of each depth and activation")] = StudyPlan.seeds,
-    width: Annotated[int, Parameter(help="units a hidden layer")] = StudyPlan.width,
+    width: Width = StudyPlan.width,
     init: Annotated[str, Parameter(help=f"one of {', '.join(INITS)}")] = StudyPlan.init,
     sigma_w2: Annotated[
         float | None, Parameter(help="variance of the weights times fan-in, for mean_field")
@@ -48,8 +48,8 @@ def study(
         str, Parameter(help=f"one of {', '.join(OPTIMIZERS)}")
     ] = StudyPlan.optimizer,
     learning_rate: Annotated[float, Parameter(help="step size")] = StudyPlan.learning_rate,
-    batch_size: Annotated[int, Parameter(help="pictures a step")] = StudyPlan.batch_size,
-    epochs: Annotated[int, Parameter(help="passes over the pictures")] = StudyPlan.epochs,
+    batch_size: BatchSize = StudyPlan.batch_size,
+    epochs: Epochs = StudyPlan.epochs,
     probe_epoch: Annotated[
         int | None,
         Parameter(help=f"epochs before gradients are taken; {StudyPlan.probe_epoch} by default"),

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from unmask.cli.options import On, elsewhere
+from unmask.cli.options import Cifar10Source, Data, On, Size, elsewhere
 from unmask.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def audit_model(
         str,
         Parameter(help="a model that ships, a .safetensors or .onnx file, or my_module:make_model"),
     ],
-    data: Annotated[str, Parameter(help="mnist, cifar10, or a folder or zip of pictures")],
+    data: Data,
     /,
     *,
     weights: Annotated[
@@ -40,12 +40,8 @@ def audit_model(
     against: Annotated[
         str | None, Parameter(help="another model, audited alike and shown beside it")
     ] = None,
-    source: Annotated[
-        Path | None, Parameter(help="where cifar10 lies: an archive, a folder or a zip")
-    ] = None,
-    size: Annotated[
-        int | None, Parameter(help="the side in pixels that your own pictures are read at")
-    ] = None,
+    source: Cifar10Source = None,
+    size: Size = None,
     norm: Annotated[str, Parameter(help="linf or l2")] = "linf",
     eps: Annotated[
         str | None,

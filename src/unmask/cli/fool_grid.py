@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from rich.console import Console
 
-from unmask.cli.options import On, elsewhere
+from unmask.cli.options import Cifar10Source, On, elsewhere
 from unmask.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -47,9 +47,7 @@ def draw_grid(
     weights: Annotated[
         Path | None, Parameter(help="a safetensors file for my_module:make_model")
     ] = None,
-    source: Annotated[
-        Path | None, Parameter(help="where cifar10 lies: an archive, a folder or a zip")
-    ] = None,
+    source: Cifar10Source = None,
     mode: Annotated[
         str, Parameter(help="fast: the smallest change; document: as the document did it")
     ] = "fast",

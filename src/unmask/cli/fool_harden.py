@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from unmask.cli.epochs import epoch_progress
+from unmask.cli.options import Cifar10Source, Data, Device, Epochs, FiguresAsJson, Resume, Size
 from unmask.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,31 +20,27 @@ if TYPE_CHECKING:
 
 
 def harden(
-    data: Annotated[str, Parameter(help="mnist, cifar10, or a folder or zip of pictures")],
+    data: Data,
     /,
     *,
     threat: Annotated[
         str, Parameter(help="what is withstood: linf:0.3, linf:8/255 or l2:1.5")
     ] = "linf:0.3",
-    epochs: Annotated[int, Parameter(help="passes over the pictures")] = 12,
+    epochs: Epochs = 12,
     steps: Annotated[
         int, Parameter(help="gradients an attack of a batch takes; 1 is the fast gradient step")
     ] = 4,
     margin: Annotated[
         float, Parameter(help="how far pictures are changed, as a multiple of the threat's size")
     ] = 1.1,
-    source: Annotated[
-        Path | None, Parameter(help="where cifar10 lies: an archive, a folder or a zip")
-    ] = None,
-    size: Annotated[
-        int | None, Parameter(help="the side in pixels that your own pictures are read at")
-    ] = None,
+    source: Cifar10Source = None,
+    size: Size = None,
     out: Annotated[Path | None, Parameter(help="runs/harden-DATA by default")] = None,
-    device: Annotated[str, Parameter(help="auto, cpu or cuda")] = "auto",
+    device: Device = "auto",
     seed: Annotated[int, Parameter(help="of weights, order and starts")] = 0,
     half: Annotated[bool, Parameter(help="store the weights in half precision")] = False,
-    resume: Annotated[bool, Parameter(help="go on where the run in --out was stopped")] = False,
-    json: Annotated[bool, Parameter(help="print the figures as JSON")] = False,
+    resume: Resume = False,
+    json: FiguresAsJson = False,
 ) -> int:
     """Train a classifier on pictures attacked at every step; audit it with unmask fool audit."""
     # torch takes a while to load, and --help needs none of it.

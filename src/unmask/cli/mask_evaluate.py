@@ -11,6 +11,7 @@ from rich.console import Console
 
 from unmask.cli.mask_detect import UNREADABLE
 from unmask.cli.mask_table import print_metrics, print_reliabilities
+from unmask.cli.options import Annotations, FiguresAsJson
 from unmask.data.annotated import read_annotated
 from unmask.errors import UserError
 from unmask.mask.detector import MaskDetector
@@ -23,9 +24,7 @@ _FLOOR = 0.01
 
 
 def evaluate(
-    folder: Annotated[
-        Path, Parameter(help="a folder or zip with VOC, YOLO or COCO annotations and the pictures")
-    ],
+    folder: Annotations,
     /,
     *,
     model: Annotated[
@@ -37,7 +36,7 @@ def evaluate(
     mirrored: Annotated[
         bool, Parameter(help="look at mirror images too: fewer mistakes, half as fast")
     ] = False,
-    json: Annotated[bool, Parameter(help="print the figures as JSON")] = False,
+    json: FiguresAsJson = False,
 ) -> int:
     """Measure a detector on annotated pictures it was not trained on.
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from unmask.cli.epochs import epoch_progress
 from unmask.cli.mask_detect import UNREADABLE
 from unmask.cli.mask_table import print_metrics
+from unmask.cli.options import Annotations, BatchSize, Device, Epochs, FiguresAsJson, Resume
 from unmask.data.annotated import AnnotatedPictures, read_annotated
 from unmask.errors import UserError
 from unmask.mask.augmentation import CanvasSettings
@@ -31,16 +32,14 @@ _SCALE = 1.6
 
 
 def train(
-    folder: Annotated[
-        Path, Parameter(help="a folder or zip with VOC, YOLO or COCO annotations and the pictures")
-    ],
+    folder: Annotations,
     /,
     *,
     out: Annotated[
         Path | None, Parameter(help="where everything goes; runs/mask-FOLDER by default")
     ] = None,
-    epochs: Annotated[int, Parameter(help="passes over the pictures")] = _FIT.epochs,
-    batch: Annotated[int, Parameter(help="pictures a step")] = _FIT.batch_size,
+    epochs: Epochs = _FIT.epochs,
+    batch: BatchSize = _FIT.batch_size,
     rate: Annotated[float, Parameter(help="the filters' peak learning rate")] = _FIT.rate,
     scale: Annotated[
         float, Parameter(help="pixels that the network sees for one of a picture, up to 640 in all")
@@ -48,10 +47,10 @@ def train(
     validation: Annotated[
         int, Parameter(help="one in so many pictures validates and calibrates")
     ] = 5,
-    device: Annotated[str, Parameter(help="auto, cpu or cuda")] = "auto",
+    device: Device = "auto",
     seed: Annotated[int, Parameter(help="of weights, order and canvases")] = 0,
-    resume: Annotated[bool, Parameter(help="go on where the run in --out was stopped")] = False,
-    json: Annotated[bool, Parameter(help="print the figures as JSON")] = False,
+    resume: Resume = False,
+    json: FiguresAsJson = False,
 ) -> int:
     """Train a detector on annotated pictures with any class names, and write it as ONNX.
 

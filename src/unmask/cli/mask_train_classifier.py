@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unmask.cli.epochs import epoch_progress
+from unmask.cli.options import Annotations, Device, FiguresAsJson, Resume
 from unmask.data.annotated import FACE_CLASSES, read_annotated
 from unmask.errors import UserError
 from unmask.mask.by_size import SizeRow
@@ -22,9 +23,7 @@ from unmask.train.fit import FitInterrupted, FitProgress
 
 
 def train_classifier(
-    faces: Annotated[
-        Path, Parameter(help="a folder or zip with VOC, YOLO or COCO annotations and the pictures")
-    ],
+    faces: Annotations,
     /,
     *,
     classes: Annotated[
@@ -42,12 +41,12 @@ def train_classifier(
     epochs: Annotated[int | None, Parameter(help="passes over the faces")] = None,
     batch: Annotated[int | None, Parameter(help="faces a step")] = None,
     rate: Annotated[float | None, Parameter(help="the peak learning rate")] = None,
-    device: Annotated[str, Parameter(help="auto, cpu or cuda")] = "auto",
+    device: Device = "auto",
     seed: Annotated[
         int, Parameter(help="of weights, order, augmentation and what is held out")
     ] = 0,
-    resume: Annotated[bool, Parameter(help="go on where the run in --out was stopped")] = False,
-    json: Annotated[bool, Parameter(help="print the figures as JSON")] = False,
+    resume: Resume = False,
+    json: FiguresAsJson = False,
 ) -> int:
     """Train the document's classifier on faces cut out of annotated pictures, and measure it."""
     console = Console(stderr=True)

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
+from unmask.cli.options import Model
 from unmask.errors import UserError
 from unmask.models.classifier import Classifier
 from unmask.models.summary import LayerSummary, summarised
@@ -21,7 +22,7 @@ from unmask.runtime import write_atomically
 
 
 def show(
-    model: Annotated[str, Parameter(help="a model that ships, or a .safetensors file")],
+    model: Model,
     /,
     *,
     figure: Annotated[

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from unmask.cli.epochs import epoch_progress
 from unmask.cli.loading import load_shown
+from unmask.cli.options import Cifar10Source, Data, Device, FiguresAsJson, Resume, Size
 from unmask.errors import UserError
 from unmask.models.classifier import Classifier
 from unmask.train.distributed import joined, processes
@@ -22,7 +23,7 @@ from unmask.train.teacher import Teacher
 
 
 def train(
-    data: Annotated[str, Parameter(help="mnist, cifar10, or a folder or zip of pictures")],
+    data: Data,
     /,
     *,
     recipe_name: Annotated[
@@ -31,12 +32,8 @@ def train(
     out: Annotated[
         Path | None, Parameter(help="where everything goes; runs/train-DATA-RECIPE by default")
     ] = None,
-    source: Annotated[
-        Path | None, Parameter(help="where cifar10 lies: an archive, a folder or a zip")
-    ] = None,
-    size: Annotated[
-        int | None, Parameter(help="the side in pixels that your own pictures are read at")
-    ] = None,
+    source: Cifar10Source = None,
+    size: Size = None,
     start: Annotated[
         str | None, Parameter(help="train this model further, instead of a new one")
     ] = None,
@@ -54,12 +51,12 @@ def train(
         float | None, Parameter(help="the part of the training pictures that validates, 0 for none")
     ] = None,
     precision: Annotated[str, Parameter(help="auto, bf16 or fp32")] = "auto",
-    device: Annotated[str, Parameter(help="auto, cpu or cuda")] = "auto",
+    device: Device = "auto",
     seed: Annotated[int, Parameter(help="of weights, order and augmentation")] = 0,
     half: Annotated[bool, Parameter(help="store the weights in half precision")] = False,
-    resume: Annotated[bool, Parameter(help="go on where the run in --out was stopped")] = False,
+    resume: Resume = False,
     tensorboard: Annotated[bool, Parameter(help="write events to --out/tensorboard")] = False,
-    json: Annotated[bool, Parameter(help="print the figures as JSON")] = False,
+    json: FiguresAsJson = False,
 ) -> int:
     """Train a classifier on MNIST, CIFAR-10 or pictures of your own, a folder for each class."""
     with joined(device) as own_device:
