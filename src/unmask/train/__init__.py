@@ -4,6 +4,7 @@ from unmask.train.config import FitConfig
 from unmask.train.evaluation import Evaluation, evaluate
 from unmask.train.fit import FitInterrupted, FitProgress, fit
 from unmask.train.history import EpochFigures, History
+from unmask.train.teacher import Teacher
 
 __all__ = [
     "EpochFigures",
@@ -12,6 +13,7 @@ __all__ = [
     "FitInterrupted",
     "FitProgress",
     "History",
+    "Teacher",
     "evaluate",
     "fit",
 ]

@@ -87,9 +87,9 @@ def fit(
     networks are moved to the device and put into eval mode. start: a name for the weights that the
     model comes with, which a run must share to be resumed. progress is called about five times a
     second. In processes that have joined (see train.distributed) each learns from its part of every
-    batch, which changes nothing but rounding and what dropout draws; the first alone writes and
-    reads files. Raises FitInterrupted on Ctrl-C, and UserError for pictures that can't be trained
-    on, a checkpoint of another run, and a loss that isn't finite.
+    batch, which changes nothing but rounding, what dropout draws and which view a teacher sees; the
+    first alone writes and reads files. Raises FitInterrupted on Ctrl-C, and UserError for pictures
+    that can't be trained on, a checkpoint of another run, and a loss that isn't finite.
     """
     check_pictures(images, validation)
     run = _Run(model, images, config, validation, adversary, teacher, pick_device(device), progress)
