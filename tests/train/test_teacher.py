@@ -34,30 +34,35 @@ def small() -> Recipe:
 
 
 def view(picture: torch.Tensor, kind: int) -> torch.Tensor:
-    """As it is, mirrored, moved down and right, or mirrored and moved up and left."""
-    seen = picture.numpy()[:, :, ::-1] if kind % 2 else picture.numpy()
+    """As it is, mirrored, moved down and right, mirrored and moved up and left, or only that."""
+    seen = picture.numpy()[:, :, ::-1] if kind in (1, 3) else picture.numpy()
     padded = np.pad(seen, ((0, 0), (1, 1), (1, 1)), mode="reflect")
-    first = {0: 1, 1: 1, 2: 0, 3: 2}[kind]
+    first = (1, 1, 0, 2, 2)[kind]
     return torch.from_numpy(padded[:, first : first + 12, first : first + 12].copy())
 
 
+@pytest.mark.parametrize("flip", ["none", "random", "alternating"])
+@pytest.mark.parametrize("shift", [0, 2])
 def test_opinions_are_the_mean_over_networks_that_take_turns_at_the_views(
-    shapes: Images, make: Make
+    shapes: Images, make: Make, flip: str, shift: int
 ) -> None:
+    # A digit in the mirror is another one, or none: views are those that training shows.
+    allowed = [0, 0 if flip == "none" else 1]
+    kinds = [*allowed, *([2, 3] if flip != "none" else [2, 4])] if shift else allowed * 2
     networks = (make(seed=1).eval(), make(seed=2).eval(), make(seed=3).eval())
     pictures = torch.from_numpy(shapes.pixels[:31]).float() / 255
     labels = nn.functional.one_hot(torch.from_numpy(shapes.labels[:31]), 3).float()
     with torch.no_grad():
         said = [
             [
-                n(view(p, (i + turn) % 4)[None])[0].double().softmax(0)
+                n(view(p, kinds[(i + turn) % 4])[None])[0].double().softmax(0)
                 for turn, n in enumerate(networks)
             ]
             for i, p in enumerate(pictures)
         ]
     expected = 0.4 * labels + 0.6 * torch.stack([torch.stack(s).mean(0) for s in said])
     before = pictures.clone()
-    found = Teacher(networks, share=0.6).targets(pictures, labels)
+    found = Teacher(networks, share=0.6).targets(pictures, labels, Augmentation(flip, shift))
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5)
     assert torch.equal(pictures, before)
 

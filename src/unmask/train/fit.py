@@ -282,7 +282,7 @@ class _Run:
             targets = others.lerp(targets, share[:, None])
         if self.teacher is not None:
             with autocast(self.device, self.config.precision):
-                targets = self.teacher.targets(pictures, targets)
+                targets = self.teacher.targets(pictures, targets, augmentation)
         return pictures, labels, targets
 
     def _validate(self, images: Images) -> tuple[float, float, float | None]:

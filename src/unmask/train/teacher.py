@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unmask.data.augment import Augmentation
 from unmask.errors import UserError
 from unmask.runtime import sha256
 
@@ -41,13 +42,14 @@ class Teacher:
         return self
 
     @torch.no_grad()
-    def targets(self, pictures: Tensor, labels: Tensor) -> Tensor:
+    def targets(self, pictures: Tensor, labels: Tensor, augmentation: Augmentation) -> Tensor:
         """Return what to learn of pictures, float32[b, classes], every row adding up to 1.
 
         pictures: float[b, c, h, w]. labels: float32[b, classes], the part of each class.
+        augmentation: without flips no picture is looked at mirrored, without shifts none moved.
         """
         said = [
-            network(_views(pictures, turn)).float().softmax(1)
+            network(_views(pictures, turn, augmentation)).float().softmax(1)
             for turn, network in enumerate(self.networks)
         ]
         return torch.lerp(labels, torch.stack(said).mean(0), self.share)
@@ -57,12 +59,13 @@ class Teacher:
         return {"share": self.share, "networks": [_checksum(n) for n in self.networks]}
 
 
-def _views(pictures: Tensor, turn: int) -> Tensor:
+def _views(pictures: Tensor, turn: int, augmentation: Augmentation) -> Tensor:
     height, width = pictures.shape[2:]
     seen = pictures.clone()
-    mirrored = seen[(1 - turn) % 2 :: 2]
-    mirrored.copy_(mirrored.flip(3))
-    for place, by in ((2, 0), (3, 2)):
+    if augmentation.flip != "none":
+        mirrored = seen[(1 - turn) % 2 :: 2]
+        mirrored.copy_(mirrored.flip(3))
+    for place, by in ((2, 0), (3, 2)) if augmentation.shift else ():
         moved = seen[(place - turn) % 4 :: 4]
         padded = functional.pad(moved, (1, 1, 1, 1), mode="reflect")
         moved.copy_(padded[:, :, by : by + height, by : by + width])
