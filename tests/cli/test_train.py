@@ -71,6 +71,7 @@ def test_a_model_is_trained_further_and_taught(
     assert main([*made, "--start", "mnist", "--out", str(tmp_path / "b")]) == 2
     assert "differ in their classes" in capsys.readouterr().err
     assert main([*made, "--teacher", "mnist", "--out", str(tmp_path / "b")]) == 2
+    assert "model to learn from and the pictures differ" in capsys.readouterr().err
     assert main([*made, "--teacher", str(out / "none"), "--out", str(tmp_path / "b")]) == 2
     assert not (tmp_path / "b" / "model.safetensors").exists()
 

@@ -55,19 +55,22 @@ def train_classifier(
     half: store half precision. On Ctrl-C the best weights so far are written, and the history's
     ended is "interrupted". The test figures are those of the stored weights in single precision.
     Of several processes (see train.distributed) the first alone writes and tests. Raises UserError
-    as hold_out, prepared, fit and Classifier.save do, and when start's classes or shape aren't the
-    pictures'.
+    as hold_out, prepared, fit and Classifier.save do, and when the classes or shape of start or of
+    a teacher that is a Classifier aren't the pictures'.
     """
     if teacher is not None:
         # What networks say is smooth already.
         chosen = replace(chosen, config=replace(chosen.config, label_smoothing=0.0))
+        for network in teacher.networks:
+            if isinstance(network, Classifier):
+                _check_fits(network, images, "learn from")
     config = chosen.config
     if validation is None and chosen.holdout:
         images, validation = hold_out(images, chosen.holdout, seed=config.seed)
     if start is None:
         classifier = prepared(chosen, images, seed=config.seed)
     else:
-        _check_start(start, images)
+        _check_fits(start, images, "start from")
         # Its facts are of what it was; what is stored in between has none.
         classifier = Classifier(start.network, replace(start.card, facts={}))
     try:
@@ -108,16 +111,16 @@ def train_classifier(
     return Trained(stored, history, found)
 
 
-def _check_start(start: Classifier, images: Images) -> None:
+def _check_fits(model: Classifier, images: Images, use: str) -> None:
     for what, theirs, ours in (
-        ("classes", start.class_names, images.class_names),
-        ("shape", start.card.input_shape, images.pixels.shape[1:]),
+        ("classes", model.class_names, images.class_names),
+        ("shape", model.card.input_shape, images.pixels.shape[1:]),
     ):
         if theirs != ours:
             raise UserError(
-                f"the model to start from and the pictures differ in their {what}",
+                f"the model to {use} and the pictures differ in their {what}",
                 got=f"{list(theirs)} and {list(ours)}",
-                do="start from a model of the same pictures",
+                do=f"{use} a model of the same pictures",
             )
 
 
