@@ -222,7 +222,7 @@ def _pictures(study: Study) -> dict[str, Picture]:
     wide, narrow = study_figures(study), study_figures(study, columns=1)
     told = {
         "accuracy": "Test accuracy of every seed, one panel a depth; bars are the document's "
-        "single runs, the dashed line is always naming the commonest class.",
+        "single runs, the dotted line is always naming the commonest class.",
         "gradients-trained": "The largest gradient of every layer, layer 1 nearest the input; "
         "thick: medians over seeds, thin: every seed. The document draws linear axes, on which "
         "small gradients are all near zero; this axis is logarithmic.",
