@@ -32,7 +32,6 @@ from unmask.flow.check import check_flow
 from unmask.fool.audit.plan import AuditPlan
 from unmask.fool.audit.run import audit
 from unmask.fool.audit.subject import Subject
-from unmask.intervals import wilson
 from unmask.mask.augmentation import Canvases
 from unmask.mask.calibration import LEAST_SIDE, Calibration
 from unmask.mask.card import ShippedCard
@@ -49,6 +48,7 @@ from unmask.mask.targets import targets
 from unmask.mask.training import DetectorSettings, rarity_weights
 from unmask.models.checkpoint import TensorFile
 from unmask.runtime import environment_stamp, seeded, sha256, write_atomically
+from unmask.stats import wilson
 
 BATCH, SEED = 8, 0
 _CANVAS_STREAM = 11

@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from unmask.data.annotated import AnnotatedPictures, load_faces
-from unmask.intervals import wilson
 from unmask.mask.classifier import FACE_RECIPES, train_on_faces
 from unmask.runtime import environment_stamp, write_atomically
+from unmask.stats import wilson
 from unmask.train.fit import FitProgress
 
 AIM = 0.975

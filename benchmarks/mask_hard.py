@@ -26,7 +26,6 @@ from rich.console import Console
 from rich.table import Table
 
 from unmask.data.annotated import AnnotatedPictures, load_faces
-from unmask.intervals import wilson
 from unmask.mask.calibration import Calibration, calibrated
 from unmask.mask.cross_validation import write_onnx
 from unmask.mask.detections import NOT_JUDGED, Detections
@@ -34,6 +33,7 @@ from unmask.mask.detector import MaskDetector
 from unmask.mask.faces import folds
 from unmask.mask.matching import matched
 from unmask.runtime import environment_stamp
+from unmask.stats import wilson
 
 NOT_FOUND, UNTOLD = "not found", "not judged"
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unmask.intervals import wilson
 from unmask.mask.by_size import by_size
 from unmask.mask.metrics import SIZES
+from unmask.stats import wilson
 
 faces = st.lists(st.tuples(st.floats(0.5, 400), st.integers(0, 2), st.booleans()), max_size=60)
 

@@ -15,11 +15,11 @@ from pycocotools.cocoeval import COCOeval
 
 from unmask.data.annotated import AnnotatedPictures
 from unmask.errors import UserError
-from unmask.intervals import wilson
 from unmask.mask.average_precision import average_precision, class_curve, resampled
 from unmask.mask.detections import Detections
 from unmask.mask.matching import FaceMatches, matched
 from unmask.mask.metrics import DetectionMetrics, measured, size_name
+from unmask.stats import wilson
 
 NAMES = ("masked", "bare", "improper")
 SIDE = 200

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from unmask.data.images import Images
-from unmask.intervals import wilson
 from unmask.models.checkpoint import ModelCard
 from unmask.models.summary import LayerSummary
 from unmask.report.evaluation import write_evaluation
@@ -20,6 +19,7 @@ from unmask.report.figures.classifier import (
     mistakes_figure,
     network_figure,
 )
+from unmask.stats import wilson
 from unmask.train.evaluation import Evaluation
 
 NAMES = ("cat", "dog", "<b>hen")

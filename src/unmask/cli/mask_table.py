@@ -8,10 +8,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from unmask.intervals import wilson
 from unmask.mask.metrics import DetectionMetrics, Row
 from unmask.mask.reliability import TOLERATED_GAP, Reliability
 from unmask.mask.wording import plain_words
+from unmask.stats import wilson
 
 _OF = {"face": "that it is a face", "class": "of the class told"}
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unmask.intervals import wilson
 from unmask.mask.metrics import SIZES, size_name
+from unmask.stats import wilson
 
 
 @dataclass(frozen=True, eq=False)

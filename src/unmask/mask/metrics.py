@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask.data.annotated import AnnotatedPictures
-from unmask.intervals import wilson
 from unmask.mask.average_precision import average_precision, class_curve, resampled
 from unmask.mask.detections import Detections
 from unmask.mask.matching import FaceMatches
+from unmask.stats import wilson
 
 SIZES = (0.0, 12.0, 20.0, 40.0, 80.0, math.inf)
 CROWDS = (1, 2, 6, 16, math.inf)

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from unmask.data.annotated import AnnotatedPictures
 from unmask.errors import UserError
-from unmask.intervals import wilson
 from unmask.mask.calibration import Calibration, calibrated
 from unmask.mask.detections import Detections
 from unmask.mask.judging import Facts
 from unmask.mask.matching import FaceMatches, joined
+from unmask.stats import wilson
 
 # How far what is stated may lie from what is true.
 TOLERATED_GAP = 0.05

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from unmask.flow.bounds.intervals import Interval
-from unmask.intervals import wilson
 from unmask.report.compared import (
     AGREES,
     CORRECTED,
@@ -22,6 +21,7 @@ from unmask.report.compared import (
     UNDECIDED,
     Cell,
 )
+from unmask.stats import wilson
 
 # The 97.5 % quantile of Student's t distribution for 1 to 30 degrees of freedom.
 _T = (

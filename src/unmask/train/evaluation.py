@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from unmask.data.images import Images
 from unmask.errors import UserError
-from unmask.intervals import wilson
+from unmask.stats import wilson
 from unmask.train.device import autocast
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from unmask.flow.measure.statistics import FlowStats, LayerStats
+from unmask.stats import student_t
 
 # The spread of log10 RMS between equal layers of width 256: a fit can't be surer than this.
 LAYER_NOISE = 0.1
@@ -188,23 +189,6 @@ def pace(stats: FlowStats) -> float | None:
 def median(values: Sequence[float]) -> float:
     """Return the middle value, the upper one of two."""
     return sorted(values)[len(values) // 2]
-
-
-def student_t(df: int) -> float:
-    """Return the 97.5 % quantile of Student's t: exact for 1 and 2, else within 1 %.
-
-    Cornish-Fisher expansion, Abramowitz and Stegun 26.7.5.
-    """
-    if df < 3:
-        return (12.706, 4.303)[df - 1]
-    z = 1.959964
-    terms = (
-        z,
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return float(sum(t / df**i for i, t in enumerate(terms)))
 
 
 def _geometric(logs: list[float]) -> float:

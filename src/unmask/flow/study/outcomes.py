@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unmask.flow.study.document import DOCUMENT_RUNS, DocumentRun
-from unmask.intervals import wilson
+from unmask.stats import wilson
 from unmask.sweep.history import DIVERGED, SweepHistory
 
 # A net trained at all when it closed this share of the gap between chance and a perfect score.

@@ -21,7 +21,7 @@ from unmask.fool.audit.shard import (
     read_arrays,
     write_arrays,
 )
-from unmask.intervals import wilson
+from unmask.stats import wilson
 
 _ROUNDING = 1e-5
 _QUANTILES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}

@@ -13,9 +13,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, PercentFormatter
 
 from unmask.data.images import Images
-from unmask.intervals import wilson
 from unmask.models.summary import LayerSummary
 from unmask.report.figures.style import GRID, MUTED, PAPER, STYLES, styled_figure
+from unmask.stats import wilson
 from unmask.train.evaluation import Evaluation
 
 _MOST_NUMBERS = 20
