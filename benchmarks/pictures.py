@@ -14,10 +14,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from unmask.coursework.masked import masked
+from unmask.data.samples import portrait
 from unmask.mask.detector import MaskDetector
 from unmask.mask.drawing import draw
-from unmask.report.figures.portrait import portrait
-from unmask.reproduce.masked import masked
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 FROM_RUNS = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from unmask.coursework.study.run import Study, StudyPlan
 from unmask.data.images import Images
-from unmask.flow.study.run import Study, StudyPlan
 from unmask.sweep.history import CURVES, DIVERGED, FINISHED, LAYER_STATISTICS, SweepHistory
 
 CHANCE = 0.1135

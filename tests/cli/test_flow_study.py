@@ -10,9 +10,9 @@ import pytest
 from made_up import pictures
 from unmask.cli import flow_study
 from unmask.cli.main import main
+from unmask.coursework.study import run as study_module
+from unmask.coursework.study.run import HISTORY_FILE, Study, StudyPlan
 from unmask.errors import UserError
-from unmask.flow.study import run as study_module
-from unmask.flow.study.run import HISTORY_FILE, Study, StudyPlan
 from unmask.report import export
 from unmask.sweep.engine import SweepInterrupted
 from unmask.sweep.history import FINISHED, SweepHistory

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from unmask.cli.main import main
-from unmask.report.compared import Reproduction
-from unmask.reproduce import run as run_module
-from unmask.reproduce.bounds import BOUNDS
-from unmask.reproduce.exercise import Exercise, Task
-from unmask.reproduce.run import ReproductionInterrupted
+from unmask.coursework import run as run_module
+from unmask.coursework.exercise import Exercise, Task
+from unmask.coursework.exercises.ranges import BOUNDS
+from unmask.coursework.run import ReproductionInterrupted
+from unmask.coursework.sections import Reproduction
 
 
 @pytest.fixture(autouse=True)

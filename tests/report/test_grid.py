@@ -18,7 +18,8 @@ from unmask.fool.norms import Threat
 from unmask.fool.outcome import saved
 from unmask.report.figures.grid import grid_figure
 from unmask.report.grid import write_grids
-from unmask.report.shown import change_as_picture, columns, magnification, percent
+from unmask.report.shown import change_as_picture, columns, magnification
+from unmask.text import percent
 
 
 def made(channels: int, *, wrong: bool = False) -> Grid:

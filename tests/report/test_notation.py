@@ -4,8 +4,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from unmask.flow.bounds.calculus import CALCULUS
-from unmask.flow.bounds.intervals import Interval
+from unmask.coursework.bounds.calculus import CALCULUS
+from unmask.coursework.bounds.intervals import Interval
 from unmask.report.notation import interval_mathml, mathml, plain
 
 EXPRESSIONS = sorted(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from unmask.report.compared import (
+from unmask.coursework.sections import (
     AGREES,
     CORRECTED,
     DIFFERS,

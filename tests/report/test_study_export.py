@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from made_up import CHANCE, diverge, history, plan
+from unmask.coursework.study.run import Study
 from unmask.errors import UserError
-from unmask.flow.study.run import Study
 from unmask.report.export import (
     require_writable,
     study_as_dict,

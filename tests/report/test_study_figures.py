@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from made_up import CHANCE, diverge, history, plan, study
-from unmask.flow.study.run import Study
+from unmask.coursework.study.run import Study
 from unmask.models.activations import ACTIVATIONS
 from unmask.report.figures.study import (
     accuracy_figure,

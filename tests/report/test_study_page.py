@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import pytest
 
 from made_up import CHANCE, diverge, history, plan, study
-from unmask.flow.study.findings import findings
-from unmask.flow.study.run import Study
+from unmask.coursework.study.findings import findings
+from unmask.coursework.study.run import Study
 from unmask.report.figures.study import study_figures
 from unmask.report.figures.style import INK, PAPER, STYLES, to_svg
 from unmask.report.page import study_page

@@ -12,13 +12,18 @@ from rich.console import Console
 from rich.table import Table
 
 from unmask.cli.options import Width
+from unmask.coursework.bounds.calculus import CALCULUS, Extremum
+from unmask.coursework.bounds.gradients import (
+    ActivationBounds,
+    BoundedNet,
+    BoundsTable,
+    bounds_table,
+    slope_values,
+)
+from unmask.coursework.bounds.intervals import Interval, shown
 from unmask.errors import UserError
-from unmask.flow.bounds.calculus import CALCULUS, Extremum
-from unmask.flow.bounds.derivation import ActivationBounds
-from unmask.flow.bounds.intervals import Interval, shown
-from unmask.flow.bounds.propagation import BoundedNet, BoundsTable, bounds_table
 from unmask.models.activations import activation
-from unmask.report.bounds import bounds_as_dict, closed_form, slope_values, write_bounds
+from unmask.report.bounds import bounds_as_dict, closed_form, write_bounds
 from unmask.report.notation import plain
 from unmask.runtime import environment_stamp
 

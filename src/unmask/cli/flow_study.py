@@ -15,10 +15,10 @@ from rich.text import Text
 
 from unmask.cli.options import BatchSize, Epochs, On, Width, elsewhere
 from unmask.cli.progress import sweep_progress
+from unmask.coursework.study.findings import findings
+from unmask.coursework.study.outcomes import AGREES, DIFFERS, NO_FIGURE, TOSS, Outcome
+from unmask.coursework.study.run import HISTORY_FILE, Study, StudyPlan, run_study
 from unmask.errors import UserError
-from unmask.flow.study.findings import findings
-from unmask.flow.study.outcomes import AGREES, DIFFERS, NO_FIGURE, TOSS, Outcome
-from unmask.flow.study.run import HISTORY_FILE, Study, StudyPlan, run_study
 from unmask.models.activations import ACTIVATIONS, activation
 from unmask.sweep.engine import SweepInterrupted
 from unmask.sweep.spec import INITS, LOSSES, OPTIMIZERS

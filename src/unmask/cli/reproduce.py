@@ -16,8 +16,8 @@ from rich.table import Table
 from unmask.errors import UserError
 
 if TYPE_CHECKING:
-    from unmask.report.compared import Reproduction
-    from unmask.reproduce.run import Progress as Tell
+    from unmask.coursework.run import Progress as Tell
+    from unmask.coursework.sections import Reproduction
 
 
 def reproduce_document(
@@ -47,12 +47,12 @@ def reproduce_document(
     if quick and as_document:
         raise UserError("one length at a time", got="--quick and --as-document")
     # matplotlib and torch take a while to load, and --help needs none of them.
+    from unmask.coursework.exercise import length
+    from unmask.coursework.run import ReproductionInterrupted, reproduce
     from unmask.report.export import require_writable
-    from unmask.report.reproduction import write_reproduction
-    from unmask.reproduce import lengths
-    from unmask.reproduce.run import ReproductionInterrupted, reproduce
+    from unmask.report.reproduction import Figures, write_reproduction
 
-    chosen = lengths.length("quick" if quick else "as-document" if as_document else "default")
+    chosen = length("quick" if quick else "as-document" if as_document else "default")
     out = out or Path("runs") / f"reproduce-{chosen.name}"
     for name, path in (("--cifar10", cifar10), ("--faces", faces)):
         if path is not None and not path.exists():
@@ -62,7 +62,13 @@ def reproduce_document(
     with _shown(Console(stderr=True)) as tell:
         try:
             found = reproduce(
-                chosen, out, cifar10=cifar10, faces=faces, resume=resume, progress=tell
+                chosen,
+                out,
+                cifar10=cifar10,
+                faces=faces,
+                draw=Figures(),
+                resume=resume,
+                progress=tell,
             )
         except ReproductionInterrupted as interrupt:
             found, stopped = interrupt.reproduction, True
@@ -114,7 +120,7 @@ def _shown(console: Console) -> Iterator[Tell]:
 
 
 def _print(console: Console, found: Reproduction, page: Path) -> None:
-    from unmask.report.compared import VERDICTS
+    from unmask.coursework.sections import VERDICTS
     from unmask.report.reproduction import clock
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)

@@ -8,10 +8,14 @@ from typing import Any
 
 from markupsafe import Markup
 
-from unmask.flow.bounds.calculus import Extremum
-from unmask.flow.bounds.derivation import ActivationBounds, error_range
-from unmask.flow.bounds.intervals import Interval, shown
-from unmask.flow.bounds.propagation import BoundsTable
+from unmask.coursework.bounds.calculus import Extremum
+from unmask.coursework.bounds.gradients import (
+    ActivationBounds,
+    BoundsTable,
+    error_range,
+    slope_values,
+)
+from unmask.coursework.bounds.intervals import Interval, shown
 from unmask.models.activations import activation
 from unmask.report.html import render
 from unmask.report.notation import interval_mathml, mathml, number_mathml, plain
@@ -96,14 +100,6 @@ def _slopes_mathml(bounds: ActivationBounds) -> Markup:
     if not values:
         return interval_mathml(bounds.calculus.slope_range)
     return Markup("<math><mo>{{</mo><mn>{}</mn><mo>}}</mo></math>").format(", ".join(values))
-
-
-def slope_values(bounds: ActivationBounds) -> list[str]:
-    """Return the values of f' where it takes but one or two, and nothing otherwise."""
-    facts = bounds.calculus
-    if facts.name not in ("relu", "leaky_relu", "linear"):
-        return []
-    return list(dict.fromkeys([shown(facts.slope_low.value), shown(facts.slope_high.value)]))
 
 
 def _activation_as_dict(bounds: ActivationBounds) -> dict[str, Any]:

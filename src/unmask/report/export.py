@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from unmask.flow.study.findings import findings
-from unmask.flow.study.outcomes import trained_bar
-from unmask.flow.study.profiles import Profile
-from unmask.flow.study.run import Study
+from unmask.coursework.study.findings import findings
+from unmask.coursework.study.outcomes import trained_bar
+from unmask.coursework.study.profiles import Profile
+from unmask.coursework.study.run import Study
 from unmask.report.figures.study import study_figures
 from unmask.report.figures.style import to_png, to_svg
 from unmask.report.page import study_page

@@ -19,8 +19,9 @@ from unmask.fool.grid import Grid
 from unmask.report.figures.grid import grid_figure
 from unmask.report.figures.style import STYLES, to_png, to_svg
 from unmask.report.html import render, stamp_rows
-from unmask.report.shown import change_as_picture, columns, magnification, percent
+from unmask.report.shown import change_as_picture, columns, magnification
 from unmask.runtime import write_atomically
+from unmask.text import percent
 
 
 def write_grids(grids: Sequence[Grid], folder: Path) -> list[Path]:

@@ -7,7 +7,7 @@ import re
 
 from markupsafe import Markup, escape
 
-from unmask.flow.bounds.intervals import Interval, shown
+from unmask.coursework.bounds.intervals import Interval, shown
 
 _LETTERS = {
     "pi": "π",

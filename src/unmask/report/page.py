@@ -7,15 +7,15 @@ from dataclasses import fields
 
 from markupsafe import Markup
 
-from unmask.flow.study import comparison, outcomes, profiles
-from unmask.flow.study.findings import findings
-from unmask.flow.study.run import Study, StudyPlan
-from unmask.flow.study.wording import figure as figure_text
-from unmask.flow.study.wording import listed
+from unmask.coursework.study import comparison, outcomes, profiles
+from unmask.coursework.study.findings import findings
+from unmask.coursework.study.run import Study, StudyPlan
 from unmask.models.activations import activation
 from unmask.report.figures.style import STYLES
 from unmask.report.html import render, said, stamp_rows
 from unmask.report.inline import inline_svg
+from unmask.text import figure as figure_text
+from unmask.text import listed
 
 # A verdict's place in the style sheet and the sign that tells it without colour.
 _SIGNS = {

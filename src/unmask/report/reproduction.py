@@ -7,7 +7,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from unmask.report.compared import (
+from unmask.coursework.sections import (
     AGREES,
     CORRECTED,
     DIFFERS,
@@ -18,7 +18,11 @@ from unmask.report.compared import (
     Picture,
     Reproduction,
 )
-from unmask.report.figures.style import STYLES
+from unmask.coursework.study.run import Study
+from unmask.fool.grid import Grid
+from unmask.report.figures.grid import grid_figure
+from unmask.report.figures.study import study_figures
+from unmask.report.figures.style import STYLES, to_png, to_svg
 from unmask.report.html import render, stamp_rows
 from unmask.report.inline import inline_svg
 from unmask.runtime import write_atomically
@@ -34,6 +38,22 @@ _SIGNS = {
     UNDECIDED: ("none", "?", "our figures can't tell"),
     NOT_RUN: ("none", "–", "what it takes is not here; the cell says how to get it"),
 }
+
+
+class Figures:
+    """Draws the figures of a reproduction: see unmask.coursework.exercise.Drawings."""
+
+    def study(self, study: Study) -> dict[str, tuple[str, str]]:
+        """Return every figure of a study by name, as SVG for a wide and for a narrow window."""
+        narrow = study_figures(study, columns=1)
+        return {
+            name: (to_svg(figure, name), to_svg(narrow[name], f"{name}-narrow"))
+            for name, figure in study_figures(study).items()
+        }
+
+    def grid(self, grid: Grid) -> bytes:
+        """Return a grid of changed images as a PNG."""
+        return to_png(grid_figure(grid))
 
 
 def write_reproduction(found: Reproduction, folder: Path) -> list[Path]:

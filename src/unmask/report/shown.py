@@ -44,8 +44,3 @@ def tinted(change: NDArray[np.float32], times: int) -> NDArray[np.float32]:
         shown = _PAPER[:, None, None] * (1 - part) + end * part
     picture: NDArray[np.float32] = np.clip(shown, 0, 1).astype(np.float32)
     return picture
-
-
-def percent(probability: float) -> str:
-    """Return a probability in per cent, never rounded up to certainty."""
-    return f"{min(100 * probability, 99.9):.0f} %" if probability < 0.995 else "> 99 %"

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from unmask.fool.grid import Grid
 from unmask.report.figures.style import GRID, INK, MUTED, STYLES, styled_figure
-from unmask.report.shown import change_as_picture, columns, magnification, percent
+from unmask.report.shown import change_as_picture, columns, magnification
+from unmask.text import percent
 
 _FAILED = STYLES["elu"].light
 _CELL = 0.92

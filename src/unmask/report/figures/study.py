@@ -14,13 +14,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
-from unmask.flow.study.comparison import LEFT, RIGHT, learning_curves, median_curve
-from unmask.flow.study.outcomes import cells
-from unmask.flow.study.profiles import Profile
-from unmask.flow.study.run import Study
-from unmask.flow.study.wording import power_of_ten
+from unmask.coursework.study.comparison import LEFT, RIGHT, learning_curves, median_curve
+from unmask.coursework.study.outcomes import cells
+from unmask.coursework.study.profiles import Profile
+from unmask.coursework.study.run import Study
 from unmask.models.activations import activation as activation_named
 from unmask.report.figures.style import INK, MUTED, PAPER, STYLES, Style, styled_figure
+from unmask.text import power_of_ten
 
 _WIDE, _NARROW = 10.0, 4.4
 _CHANCE = (0, (2, 2))

@@ -1,0 +1,173 @@
+"""A figure of the document beside ours: whether they agree, by a tolerance that has a reason.
+
+A figure of one run is held against what one more run of ours would give, a proportion against
+ours with what chance alone does to both, and either with the rounding of what the document prints.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from unmask.coursework.bounds.intervals import Interval
+from unmask.coursework.sections import (
+    AGREES,
+    CORRECTED,
+    DIFFERS,
+    NOT_RUN,
+    SOME_SEEDS,
+    UNDECIDED,
+    Cell,
+)
+from unmask.stats import wilson
+
+# The 97.5 % quantile of Student's t distribution for 1 to 30 degrees of freedom.
+_T = (
+    *(12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281),
+    *(2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860),
+    *(2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423),
+)
+_Z = 1.959964
+
+
+def student(freedom: int) -> float:
+    """Return the 97.5 % quantile of Student's t for 1 or more degrees of freedom, to 1e-4."""
+    if freedom <= len(_T):
+        return _T[freedom - 1]
+    # The first two terms of its expansion about the normal quantile (Fisher and Cornish, 1960).
+    z, v = _Z, freedom
+    return z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
+
+
+def one_more(values: Sequence[float]) -> tuple[float, float]:
+    """Return the interval that holds one more run with 95 % certainty, given two runs or more.
+
+    mean ± t s sqrt(1 + 1/n), of runs that are normally distributed.
+    """
+    array = np.asarray(values, np.float64)
+    n = len(array)
+    reach = student(n - 1) * float(array.std(ddof=1)) * math.sqrt(1 + 1 / n)
+    mean = float(array.mean())
+    return mean - reach, mean + reach
+
+
+def not_run(document: str, reason: str) -> Cell:
+    """Return the cell of a figure that there is nothing of ours to hold against."""
+    return Cell(document, "", NOT_RUN, reason)
+
+
+def run_over_seeds(
+    document: float,
+    ours: Sequence[float],
+    *,
+    alike: Sequence[bool],
+    limits: tuple[float, float] = (-math.inf, math.inf),
+    decimals: int = 4,
+    reason: str = "",
+) -> Cell:
+    """Return the cell of one run of the document's beside ours over seeds.
+
+    alike: which of ours ended as the document's did (trained, or at chance): it is held against
+    those. limits: the figure can't lie outside them. decimals: how many the document prints.
+    reason: why ours may be another, told where it is.
+    """
+    n, k = len(ours), sum(alike)
+    same = [value for value, good in zip(ours, alike, strict=True) if good]
+    shown = f"{document:.{decimals}f}"
+    told = _mean(ours, decimals)
+    if not k:
+        return Cell(shown, told, DIFFERS, f"None of our {n} seeds ended as the document's run did.")
+    seeds = f"our {n} seeds" if k == n else f"the {k} of our {n} seeds that ended as it did"
+    if k == 1:
+        return Cell(
+            shown,
+            told,
+            UNDECIDED,
+            f"One seed alone ended as it did ({same[0]:.{decimals}f}): no spread.",
+        )
+    low, high = np.clip(one_more(same), *limits).tolist()
+    rounding = 0.5 * 10.0**-decimals
+    inside = low - rounding <= document <= high + rounding
+    where = f"where one more run of {seeds} lies with 95 % certainty"
+    span = f"{low:.{decimals}f} to {high:.{decimals}f}"
+    if not inside:
+        return Cell(shown, told, DIFFERS, f"Outside {span}, {where}. {reason}".strip())
+    verdict = AGREES if k == n else SOME_SEEDS
+    return Cell(shown, told, verdict, f"Within {span}, {where}.")
+
+
+def proportion(
+    document: float, right: int, count: int, *, of: int, decimals: int = 4, reason: str = ""
+) -> Cell:
+    """Return the cell of a proportion, in 0 to 1, printed in per cent with decimals - 2 places.
+
+    right of count are ours, and the document's is one of `of`. They agree when they are no further
+    apart than chance takes two such samples in 95 of 100 cases, and rounding. reason: why ours may
+    be another, told where it is.
+    """
+    p = right / count
+    spread = math.sqrt(p * (1 - p) / count + document * (1 - document) / of)
+    reach = _Z * spread + 0.5 * 10.0**-decimals
+    low, high = wilson(right, count)
+    places = decimals - 2
+    ours = f"{100 * p:.{places}f} %"
+    apart = f"{100 * abs(p - document):.{places}f} points"
+    allowed = f"{100 * reach:.{places}f}"
+    between = f"ours lies between {100 * low:.1f} and {100 * high:.1f} % (95 %)"
+    shown = f"{100 * document:.{places}f} %"
+    if abs(p - document) <= reach:
+        return Cell(shown, ours, AGREES, f"{apart} apart, chance allows {allowed}; {between}.")
+    way = "higher" if p > document else "lower"
+    why = f"Ours is {apart} {way}, chance allows {allowed}; {between}. {reason}"
+    return Cell(shown, ours, DIFFERS, why.strip())
+
+
+def exceeded(bar: float, right: int, count: int, *, of: str) -> Cell:
+    """Return the cell of a proportion that the document says exceeds a bar, both 0 to 1.
+
+    It agrees when ours does, or when its 95 % interval holds the bar. of: what was counted.
+    """
+    low, high = wilson(right, count)
+    p = right / count
+    span = f"{100 * low:.2f} to {100 * high:.2f} % with 95 % confidence"
+    told = f"{right:,} of {count:,} {of}: {span}."
+    good = p > bar or high > bar
+    if good and p <= bar:
+        told = f"Not above the bar, but within what chance does: {told}"
+    return Cell(f"> {100 * bar:g} %", f"{100 * p:.2f} %", AGREES if good else DIFFERS, told)
+
+
+def all_of(document: str, good: int, count: int, why: str) -> Cell:
+    """Return the cell of something that the document says of all, and that holds for some."""
+    return Cell(document, f"{good} of {count}", AGREES if good == count else DIFFERS, why)
+
+
+def seen(document: str, holds: int, seeds: int, why: str) -> Cell:
+    """Return the cell of a statement on one run that holds for so many of our seeds."""
+    verdict = AGREES if holds == seeds else SOME_SEEDS if holds else DIFFERS
+    return Cell(document, f"{holds} of {seeds} seeds", verdict, why)
+
+
+def interval(document: Interval, ours: Interval, *, decimals: int = 4, why: str = "") -> Cell:
+    """Return the cell of an interval: it agrees when both ends do, as the document rounds them.
+
+    Whether an end is attained is told but changes no verdict. why: the reason of a correction.
+    """
+    pairs = ((document.low, ours.low), (document.high, ours.high))
+    alike = all(a == b or abs(a - b) <= 0.5 * 10.0**-decimals for a, b in pairs)
+    if not alike:
+        return Cell(str(document), str(ours), CORRECTED, why)
+    closed = (document.low_closed, document.high_closed) == (ours.low_closed, ours.high_closed)
+    told = "The same ends." if closed else "The same ends; a round bracket is never attained."
+    return Cell(str(document), str(ours), AGREES, told)
+
+
+def _mean(values: Sequence[float], decimals: int) -> str:
+    array = np.asarray(values, np.float64)
+    array = array[np.isfinite(array)]
+    if not len(array):
+        return "diverged"
+    mean = f"{array.mean():.{decimals}f}"
+    return mean if len(array) < 2 else f"{mean} ± {array.std(ddof=1):.{decimals}f}"

@@ -1,0 +1,1 @@
+"""The exercises of the course report, one a file."""

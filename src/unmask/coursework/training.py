@@ -1,0 +1,80 @@
+"""A classifier of the length's recipe, trained in the exercise's folder, or the one that ships."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from unmask.coursework.exercise import Progress, Task
+from unmask.data.images import Images
+from unmask.models.classifier import Classifier
+from unmask.train.evaluation import Evaluation, evaluate
+from unmask.train.fit import FitProgress
+from unmask.train.history import History
+from unmask.train.job import train_classifier
+from unmask.train.recipes import recipe
+
+
+@dataclass(frozen=True)
+class Made:
+    """A classifier, its figures on the test pictures, and its history, None for what ships.
+
+    told: in words, what it is and how it came about. validation_pictures: how many it was
+    validated on, 0 for none.
+    """
+
+    classifier: Classifier
+    test: Evaluation
+    history: History | None
+    told: str
+    validation_pictures: int = 0
+
+
+def classifier_for(task: Task, kind: str, name: str | None, train: Images, test: Images) -> Made:
+    """Return the classifier trained by the recipe of that name, or the one that ships where None.
+
+    kind: "mnist" or "cifar10". Goes on with what lies in the task's folder. Raises UserError as
+    train_classifier does, and KeyboardInterrupt on Ctrl-C.
+    """
+    if name is None:
+        task.progress("judging the classifier that ships", None)
+        classifier = Classifier.load(kind)
+        return Made(classifier, evaluate(classifier, test), None, "the classifier that ships")
+    chosen = recipe(kind, name, len(train))
+    trained = train_classifier(
+        chosen,
+        train,
+        test=test,
+        out=task.folder,
+        resume=True,
+        progress=epochs(task.progress, f"training by the recipe {name}"),
+    )
+    stop_if_interrupted(trained.history)
+    assert trained.test is not None
+    told = (
+        f"trained from nothing by the recipe {name} ({chosen.purpose}), "
+        f"{len(trained.history.epochs)} epochs"
+    )
+    return Made(
+        trained.classifier,
+        trained.test,
+        trained.history,
+        told,
+        trained.classifier.card.facts["data"]["validation_pictures"],
+    )
+
+
+def epochs(progress: Progress, told: str) -> Callable[[FitProgress], None]:
+    """Return what fit may call to tell how far it is."""
+
+    def tell(p: FitProgress) -> None:
+        done = (p.epoch - 1 + p.step / p.steps) / p.epochs
+        progress(f"{told}, epoch {p.epoch} of {p.epochs}", done)
+
+    return tell
+
+
+def stop_if_interrupted(history: History) -> None:
+    """Raise KeyboardInterrupt for a history that Ctrl-C ended."""
+    if history.ended == "interrupted":
+        raise KeyboardInterrupt("training was interrupted")

@@ -1,1 +1,0 @@
-"""The whole source document run again: every figure of it beside ours."""
