@@ -4,6 +4,7 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from made_up_annotations import Made, voc_text, write_picture
@@ -151,3 +152,20 @@ def test_a_part_of_cifar10_is_counted_and_fails(
     out, err = capsys.readouterr()
     assert "20 pictures, 20 labels: 2 airplane" in out
     assert "60,000 pictures" in err
+
+
+def test_cifar10_is_written_as_sheets_that_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random = np.random.default_rng(0)
+    for batch in (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"):
+        rows = np.repeat(random.integers(0, 10, (1000, 1), np.uint8), 3073, 1)
+        (tmp_path / f"{batch}.bin").write_bytes(rows.tobytes())
+    sheets = tmp_path / "home" / "cifar10"
+    # The images are fewer than the published ones.
+    assert main(["data", "cifar10", "--source", str(tmp_path), "--sheets", str(sheets)]) == 1
+    monkeypatch.setenv("UNMASK_DATA", str(tmp_path / "home"))
+    capsys.readouterr()
+    assert main(["data", "cifar10", "--json"]) == 1
+    assert "lossless sheets" in json.loads(capsys.readouterr().out)["place"]
+    assert "sheets hold cifar10 alone" in complaint(capsys, "mnist", "--sheets", "x")

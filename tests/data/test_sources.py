@@ -42,19 +42,6 @@ def test_a_folder_is_read_at_its_natural_shape_or_the_one_asked_for(tmp_path: Pa
     assert asked.train.pixels.shape == (2, 1, 8, 9)
 
 
-def test_cifar10_is_found_where_unmask_data_points(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import shutil
-
-    tree(tmp_path / "tree", ("train", "test"), CLASSES, 32)
-    shutil.make_archive(str(tmp_path / "cifar10-jpeg"), "zip", tmp_path / "tree")
-    monkeypatch.setenv("UNMASK_DATA", str(tmp_path))
-    found = sources.load_source("cifar10")
-    assert found.kind == "cifar10"
-    assert found.train.name == "CIFAR-10 train (cifar10-jpeg.zip)"
-
-
 def test_cifar10_is_fetched_where_it_is_nowhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

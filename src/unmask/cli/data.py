@@ -6,6 +6,7 @@ import json as json_module
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,6 +51,9 @@ def data(
     source: Annotated[
         Path | None, Parameter(help="where faces or cifar10 lie: a folder, a zip or an archive")
     ] = None,
+    sheets: Annotated[
+        Path | None, Parameter(help="also write cifar10 as lossless WebP sheets into this folder")
+    ] = None,
     json: Annotated[bool, Parameter(help="print what was found as JSON")] = False,
 ) -> int:
     """Fetch a dataset where it isn't there, and check that it is whole.
@@ -59,10 +63,12 @@ def data(
     kinds: dict[str, Callable[[Path | None], _Found]] = {
         "faces": _faces,
         "mnist": _mnist,
-        "cifar10": _cifar10,
+        "cifar10": partial(_cifar10, sheets=sheets),
     }
     if name not in kinds:
         raise unknown("dataset", name, kinds)
+    if sheets is not None and name != "cifar10":
+        raise UserError("sheets hold cifar10 alone", got=name, do="leave --sheets out")
     found = kinds[name](source)
     for line in found.warnings[:_WARNINGS_SHOWN]:
         _say(line)
@@ -106,14 +112,18 @@ def _mnist(source: Path | None) -> _Found:
     return _Found(CARDS["mnist"], "inside the package", n, "labels", counts, n, counts)
 
 
-def _cifar10(source: Path | None) -> _Found:
+def _cifar10(source: Path | None, sheets: Path | None) -> _Found:
     from rich.console import Console
 
     from unmask.cli.loading import load_shown
     from unmask.data.cifar10 import CLASSES
+    from unmask.data.sheets import write_sheets
 
     read = load_shown(Console(stderr=True), "cifar10", source, None)
     assert read.test is not None
+    if sheets is not None:
+        parts = (("train", read.train), ("test", read.test))
+        write_sheets(sheets, {name: (part.pixels, part.labels) for name, part in parts})
     counts = _by_class((read.train, read.test))
     wanted = dict.fromkeys(CLASSES, _CIFAR10_EACH)
     return _Found(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -63,6 +62,7 @@ def draw_grid(
 ) -> int:
     """Change pictures until the classifier says each other class, and show the changes."""
     # torch and matplotlib take a while to load, and --help needs none of them.
+    from unmask.data.cifar10 import cifar10_at_home
     from unmask.fool.audit.subject import load_subject
     from unmask.fool.generator.attack import MODES
     from unmask.fool.grid import fool_grid
@@ -78,7 +78,7 @@ def draw_grid(
     console = Console(stderr=True)
     names = [model] if model is not None else ["mnist"]
     if model is None and not picture:
-        if source or _pictures_at_home():
+        if source or cifar10_at_home():
             names.append("cifar10")
         else:
             console.print(
@@ -114,14 +114,6 @@ def draw_grid(
             _print(Console(), grid)
         Console().print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
     return 0
-
-
-def _pictures_at_home() -> bool:
-    from unmask.data.cards import CARDS
-
-    home = os.environ.get("UNMASK_DATA")
-    files = ("cifar10-jpeg.zip", CARDS["cifar10-binary"].files[0].name)
-    return home is not None and any((Path(home) / name).is_file() for name in files)
 
 
 def _samples(console: Console, subject: Subject, source: Path | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from unmask.coursework.sections import Section
 from unmask.coursework.study.run import Study, StudyPlan
 from unmask.data.annotated import AnnotatedPictures, load_faces
 from unmask.data.cards import CARDS
+from unmask.data.cifar10 import cifar10_at_home
 from unmask.data.fetch import cache_folder
 from unmask.data.kaggle import NAMES, find_faces
 from unmask.data.sources import Source, load_source
@@ -138,8 +139,7 @@ def cifar10(task: Task) -> Source:
     """Return CIFAR-10; raise UserError, saying how to get it, where it isn't."""
     card = CARDS["cifar10-binary"]
     archive = card.files[0].name
-    near = _at_home("cifar10-jpeg.zip", archive, f"{card.name}/{archive}")
-    near = near or (cache_folder() / card.name / archive).is_file()
+    near = cifar10_at_home() is not None or (cache_folder() / card.name / archive).is_file()
     if not (task.cifar10 or near or task.length.downloads):
         raise UserError("the pictures of CIFAR-10 are not here", do=_GET_CIFAR10)
     task.progress("reading the pictures of CIFAR-10", None)

@@ -1,4 +1,4 @@
-"""CIFAR-10 from its canonical binary archive, or from a folder or zip of its pictures."""
+"""CIFAR-10 from its canonical binary archive, lossless sheets, or a folder or zip of its images."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from unmask.data.cards import CARDS
 from unmask.data.folder import load_folder
 from unmask.data.images import Images
+from unmask.data.sheets import has_sheets, read_sheets
 from unmask.errors import UserError
 
 # In the order of the labels.
@@ -42,24 +43,56 @@ _MAX_MEMBERS = 100
 def load_cifar10(
     source: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None
 ) -> tuple[Images, Images]:
-    """Return the training and the test pictures of CIFAR-10: 3 x 32 x 32, ten classes.
+    """Return the training and the test images of CIFAR-10: 3 x 32 x 32, ten classes.
 
-    source: the canonical binary archive, packed or unpacked, or a folder or zip with train/CLASS
-    and test/CLASS; the pictures' name says which. The canonical python archive holds pickles, which
-    can run any code when opened, and is refused. progress(done, total) counts the pictures of a
-    folder or zip. A. Krizhevsky, 2009, "Learning multiple layers of features from tiny images".
-    Raises UserError when the source is missing, damaged or something else.
+    A. Krizhevsky, 2009, "Learning multiple layers of features from tiny images". The canonical
+    python archive holds pickles, which can run any code when opened, and is refused.
+
+    Args:
+        source: the canonical binary archive, packed or unpacked; a folder of lossless sheets, see
+            read_sheets; or a folder or zip with train/CLASS and test/CLASS. The images' name says
+            which it was.
+        progress: called with the number of images of a folder or zip read so far, and of all.
+
+    Raises:
+        UserError: the source is missing, damaged or something else.
     """
     path = Path(source)
     if path.is_dir() and (path / _TRAIN[0]).is_file():
         batches = {name: _read(path / name) for name in (*_TRAIN, *_TEST)}
         return _canonical(path, batches, path.name)
+    if path.is_dir() and has_sheets(path):
+        return _from_sheets(path, progress)
     if path.is_file() and path.suffix in (".gz", ".tgz", ".tar"):
         with path.open("rb") as file:
             untouched = hashlib.file_digest(file, "sha256").hexdigest() == _CARD.sha256
         name = "canonical archive" if untouched else f"{path.name}, not the canonical archive"
         return _canonical(path, _members(path), name)
     return _pictures(path, progress)
+
+
+def cifar10_at_home() -> Path | None:
+    """Return where CIFAR-10 lies in the folder that UNMASK_DATA names, or None.
+
+    That is the canonical binary archive, in the folder or in the folder cifar10-binary within it,
+    or the sheets in the folder cifar10 within it, or in itself.
+    """
+    home = os.environ.get("UNMASK_DATA")
+    if not home:
+        return None
+    for path in (Path(home) / ARCHIVE, Path(home) / "cifar10-binary" / ARCHIVE):
+        if path.is_file():
+            return path
+    return next((f for f in (Path(home) / "cifar10", Path(home)) if has_sheets(f)), None)
+
+
+def _from_sheets(path: Path, progress: Callable[[int, int], None] | None) -> tuple[Images, Images]:
+    parts = read_sheets(path, progress=progress)
+    train, test = (
+        Images(pixels, labels, CLASSES, f"CIFAR-10 {part} ({exactness})")
+        for part, (pixels, labels, exactness) in parts.items()
+    )
+    return train, test
 
 
 def _pictures(path: Path, progress: Callable[[int, int], None] | None) -> tuple[Images, Images]:

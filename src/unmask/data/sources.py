@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from unmask.data.cards import CARDS
-from unmask.data.cifar10 import load_cifar10
+from unmask.data.cifar10 import ARCHIVE, cifar10_at_home, load_cifar10
 from unmask.data.fetch import fetch_dataset
 from unmask.data.folder import load_folder
 from unmask.data.images import Images
@@ -18,7 +17,6 @@ from unmask.errors import UserError
 
 Progress = Callable[[int, int], None]
 Place = Path | None
-_CIFAR10_PICTURES = "cifar10-jpeg.zip"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +44,16 @@ def load_source(
 ) -> Source:
     """Return the pictures of a name, or of a folder or zip archive with a folder for each class.
 
-    source: where CIFAR-10 lies, as load_cifar10 takes it; without it the canonical archive is
-    looked for in UNMASK_DATA and the cache, then cifar10-jpeg.zip in UNMASK_DATA, and then the
-    archive is downloaded. shape: channels, height and width to read one's own pictures at, their
-    natural_shape by default. progress(done, total) counts pictures or bytes. Raises UserError when
-    the pictures are missing or damaged, or when source is given for another name.
+    Args:
+        data: mnist, cifar10, or the path of a folder or zip archive.
+        source: where CIFAR-10 lies, as load_cifar10 takes it. By default the canonical archive
+            and then the lossless sheets are looked for in UNMASK_DATA, then the archive in the
+            cache; then the archive is downloaded.
+        shape: channels, height and width to read your own images at, by default natural_shape.
+        progress: called with the number of images or bytes done, and of all.
+
+    Raises:
+        UserError: the images are missing or damaged, or source is given for another name.
     """
     if source is not None and data != "cifar10":
         raise UserError(
@@ -81,12 +84,11 @@ def _cifar10(source: Place, progress: Progress | None) -> Source:
 
 
 def _found_cifar10(progress: Progress | None) -> Path:
-    home = os.environ.get("UNMASK_DATA")
-    pictures = Path(home or ".") / _CIFAR10_PICTURES
-    card = CARDS["cifar10-binary"]
-    if home and pictures.is_file() and not (Path(home) / card.files[0].name).exists():
-        return pictures
-    return fetch_dataset(card, progress=progress)[0]
+    near = cifar10_at_home()
+    if near is None or near.name == ARCHIVE:
+        # Which also checks the archive that lies at home.
+        return fetch_dataset(CARDS["cifar10-binary"], progress=progress)[0]
+    return near
 
 
 # What load_source knows by name: each takes where the set lies, if the user said, and a progress.
