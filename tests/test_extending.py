@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from unmask.data.images import Images
 from unmask.data.sources import NAMED, Source, load_source
 from unmask.errors import UserError
-from unmask.flow.judge import verdict, verdicts
-from unmask.flow.judge.verdict import Verdict
+from unmask.flow.judge import verdicts
 from unmask.flow.measure.statistics import FlowStats, LayerStats
 from unmask.flow.theory import critical_sigma_w2
 from unmask.fool.attacks import ATTACKS, AttackSpec
@@ -29,6 +28,7 @@ from unmask.fool.victim import Victim
 from unmask.models.activations import ACTIVATIONS, IN_KERNEL, Activation
 from unmask.sweep.engine import train_sweep
 from unmask.sweep.spec import NetSpec
+from unmask.verdict import Verdict
 
 
 def made_up_pictures(n: int = 40) -> Images:
@@ -114,17 +114,16 @@ def test_a_new_verdict_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     def narrow(history: list[FlowStats]) -> Verdict | None:
         thin = [x for x in history[0].matrix_layers if x.output_size == 1]
         return (
-            Verdict("bottleneck", "error", "one unit", "widen it", layer=thin[0].name)
+            Verdict("bottleneck", "error", "one unit", "widen it", subject=thin[0].name)
             if thin
             else None
         )
 
-    monkeypatch.setattr(verdict, "KINDS", (*verdict.KINDS, "bottleneck"))
-    monkeypatch.setattr(verdicts, "KINDS", verdict.KINDS)
-    monkeypatch.setattr(verdicts, "_JUDGES", (*verdicts._JUDGES, narrow))
+    monkeypatch.setattr(verdicts, "_JUDGES", list(verdicts._JUDGES))
+    verdicts.register_judge(narrow)
     layer = LayerStats("a", "Linear", matrix=True, frozen=False, fan_in=4, output_size=1)
     stats = FlowStats(0, (layer, replace(layer, name="b", output_size=8)))
-    assert [(v.kind, v.layer) for v in verdicts.verdicts(stats)] == [("bottleneck", "a")]
+    assert [(v.kind, v.subject) for v in verdicts.verdicts(stats)] == [("bottleneck", "a")]
 
 
 def test_a_new_dataset_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:

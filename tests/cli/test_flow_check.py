@@ -169,7 +169,9 @@ def test_json_holds_everything(check):
     vanishing = next(v for v in found["verdicts"] if v["kind"] == "vanishing")
     assert set(vanishing) == {
         *("kind", "severity", "message", "fix", "step", "layer", "cause", "evidence"),
+        *("subject", "location"),
     }
+    assert vanishing["layer"] == vanishing["subject"]
     assert vanishing["evidence"]["low"] < vanishing["evidence"]["high"] < 0
     assert len(found["history"]) == 2
     assert found["history"][0]["layers"][0]["weight_gradient"]["rms"] > 0
@@ -230,7 +232,7 @@ def test_pictures_of_ones_own(check, tmp_path):
             Image.fromarray(pixels).save(tmp_path / "pets" / name / f"{i}.png")
     status, out, _ = check("colour", "--data", "pets", "--size", "9")
     assert status == 0, out
-    assert "6 pictures of pets train a step, fed as float32[6, 3, 9, 9]" in out
+    assert "6 images of pets train a step, fed as float32[6, 3, 9, 9]" in out
 
 
 @pytest.mark.parametrize("data", [":loader", ":generator", ":Loader"])
@@ -256,14 +258,14 @@ MINE = ("--loss", "torch.nn.functional:mse_loss", "--data")
         ("frozen", (), "all parameters are frozen"),
         ("evaluating", (), "evaluation mode"),
         ("elsewhere", (), "on the meta device"),
-        ("column", (), "takes no such pictures: got float32[64, 1, 28, 28]"),
+        ("column", (), "takes no such images: got float32[64, 1, 28, 28]"),
         ("no_graph", (), "has no graph"),
         ("healthy", ("--loss", ":no_scalar"), "loss is no scalar: got (64,)"),
         ("healthy", ("--loss", "cross_entrop"), "unknown loss: got 'cross_entrop'"),
         ("healthy", ("--loss", ":not_a_loader"), "is no loss: got int"),
         ("healthy", ("--data", ":not_a_loader"), "is no loader: got int"),
         ("healthy", ("--data", ":nothing"), "yields no batches"),
-        ("healthy", ("--data", "no/such/folder"), "no such pictures"),
+        ("healthy", ("--data", "no/such/folder"), "no such images"),
         ("column", (*MINE, ":once"), "gone through once only"),
         ("column", (*MINE, ":raises"), "raised: got RuntimeError: no weights"),
         ("column", (*MINE, ":breaks"), "raised: got OSError: disk gone"),
@@ -272,7 +274,7 @@ MINE = ("--loss", "torch.nn.functional:mse_loss", "--data")
         ("healthy", ("--fail-on", "eror"), "did you mean 'error'"),
         ("healthy", ("--learning-rate", "nan"), "positive number: got nan"),
         ("healthy", ("--optimizer", "none", "--learning-rate", "1"), "no learning rate: got 1"),
-        ("healthy", ("--batch-size", "1"), "two pictures or more"),
+        ("healthy", ("--batch-size", "1"), "two images or more"),
         ("healthy", ("--steps", "0"), "steps of a check"),
         ("healthy", ("--json", "--annotations"), "choose one"),
         ("healthy", ("--out", "/proc/no"), "can't write"),

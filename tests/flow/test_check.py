@@ -41,7 +41,7 @@ def batch(n: int = 128):
     return torch.randn(n, 20), torch.randint(4, (n,))
 
 
-def pictures(n: int = 16, side: int = 16):
+def images(n: int = 16, side: int = 16):
     return torch.randn(n, 3, side, side), torch.randint(4, (n,))
 
 
@@ -84,8 +84,8 @@ def healthy_networks():
         "mlp": (deep(nn.ReLU, 3, 2.0), batch()),
         "deep relu": (deep(nn.ReLU, 30, 2.0), batch()),
         "deep tanh": (deep(nn.Tanh, 30, critical_sigma_w2("tanh", 0.05), 0.05), batch()),
-        "cnn": (cnn, pictures()),
-        "resnet": (resnet, pictures()),
+        "cnn": (cnn, images()),
+        "resnet": (resnet, images()),
         "transformer": (Transformer(), (torch.randint(50, (16, 7)), torch.randint(4, (16,)))),
     }
 
@@ -143,7 +143,7 @@ def test_dead_units():
     with torch.no_grad():
         model[2].bias.fill_(-50)
     found = kinds(model, batch())["dead units"]
-    assert found.layer == "2"
+    assert found.subject == "2"
     assert found.evidence == {"dead": 1.0, "pictures": 128}
 
 
@@ -159,7 +159,7 @@ def test_saturated():
     with torch.no_grad():
         model[0].weight.mul_(40)
     found = kinds(model, batch())["saturated"]
-    assert found.layer == "0"
+    assert found.subject == "0"
     assert found.fix.startswith("divide the weights and biases of 0 by 4")
 
 

@@ -13,9 +13,9 @@ from torch import nn
 from torch.nn import functional
 
 from unmask.errors import UserError
-from unmask.flow import mending
+from unmask.flow import changes
 from unmask.flow.check import check_flow
-from unmask.flow.judge.readings import decay
+from unmask.flow.judge.indicators import decay
 from unmask.flow.repair import Mended, repair
 
 loss_fn = functional.cross_entropy
@@ -120,7 +120,7 @@ def test_the_users_network_is_left_alone():
 
 def test_pasted_code_initialises_as_the_trial_did():
     model = net(12, gain=0.4)
-    fix = mending.critical_initialisation(stats_of(model))
+    fix = changes.critical_initialisation(stats_of(model))
     assert fix.sets == "sigma_w2 = 1.76, sigma_b2 = 0.05"
     pasted, applied = copy.deepcopy(model), copy.deepcopy(model)
     exec(compile(fix.code, "pasted", "exec"), {"torch": torch, "model": pasted})
@@ -136,12 +136,12 @@ def test_every_change_keeps_the_shapes():
     model, x = net(4), batches(1)[0][0]
     stats = stats_of(model)
     for fix in (
-        mending.critical_initialisation(stats),
-        mending.normalisation(stats),
-        mending.residual(stats),
-        mending.standardised_inputs(stats),
-        mending.bare_output(stats),
-        mending.other_activation("tanh", "leaky_relu"),
+        changes.critical_initialisation(stats),
+        changes.normalisation(stats),
+        changes.residual(stats),
+        changes.standardised_inputs(stats),
+        changes.bare_output(stats),
+        changes.other_activation("tanh", "leaky_relu"),
     ):
         assert Mended((fix,)).model(model, seed=0)(x).shape == (32, 4)
         assert fix.code
@@ -159,19 +159,19 @@ def test_what_the_changes_compute():
     first, _, last, _ = model
     swapped = functional.leaky_relu(first(x))
     assert torch.allclose(
-        mended(mending.other_activation("tanh", "leaky_relu")), last(swapped).relu()
+        mended(changes.other_activation("tanh", "leaky_relu")), last(swapped).relu()
     )
-    assert torch.allclose(mended(mending.bare_output(stats)), last(first(x).tanh()))
+    assert torch.allclose(mended(changes.bare_output(stats)), last(first(x).tanh()))
     around = (x + first(x)).tanh()
-    assert torch.allclose(mended(mending.residual(stats)), last(around).relu())
+    assert torch.allclose(mended(changes.residual(stats)), last(around).relu())
     shifted = replace(stats_for, input=replace(stats.input, mean=2.0, std=4.0))
     expected = model((x - 2) / 4)
-    assert torch.allclose(mended(mending.standardised_inputs(shifted)), expected)
+    assert torch.allclose(mended(changes.standardised_inputs(shifted)), expected)
 
 
 def test_training_changes():
     model = net(2)
-    fixes = (mending.learning_rate(0.3), mending.clipping(0.5))
+    fixes = (changes.learning_rate(0.3), changes.clipping(0.5))
     optimizer = Mended(fixes).optimizer(sgd, model)
     assert [g["lr"] for g in optimizer.param_groups] == [0.3]
     x, y = batches(1)[0]

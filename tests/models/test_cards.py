@@ -9,7 +9,7 @@ import pytest
 
 from unmask.models.classifier import Classifier
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks/release"))
 
 from flow_cards import flow_facts
 

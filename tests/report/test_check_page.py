@@ -16,12 +16,12 @@ from torch import nn
 from torch.nn import functional
 
 from unmask.flow.check import check_flow
-from unmask.flow.judge.verdict import Verdict
-from unmask.flow.predicted import NoPrediction, Prediction, predicted_flow
+from unmask.flow.profile import NoPrediction, Prediction, predicted_flow
 from unmask.flow.repair import Repair, Trial
 from unmask.report.annotations import annotated
 from unmask.report.check import check_as_dict, to_json, write_check
 from unmask.report.figures.check import profile_figure
+from unmask.verdict import Verdict
 
 FED = "32 made-up <b>rows</b> a step"
 
@@ -161,7 +161,7 @@ def test_numbers_agree_with_what_was_found(tmp_path):
 
 
 def test_annotations_escape_what_github_would_take_for_its_own():
-    verdict = Verdict("dead units", "note", "50 % of\nall", "do: a, b", layer="a,b")
+    verdict = Verdict("dead units", "note", "50 % of\nall", "do: a, b", subject="a,b")
     (line,) = annotated([verdict], "no_such:model")
     assert line == (
         "::notice title=no_such%3Amodel%3A dead units in a%2Cb::50 %25 of%0Aall. fix: do: a, b"

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from unmask.errors import UserError
-from unmask.flow.predicted import PICTURES, Prediction
+from unmask.flow.profile import IMAGES, Prediction
 from unmask.sweep.engine import train_sweep
 from unmask.sweep.init import initial_parameters
 from unmask.sweep.native_net import NativeNet
@@ -71,7 +71,7 @@ def test_the_module_is_the_net(activation: str) -> None:
 def test_the_profile_is_what_the_sweep_measures_and_theory_predicts() -> None:
     spec = NetSpec(8, 64, "tanh", "mean_field", sigma_w2=1.76, sigma_b2=0.05, epochs=0)
     train = pictures()[0]
-    sweep = train_sweep([spec], train, probe_batch=train[:PICTURES])
+    sweep = train_sweep([spec], train, probe_batch=train[:IMAGES])
     found = profile_at_start(spec)
     assert isinstance(found, Prediction)
     np.testing.assert_array_equal(found.gradient_rms, sweep.layers["gradient_rms"][0, 0])

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from unmask.cli.options import BatchSize, On, Size, elsewhere
 from unmask.errors import UserError, unknown
-from unmask.flow.judge.verdict import SEVERITIES
+from unmask.verdict import SEVERITIES
 
 if TYPE_CHECKING:
     from unmask.flow.check import FlowCheck, Loss, MakeOptimizer
@@ -39,7 +39,7 @@ def check(
     data: Annotated[
         str,
         Parameter(
-            help="mnist, cifar10, a folder or zip of pictures, or my_module:make_loader for "
+            help="mnist, cifar10, a folder or zip of images, or my_module:make_loader for "
             "batches (inputs, targets) of your own"
         ),
     ] = "mnist",
@@ -55,7 +55,7 @@ def check(
     ] = None,
     batch_size: BatchSize = 64,
     steps: Annotated[int, Parameter(help="training steps, on a copy of the model")] = 10,
-    seed: Annotated[int, Parameter(help="of weights, pictures and dropout")] = 0,
+    seed: Annotated[int, Parameter(help="of weights, images and dropout")] = 0,
     fail_on: Annotated[
         str, Parameter(help="exit with 1 when there is an error, a warning or a note, or worse")
     ] = "error",
@@ -80,7 +80,7 @@ def check(
     if annotations and json:
         raise UserError("--annotations and --json both print to stdout", do="choose one")
     if batch_size < 2:
-        raise UserError("a batch needs two pictures or more", got=batch_size, do="64 is usual")
+        raise UserError("a batch needs two images or more", got=batch_size, do="64 is usual")
     rate = _learning_rate(optimizer, learning_rate)
     if repair and rate is None:
         raise UserError("--repair trains, so it needs an optimiser", got=f"--optimizer {NONE}")
@@ -89,7 +89,7 @@ def check(
 
     from unmask.cli.batches import batches_for
     from unmask.flow.check import check_flow
-    from unmask.flow.predicted import predicted_flow
+    from unmask.flow.profile import predicted_flow
     from unmask.models.imported import load_model
     from unmask.report.annotations import annotated
     from unmask.report.check import check_as_dict, to_json, write_check

@@ -9,10 +9,10 @@ from typing import Any
 from torch import nn
 
 from unmask.errors import UserError
-from unmask.flow.judge.verdict import Verdict
 from unmask.flow.judge.verdicts import verdicts
 from unmask.flow.measure.probe import DEFAULT_EVERY, GradientProbe, Scaler
 from unmask.flow.measure.statistics import FlowStats
+from unmask.verdict import Verdict
 
 
 class ProbeCallback:

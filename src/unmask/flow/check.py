@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from unmask.errors import UserError
-from unmask.flow.judge.verdict import SEVERITIES, Verdict
 from unmask.flow.judge.verdicts import verdicts
 from unmask.flow.measure.layers import tensors_in
 from unmask.flow.measure.probe import GradientProbe
 from unmask.flow.measure.statistics import FlowStats
 from unmask.flow.measure.wrappers import unwrap
 from unmask.runtime import environment_stamp
+from unmask.verdict import Severity, Verdict, at_least
 
 Batch = tuple[Any, Any]
 Loss = Callable[[Any, Any], Tensor]
@@ -37,10 +37,9 @@ class FlowCheck:
     verdicts: tuple[Verdict, ...]
     stamp: dict[str, Any] = field(default_factory=dict)
 
-    def at_least(self, severity: str) -> tuple[Verdict, ...]:
+    def at_least(self, severity: Severity) -> tuple[Verdict, ...]:
         """Return the verdicts of that severity ("note", "warning", "error") or a worse one."""
-        rank = SEVERITIES.index(severity)
-        return tuple(v for v in self.verdicts if SEVERITIES.index(v.severity) >= rank)
+        return tuple(at_least(self.verdicts, severity))
 
     @property
     def healthy(self) -> bool:
@@ -48,8 +47,11 @@ class FlowCheck:
         return not self.at_least("error")
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the check as plain values."""
-        return asdict(self)
+        """Return the check as plain values; a verdict's subject is called "layer" too."""
+        found = asdict(self)
+        for verdict in found["verdicts"]:
+            verdict["layer"] = verdict["subject"]
+        return found
 
 
 def check_flow(

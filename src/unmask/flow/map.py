@@ -20,7 +20,7 @@ from unmask.sweep.meter import SweepProgress
 from unmask.sweep.sharded import Scores, train_in_shards
 from unmask.sweep.spec import NetSpec
 
-TEST_PICTURES = 2000
+TEST_IMAGES = 2000
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class MapPlan:
 
     sigma_w2 takes columns values from sigma_w2_low to sigma_w2_high (default: from a third to 2.3
     times the critical value), depth takes rows values from 2 to deepest; every net trains for
-    `steps` mini-batches of 32 MNIST pictures with plain SGD. Raises UserError.
+    `steps` mini-batches of 32 MNIST images with plain SGD. Raises UserError.
     """
 
     activation: str = "tanh"
@@ -120,7 +120,7 @@ class MapNets:
 class TrainabilityMap:
     """Accuracy over (depth, sigma_w2) beside the theory's trainable depth.
 
-    accuracy: float64[depths, sigma_w2], on held-out pictures, NaN where the net diverged.
+    accuracy: float64[depths, sigma_w2], on held-out images, NaN where the net diverged.
     trainable_depth: float64[sigma_w2], 6 xi_c (Schoenholz et al. 2017). critical: the critical
     sigma_w2, or None. agreement: the share of nets for which theory and training agree on whether
     they learn, learning being an accuracy of at least twice chance.
@@ -174,7 +174,7 @@ def run_map(
     on: Executor | None = None,
     progress: Callable[[SweepProgress], None] | None = None,
 ) -> TrainabilityMap:
-    """Train the nets of a map on the first pictures of images[0] and test them on images[1].
+    """Train the nets of a map on the first images of images[0] and test them on images[1].
 
     folder, threads, device and on: see train_in_shards. Raises UserError, and ShardsInterrupted on
     Ctrl-C.
@@ -183,11 +183,11 @@ def run_map(
     wanted = plan.steps * plan.batch_size
     if wanted > len(train):
         raise UserError(
-            f"{train.name} has {len(train)} training pictures",
+            f"{train.name} has {len(train)} training images",
             got=f"{plan.steps} steps of {plan.batch_size}, {wanted} in all",
             do="ask for fewer steps",
         )
-    test = test[:TEST_PICTURES]
+    test = test[:TEST_IMAGES]
     scores = train_in_shards(
         plan.specs(),
         train[:wanted],

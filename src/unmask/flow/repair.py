@@ -17,14 +17,14 @@ from torch.optim import Optimizer
 from unmask.errors import UserError
 from unmask.execution.executor import Executor
 from unmask.execution.local import LocalExecutor
-from unmask.flow import mending
+from unmask.flow import changes
+from unmask.flow.changes import Fix
 from unmask.flow.check import Batch, FlowCheck, Loss, MakeOptimizer, call, check_flow
 from unmask.flow.judge import fixes
-from unmask.flow.judge.readings import decay
+from unmask.flow.judge.indicators import decay
 from unmask.flow.judge.verdicts import verdicts
 from unmask.flow.measure.statistics import FlowStats
 from unmask.flow.measure.wrappers import unwrap
-from unmask.flow.mending import Fix
 
 DEFAULT_STEPS = 100
 # A fix has worked when it takes off at least this share of the loss that is left without it.
@@ -281,7 +281,7 @@ def _try_training(runs: _Runs, check: FlowCheck, plan: tuple[Fix, ...], kinds: s
     tried: dict[float, Trial] = {}
 
     def at(rates: list[float]) -> None:
-        plans = {rate: (*plan, mending.learning_rate(rate)) for rate in rates}
+        plans = {rate: (*plan, changes.learning_rate(rate)) for rate in rates}
         runs.run(list(plans.values()))
         tried.update({rate: runs.of(changed) for rate, changed in plans.items()})
 
@@ -307,7 +307,7 @@ def _try_training(runs: _Runs, check: FlowCheck, plan: tuple[Fix, ...], kinds: s
             break
         at(unknown)
     if kinds & {"exploding", "diverged", "learning rate too high"}:
-        runs.of((*plan, mending.clipping()))
+        runs.of((*plan, changes.clipping()))
 
 
 def _network_plans(
@@ -320,9 +320,9 @@ def _network_plans(
         return
     outside: list[Fix] = []
     if layers[-1].slopes is not None and kinds & {"constant outputs", "dead units"}:
-        outside.append(mending.bare_output(stats))
+        outside.append(changes.bare_output(stats))
     if "inputs badly scaled" in kinds:
-        outside.append(mending.standardised_inputs(stats))
+        outside.append(changes.standardised_inputs(stats))
     if outside:
         yield tuple(outside)
     if kinds == {"learning rate too low"}:
@@ -331,14 +331,14 @@ def _network_plans(
     yield (anew, *outside)
     activation = fixes.main_activation(stats)
     if activation in ("sigmoid", "hardsigmoid", "softsign", "hardtanh"):
-        swap = mending.other_activation(activation, "tanh")
+        swap = changes.other_activation(activation, "tanh")
         yield (initialise(stats, [swap, *outside], "tanh"), swap, *outside)
     elif activation == "relu" and "dead units" in kinds:
-        yield (anew, mending.other_activation("relu", "leaky_relu"), *outside)
+        yield (anew, changes.other_activation("relu", "leaky_relu"), *outside)
     if not any("Norm" in x.kind for x in stats.layers):
-        yield (anew, mending.normalisation(stats), *outside)
+        yield (anew, changes.normalisation(stats), *outside)
     if len(layers) > 4:
-        yield (anew, mending.residual(stats), *outside)
+        yield (anew, changes.residual(stats), *outside)
 
 
 def _balanced(
@@ -352,7 +352,7 @@ def _balanced(
     """Return the critical initialisation, corrected until a batch's gradient keeps its size."""
     correction = 1.0
     for _ in range(BALANCING_ROUNDS):
-        fix = mending.critical_initialisation(stats, activation, correction)
+        fix = changes.critical_initialisation(stats, activation, correction)
         network = Mended((fix, *outside)).model(model, seed=0)
         try:
             measured = decay(check_flow(network, loss_fn, pair).history[0])
@@ -363,7 +363,7 @@ def _balanced(
         # A gradient's RMS goes with the root of sigma_w2.
         correction *= 10 ** (-2 * measured.per_layer)
         correction = min(max(correction, 0.25), 4.0)
-    return mending.critical_initialisation(stats, activation, correction)
+    return changes.critical_initialisation(stats, activation, correction)
 
 
 def _run(

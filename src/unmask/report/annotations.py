@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from unmask.flow.judge.verdict import Verdict
+from unmask.verdict import Verdict
 
 _COMMANDS = {"error": "error", "warning": "warning", "note": "notice"}
 
@@ -21,7 +21,7 @@ def annotated(verdicts: Iterable[Verdict], path: str) -> list[str]:
     place = _place(path)
     lines = []
     for v in verdicts:
-        where = f" in {v.layer}" if v.layer else ""
+        where = f" in {v.subject}" if v.subject else ""
         properties = {**place, "title": f"{path}: {v.kind}{where}"}
         told = ",".join(f"{k}={_property(str(value))}" for k, value in properties.items())
         parts = (v.message, v.cause and f"cause: {v.cause}", f"fix: {v.fix}")

@@ -15,15 +15,15 @@ import numpy as np
 from markupsafe import Markup
 
 from unmask.flow.check import FlowCheck
-from unmask.flow.judge.verdict import Verdict
 from unmask.flow.measure.statistics import LayerStats
-from unmask.flow.predicted import NoPrediction, Prediction
+from unmask.flow.profile import NoPrediction, Prediction
 from unmask.flow.repair import Repair
 from unmask.report.figures.check import BAND, profile_figure
 from unmask.report.figures.style import STYLES, to_png, to_svg
 from unmask.report.html import render, stamp_rows
 from unmask.report.inline import inline_svg
 from unmask.runtime import write_atomically
+from unmask.verdict import Verdict
 
 SIGNS = {"error": ("bad", "✗"), "warning": ("mixed", "!"), "note": ("none", "–")}
 
@@ -96,8 +96,10 @@ def headline(check: FlowCheck) -> str:
 
 def place(verdict: Verdict) -> str:
     """Return where and when a verdict was seen, in words."""
-    where = "the whole network" if verdict.layer is None else f"layer {verdict.layer}"
-    return f"{where}, step {verdict.step + 1}"
+    where = verdict.location
+    if where is None:
+        where = "the whole network" if verdict.subject is None else f"layer {verdict.subject}"
+    return where if verdict.step is None else f"{where}, step {verdict.step + 1}"
 
 
 def short(value: float | None) -> str:

@@ -77,7 +77,7 @@ def _page(found: TrainabilityMap, png: bytes) -> str:
         title=activation(plan.activation).title,
         nets=found.accuracy.size,
         diverged=int(np.isnan(found.accuracy).sum()),
-        picture=base64.b64encode(png).decode(),
+        image=base64.b64encode(png).decode(),
         settings=[(k.replace("_", " "), said(v)) for k, v in asdict(plan).items() if v is not None],
         stamp=stamp_rows(found.stamp),
         palette=STYLES,

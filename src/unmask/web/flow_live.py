@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from unmask.data.images import Images
 from unmask.data.mnist import load_mnist
 from unmask.errors import UserError
-from unmask.flow.predicted import PICTURES, NoPrediction, Prediction
+from unmask.flow.profile import IMAGES, NoPrediction, Prediction
 from unmask.flow.theory import predict, weight_layers
 from unmask.runtime import cpu_threads
 from unmask.sweep.init import draw_layers, epoch_order
@@ -143,7 +143,7 @@ _ENDED = object()
 
 def profile_at_start(spec: NetSpec) -> Prediction | NoPrediction:
     """Return the gradient of every layer before training, measured and predicted by theory."""
-    train = pictures()[0][:PICTURES]
+    train = pictures()[0][:IMAGES]
     flat = Pictures.of(train)
     parameters = draw_layers(spec, flat.pixels.shape[1], flat.classes)
     net = NativeNet(spec, parameters, flat.pixels, flat.labels, flat.classes)

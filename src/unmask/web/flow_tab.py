@@ -10,7 +10,7 @@ import gradio as gr
 
 from unmask.errors import UserError
 from unmask.flow.check import FlowCheck
-from unmask.flow.predicted import NoPrediction, Prediction
+from unmask.flow.profile import NoPrediction, Prediction
 from unmask.models.activations import ACTIVATIONS
 from unmask.report.check import SIGNS
 from unmask.report.figures.check import BAND, profile_figure

@@ -14,10 +14,11 @@ from torch import nn
 from torch.nn import functional
 
 from unmask.flow.check import check_flow
-from unmask.flow.judge.verdict import KINDS, SEVERITIES
+from unmask.flow.judge.kinds import KINDS
 from unmask.flow.judge.verdicts import verdicts
 from unmask.flow.measure.probe import GradientProbe
 from unmask.flow.measure.statistics import FlowStats
+from unmask.verdict import SEVERITIES
 
 
 @pytest.fixture(autouse=True)
@@ -234,7 +235,7 @@ def test_a_signal_that_is_too_small_for_its_format_is_said_to_be():
     lost = sizes.index(0.0)
     found = {v.kind: v for v in check.verdicts}["float underflow"]
     assert found.severity == "error"
-    place = int(found.layer) // 2
+    place = int(found.subject) // 2
     assert 0 < place <= lost
     assert sizes[place] < 1e-37
     assert "outputs" in found.message

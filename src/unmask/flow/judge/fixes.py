@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from unmask.flow.judge.readings import update_ratios
+from unmask.flow.judge.indicators import update_ratios
 from unmask.flow.measure.statistics import FlowStats, LayerStats
 from unmask.flow.theory import critical_sigma_w2
 from unmask.models.activations import ACTIVATIONS

@@ -2,67 +2,54 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
-from unmask.flow.judge import fixes
-from unmask.flow.judge.pace import diverged, too_high, too_low
-from unmask.flow.judge.readings import (
-    FRESH,
-    Decay,
-    decay,
-    factors,
-    finite,
-    gradient_norm,
-    median,
-    relative_gain,
-    sensitivities,
-    unborn,
-    way_round,
-)
-from unmask.flow.judge.verdict import KINDS, SEVERITIES, Verdict
-from unmask.flow.measure.statistics import FlowStats, LayerStats
+from unmask.flow.judge import rates, signals
+from unmask.flow.judge.kinds import rank
+from unmask.flow.measure.statistics import FlowStats
+from unmask.verdict import SEVERITIES, Verdict
 
-BOUNDED = ("tanh", "sigmoid", "softsign", "erf", "hardtanh", "hardsigmoid", "relu6")
-RECTIFIERS = ("relu", "relu6")
+Judge = Callable[[list[FlowStats]], Verdict | None]
+_JUDGES: list[Judge] = [
+    signals.symmetric,
+    signals.inputs,
+    signals.dead,
+    signals.saturated,
+    signals.underflow,
+    signals.vanishing,
+    signals.exploding,
+    signals.constant,
+    rates.too_high,
+    rates.too_low,
+]
 
-# A network that trains answers a relative change of any layer's weights with about as large a
-# relative change of its loss. Below UNRESPONSIVE not even doubling the weights moves it by 1 %.
-UNRESPONSIVE, FAINT, FORCEFUL, OVERRESPONSIVE = 0.005, 0.5, 3.0, 100.0
-# Total change of the gradient across the hidden layers, in powers of ten, that the whole of the
-# confidence interval must lie beyond. What it loses on its way across few layers is soon made up:
-# plain nets of torch's own initialisation train up to a loss of about FADED_FAR, seven tanh layers
-# or five of ReLU.
-FADED, FADED_FAR, MANY_LAYERS = -0.65, -1.5, 7
-# A loss that answers this much, and so many times as much as at the start, is finding its way.
-ANSWERS, ANSWERS_MORE = 0.03, 2.0
-WAY_ROUND = 0.1
-GROWN, GROWN_PLAIN, GROWN_A_LAYER = 0.9, 0.35, 0.04
-# A fading gradient does little harm where a step still lowers the loss by more than this share.
-CRAWLS = 0.006
-DEAD, SATURATED = 0.8, 0.6
-# Half of the units may sleep in a network whose loss has fallen to this share of its first.
-LEARNS = 0.95
-DEAD_CLASSES, SHUT_OUTPUTS = 0.1, 0.8
-ALIKE = 1e-3
-AT_FLOOR, LOST = 0.01, 0.5
-CONSTANT = 0.01
-# The RMS of what a first layer makes of its inputs, and how far off centre they are: |mean| / std.
-FIRST_RMS, OFF_CENTRE = (0.02, 20.0), 10.0
+
+def register_judge(judge: Judge) -> Judge:
+    """Add a judge to those that every check asks; usable as a decorator.
+
+    Args:
+        judge: a function from the statistics of a training's steps, in order, to a verdict or None.
+            It must compare like with like, so that scaling the loss changes no verdict.
+    """
+    _JUDGES.append(judge)
+    return judge
 
 
 def verdicts(stats: FlowStats | Sequence[FlowStats]) -> list[Verdict]:
     """Return what is wrong with a network's gradient flow, worst first; nothing when all is well.
 
-    stats is one step, or several of one training in order. A pure function: the same statistics
-    always give the same verdicts. All are free of scale: they compare layers with one another,
-    inputs with the weights they meet, and changes with what changes.
+    A pure function: the same statistics always give the same verdicts. All are free of scale: they
+    compare layers with one another, inputs with the weights they meet, and changes with what
+    changes.
+
+    Args:
+        stats: one step, or several of one training in order.
     """
     history = [stats] if isinstance(stats, FlowStats) else list(stats)
     if not history:
         return []
-    broken = diverged(history)
-    whole = [s for s in history if s.step < broken.step] if broken else history
+    broken = rates.diverged(history)
+    whole = [s for s in history if s.step < (broken.step or 0)] if broken else history
     found = [broken] if broken else []
     if broken and not whole:
         whole = history[:1]
@@ -70,292 +57,4 @@ def verdicts(stats: FlowStats | Sequence[FlowStats]) -> list[Verdict]:
         verdict = judge(whole)
         if verdict is not None:
             found.append(verdict)
-    return sorted(found, key=lambda v: (-SEVERITIES.index(v.severity), KINDS.index(v.kind)))
-
-
-def _symmetric(history: list[FlowStats]) -> Verdict | None:
-    stats = history[0]
-    hidden = [x for x in stats.matrix_layers[:-1] if x.weight_spread is not None]
-    alike = [x for x in hidden if _units_alike(x)]
-    # One layer at zero, as at the end of a residual branch, is told apart by its gradients.
-    stuck = [x for x in alike if x.gradient_spread is not None and x.gradient_spread < ALIKE]
-    if not stuck and not (alike and len(alike) == len(hidden)):
-        return None
-    return Verdict(
-        "symmetric initialisation",
-        "error",
-        f"all units of {len(alike)} of {len(hidden)} hidden layers have the same weights, "
-        "so they learn the same",
-        fixes.initialise(stats),
-        step=stats.step,
-        layer=alike[0].name,
-        evidence={"weight_spread": alike[0].weight_spread or 0.0, "layers": len(alike)},
-    )
-
-
-def _units_alike(x: LayerStats) -> bool:
-    # Zero weights with different biases are no symmetry: the outputs tell.
-    return all(s is None or s < ALIKE for s in (x.weight_spread, x.spread))
-
-
-def _inputs(history: list[FlowStats]) -> Verdict | None:
-    stats = history[0]
-    x, kinds = stats.input, [layer.kind for layer in stats.layers]
-    matrix = [i for i, layer in enumerate(stats.layers) if layer.matrix]
-    if x is None or not matrix:
-        return None
-    first = stats.layers[matrix[0]]
-    rms = math.hypot(x.mean, x.std)
-    size = first.weight.rms * math.sqrt(first.fan_in) if first.weight else 1.0
-    # Weights that are further off than the inputs have verdicts of their own.
-    theirs = rms == 0 or (size > 0 and abs(math.log(rms)) >= abs(math.log(size)))
-    badly = theirs and not FIRST_RMS[0] <= rms * size <= FIRST_RMS[1]
-    off = abs(x.mean) / x.std if x.std > 0 else math.inf
-    if not badly and off <= OFF_CENTRE:
-        return None
-    normalised = "Norm" in "".join(kinds[matrix[0] + 1 : matrix[0] + 2])
-    return Verdict(
-        "inputs badly scaled",
-        "warning" if normalised else "error",
-        f"inputs of mean {x.mean:.3g} and standard deviation {x.std:.3g} give the first layer "
-        f"outputs of size {rms * size:.2g}, where about 1 is expected",
-        f"feed (x - {x.mean:.4g}) / {x.std:.4g}" if x.std > 0 else "check the data: all are equal",
-        step=stats.step,
-        layer=first.name,
-        cause="too far off centre" if off > OFF_CENTRE else "too large" if rms > 1 else "too small",
-        evidence={"mean": x.mean, "std": x.std, "max": x.maximum, "first_layer_rms": rms * size},
-    )
-
-
-def _dead(history: list[FlowStats]) -> Verdict | None:
-    stats = history[-1]
-    layers = [(x.slopes.dead, x) for x in stats.matrix_layers if x.slopes]
-    if not layers:
-        return None
-    share, x = max(layers, key=lambda pair: pair[0])
-    if share < DEAD / 2 or x.slopes is None or (share < DEAD and _learns(history)):
-        return None
-    return Verdict(
-        "dead units",
-        "error" if share >= DEAD else "warning",
-        f"{share:.0%} of the units after {x.name} passed no gradient for "
-        f"{x.slopes.dead_pictures} pictures",
-        fixes.dead(stats, x),
-        step=stats.step,
-        layer=x.name,
-        cause=f"derivative factor {x.slopes.rms:.2g} of {x.slopes.activation}",
-        evidence={"dead": share, "pictures": x.slopes.dead_pictures},
-    )
-
-
-def _learns(history: list[FlowStats]) -> bool:
-    losses = [s.loss for s in history if s.loss is not None]
-    return len(losses) > 1 and losses[-1] < LEARNS * losses[0]
-
-
-def _saturated(history: list[FlowStats]) -> Verdict | None:
-    stats = history[-1]
-    layers = [
-        (x.slopes.saturated, x)
-        for x in stats.matrix_layers
-        if x.slopes and x.slopes.activation in BOUNDED
-    ]
-    if not layers:
-        return None
-    share, x = max(layers, key=lambda pair: pair[0])
-    if share < SATURATED / 2 or x.slopes is None or x.output is None:
-        return None
-    # Where a gradient has a way round them, as in residual networks, saturated units block little.
-    blocks = (way_round(stats) or 0.0) < WAY_ROUND and not _got_there_learning(history, x.name)
-    return Verdict(
-        "saturated",
-        "error" if share >= SATURATED and blocks else "warning",
-        f"{share:.0%} of the outputs of {x.slopes.activation} after {x.name} are saturated",
-        fixes.saturated(stats, x),
-        step=stats.step,
-        layer=x.name,
-        cause=f"derivative factor {x.slopes.rms:.2g}: pre-activations of RMS {x.output.rms:.3g}",
-        evidence={"saturated": share, "pre_activation_rms": x.output.rms},
-    )
-
-
-def _got_there_learning(history: list[FlowStats], name: str) -> bool:
-    """Return whether a layer began unsaturated, and the loss has fallen while it saturated."""
-    losses = [s.loss for s in history if s.loss is not None]
-    began = [x.slopes.saturated for x in history[0].matrix_layers if x.name == name and x.slopes]
-    return len(losses) > 1 and losses[-1] < losses[0] and bool(began) and began[0] < SATURATED
-
-
-def _underflow(history: list[FlowStats]) -> Verdict | None:
-    stats = history[0]
-    # Forwards what is lost are outputs; backwards, gradients.
-    outputs = [(x, x.output) for x in stats.matrix_layers if x.output is not None]
-    gradients = [
-        (x, x.weight_gradient)
-        for x in stats.matrix_layers
-        if x.weight_gradient is not None and not x.frozen
-    ]
-    on_the_way = [outputs[max(i - 1, 0) : i + 1] for i in range(len(outputs))]
-    still_to_come = [gradients[i:] for i in range(len(gradients))]
-    for what, sizes, near in (
-        ("outputs", outputs, on_the_way),
-        ("weight gradients", gradients, still_to_come),
-    ):
-        for (x, m), passed in zip(sizes, near, strict=True):
-            # Where numbers were lost to the format, those before them come close to its floor.
-            at_floor = any(n.tiny > AT_FLOOR for _, n in passed)
-            if at_floor and m.zero + m.tiny >= LOST:
-                return Verdict(
-                    "float underflow",
-                    "error",
-                    f"{m.zero + m.tiny:.0%} of the {what} of {x.name} are too small for their "
-                    "number format: they are 0 or short of digits, though not truly zero",
-                    fixes.underflow(stats),
-                    step=stats.step,
-                    layer=x.name,
-                    evidence={"zero": m.zero, "below_normal": m.tiny, "largest": m.maximum},
-                )
-    return None
-
-
-def _vanishing(history: list[FlowStats]) -> Verdict | None:
-    stats = _first_profile(history)
-    hidden, d = stats.matrix_layers[:-1], decay(stats)
-    fresh = stats.step <= FRESH
-    response = _hidden_response(stats) if fresh else []
-    later = finite(_hidden_response(history[-1]))
-    weakest = min(finite(response), default=None)
-    total = d.total[1] if d is not None else 0.0
-    faint = weakest is not None and weakest < FAINT
-    fades = total < (FADED if faint else FADED_FAR) and (faint or weakest is None)
-    silent = weakest is not None and weakest < UNRESPONSIVE
-    now = min(later, default=0.0)
-    if not fades and (not silent or now >= UNRESPONSIVE):
-        return None
-    gains = finite([g for g in map(relative_gain, history) if g is not None])
-    crawls = median(gains) < CRAWLS if gains else d is None or total < FADED_FAR
-    far = d is None or d.layers >= MANY_LAYERS or total < FADED_FAR
-    answers = weakest is not None and now >= max(ANSWERS, ANSWERS_MORE * weakest)
-    x = hidden[response.index(weakest)] if weakest is not None else hidden[0]
-    said = []
-    if d is not None and fades:
-        said.append(
-            f"the gradient fades by a factor of {10**-d.per_layer:.2g} a layer "
-            f"({10**-d.high:.2g} to {10**-d.low:.2g})"
-        )
-    if weakest is not None:
-        said.append(f"changing the weights of {x.name} by 1 % changes the loss by {weakest:.1g} %")
-    f = factors(stats)
-    return Verdict(
-        "vanishing",
-        "error" if not answers and (silent or (crawls and far)) else "warning",
-        "; ".join(said),
-        fixes.initialise(stats),
-        step=stats.step,
-        layer=x.name,
-        cause=f.cause(fading=True) if f else "",
-        evidence=({"response": weakest} if weakest is not None else {}) | _fit(d),
-    )
-
-
-def _first_profile(history: list[FlowStats]) -> FlowStats:
-    # Nothing comes back through an output layer at zero until its first step.
-    return next((s for s in history if decay(s) is not None), history[0])
-
-
-def _hidden_response(stats: FlowStats) -> list[float]:
-    """Return how the loss responds to the hidden layers, as if the output layer had usual size."""
-    layers = stats.matrix_layers
-    if not layers:
-        return []
-    last, response = layers[-1], sensitivities(stats)[:-1]
-    if not unborn(last) or last.weight is None:
-        return response
-    size = last.weight.rms * math.sqrt(last.fan_in)
-    return [r / size if size > 0 else math.nan for r in response]
-
-
-def _exploding(history: list[FlowStats]) -> Verdict | None:
-    stats = _first_profile(history)
-    d = decay(stats)
-    response = finite(sensitivities(stats)) if stats.step <= FRESH else []
-    strongest = max(response, default=None)
-    forceful = strongest is None or strongest > FORCEFUL
-    grows = d is not None and forceful and _grows(d, way_round(stats))
-    if not grows and not (strongest is not None and strongest > OVERRESPONSIVE):
-        return None
-    f = factors(stats)
-    layers = stats.matrix_layers
-    first = max(layers, key=lambda x: -1.0 if math.isnan(n := gradient_norm(x)) else n)
-    return Verdict(
-        "exploding",
-        "error",
-        f"the gradient grows by a factor of {10**d.per_layer:.2g} a layer on its way back "
-        f"({10**d.low:.2g} to {10**d.high:.2g})"
-        if d is not None and grows
-        else f"a change of the weights by 1 % changes the loss by {strongest:.3g} %",
-        fixes.initialise(stats),
-        step=stats.step,
-        layer=first.name,
-        cause=f.cause(fading=False) if f else "",
-        evidence=({"response": strongest} if strongest is not None else {}) | _fit(d),
-    )
-
-
-def _grows(d: Decay, round_about: float | None) -> bool:
-    # Residual networks gain a little with every block, and are none the worse.
-    if d.total[0] > GROWN:
-        return True
-    plain = round_about is not None and abs(round_about) < WAY_ROUND
-    return plain and d.total[0] > GROWN_PLAIN and d.low > GROWN_A_LAYER
-
-
-def _fit(d: Decay | None) -> dict[str, float]:
-    if d is None:
-        return {}
-    return {"log10_per_layer": d.per_layer, "low": d.low, "high": d.high}
-
-
-def _constant(history: list[FlowStats]) -> Verdict | None:
-    stats = history[-1]
-    layers = stats.matrix_layers
-    last = layers[-1] if layers else None
-    if last is None or last.variation is None or last.output is None:
-        return None
-    before = layers[-2] if len(layers) > 1 else last
-    silenced = last.slopes.dead if last.slopes else 0.0
-    if last.slopes and last.slopes.activation in RECTIFIERS:
-        shut = last.slopes.saturated
-        silenced = max(silenced, shut if shut >= SHUT_OUTPUTS else 0.0)
-    # An output layer that starts at zero says the same of every picture, and is none the worse.
-    judged = [before] if unborn(last) else [before, last]
-    variation = min(x.variation or 0.0 for x in judged)
-    if variation >= CONSTANT and silenced < DEAD_CLASSES:
-        return None
-    return Verdict(
-        "constant outputs",
-        "error",
-        f"the output is nearly the same for every picture: it varies by {variation:.1g} of its size"
-        if silenced < DEAD_CLASSES
-        else f"the activation on the output layer shuts off {silenced:.0%} of the outputs",
-        "feed the loss the output layer's own outputs, without an activation"
-        if silenced >= DEAD_CLASSES
-        else fixes.initialise(history[0]),
-        step=stats.step,
-        layer=last.name,
-        evidence={"variation": variation, "silenced": silenced},
-    )
-
-
-_JUDGES: tuple[Callable[[list[FlowStats]], Verdict | None], ...] = (
-    _symmetric,
-    _inputs,
-    _dead,
-    _saturated,
-    _underflow,
-    _vanishing,
-    _exploding,
-    _constant,
-    too_high,
-    too_low,
-)
+    return sorted(found, key=lambda v: (-SEVERITIES.index(v.severity), rank(v.kind)))

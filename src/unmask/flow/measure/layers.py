@@ -22,7 +22,7 @@ from unmask.flow.measure.statistics import (
     measure,
 )
 
-PROBE_PICTURES = 512
+PROBE_IMAGES = 512
 _CONVOLUTIONS = ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose")
 
 
@@ -110,7 +110,7 @@ class Collected:
     expected_gain: float | None = None
 
     def see_output(self, z: Tensor) -> None:
-        """Measure an output: its size, and how it varies over pictures and over units."""
+        """Measure an output: its size, and how it varies over images and over units."""
         z = few(z)
         self.output.add(z)
         self.output_size = z[0].numel() if z.ndim > 1 else 1
@@ -175,15 +175,15 @@ class Collected:
 
 
 class Units:
-    """For how many pictures in a row every unit's derivative has been dead.
+    """For how many images in a row every unit's derivative has been dead.
 
-    One batch says little: a unit that is silent on 64 pictures may fire on the next. So the count
-    runs on over the probed steps, and a unit is dead after PROBE_PICTURES pictures.
+    One batch says little: a unit that is silent on 64 images may fire on the next. So the count
+    runs on over the probed steps, and a unit is dead after PROBE_IMAGES images.
     """
 
     def __init__(self) -> None:
         self._silent: Tensor | None = None
-        self.pictures = 0
+        self.images = 0
 
     def see(self, slope: Tensor, supremum: float, unit_dim: int) -> None:
         """Count on with the derivatives of a batch."""
@@ -191,15 +191,15 @@ class Units:
         n = len(slope) if slope.ndim > 1 else 1
         if self._silent is None or self._silent.shape != fired.shape:
             self._silent = torch.zeros_like(fired, dtype=torch.int64)
-            self.pictures = 0
+            self.images = 0
         self._silent = (self._silent + n).masked_fill(fired, 0)
-        self.pictures = min(self.pictures + n, PROBE_PICTURES)
+        self.images = min(self.images + n, PROBE_IMAGES)
 
     def dead(self) -> float | None:
         """Return the fraction of units that are dead, or None when none was seen."""
         if self._silent is None:
             return None
-        return (self._silent >= self.pictures).double().mean().item()
+        return (self._silent >= self.images).double().mean().item()
 
 
 def spread(x: Tensor, dim: int) -> float:

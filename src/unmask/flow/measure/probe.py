@@ -285,7 +285,7 @@ class _Window:
         layers = []
         for c in sorted(self._collected.values(), key=lambda c: (not c.output.rows, c.place)):
             u = units.get(c.layer.name)
-            layers.append(c.read(u.dead() if u else None, u.pictures if u else 0))
+            layers.append(c.read(u.dead() if u else None, u.images if u else 0))
         name, rate = self._optimizer or (None, None)
         return FlowStats(
             step,

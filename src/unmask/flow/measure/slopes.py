@@ -112,7 +112,7 @@ def describe(slope: Tensor, supremum: float) -> tuple[float, ...]:
 
 
 def alive(slope: Tensor, supremum: float, unit_dim: int) -> Tensor:
-    """Return per unit whether |phi'| reached 0.1 % of its supremum for any picture."""
+    """Return per unit whether |phi'| reached 0.1 % of its supremum for any image."""
     size = slope.abs()
     rest = [d for d in range(size.ndim) if d != unit_dim % size.ndim]
     return (size.amax(dim=rest) if rest else size) >= DEAD_BELOW * supremum

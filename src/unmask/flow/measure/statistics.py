@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 SATURATED_BELOW, DEAD_BELOW = 0.05, 0.001
 # Enough of a batch to know the statistics of its activations to a per cent.
-ENTRIES, LEAST_PICTURES = 1 << 16, 8
+ENTRIES, LEAST_IMAGES = 1 << 16, 8
 # Between these a float32 holds the square of every entry that counts beside the largest.
 SAFE = (1e-12, 1e12)
 
@@ -64,9 +64,9 @@ class Magnitude:
 
 
 def few(tensor: Tensor) -> Tensor:
-    """Return the first pictures of a batch: about ENTRIES numbers, but eight pictures at least."""
+    """Return the first images of a batch: about ENTRIES numbers, but eight images at least."""
     each = max(tensor[0].numel(), 1) if tensor.ndim > 1 else 1
-    return tensor[: max(ENTRIES // each, LEAST_PICTURES)] if tensor.ndim else tensor
+    return tensor[: max(ENTRIES // each, LEAST_IMAGES)] if tensor.ndim else tensor
 
 
 def measure(tensor: Tensor) -> tuple[float, float, float, float, float]:
@@ -114,12 +114,12 @@ def magnitudes(tensor: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Slopes:
-    """The derivative phi' of the activation that follows a layer, over units and pictures.
+    """The derivative phi' of the activation that follows a layer, over units and images.
 
     quantiles are of |phi'| at QUANTILES; rms is sqrt(E[phi'^2]); supremum the largest |phi'| the
-    activation has at all. saturated is the fraction of (unit, picture) pairs with |phi'| under 5 %
+    activation has at all. saturated is the fraction of (unit, image) pairs with |phi'| under 5 %
     of the supremum; dead the fraction of units with |phi'| under 0.1 % of it for each of the last
-    dead_pictures pictures.
+    dead_pictures images.
     """
 
     activation: str
@@ -137,8 +137,8 @@ class LayerStats:
 
     matrix tells layers that mix units (linear, convolution, attention, ...) from gains and norms.
     output is z = Wx + b before the activation, output_gradient dE/dz, output_size its entries a
-    picture; of large batches they, and the slopes, are taken over the first pictures. variation is
-    the standard deviation of z over pictures, spread that over units, both relative to the RMS of
+    image; of large batches they, and the slopes, are taken over the first images. variation is
+    the standard deviation of z over images, spread that over units, both relative to the RMS of
     z. weight_spread and gradient_spread are the standard deviations over units of the weights and
     of their gradients, relative to their RMS: 0 when all units are alike. update_to_weight_ratio
     is RMS(change of W) / RMS(W), measured around the optimiser's step; expected_gain the decrease

@@ -33,7 +33,7 @@ class Phase:
 
     q_star: the variance of the pre-activations, deep in the net; inf where it grows without bound.
     chi_1: the factor of the mean square of a gradient by layer, and of a small distance between two
-    pictures. c_star: the correlation to which any two pictures come. xi_c: the scale, in layers, on
+    images. c_star: the correlation to which any two images come. xi_c: the scale, in layers, on
     which they come there, inf at criticality; where q_star is inf, and c_star says little, the
     scale on which signal and gradient grow. xi_q: the scale on which the variance comes to q_star,
     inf where it doesn't come there exponentially.
@@ -77,7 +77,7 @@ def chi(phi: Phi, q: float, sigma_w2: float) -> float:
 
 
 def correlation_map(phi: Phi, q: float, c: Floats, sigma_w2: float, sigma_b2: float) -> Floats:
-    """Return the correlation in the next layer of pictures with correlation c and variance q.
+    """Return the correlation in the next layer of images with correlation c and variance q.
 
     c: float64[m] in [-1, 1], as is the answer. Poole et al. 2016, equation 5, scaled by the next
     layer's variance, so that 1 always maps to 1.

@@ -36,7 +36,7 @@ class Profile:
     """What to expect of a random net's layers, float64[layers] each, the softmax layer last.
 
     activation_rms and gradient_rms are geometric means over seeds of what SweepHistory measures:
-    the RMS of a layer's outputs, and of |dE/dW| over its weights for the pictures' mean loss.
+    the RMS of a layer's outputs, and of |dE/dW| over its weights for the images' mean loss.
     activation_spread and gradient_spread are the standard deviations over seeds of their log10, NaN
     for the softmax outputs.
     """
@@ -76,12 +76,12 @@ def predict(
 ) -> Profile:
     """Return the profile of random nets of these layers on a mini-batch, from theory alone.
 
-    inputs: [pictures, fan_in], as the net sees them; of them only the products between pictures
-    matter, so one picture with the right mean square predicts a per-picture gradient. labels:
-    int64[pictures]. loss: one of LOSSES, or what output_gradients say: [pictures, classes], each
-    picture's own dE/dlogits, instead of their expectation over random nets.
+    inputs: [images, fan_in], as the net sees them; of them only the products between images
+    matter, so one image with the right mean square predicts a per-image gradient. labels:
+    int64[images]. loss: one of LOSSES, or what output_gradients say: [images, classes], each
+    image's own dE/dlogits, instead of their expectation over random nets.
 
-    In a wide net the covariance of two pictures, layer by layer, and that of their back-propagated
+    In a wide net the covariance of two images, layer by layer, and that of their back-propagated
     errors are fixed (Schoenholz et al. 2017; Jacot et al. 2018), and the mean square of dE/dW is
     the mean over all pairs of their product. How seeds differ follows from the fluctuations that
     the finite width adds in every layer, to first order (Hanin and Nica 2020 for ReLU); orthogonal
@@ -115,9 +115,9 @@ def predict(
 
 @dataclass(frozen=True)
 class _Hidden:
-    """A hidden layer's expectations over pairs of pictures, float64[pictures, pictures] each.
+    """A hidden layer's expectations over pairs of images, float64[images, images] each.
 
-    variance: of its pre-activations v, the mean over the pictures. correlations: of v. outputs: the
+    variance: of its pre-activations v, the mean over the images. correlations: of v. outputs: the
     products of phi(v). slopes: those of phi'(v).
     """
 
@@ -141,7 +141,7 @@ def _correlations(products: Floats) -> Floats:
 
 
 def _mean_unlike(values: Floats) -> float:
-    """Return the mean over the pairs of different pictures, or 1 where there is only one."""
+    """Return the mean over the pairs of different images, or 1 where there is only one."""
     n = len(values)
     return float((values.sum() - np.trace(values)) / (n * (n - 1))) if n > 1 else 1.0
 
@@ -149,9 +149,9 @@ def _mean_unlike(values: Floats) -> float:
 def _softmax_errors(
     logits: Floats, labels: NDArray[np.int64], classes: int, loss: str
 ) -> tuple[Floats, float]:
-    """Return draws of dE/dlogits, float64[draws, pictures, classes], and the softmax outputs' RMS.
+    """Return draws of dE/dlogits, float64[draws, images, classes], and the softmax outputs' RMS.
 
-    logits: their covariance, float64[pictures, pictures], the same for every class and none between
+    logits: their covariance, float64[images, images], the same for every class and none between
     classes.
     """
     values, vectors = np.linalg.eigh(logits)
@@ -166,7 +166,7 @@ def _softmax_errors(
 
 
 def _products(draws: Floats) -> Floats:
-    """Return the mean over draws of the products of pictures' errors."""
+    """Return the mean over draws of the products of images' errors."""
     products: Floats = np.tensordot(draws, draws, ((0, 2), (0, 2))) / len(draws)
     return products
 
@@ -191,7 +191,7 @@ def _backward(
 ) -> tuple[Floats, list[Floats]]:
     """Return ln of the expected mean square of dE/dW by layer, and what errors reach each layer.
 
-    outputs: of the layer below each, the inputs first. errors: products of the pictures'
+    outputs: of the layer below each, the inputs first. errors: products of the images'
     dE/dlogits. The answer has such products of the errors from above for every hidden layer, each
     to a scale of its own.
     """
@@ -212,7 +212,7 @@ def _backward(
 def _likeness(
     outputs: Sequence[Floats], hidden: Sequence[_Hidden], arriving: Sequence[Floats]
 ) -> Floats:
-    """Return how alike the pictures' shares in a gradient are, float64[2, hidden].
+    """Return how alike the images' shares in a gradient are, float64[2, hidden].
 
     It is 1 where they differ by a factor only and 1 / n where n equal shares have nothing in
     common. In the first row the gradient is that of the layer's own weights, in the second that of
@@ -242,7 +242,7 @@ def _fluctuations(
 
     Hidden layer k adds, with a variance that falls as 1 / width, a relative fluctuation u_k to the
     mean square of its outputs and b_k to that of the errors it passes back. u_k changes the
-    variance q of all later layers, and with it what they pass forward and back. Pictures that are
+    variance q of all later layers, and with it what they pass forward and back. Images that are
     unlike fluctuate apart, and their mean less.
     """
     depth = len(hidden)

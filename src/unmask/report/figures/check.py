@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from unmask.flow.check import FlowCheck
 from unmask.flow.measure.statistics import FlowStats
-from unmask.flow.predicted import NoPrediction, Prediction
+from unmask.flow.profile import NoPrediction, Prediction
 from unmask.flow.theory.gaussian import Floats
 from unmask.report.figures.style import INK, MUTED, PAPER, STYLES, Style, styled_figure
 

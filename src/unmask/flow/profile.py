@@ -21,7 +21,7 @@ from unmask.flow.theory import Profile, WeightLayer, nonlinearity, predict
 from unmask.flow.theory.gaussian import Floats
 from unmask.models.activations import ACTIVATIONS
 
-PICTURES = 16
+IMAGES = 16
 # How many standard errors the mean of weights drawn about zero may lie off it.
 _OFF_CENTRE = 6.0
 _DIGITS = 1e-3
@@ -33,7 +33,7 @@ class Prediction:
 
     names: of the weight layers, from the input to the output. layers: their sizes and the sigma_w2
     and sigma_b2 that their weights have. gradient_rms, float64[layers], is of dE/dW and
-    activation_rms of phi(z), NaN for the output layer; both for the same pictures as expected.
+    activation_rms of phi(z), NaN for the output layer; both for the same images as expected.
     """
 
     names: tuple[str, ...]
@@ -60,7 +60,7 @@ class NoPrediction:
 def predicted_flow(
     model: nn.Module, loss_fn: Loss, pair: Batch, stats: FlowStats
 ) -> Prediction | NoPrediction:
-    """Predict the profile of a model, as it stands, for the first PICTURES pictures of a batch.
+    """Predict the profile of a model, as it stands, for the first IMAGES images of a batch.
 
     stats: of the model's first step. Theory covers multilayer perceptrons: linear layers one after
     the other, the same activation after each but the last, weights drawn about zero. Whether a
@@ -72,7 +72,7 @@ def predicted_flow(
     inputs, targets = pair
     if not (isinstance(inputs, Tensor) and isinstance(targets, Tensor) and len(inputs)):
         return NoPrediction("its batch is more than a tensor of inputs and one of targets")
-    x, y = inputs[:PICTURES], targets[:PICTURES]
+    x, y = inputs[:IMAGES], targets[:IMAGES]
     linears = _linears(network, stats)
     if isinstance(linears, str):
         return NoPrediction(linears)
@@ -102,7 +102,7 @@ def predicted_flow(
         layers,
         x.detach().flatten(1).double().cpu().numpy(),
         np.zeros(len(x), np.int64),
-        # E is a mean over pictures: each one's own error is so many times larger.
+        # E is a mean over images: each one's own error is so many times larger.
         output_gradients=errors.double().cpu().numpy() * len(x),
     )
     if not np.isfinite(expected.gradient_rms).all():
@@ -181,7 +181,7 @@ def _function(name: str) -> Callable[[Tensor], Tensor] | None:
 
 
 def _output(network: nn.Module, x: Tensor) -> Tensor | None:
-    """Return what the network gives for the pictures, or None where it needs another batch."""
+    """Return what the network gives for the images, or None where it needs another batch."""
     twin = copy.deepcopy(network)
     with torch.no_grad(), torch.random.fork_rng(devices=()):
         try:

@@ -5,7 +5,7 @@ with the probe at its default interval, its early steps included. The ratio is t
 step, put together from the medians of plain steps, of probed ones and of those between, so that a
 moment in which the machine is slow counts for neither. A table comes first, then one line of JSON.
 
-    python benchmarks/probe.py [--threads N]
+    python benchmarks/flow/probe.py [--threads N]
 """
 
 from __future__ import annotations

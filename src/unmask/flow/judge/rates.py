@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from unmask.flow.judge import fixes
-from unmask.flow.judge.readings import FRESH, finite, median, pace, relative_gain, update_ratios
-from unmask.flow.judge.verdict import Verdict
+from unmask.flow.judge.indicators import FRESH, finite, median, pace, relative_gain, update_ratios
 from unmask.flow.measure.statistics import FlowStats, LayerStats, Magnitude
+from unmask.verdict import Verdict
 
 STILL, SLOW, SLOW_GAIN = 5e-5, 2e-4, 7e-4
 FAST, FAR_TOO_FAST, KEPT, HASTY_SHARE = 0.15, 0.3, 0.45, 0.25
@@ -24,10 +24,10 @@ def diverged(history: list[FlowStats]) -> Verdict | None:
         return Verdict(
             "diverged",
             "error",
-            f"NaN or infinity at step {stats.step}",
+            f"NaN or infinity at step {stats.step + 1}",
             fixes.diverged(history),
             step=stats.step,
-            layer=bad.name if bad else None,
+            subject=bad.name if bad else None,
             evidence={"step": stats.step},
         )
     return None

@@ -21,7 +21,7 @@ from unmask.sweep.spec import INITS, NetSpec
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     train, _ = load_mnist()
     return train.pixels.reshape(len(train), -1), train.labels
 
@@ -70,8 +70,8 @@ DEEP_NETS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", DEEP_NETS, ids=lambda s: f"{s.activation}-{s.init}-{s.sigma_w2}")
-def test_forty_layers_on_mnist_are_as_predicted(spec, pictures):
-    pixels, labels = pictures[0][:32], pictures[1][:32]
+def test_forty_layers_on_mnist_are_as_predicted(spec, images):
+    pixels, labels = images[0][:32], images[1][:32]
     gradients, outputs = measured(spec, pixels, labels, seeds=8)
     profile = predicted(spec, pixels, labels)
     assert np.abs(gradients.mean(0) - np.log10(profile.gradient_rms)).max() <= 0.15
@@ -81,8 +81,8 @@ def test_forty_layers_on_mnist_are_as_predicted(spec, pictures):
 
 
 @pytest.mark.parametrize("init", INITS)
-def test_every_initialisation_by_its_first_middle_and_last_layers(init, pictures):
-    pixels, labels = pictures[0][:16], pictures[1][:16]
+def test_every_initialisation_by_its_first_middle_and_last_layers(init, images):
+    pixels, labels = images[0][:16], images[1][:16]
     values = {"sigma_w2": 1.5, "sigma_b2": 0.1} if init == "mean_field" else {}
     spec = NetSpec(depth=4, width=200, init=init, **values)
     layers = weight_layers(spec, 784, 10)
@@ -97,8 +97,8 @@ def test_every_initialisation_by_its_first_middle_and_last_layers(init, pictures
     assert np.abs(outputs.mean(0) - np.log10(profile.activation_rms)).max() <= 0.03
 
 
-def test_the_spread_over_seeds_is_as_predicted(pictures):
-    pixels, labels = pictures[0][:1], pictures[1][:1]
+def test_the_spread_over_seeds_is_as_predicted(images):
+    pixels, labels = images[0][:1], images[1][:1]
     spec = NetSpec(depth=20, width=128, activation="relu", init="he_normal")
     gradients, outputs = measured(spec, pixels, labels, seeds=60)
     profile = predicted(spec, pixels, labels)
@@ -118,8 +118,8 @@ def test_the_profile_of_one_picture_falls_by_the_gradient_ratio():
     np.testing.assert_allclose(outputs, [gradient_ratio("relu", k, 1.0) for k in range(1, 31)])
 
 
-def test_a_callable_is_predicted_as_the_activation_it_is(pictures):
-    pixels, labels = pictures[0][:5], pictures[1][:5]
+def test_a_callable_is_predicted_as_the_activation_it_is(images):
+    pixels, labels = images[0][:5], images[1][:5]
     spec = NetSpec(depth=6, width=64)
     layers = weight_layers(spec, 784, 10)
     by_callable = predict(torch.tanh, layers, pixels / 255, labels)
@@ -127,8 +127,8 @@ def test_a_callable_is_predicted_as_the_activation_it_is(pictures):
     np.testing.assert_allclose(by_callable.gradient_rms, by_name.gradient_rms, rtol=1e-9)
 
 
-def test_a_callable_that_jumps_away_from_zero(pictures):
-    pixels, labels = pictures[0][:4], pictures[1][:4]
+def test_a_callable_that_jumps_away_from_zero(images):
+    pixels, labels = images[0][:4], images[1][:4]
     layers = [WeightLayer(784, 128, 3.0, 0.1), *[WeightLayer(128, 128, 3.0, 0.1)] * 3]
     layers.append(WeightLayer(128, 10, 1.0))
     generator = torch.Generator().manual_seed(0)
@@ -151,8 +151,8 @@ def test_a_callable_that_jumps_away_from_zero(pictures):
     assert np.abs(np.mean(found, 0) - np.log10(profile.gradient_rms)).max() < 0.05
 
 
-def test_given_output_gradients_scale_the_profile(pictures):
-    pixels, labels = pictures[0][:8], pictures[1][:8]
+def test_given_output_gradients_scale_the_profile(images):
+    pixels, labels = images[0][:8], images[1][:8]
     layers = weight_layers(NetSpec(depth=10, width=64), 784, 10)
     errors = np.random.default_rng(0).normal(size=(8, 10))
     once = predict("tanh", layers, pixels / 255, labels, output_gradients=errors)

@@ -1,9 +1,9 @@
 """Check whether each classifier that ships would train from its start, and write it on its card.
 
-The card's network is made anew and checked on training pictures: MNIST's are at
+The card's network is made anew and checked on training images: MNIST's are at
 hand, CIFAR-10's lie where UNMASK_DATA says. The weights' checksum doesn't cover the card's facts.
 
-    python benchmarks/flow_cards.py mnist mnist-hardened
+    python benchmarks/release/flow_cards.py mnist mnist-hardened
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main() -> None:
     weights = Path(str(resources.files("unmask.models") / "weights"))
     for name in parser.parse_args().names:
         classifier = Classifier.load(name)
-        # What is trained in a special way is named after its pictures and that.
+        # What is trained in a special way is named after its images and that.
         flow = flow_facts(classifier.card, name.partition("-")[0])
         card = replace(classifier.card, facts={**classifier.card.facts, "flow": flow})
         card.write(weights / f"{name}.json")

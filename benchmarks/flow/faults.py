@@ -4,7 +4,7 @@ Half of the models are healthy, half are the same models with one thing broken i
 ways; each was trained before it was labelled (fault_labels.py). Thresholds of Unmask were set on
 the development half only. A table comes first, then one line of JSON.
 
-    python benchmarks/faults.py [--half measured|development] [--label] [--repair] [--on ADDRESS]
+    python benchmarks/flow/faults.py [--half measured|development] [--label] [--repair] [--on ...]
 """
 
 from __future__ import annotations

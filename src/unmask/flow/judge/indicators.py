@@ -55,7 +55,7 @@ class Factors:
 
 
 def gradient_norm(layer: LayerStats) -> float:
-    """Return the norm of dE/dz of a layer for one picture, which does not depend on its width.
+    """Return the norm of dE/dz of a layer for one image, which does not depend on its width.
 
     NaN where it was not measured.
     """

@@ -278,7 +278,7 @@ def draw(pair: int, attempt: int) -> tuple[Recipe, Recipe]:
     }[optimizer]
     if depth >= 8:
         middle /= 3
-    # Standardised, like pictures from 0 to 1, or somewhat small.
+    # Standardised, like images from 0 to 1, or somewhat small.
     gain, offset = pick((1.0, 0.0), (1.0, 0.0), (0.3, 0.4), (0.4, 0.0))
     any_init = activation != "sigmoid" and (depth <= 4 or norm != "none" or family[:3] == "res")
     healthy = Recipe(

@@ -20,7 +20,7 @@ TRAIN, VALIDATION = 8000, 2000
 
 @dataclass(frozen=True)
 class Split:
-    """Training and validation pictures or vectors, with their classes."""
+    """Training and validation images or vectors, with their classes."""
 
     x: Tensor
     y: Tensor

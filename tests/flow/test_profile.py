@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from unmask.errors import UserError
 from unmask.flow.check import check_flow
-from unmask.flow.predicted import PICTURES, NoPrediction, Prediction, predicted_flow
+from unmask.flow.profile import IMAGES, NoPrediction, Prediction, predicted_flow
 
 
 def batch(features: int = 40, classes: int = 5, n: int = 32):
@@ -66,17 +66,17 @@ def test_the_measured_profile_is_that_of_autograd_and_the_layers_that_of_the_wei
     model, (x, y) = chain(nn.Tanh(), 3, 1.5, 0.1), batch()
     found = predicted(model, (x, y))
     model.double()
-    functional.cross_entropy(model(x[:PICTURES].double()), y[:PICTURES]).backward()
+    functional.cross_entropy(model(x[:IMAGES].double()), y[:IMAGES]).backward()
     linears = [m for m in model if isinstance(m, nn.Linear)]
     gradients = [m.weight.grad.square().mean().sqrt().item() for m in linears]
     np.testing.assert_allclose(found.gradient_rms, gradients, rtol=1e-4)
-    activation = model[:4](x[:PICTURES].double()).square().mean().sqrt().item()
+    activation = model[:4](x[:IMAGES].double()).square().mean().sqrt().item()
     assert found.activation_rms[1] == pytest.approx(activation, rel=1e-4)
     assert math.isnan(found.activation_rms[-1])
     for layer, linear in zip(found.layers, linears, strict=True):
         assert (layer.fan_in, layer.fan_out) == (linear.in_features, linear.out_features)
         assert layer.sigma_w2 == pytest.approx(linear.weight.var().item() * layer.fan_in, rel=1e-3)
-    assert found.pictures == PICTURES
+    assert found.pictures == IMAGES
 
 
 def test_any_loss_will_do_and_frozen_layers_too():
@@ -154,7 +154,7 @@ def test_an_activation_that_theory_refuses_is_no_mistake_of_the_users(monkeypatc
     def refuse(phi):
         raise UserError("no activation")
 
-    monkeypatch.setattr("unmask.flow.predicted.nonlinearity", refuse)
+    monkeypatch.setattr("unmask.flow.profile.nonlinearity", refuse)
     assert "theory can't take tanh" in predicted(chain(nn.Tanh(), 2, 1.0, 0.0)).reason
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unmask.flow.judge.readings import (
+from unmask.flow.judge.indicators import (
     decay,
     factors,
     gradient_norm,
@@ -54,7 +54,7 @@ def test_decay_finds_a_constant_factor(per_layer, depth):
 
 
 def test_decay_does_not_depend_on_widths():
-    # The same gradient a picture, spread over more units, has a smaller RMS.
+    # The same gradient a image, spread over more units, has a smaller RMS.
     widths = (400, 100, 25, 100, 900)
     layers = [layer(1 / math.sqrt(w), width=w) for w in widths]
     assert decay(net(*layers, layer(1.0))).per_layer == pytest.approx(0, abs=1e-12)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from fault_labels import Case
 
-from unmask.flow.judge.readings import update_ratios
+from unmask.flow.judge.indicators import update_ratios
 from unmask.flow.measure.statistics import FlowStats, LayerStats, Magnitude
 
 # phi' where the rule draws its line: tanh at 9.5 and 5, the sigmoid at 17 and 5.
