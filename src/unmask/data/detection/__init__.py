@@ -1,0 +1,1 @@
+"""Images with boxes: annotations, their formats, and corrections of them."""
