@@ -1,8 +1,9 @@
-# make demo   the main job, from nothing: an environment, the package, every exercise of the source
-#             document run again, and the report of its figures beside ours
-# make test   the tests, from nothing
-# make docs   the API reference from the docstrings, in build/docs
-# make check  format, lint, types, import directions (what CI runs beside the tests)
+# make demo      from nothing: an environment, the package, every exercise of the course report
+#                run again, and a page with its figures beside ours
+# make test      from nothing: the fast tests, in a few minutes
+# make test-all  the slow tests as well (what CI runs)
+# make docs      the API reference from the docstrings, in build/docs
+# make check     format, lint, types, import directions
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,14 +13,17 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/unmask/sweep/native/*)
 
-.PHONY: demo test docs check sanitize clean
+.PHONY: demo test test-all docs check clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
 	$(BIN)/unmask reproduce --quick --resume
 
 test: $(VENV)/.developed
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(PYTEST_ARGS)
+
+test-all: test
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(PYTEST_ARGS)
 
 docs: $(VENV)/.documented
 	$(BIN)/python docs/api.py

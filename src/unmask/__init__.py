@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # ONNX Runtime reads it when it is first imported; nothing may be reported of anyone's pictures.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "Classifier": "unmask.models.classifier",
