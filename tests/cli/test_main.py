@@ -129,3 +129,11 @@ def test_a_reader_that_left_is_no_mistake() -> None:
     done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE)
     os.close(write)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("old", ["--pictures", "--pictures=4"])
+def test_a_spelling_of_an_earlier_version_names_the_new_one(
+    old: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["show", "mnist", old]) == 2
+    assert capsys.readouterr().err == "unmask: --pictures is now --images\n"

@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # torchrun has started several processes with this mistake, of which the first tells.
             return USER_MISTAKE
         command = " ".join(["unmask", *(error.command_chain or ())])
-        return _complain(f"{error} See {command} --help.", USER_MISTAKE)
+        return _complain(_renamed(error) or f"{error} See {command} --help.", USER_MISTAKE)
     except UserError as error:
         return _complain(str(error), USER_MISTAKE)
     except KeyboardInterrupt as interrupt:
@@ -117,6 +117,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f" {error.filename}" if error.filename else ""
         return _complain(f"can't read or write{where}: {error.strerror or error}", USER_MISTAKE)
     return status if isinstance(status, int) else DONE
+
+
+def _renamed(error: CycloptsError) -> str:
+    """Return the line for a spelling of an earlier version, or nothing."""
+    from unmask.cli.options import RENAMED
+
+    token = getattr(error, "token", None)
+    option = (getattr(token, "keyword", None) or "").partition("=")[0]
+    return f"{option} is now {RENAMED[option]}" if option in RENAMED else ""
 
 
 def _complain(line: str, status: int) -> int:
