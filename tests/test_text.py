@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+import xml.etree.ElementTree as ET
+from xml.sax.saxutils import escape
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unmask.text import figure, listed, moment, power_of_ten, span
+from unmask.text import figure, listed, moment, power_of_ten, printable, span
 
 
 @pytest.mark.parametrize(
@@ -44,3 +46,33 @@ def test_words() -> None:
     assert listed(["a", "b", "c"]) == "a, b and c"
     assert (moment(0), moment(1), moment(3)) == ("at the start", "after 1 epoch", "after 3 epochs")
     assert power_of_ten(-12) == "10⁻¹²"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("cat", "cat"),
+        ("Füße 面具 👩\u200d🚀", "Füße 面具 👩\u200d🚀"),
+        ("\x1b[2J", "\\x1b[2J"),
+        ("a\r\nb\tc", "a\\r\\nb\\tc"),
+        ("\u202egpj", "\\u202egpj"),
+        ("half \udce9", "half \\udce9"),
+        ("\u2028", "\\u2028"),
+    ],
+)
+def test_foreign_text_is_made_printable(text: str, shown: str) -> None:
+    assert printable(text) == shown
+    assert printable(shown) == shown
+
+
+def test_lines_are_kept_and_long_text_is_cut_where_asked() -> None:
+    assert printable("a\n\tb\r", lines=True) == "a\n\tb\\r"
+    assert printable("abcdef", most=4) == "abc…"
+    assert printable("abcd", most=4) == "abcd"
+
+
+@given(st.text())
+def test_what_is_printable_is_text_for_every_reader(text: str) -> None:
+    shown = printable(text)
+    assert shown.encode().decode() == shown
+    ET.fromstring(f"<a>{escape(shown)}</a>")

@@ -1,11 +1,48 @@
-"""Numbers and lists as they are written in a sentence."""
+"""Numbers and lists as they are written in a sentence, and foreign text made safe to show."""
 
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+# Cc are control characters, Cs halves of surrogate pairs, Zl and Zp separators that some readers
+# take for the end of a line.
+_UNSHOWABLE = frozenset(("Cc", "Cs", "Zl", "Zp"))
+# Format characters that change the direction of what follows (Trojan Source, 2021), and the two
+# code points that XML has no place for.
+_REFUSED = frozenset(
+    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufffe\uffff"
+)
+
+
+def printable(text: str, *, lines: bool = False, most: int | None = None) -> str:
+    r"""Return foreign text with all that isn't plain text written out, such as "\x1b".
+
+    What it returns can be put into a terminal, a page, an SVG or a log: it moves no cursor, turns
+    no direction, ends no line, and can be encoded as UTF-8 and as XML. HTML and XML still need
+    their own quoting of <, > and &.
+
+    Args:
+        text: a name of a class, a file, a layer, or whatever else somebody else wrote.
+        lines: whether ends of lines and tabs are kept.
+        most: the longest text to return, in characters, None for no limit; a longer one is cut and
+            ends in "…".
+    """
+    if most is not None and len(text) > most:
+        text = f"{text[: most - 1]}…"
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if _is_plain(c) or (lines and c in "\n\t") else _written_out(c) for c in text)
+
+
+def _is_plain(character: str) -> bool:
+    return unicodedata.category(character) not in _UNSHOWABLE and character not in _REFUSED
+
+
+def _written_out(character: str) -> str:
+    return character.encode("unicode_escape", "backslashreplace").decode()
 
 
 def power_of_ten(exponent: int) -> str:

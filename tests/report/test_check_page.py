@@ -19,8 +19,9 @@ from unmask.flow.check import check_flow
 from unmask.flow.profile import NoPrediction, Prediction, predicted_flow
 from unmask.flow.repair import Repair, Trial
 from unmask.report.annotations import annotated
-from unmask.report.check import check_as_dict, to_json, write_check
+from unmask.report.check import check_as_dict, write_check
 from unmask.report.figures.check import profile_figure
+from unmask.report.files import to_json
 from unmask.verdict import Verdict
 
 FED = "32 made-up <b>rows</b> a step"

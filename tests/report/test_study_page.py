@@ -12,7 +12,7 @@ from unmask.coursework.study.findings import findings
 from unmask.coursework.study.run import Study
 from unmask.report.figures.study import study_figures
 from unmask.report.figures.style import INK, PAPER, STYLES, to_svg
-from unmask.report.page import study_page
+from unmask.report.study import study_page
 
 VOID = {"meta", "br"}
 

@@ -92,8 +92,8 @@ def check(
     from unmask.flow.profile import predicted_flow
     from unmask.models.imported import load_model
     from unmask.report.annotations import annotated
-    from unmask.report.check import check_as_dict, to_json, write_check
-    from unmask.report.export import require_writable
+    from unmask.report.check import check_as_dict, write_check
+    from unmask.report.files import require_writable, to_json
 
     require_writable(out)
     torch.manual_seed(seed)

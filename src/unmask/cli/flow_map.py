@@ -66,7 +66,7 @@ def draw_map(
         seed=seed,
     )
     # matplotlib takes a while to load, and --help needs none of it.
-    from unmask.report.export import require_writable
+    from unmask.report.files import require_writable
     from unmask.report.map import map_as_dict, write_map
 
     require_writable(out)

@@ -93,7 +93,8 @@ def study(
         validation_pictures=validation_pictures,
     )
     # matplotlib takes a while to load, and --help needs none of it.
-    from unmask.report.export import require_writable, summary_as_dict, to_json, write_study
+    from unmask.report.files import require_writable, to_json
+    from unmask.report.study import summary_as_dict, write_study
 
     require_writable(out)
     found = _train(plan, out, resume, threads, str(pick_device(device)), on)
@@ -106,7 +107,7 @@ def study(
         raise UserError(f"{error}; {kept}") from None
     if json:
         summary = {**summary_as_dict(found), "files": [str(file) for file in files]}
-        print(to_json(summary).decode())
+        print(to_json(summary))
     else:
         _print(Console(), found, files)
     return 0

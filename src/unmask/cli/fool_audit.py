@@ -81,7 +81,7 @@ def audit_model(
     from unmask.fool.audit.result import figure_names
     from unmask.fool.audit.subject import load_subject
     from unmask.report.audit import audits_as_json, write_audit
-    from unmask.report.export import require_writable
+    from unmask.report.files import require_writable
     from unmask.train.evaluation import matched
 
     if norm not in _SIZES:

@@ -67,7 +67,7 @@ def draw_grid(
     from unmask.fool.generator.attack import MODES
     from unmask.fool.grid import fool_grid
     from unmask.fool.norms import Threat
-    from unmask.report.export import require_writable
+    from unmask.report.files import require_writable
     from unmask.report.grid import write_grids
     from unmask.runtime import environment_stamp
 

@@ -49,7 +49,7 @@ def reproduce_document(
     # matplotlib and torch take a while to load, and --help needs none of them.
     from unmask.coursework.exercise import length
     from unmask.coursework.run import ReproductionInterrupted, reproduce
-    from unmask.report.export import require_writable
+    from unmask.report.files import require_writable
     from unmask.report.reproduction import Figures, write_reproduction
 
     chosen = length("quick" if quick else "as-document" if as_document else "default")

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import csv
-import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +13,8 @@ from unmask.data.images import Images
 from unmask.fool.audit.result import Audit, Share
 from unmask.report.figures.audit import curve_figure, examples_figure, pairs_figure
 from unmask.report.figures.style import STYLES, to_png, to_svg
-from unmask.report.html import render, stamp_rows
-from unmask.report.inline import inline_svg
-from unmask.runtime import write_atomically
+from unmask.report.files import Content, data_uri, to_csv, to_json, write_files
+from unmask.report.html import drawing, render, stamp_rows
 
 PAGE = "report.html"
 QUANTILES = {
@@ -44,8 +39,8 @@ def write_audit(audits: Sequence[Audit], images: Images, folder: Path) -> Path:
     svg = to_svg(curve, "curve")
     narrow = to_svg(curve_figure(audits, narrow=True), "curve-narrow")
     drawn: dict[str, list[str]] = {"examples": [], "pairs": []}
-    files: dict[str, bytes] = {
-        "figures/curve.svg": svg.encode(),
+    files: dict[str, Content] = {
+        "figures/curve.svg": svg,
         "figures/curve.png": to_png(curve),
     }
     for i, found in enumerate(audits, 1):
@@ -57,17 +52,13 @@ def write_audit(audits: Sequence[Audit], images: Images, folder: Path) -> Path:
                 drawn[name].append("")
                 continue
             text = to_svg(figure, f"{name}-{i}")
-            drawn[name].append(_data_uri(text))
-            files[f"figures/{name}-{i}.svg"] = text.encode()
+            drawn[name].append(data_uri(text))
+            files[f"figures/{name}-{i}.svg"] = text
             files[f"figures/{name}-{i}.png"] = to_png(figure)
-        files[f"data/pictures-{i}.csv"] = _csv(found).encode()
-    files["data/audit.json"] = audits_as_json(audits, gate=None).encode()
-    files[PAGE] = _page(
-        audits, Markup(inline_svg(svg, "wide") + inline_svg(narrow, "narrow")), drawn
-    ).encode()
-    for name, content in files.items():
-        with write_atomically(folder / name) as file:
-            file.write(content)
+        files[f"data/pictures-{i}.csv"] = _csv(found)
+    files["data/audit.json"] = audits_as_json(audits, gate=None)
+    files[PAGE] = _page(audits, drawing(svg, narrow), drawn)
+    write_files(folder, files)
     for i, found in enumerate(audits, 1):
         found.save(folder / "data" / f"audit-{i}.npz")
     return folder / PAGE
@@ -78,7 +69,7 @@ def audits_as_json(audits: Sequence[Audit], *, gate: tuple[str, bool] | None) ->
     told: dict[str, Any] = {"audits": [a.as_dict() for a in audits]}
     if gate is not None:
         told["gate"] = {"fail_if": gate[0], "failed": gate[1]}
-    return json.dumps(told, allow_nan=False)
+    return to_json(told)
 
 
 def percent(share: Share) -> str:
@@ -119,24 +110,18 @@ def _part(value: float | None) -> str:
 
 
 def _csv(found: Audit) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+    rows: list[list[Any]] = [list(_COLUMNS)]
     w, names = found.worst, found.class_names
     for i in range(len(w)):
         whole = [int(w.rows[i]), names[w.labels[i]], names[w.clean[i]], _number(w.size[i])]
         if w.by[i] < 0:
-            writer.writerow([*whole, *[""] * (len(_COLUMNS) - len(whole))])
+            rows.append([*whole, *[None] * (len(_COLUMNS) - len(whole))])
             continue
         sizes = [_number(v[i]) for v in (w.certainty, w.l2, w.linf, w.similarity)]
         attack = found.records[w.by[i]].name
-        writer.writerow([*whole, names[w.said[i]], *sizes, bool(w.saved[i]), attack])
-    return text.getvalue()
+        rows.append([*whole, names[w.said[i]], *sizes, bool(w.saved[i]), attack])
+    return to_csv(rows)
 
 
 def _number(value: float) -> str:
     return f"{value:.6g}" if np.isfinite(value) else ""
-
-
-def _data_uri(svg: str) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()

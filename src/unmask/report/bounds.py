@@ -17,9 +17,9 @@ from unmask.coursework.bounds.gradients import (
 )
 from unmask.coursework.bounds.intervals import Interval, shown
 from unmask.models.activations import activation
+from unmask.report.files import write_files
 from unmask.report.html import render
 from unmask.report.notation import interval_mathml, mathml, number_mathml, plain
-from unmask.runtime import write_atomically
 from unmask.sweep.spec import LOSSES
 
 PAGE = "report.html"
@@ -31,9 +31,7 @@ def write_bounds(found: BoundsTable, stamp: dict[str, Any], folder: Path) -> Pat
 
     Raises UserError when the folder can't be written.
     """
-    with write_atomically(folder / PAGE) as file:
-        file.write(bounds_page(found, stamp).encode())
-    return folder / PAGE
+    return write_files(folder, {PAGE: bounds_page(found, stamp)})[0]
 
 
 def bounds_page(found: BoundsTable, stamp: dict[str, Any]) -> str:

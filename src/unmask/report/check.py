@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 
 from unmask.flow.check import FlowCheck
@@ -20,9 +16,8 @@ from unmask.flow.profile import NoPrediction, Prediction
 from unmask.flow.repair import Repair
 from unmask.report.figures.check import BAND, profile_figure
 from unmask.report.figures.style import STYLES, to_png, to_svg
-from unmask.report.html import render, stamp_rows
-from unmask.report.inline import inline_svg
-from unmask.runtime import write_atomically
+from unmask.report.files import Content, plain, to_csv, to_json, write_files
+from unmask.report.html import drawing, render, stamp_rows
 from unmask.verdict import Verdict
 
 SIGNS = {"error": ("bad", "✗"), "warning": ("mixed", "!"), "note": ("none", "–")}
@@ -43,18 +38,15 @@ def write_check(
     wide = profile_figure(check, prediction)
     svg = to_svg(wide, "profile")
     narrow = to_svg(profile_figure(check, prediction, narrow=True), "profile-narrow")
-    figure = Markup(inline_svg(svg, "wide") + inline_svg(narrow, "narrow"))
-    files = {
-        "report.html": _page(check, prediction, repair, fed, figure).encode(),
-        "figures/profile.svg": svg.encode(),
+    figure = drawing(svg, narrow)
+    files: dict[str, Content] = {
+        "report.html": _page(check, prediction, repair, fed, figure),
+        "figures/profile.svg": svg,
         "figures/profile.png": to_png(wide),
-        "data/layers.csv": _csv(check, prediction).encode(),
-        "data/check.json": to_json(check_as_dict(check, prediction, repair)).encode(),
+        "data/layers.csv": _csv(check, prediction),
+        "data/check.json": to_json(check_as_dict(check, prediction, repair)),
     }
-    for name, content in files.items():
-        with write_atomically(folder / name) as file:
-            file.write(content)
-    return [folder / name for name in files]
+    return write_files(folder, files)
 
 
 def check_as_dict(
@@ -65,7 +57,7 @@ def check_as_dict(
     "prediction" holds the expected and the measured profile, or why there is none; "repair" what
     each fix came to, or None.
     """
-    found: dict[str, Any] = _plain(
+    found: dict[str, Any] = plain(
         {
             **check.as_dict(),
             "prediction": asdict(prediction),
@@ -73,11 +65,6 @@ def check_as_dict(
         }
     )
     return found
-
-
-def to_json(value: Any) -> str:
-    """Return the plain value as JSON that every reader accepts: no NaN, no infinity."""
-    return json.dumps(value, allow_nan=False, ensure_ascii=False)
 
 
 def headline(check: FlowCheck) -> str:
@@ -161,9 +148,7 @@ _EXPECTED = (
 
 
 def _csv(check: FlowCheck, prediction: Prediction | NoPrediction) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*_COLUMNS, *_EXPECTED])
+    rows: list[list[Any]] = [[*_COLUMNS, *_EXPECTED]]
     for stats in check.history:
         for i, x in enumerate(stats.matrix_layers):
             row = [stats.step, i + 1, *_row(x)]
@@ -171,9 +156,8 @@ def _csv(check: FlowCheck, prediction: Prediction | NoPrediction) -> str:
                 expected = prediction.expected
                 row += [expected.gradient_rms[i], expected.gradient_spread[i]]
                 row += [prediction.gradient_rms[i]]
-            row += [None] * (len(_COLUMNS) + len(_EXPECTED) - len(row))
-            writer.writerow(["" if (v := _plain(value)) is None else v for value in row])
-    return text.getvalue()
+            rows.append([*row, *[None] * (len(_COLUMNS) + len(_EXPECTED) - len(row))])
+    return to_csv(rows)
 
 
 def _row(x: LayerStats) -> list[Any]:
@@ -191,13 +175,3 @@ def _row(x: LayerStats) -> list[Any]:
         ),
         x.update_to_weight_ratio,
     ]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [_plain(v) for v in value]
-    if isinstance(value, (float, np.floating)):
-        return float(value) if math.isfinite(value) else None
-    return value

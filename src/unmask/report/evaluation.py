@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +10,8 @@ from unmask.data.images import Images
 from unmask.models.checkpoint import ModelCard
 from unmask.report.figures.classifier import evaluation_figures
 from unmask.report.figures.style import STYLES, to_png, to_svg
+from unmask.report.files import Content, data_uri, to_json, write_files
 from unmask.report.html import render, stamp_rows
-from unmask.runtime import write_atomically
 from unmask.train.evaluation import Evaluation
 
 PAGE = "report.html"
@@ -27,16 +25,14 @@ def write_evaluation(found: Evaluation, images: Images, card: ModelCard, folder:
     """
     figures = evaluation_figures(found, images, worst=_WORST)
     drawn = {name: to_svg(figure, name) for name, figure in figures.items()}
-    files = {
-        PAGE: evaluation_page(found, images, card, drawn).encode(),
-        "evaluation.json": json.dumps(found.as_dict(), allow_nan=False).encode(),
+    files: dict[str, Content] = {
+        PAGE: evaluation_page(found, images, card, drawn),
+        "evaluation.json": to_json(found.as_dict()),
     }
     for name, figure in figures.items():
-        files[f"figures/{name}.svg"] = drawn[name].encode()
+        files[f"figures/{name}.svg"] = drawn[name]
         files[f"figures/{name}.png"] = to_png(figure)
-    for name, content in files.items():
-        with write_atomically(folder / name) as file:
-            file.write(content)
+    write_files(folder, files)
     return folder / PAGE
 
 
@@ -53,7 +49,7 @@ def evaluation_page(
         rows=_rows(found),
         mistakes=int((found.predictions != found.labels).sum()),
         shown=len(found.worst(_WORST)),
-        pictures={name: _data_uri(svg) for name, svg in figures.items()},
+        pictures={name: data_uri(svg) for name, svg in figures.items()},
         stamp=stamp_rows(found.stamp),
         palette=STYLES,
     )
@@ -69,7 +65,3 @@ def _rows(found: Evaluation) -> list[tuple[str, int, float, float, float, str]]:
         count = int(found.confusion[k].sum())
         rows.append((name, count, found.recall[k], found.precision[k], found.f1[k], taken))
     return rows
-
-
-def _data_uri(svg: str) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import csv
 import io
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unmask.fool.grid import Grid
-from unmask.report.figures.grid import grid_figure
+from unmask.report.figures.grid import change_as_picture, columns, grid_figure, magnification
 from unmask.report.figures.style import STYLES, to_png, to_svg
+from unmask.report.files import Content, data_uri, to_csv, to_json, write_files
 from unmask.report.html import render, stamp_rows
-from unmask.report.shown import change_as_picture, columns, magnification
-from unmask.runtime import write_atomically
 from unmask.text import percent
 
 
@@ -30,22 +26,19 @@ def write_grids(grids: Sequence[Grid], folder: Path) -> list[Path]:
     The page comes first; it shows the grids one below the other and needs no other file. Raises
     UserError when the folder can't be written.
     """
-    files: dict[str, bytes] = {"report.html": grid_page(grids).encode()}
+    files: dict[str, Content] = {"report.html": grid_page(grids)}
     for grid in grids:
         name = _file_name(grid.title)
         figure = grid_figure(grid)
-        files[f"figures/{name}.svg"] = to_svg(figure, name).encode()
+        files[f"figures/{name}.svg"] = to_svg(figure, name)
         files[f"figures/{name}.png"] = to_png(figure)
-        files[f"data/{name}.json"] = json.dumps(grid.as_dict(), indent=1).encode()
-        files[f"data/{name}.csv"] = _csv(grid).encode()
+        files[f"data/{name}.json"] = to_json(grid.as_dict(), indent=1)
+        files[f"data/{name}.csv"] = _csv(grid)
         for i, (row, target) in enumerate(zip(grid.rows, grid.targets, strict=True)):
             aim = _file_name(grid.class_names[target])
             picture = f"pictures/{name}/{row + 1}-{_file_name(grid.names[row])}-as-{aim}.png"
             files[picture] = png(grid.changed[i])
-    for name, content in files.items():
-        with write_atomically(folder / name) as file:
-            file.write(content)
-    return [folder / name for name in files]
+    return write_files(folder, files)
 
 
 def grid_page(grids: Sequence[Grid]) -> str:
@@ -83,7 +76,7 @@ def _section(grid: Grid) -> dict[str, Any]:
                 if grid.said[row] == grid.labels[row]
                 else grid.class_names[grid.said[row]],
                 "certainty": percent(grid.certainty[row]),
-                "picture": _data_uri(png(grid.originals[row])),
+                "picture": data_uri(png(grid.originals[row])),
                 "cells": [
                     {"own": target == grid.labels[row]}
                     if (pair := cells.get((row, target))) is None
@@ -123,8 +116,8 @@ def _cell(grid: Grid, pair: int, times: int) -> dict[str, Any]:
     outcome = grid.outcome
     return {
         "own": False,
-        "picture": _data_uri(png(grid.changed[pair])),
-        "change": _data_uri(png(change_as_picture(grid, pair, times))),
+        "picture": data_uri(png(grid.changed[pair])),
+        "change": data_uri(png(change_as_picture(grid, pair, times))),
         "fooled": bool(outcome.reached_saved[pair]),
         "said": grid.class_names[outcome.said[pair]],
         "certainty": percent(outcome.certainty[pair]),
@@ -135,17 +128,9 @@ def _cell(grid: Grid, pair: int, times: int) -> dict[str, Any]:
 
 
 def _csv(grid: Grid) -> str:
-    text = io.StringIO()
     pairs = grid.as_dict()["pairs"]
-    writer = csv.DictWriter(text, list(pairs[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(pairs)
-    return text.getvalue()
+    return to_csv([list(pairs[0]), *(pair.values() for pair in pairs)])
 
 
 def _file_name(title: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "pictures"
-
-
-def _data_uri(content: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(content).decode()

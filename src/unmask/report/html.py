@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from unmask.report.figures.style import GRID, INK, MUTED, PAPER, STYLES
+from unmask.text import printable
+
+_COLOURS = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    GRID: "var(--grid)",
+    PAPER: "var(--paper)",
+    **{style.light: f"var(--{name})" for name, style in STYLES.items()},
+}
 
 
 def render(
@@ -18,6 +31,7 @@ def render(
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
     environment.filters.update(filters or {})
     return environment.get_template(template).render(**values)
@@ -35,3 +49,28 @@ def said(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         return " ".join(map(str, value))
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def inline_svg(svg: str, kind: str) -> str:
+    """Return the SVG as markup. kind: "wide" or "narrow", the windows it is shown in."""
+    svg = svg[svg.index("<svg") :]
+    # The ids of groups are the same in every figure and nothing refers to them.
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    head, _, rest = svg.partition(">")
+    head = re.sub(r' (width|height)="[^"]*"', "", head)
+    for colour, variable in _COLOURS.items():
+        rest = rest.replace(colour, variable)
+    return f'{head} class="{kind}" aria-hidden="true">{rest}'
+
+
+def drawing(wide: str, narrow: str) -> Markup:
+    """Return a figure's two SVGs for the inside of a page, of which a window shows one."""
+    return Markup(inline_svg(wide, "wide") + inline_svg(narrow, "narrow"))
+
+
+def _shown(value: Any) -> Any:
+    """Return what a template prints, foreign text made safe; jinja2 quotes it for HTML."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return printable(value, lines=True)
+    return value

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import csv
-import io
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,8 +12,8 @@ from unmask.flow.map import TrainabilityMap
 from unmask.models.activations import activation
 from unmask.report.figures.map import map_figure
 from unmask.report.figures.style import STYLES, to_png, to_svg
+from unmask.report.files import Content, data_uri, plain, to_csv, to_json, write_files
 from unmask.report.html import render, said, stamp_rows
-from unmask.runtime import write_atomically
 
 
 def write_map(found: TrainabilityMap, folder: Path) -> list[Path]:
@@ -27,26 +23,23 @@ def write_map(found: TrainabilityMap, folder: Path) -> list[Path]:
     """
     figure = map_figure(found)
     png = to_png(figure)
-    files = {
-        "report.html": _page(found, png).encode(),
-        "figures/map.svg": to_svg(figure, "map").encode(),
+    files: dict[str, Content] = {
+        "report.html": _page(found, png),
+        "figures/map.svg": to_svg(figure, "map"),
         "figures/map.png": png,
-        "data/map.csv": _csv(found).encode(),
-        "data/map.json": json.dumps(map_as_dict(found), indent=1).encode(),
+        "data/map.csv": _csv(found),
+        "data/map.json": to_json(map_as_dict(found), indent=1),
     }
-    for name, content in files.items():
-        with write_atomically(folder / name) as file:
-            file.write(content)
-    return [folder / name for name in files]
+    return write_files(folder, files)
 
 
 def map_as_dict(found: TrainabilityMap) -> dict[str, Any]:
     """Return the map as plain values: NaN and infinity as None."""
     return {
-        "sigma_w2": _plain(found.plan.sigma_w2()),
+        "sigma_w2": plain(found.plan.sigma_w2()),
         "depths": found.plan.depths().tolist(),
-        "accuracy": [_plain(row) for row in found.accuracy],
-        "trainable_depth": _plain(found.trainable_depth),
+        "accuracy": plain(found.accuracy),
+        "trainable_depth": plain(found.trainable_depth),
         "critical_sigma_w2": found.critical,
         "chance": found.chance,
         "agreement": found.agreement,
@@ -54,18 +47,12 @@ def map_as_dict(found: TrainabilityMap) -> dict[str, Any]:
     }
 
 
-def _plain(values: Any) -> list[float | None]:
-    return [float(v) if np.isfinite(v) else None for v in values]
-
-
 def _csv(found: TrainabilityMap) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["depth", "sigma_w2", "test_accuracy", "trainable_depth"])
+    rows: list[list[Any]] = [["depth", "sigma_w2", "test_accuracy", "trainable_depth"]]
     for depth, row in zip(found.plan.depths(), found.accuracy, strict=True):
         columns = zip(found.plan.sigma_w2(), row, found.trainable_depth, strict=True)
-        writer.writerows([depth, *map(float, column)] for column in columns)
-    return text.getvalue()
+        rows += [[depth, *column] for column in columns]
+    return to_csv(rows)
 
 
 def _page(found: TrainabilityMap, png: bytes) -> str:
@@ -77,7 +64,7 @@ def _page(found: TrainabilityMap, png: bytes) -> str:
         title=activation(plan.activation).title,
         nets=found.accuracy.size,
         diverged=int(np.isnan(found.accuracy).sum()),
-        image=base64.b64encode(png).decode(),
+        image=data_uri(png),
         settings=[(k.replace("_", " "), said(v)) for k, v in asdict(plan).items() if v is not None],
         stamp=stamp_rows(found.stamp),
         palette=STYLES,

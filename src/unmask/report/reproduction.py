@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from markupsafe import Markup
@@ -23,9 +22,8 @@ from unmask.fool.grid import Grid
 from unmask.report.figures.grid import grid_figure
 from unmask.report.figures.study import study_figures
 from unmask.report.figures.style import STYLES, to_png, to_svg
-from unmask.report.html import render, stamp_rows
-from unmask.report.inline import inline_svg
-from unmask.runtime import write_atomically
+from unmask.report.files import to_json, write_files
+from unmask.report.html import drawing, render, stamp_rows
 
 PAGE, NUMBERS = "report.html", "reproduction.json"
 
@@ -61,14 +59,8 @@ def write_reproduction(found: Reproduction, folder: Path) -> list[Path]:
 
     Raises UserError when the folder can't be written.
     """
-    files = {
-        PAGE: reproduction_page(found).encode(),
-        NUMBERS: json.dumps(found.as_dict(), allow_nan=False, indent=1).encode(),
-    }
-    for name, content in files.items():
-        with write_atomically(folder / name) as file:
-            file.write(content)
-    return [folder / name for name in files]
+    files = {PAGE: reproduction_page(found), NUMBERS: to_json(found.as_dict(), indent=1)}
+    return write_files(folder, files)
 
 
 def reproduction_page(found: Reproduction) -> str:
@@ -124,7 +116,7 @@ def _picture(picture: Picture) -> Markup:
         return Markup('<img src="data:image/png;base64,{}" alt="{}">').format(
             picture.png, picture.alt
         )
-    return Markup(inline_svg(picture.wide, "wide") + inline_svg(picture.narrow, "narrow"))
+    return drawing(picture.wide, picture.narrow)
 
 
 def _anchor(name: str) -> str:

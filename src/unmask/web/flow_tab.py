@@ -15,7 +15,7 @@ from unmask.models.activations import ACTIVATIONS
 from unmask.report.check import SIGNS
 from unmask.report.figures.check import BAND, profile_figure
 from unmask.report.figures.style import to_svg
-from unmask.report.inline import inline_svg
+from unmask.report.html import inline_svg
 from unmask.sweep.spec import INITS, NetSpec
 from unmask.web.charts import Curve, curves_svg, duration, said_html
 from unmask.web.flow_advice import Advice, advise, judge

@@ -18,7 +18,7 @@ from unmask.data.picture import decode_picture
 from unmask.errors import UserError
 from unmask.fool.norms import NORMS
 from unmask.models.classifier import shipped
-from unmask.report.shown import tinted
+from unmask.report.figures.grid import tinted
 from unmask.web.assets import PAD, PICTURE
 from unmask.web.charts import bars_html, duration, percent, picture_html, said_html
 from unmask.web.fool_live import COMPARED, GENERATOR, Watched, told, watch

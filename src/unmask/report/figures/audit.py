@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from unmask.data.images import Images
 from unmask.fool.audit.result import Audit
-from unmask.report.figures.style import GRID, MUTED, PAPER, STYLES, styled_figure
+from unmask.report.figures.style import GRID, MUTED, PAPER, STYLES, legible, styled_figure
 
 _LOOKS = (STYLES["tanh"], STYLES["relu"], STYLES["sigmoid"])
 _MOST_NUMBERS = 12
@@ -71,17 +71,18 @@ def curve_figure(audits: Sequence[Audit], *, narrow: bool = False) -> Figure:
 @styled_figure
 def pairs_figure(found: Audit) -> Figure:
     """Return the matrices by true class (row) and class passed for (column)."""
-    k = len(found.class_names)
+    names = [legible(name) for name in found.class_names]
+    k = len(names)
     side = min(max(2.8, 0.37 * k + 0.9), 7.0)
     figure = Figure(figsize=(2 * side + 0.4, 2 * side + 0.4), layout="constrained")
-    short = max(len(name) for name in found.class_names) <= 3
+    short = max(len(name) for name in names) <= 3
     turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
     for ax, (name, title) in zip(figure.subplots(2, 2).ravel(), MATRICES.items(), strict=True):
         table = found.matrix(name)
         _heat(ax, table, small_is_easy=name in ("l2", "linf"))
         ax.set_title(title)
-        ax.set_xticks(range(k), found.class_names, **({} if short else turned))
-        ax.set_yticks(range(k), found.class_names)
+        ax.set_xticks(range(k), names, **({} if short else turned))
+        ax.set_yticks(range(k), names)
         ax.set(xlabel="class passed for", ylabel="true class")
         ax.grid(visible=False)
     return figure
@@ -103,11 +104,11 @@ def examples_figure(found: Audit, images: Images) -> Figure:
         _show(axes[0, column], before)
         _change(axes[1, column], change)
         _show(axes[2, column], after)
-        _caption(axes[0, column], found.class_names[found.worst.labels[i]])
+        _caption(axes[0, column], legible(found.class_names[found.worst.labels[i]]))
         size = found.worst.size[i]
         _caption(axes[1, column], f"{size:.3f}" if size < 1 else f"{size:.2f}")
         sure = f"{found.worst.certainty[i]:.0%}"
-        _caption(axes[2, column], f"{found.class_names[found.worst.said[i]]}, {sure}")
+        _caption(axes[2, column], f"{legible(found.class_names[found.worst.said[i]])}, {sure}")
     for ax, name in zip(axes[:, 0], ("is", _NORMS[found.plan.norm], "said"), strict=True):
         ax.set_ylabel(name, rotation=0, ha="right", va="center")
     return figure

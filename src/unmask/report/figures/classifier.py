@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, PercentFormatter
 
 from unmask.data.images import Images
 from unmask.models.summary import LayerSummary
-from unmask.report.figures.style import GRID, MUTED, PAPER, STYLES, styled_figure
+from unmask.report.figures.style import GRID, MUTED, PAPER, STYLES, legible, styled_figure
 from unmask.stats import wilson
 from unmask.train.evaluation import Evaluation
 
@@ -87,7 +87,8 @@ def confusion_figure(found: Evaluation) -> Figure:
 
     Mistakes are shaded by their number, so that few in many are seen; what is right is outlined.
     """
-    k = len(found.class_names)
+    names = [legible(name) for name in found.class_names]
+    k = len(names)
     wrong = found.confusion.astype(float)
     np.fill_diagonal(wrong, 0)
     side = min(max(3.2, 0.46 * k + 1.6), 10.0)
@@ -111,9 +112,9 @@ def confusion_figure(found: Evaluation) -> Figure:
                     fontweight=weight,
                 )
     turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-    short = max(len(name) for name in found.class_names) <= 3
-    ax.set_xticks(range(k), found.class_names, **({} if short else turned))
-    ax.set_yticks(range(k), found.class_names)
+    short = max(len(name) for name in names) <= 3
+    ax.set_xticks(range(k), names, **({} if short else turned))
+    ax.set_yticks(range(k), names)
     ax.set(xlabel="class said", ylabel="true class")
     ax.grid(visible=False)
     return figure
@@ -166,7 +167,9 @@ def mistakes_figure(found: Evaluation, images: Images, *, count: int) -> Figure:
         ax.set_axis_off()
     for ax, i in zip(axes, worst, strict=False):
         _picture(ax, images.pixels[i])
-        true, said = (found.class_names[c] for c in (found.labels[i], found.predictions[i]))
+        true, said = (
+            legible(found.class_names[c]) for c in (found.labels[i], found.predictions[i])
+        )
         ax.set_title(
             f"{true}, said {said}\n{found.confidence[i]:.1%} sure",
             fontsize=8,

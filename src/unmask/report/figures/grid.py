@@ -9,12 +9,15 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from unmask.fool.grid import Grid
-from unmask.report.figures.style import GRID, INK, MUTED, STYLES, styled_figure
-from unmask.report.shown import change_as_picture, columns, magnification
+from unmask.report.figures.style import GRID, INK, MUTED, STYLES, legible, styled_figure
 from unmask.text import percent
 
 _FAILED = STYLES["elu"].light
 _CELL = 0.92
+_NEUTRAL, _SPAN = 0.5, 0.5
+# On a grey picture: less is blue, more is red.
+_LESS, _MORE = np.array([0.0, 0.31, 0.66]), np.array([0.72, 0.16, 0.0])
+_PAPER = np.array([0.97, 0.97, 0.97])
 
 
 @styled_figure
@@ -35,7 +38,7 @@ def grid_figure(grid: Grid) -> Figure:
         wspace=0.06,
     )
     outer = figure.add_gridspec(rows, 1, hspace=0.12)
-    longest = max(len(grid.class_names[k]) for k in shown)
+    longest = max(len(legible(grid.class_names[k])) for k in shown)
     title = 10.5 if longest <= 8 else 8.0
     cells = {(r, t): i for i, (r, t) in enumerate(zip(grid.rows, grid.targets, strict=True))}
     for row in range(rows):
@@ -46,13 +49,13 @@ def grid_figure(grid: Grid) -> Figure:
             ax.set_axis_off()
         for (upper, lower), target in zip(axes.T, shown, strict=True):
             if row == 0:
-                upper.set_title(grid.class_names[target], pad=6, fontsize=title)
+                upper.set_title(legible(grid.class_names[target]), pad=6, fontsize=title)
             pair = cells.get((row, target))
             if pair is None and target == grid.labels[row]:
                 _picture(upper, grid.originals[row], INK)
                 said = f"{percent(grid.certainty[row])}"
                 if grid.said[row] != target:
-                    said = f"said {grid.class_names[grid.said[row]]}"
+                    said = f"said {legible(grid.class_names[grid.said[row]])}"
                 _caption(upper, said, failed=grid.said[row] != target)
                 lower.text(
                     0.5,
@@ -68,14 +71,18 @@ def grid_figure(grid: Grid) -> Figure:
                 fooled = bool(grid.outcome.reached_saved[pair])
                 _picture(upper, grid.changed[pair], GRID)
                 sure = percent(grid.outcome.certainty[pair])
-                said = sure if fooled else f"{grid.class_names[grid.outcome.said[pair]]} {sure}"
+                said = (
+                    sure
+                    if fooled
+                    else f"{legible(grid.class_names[grid.outcome.said[pair]])} {sure}"
+                )
                 _caption(upper, said, failed=not fooled)
                 _picture(lower, change_as_picture(grid, pair, times), GRID)
         label = axes[0, 0]
         label.text(
             -0.12,
             0.5,
-            grid.class_names[grid.labels[row]],
+            legible(grid.class_names[grid.labels[row]]),
             ha="right",
             va="center",
             fontweight="bold",
@@ -122,3 +129,36 @@ def _caption(ax: Axes, text: str, *, failed: bool) -> None:
         color=_FAILED if failed else INK,
         fontweight="bold" if failed else "normal",
     )
+
+
+def columns(grid: Grid) -> list[int]:
+    """Return the classes that head the columns: those to pass for, and the pictures' own."""
+    return sorted({*grid.targets.tolist(), *grid.labels.tolist()})
+
+
+def magnification(grid: Grid) -> int:
+    """Return by how much changes are magnified: half the pictures' largest ones fill the scale."""
+    usual = float(np.median(grid.outcome.linf))
+    return max(1, int(1 / max(usual, 1 / 255)))
+
+
+def change_as_picture(grid: Grid, pair: int, times: int) -> NDArray[np.float32]:
+    """Return a pair's change as a colour picture, float32[3, h, w] in [0, 1]: see tinted."""
+    return tinted(grid.changed[pair] - grid.originals[grid.rows[pair]], times)
+
+
+def tinted(change: NDArray[np.float32], times: int) -> NDArray[np.float32]:
+    """Return a change, float32[c, h, w], as a colour picture, float32[3, h, w] in [0, 1].
+
+    Of grey pictures, red is lighter than before and blue darker; of colour pictures each channel's
+    change is laid on middle grey.
+    """
+    change = change * times
+    if len(change) == 3:
+        shown = _NEUTRAL + _SPAN * change
+    else:
+        part = np.clip(np.abs(change), 0, 1)
+        end = np.where(change > 0, _MORE[:, None, None], _LESS[:, None, None])
+        shown = _PAPER[:, None, None] * (1 - part) + end * part
+    picture: NDArray[np.float32] = np.clip(shown, 0, 1).astype(np.float32)
+    return picture

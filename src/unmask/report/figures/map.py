@@ -33,7 +33,7 @@ def map_figure(found: TrainabilityMap) -> Figure:
         color=PAPER,
         linewidth=2,
         path_effects=_OUTLINE,
-        label="theory: 6 ξ$_c$",
+        label="theory: 6 ξ_c",
     )
     if found.critical is not None and sigma_w2[0] < found.critical < sigma_w2[-1]:
         axes.axvline(
@@ -42,12 +42,12 @@ def map_figure(found: TrainabilityMap) -> Figure:
             linestyle=(0, (4, 3)),
             linewidth=1.5,
             path_effects=_OUTLINE,
-            label=f"critical σ$_w^2$ = {found.critical:.3g}",
+            label=f"critical σ_w² = {found.critical:.3g}",
         )
     axes.set_xlim(sigma_w2[0], sigma_w2[-1])
     axes.set_ylim(depths[0], depths[-1])
     axes.grid(visible=False)
-    axes.set_xlabel(f"σ$_w^2$, variance of the weights times fan-in (σ$_b^2$ = {plan.sigma_b2:g})")
+    axes.set_xlabel(f"σ_w², variance of the weights times fan-in (σ_b² = {plan.sigma_b2:g})")
     axes.set_ylabel("hidden layers")
     axes.set_title(
         f"{activation(plan.activation).title}: {found.accuracy.size} nets of width {plan.width} "

@@ -15,7 +15,11 @@ from typing import Any, Literal, ParamSpec
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from unmask.text import printable
+
 _P = ParamSpec("_P")
+# Characters of a name that figures have room for.
+_LONGEST = 32
 
 INK, MUTED, GRID, PAPER = "#1c2126", "#5a646e", "#d9dee3", "#fffffe"
 
@@ -72,6 +76,8 @@ _RC: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.unicode_minus": True,
     "svg.fonttype": "none",
+    # A name with two dollar signs is no formula.
+    "text.parse_math": False,
 }
 
 
@@ -86,12 +92,17 @@ def styled_figure(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
     return drawn
 
 
+def legible(name: str) -> str:
+    """Return somebody else's name, of a class or a file, as a figure can show it."""
+    return printable(name, most=_LONGEST)
+
+
 def to_svg(figure: Figure, name: str) -> str:
     """Return the figure as the text of an SVG; the same figure and name give the same text."""
     buffer = io.StringIO()
     with mpl.rc_context({**_RC, "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
+    return printable(buffer.getvalue(), lines=True)
 
 
 def to_png(figure: Figure) -> bytes:

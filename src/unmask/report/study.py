@@ -1,40 +1,38 @@
-"""The study as files: the page, the figures, and every number as CSV and JSON."""
+"""The depth study as files: the page, the figures, and every number as CSV and JSON."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from unmask.coursework.study import comparison, outcomes, profiles
 from unmask.coursework.study.findings import findings
 from unmask.coursework.study.outcomes import trained_bar
 from unmask.coursework.study.profiles import Profile
-from unmask.coursework.study.run import Study
+from unmask.coursework.study.run import Study, StudyPlan
+from unmask.models.activations import activation
 from unmask.report.figures.study import study_figures
-from unmask.report.figures.style import to_png, to_svg
-from unmask.report.page import study_page
-from unmask.runtime import write_atomically
+from unmask.report.figures.style import STYLES, to_png, to_svg
+from unmask.report.files import Content, plain, to_csv, to_json, write_files
+from unmask.report.html import drawing, render, said, stamp_rows
 from unmask.sweep.history import CURVES, LAYER_STATISTICS, STATUS_NAMES, TEST_FIGURES
+from unmask.text import figure as figure_text
+from unmask.text import listed
 
 PAGE = "report.html"
-
-
-def require_writable(folder: Path) -> None:
-    """Make the folder if need be and check that files can be written there.
-
-    Raises UserError when they can't.
-    """
-    probe = folder / ".writable"
-    with write_atomically(probe) as file:
-        file.write(b"?")
-    probe.unlink()
+# A verdict's place in the style sheet and the sign that tells it without colour.
+_SIGNS = {
+    outcomes.AGREES: ("good", "✓"),
+    outcomes.TOSS: ("mixed", "≈"),
+    outcomes.DIFFERS: ("bad", "✗"),
+    outcomes.NO_FIGURE: ("none", "–"),
+    profiles.HOLDS: ("good", "✓"),
+    profiles.SOMETIMES: ("mixed", "≈"),
+    profiles.FAILS: ("bad", "✗"),
+}
 
 
 def write_study(study: Study, folder: Path) -> list[Path]:
@@ -45,33 +43,62 @@ def write_study(study: Study, folder: Path) -> list[Path]:
     wide, narrow = study_figures(study), study_figures(study, columns=1)
     drawings = {name: to_svg(figure, name) for name, figure in wide.items()}
     narrow_drawings = {name: to_svg(figure, f"{name}-narrow") for name, figure in narrow.items()}
-    files: dict[str, bytes] = {PAGE: study_page(study, drawings, narrow_drawings).encode()}
+    files: dict[str, Content] = {PAGE: study_page(study, drawings, narrow_drawings)}
     for name, figure in wide.items():
-        files[f"figures/{name}.svg"] = drawings[name].encode()
+        files[f"figures/{name}.svg"] = drawings[name]
         files[f"figures/{name}.png"] = to_png(figure)
     for name, rows in _tables(study).items():
-        files[f"data/{name}.csv"] = _csv(rows)
+        files[f"data/{name}.csv"] = to_csv(rows)
     files["data/study.json"] = to_json(study_as_dict(study))
-    for name, content in files.items():
-        with write_atomically(folder / name) as file:
-            file.write(content)
-    return [folder / name for name in files]
+    return write_files(folder, files)
+
+
+def study_page(study: Study, wide: dict[str, str], narrow: dict[str, str]) -> str:
+    """Return the study's report as HTML.
+
+    wide and narrow: every figure of the study as SVG by name, the latter one panel wide.
+    """
+    return render(
+        "study.html",
+        {"four": _four, "figure": figure_text, "title": _title, "listed": listed},
+        outcome_rules=outcomes,
+        profile_rules=profiles,
+        signs=_SIGNS,
+        study=study,
+        plan=study.plan,
+        findings=findings(study),
+        bar=outcomes.trained_bar(study.chance),
+        cells={(o.depth, o.activation): o for o in study.outcomes},
+        pairs=list(zip(study.profiles_start, study.profiles_after, strict=True)),
+        throughout=comparison.throughout(study.comparison) if study.comparison else "",
+        similar=comparison.SIMILAR,
+        settings=_settings(study.plan),
+        stamp=stamp_rows(study.stamp),
+        figures={name: drawing(wide[name], narrow[name]) for name in wide},
+        palette=STYLES,
+        has_zeros=any(
+            (p.maxima == 0).any() for p in (*study.profiles_start, *study.profiles_after)
+        ),
+    )
 
 
 def summary_as_dict(study: Study) -> dict[str, Any]:
     """Return the stamp, the findings and the tables of B, C and D as plain values, NaN as None."""
-    found = {
-        "stamp": study.stamp,
-        "findings": list(findings(study)),
-        "chance": study.chance,
-        "trained_above": trained_bar(study.chance),
-        "outcomes": [asdict(o) for o in study.outcomes],
-        "gradients": [_profile_as_dict(p) for p in (*study.profiles_start, *study.profiles_after)],
-        "claims": [asdict(c) for c in study.claims],
-        "comparison": [asdict(c) for c in study.comparison],
-    }
-    plain: dict[str, Any] = _plain(found)
-    return plain
+    found: dict[str, Any] = plain(
+        {
+            "stamp": study.stamp,
+            "findings": list(findings(study)),
+            "chance": study.chance,
+            "trained_above": trained_bar(study.chance),
+            "outcomes": [asdict(o) for o in study.outcomes],
+            "gradients": [
+                _profile_as_dict(p) for p in (*study.profiles_start, *study.profiles_after)
+            ],
+            "claims": [asdict(c) for c in study.claims],
+            "comparison": [asdict(c) for c in study.comparison],
+        }
+    )
+    return found
 
 
 def study_as_dict(study: Study) -> dict[str, Any]:
@@ -94,12 +121,7 @@ def study_as_dict(study: Study) -> dict[str, Any]:
         }
         for i, spec in enumerate(history.specs)
     ]
-    return {**summary_as_dict(study), "nets": _plain(nets)}
-
-
-def to_json(value: Any) -> bytes:
-    """Return the plain value as JSON that every reader accepts: no NaN, no infinity."""
-    return json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    return {**summary_as_dict(study), "nets": plain(nets)}
 
 
 def _profile_as_dict(profile: Profile) -> dict[str, Any]:
@@ -110,22 +132,6 @@ def _profile_as_dict(profile: Profile) -> dict[str, Any]:
         "gradient_max_median": profile.median,
         "gradient_max": profile.maxima,
     }
-
-
-def _plain(value: Any) -> Any:
-    """Return the value with arrays as lists and what is not finite as None."""
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, np.ndarray):
-        return [_plain(v) for v in value]
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.integer):
-        return int(value)
-    if isinstance(value, (float, np.floating)):
-        # By way of the text, so that a float32 of 0.1135 is not written as 0.11349999904632568.
-        return float(str(value)) if math.isfinite(value) else None
-    return value
 
 
 Row = Sequence[Any]
@@ -189,10 +195,23 @@ def _layer_rows(study: Study) -> Iterator[Row]:
                 yield (spec.depth, spec.activation, spec.seed, epoch, layer + 1, *figures)
 
 
-def _csv(rows: Iterable[Row]) -> bytes:
-    """Return the rows as CSV, nothing standing where there is no figure."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for row in rows:
-        writer.writerow(["" if (v := _plain(value)) is None else v for value in row])
-    return text.getvalue().encode()
+def _four(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.4f}"
+
+
+def _title(name: str) -> str:
+    return activation(name).title
+
+
+def _settings(plan: StudyPlan) -> list[tuple[str, str, str]]:
+    """Return every setting as (name, value, the document's where it is another)."""
+    departures = plan.departures()
+    return [
+        (
+            f.name.replace("_", " "),
+            said(getattr(plan, f.name)),
+            said(f.default) if f.name in departures else "",
+        )
+        for f in fields(plan)
+        if getattr(plan, f.name) is not None or f.name in departures
+    ]

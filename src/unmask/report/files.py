@@ -1,0 +1,102 @@
+"""The files of a report: one writer, and figures, numbers and tables as the bytes it writes."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unmask.runtime import write_atomically
+from unmask.text import printable
+
+# What makes a spreadsheet take the text of a cell for a formula.
+_FORMULA = ("=", "+", "-", "@")
+
+Content = str | bytes
+
+
+def write_files(folder: Path, files: Mapping[str, Content]) -> list[Path]:
+    """Write files into a folder, each whole or not at all.
+
+    Args:
+        folder: where they go; made where it is missing.
+        files: the contents by name; text as UTF-8. A name may have folders of its own.
+
+    Returns:
+        The paths, in the same order.
+
+    Raises:
+        UserError: the folder can't be written.
+    """
+    for name, content in files.items():
+        with write_atomically(folder / name) as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+    return [folder / name for name in files]
+
+
+def require_writable(folder: Path) -> None:
+    """Make the folder if need be; raise UserError where files can't be written there."""
+    (probe,) = write_files(folder, {".writable": b"?"})
+    probe.unlink()
+
+
+def plain(value: Any) -> Any:
+    """Return the value as plain JSON values: arrays as lists, what is not finite as None."""
+    if isinstance(value, Mapping):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [plain(v) for v in value]
+    if isinstance(value, np.integer):
+        return int(value)
+    if isinstance(value, np.bool_):
+        return bool(value)
+    if isinstance(value, (float, np.floating)):
+        # By way of the text, so that a float32 of 0.1135 is not written as 0.11349999904632568.
+        return float(str(value)) if math.isfinite(value) else None
+    return value
+
+
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """Return the value as JSON that every reader accepts: no NaN, no infinity, no half characters.
+
+    Args:
+        value: plain values, arrays and tuples.
+        indent: spaces a level, None for a single line.
+    """
+    text = json.dumps(plain(value), allow_nan=False, ensure_ascii=False, indent=indent)
+    # Half of a surrogate pair, as names of files may hold, is left as the escape that JSON has.
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def to_csv(rows: Iterable[Sequence[Any]]) -> str:
+    """Return the rows as CSV: empty where there is no figure, and no text a formula.
+
+    A text that a spreadsheet would calculate gets an apostrophe before it (CWE-1236).
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([_cell(plain(value)) for value in row] for row in rows)
+    return text.getvalue()
+
+
+def data_uri(content: Content, media: str = "image/png") -> str:
+    """Return a file's content as an address that holds it: an SVG's text or a PNG's bytes."""
+    if isinstance(content, str):
+        content, media = content.encode(), "image/svg+xml"
+    return f"data:{media};base64,{base64.b64encode(content).decode()}"
+
+
+def _cell(value: Any) -> Any:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        return value
+    shown = printable(value)
+    return f"'{shown}" if shown.lstrip().startswith(_FORMULA) else shown
