@@ -14,6 +14,7 @@ from unmask.data.images import Images
 from unmask.data.mnist import load_mnist
 from unmask.data.peek import natural_shape
 from unmask.errors import UserError
+from unmask.registry import Registry
 
 Progress = Callable[[int, int], None]
 Place = Path | None
@@ -92,7 +93,10 @@ def _found_cifar10(progress: Progress | None) -> Path:
 
 
 # What load_source knows by name: each takes where the set lies, if the user said, and a progress.
-NAMED: dict[str, Callable[[Place, Progress | None], Source]] = {
-    "mnist": _mnist,
-    "cifar10": _cifar10,
-}
+NAMED: Registry[Callable[[Place, Progress | None], Source]] = Registry(
+    "data set",
+    {
+        "mnist": _mnist,
+        "cifar10": _cifar10,
+    },
+)

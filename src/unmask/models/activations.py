@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unmask.errors import unknown
+from unmask.registry import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,76 +74,86 @@ def _lecun_derivative(x: Tensor) -> Tensor:
 _GELU_MAX = 0.5 * (1 + math.erf(1.0)) + math.sqrt(2) * math.exp(-1) / math.sqrt(2 * math.pi)
 _SILU_MAX = 1.0998393201288669
 
-ACTIVATIONS: dict[str, Activation] = {
-    a.name: a
-    for a in (
-        Activation("relu", "ReLU", lambda x: x.relu(), _step, 0.0, 1.0),
-        Activation(
-            "leaky_relu",
-            "Leaky ReLU",
-            lambda x: x.where(x > 0, LEAKY_SLOPE * x),
-            lambda x: LEAKY_SLOPE + (1 - LEAKY_SLOPE) * _step(x),
-            LEAKY_SLOPE,
-            1.0,
-        ),
-        Activation("elu", "ELU", _elu, lambda x: x.clamp(max=0).exp(), 0.0, 1.0),
-        Activation(
-            "selu",
-            "SELU",
-            lambda x: SELU_SCALE * x.where(x > 0, SELU_ALPHA * x.clamp(max=0).expm1()),
-            lambda x: SELU_SCALE * x.new_ones(()).where(x > 0, SELU_ALPHA * x.clamp(max=0).exp()),
-            0.0,
-            SELU_SCALE * SELU_ALPHA,
-        ),
-        Activation(
-            "gelu",
-            "GELU",
-            lambda x: x * _normal_cdf(x),
-            lambda x: _normal_cdf(x) + x * _normal_pdf(x),
-            1 - _GELU_MAX,
-            _GELU_MAX,
-        ),
-        Activation(
-            "silu", "SiLU", lambda x: x * x.sigmoid(), _silu_derivative, 1 - _SILU_MAX, _SILU_MAX
-        ),
-        Activation(
-            "softplus",
-            "Softplus",
-            lambda x: x.logaddexp(x.new_zeros(())),
-            lambda x: x.sigmoid(),
-            0.0,
-            1.0,
-        ),
-        Activation("tanh", "tanh", lambda x: x.tanh(), lambda x: 1 - x.tanh() ** 2, 0.0, 1.0),
-        Activation(
-            "sigmoid",
-            "Sigmoid",
-            lambda x: x.sigmoid(),
-            lambda x: x.sigmoid() * (-x).sigmoid(),
-            0.0,
-            0.25,
-        ),
-        Activation(
-            "lecun",
-            "LeCun",
-            _lecun,
-            _lecun_derivative,
-            LECUN_TWIST,
-            LECUN_SCALE * LECUN_STRETCH + LECUN_TWIST,
-        ),
-        Activation(
-            "erf",
-            "erf",
-            lambda x: x.erf(),
-            lambda x: 2 / math.sqrt(math.pi) * (-x * x).exp(),
-            0.0,
-            2 / math.sqrt(math.pi),
-        ),
-        Activation(
-            "linear", "Linear", lambda x: x, lambda x: x.new_ones(()).expand_as(x), 1.0, 1.0
-        ),
-    )
-}
+ACTIVATIONS: Registry[Activation] = Registry(
+    "activation",
+    {
+        a.name: a
+        for a in (
+            Activation("relu", "ReLU", lambda x: x.relu(), _step, 0.0, 1.0),
+            Activation(
+                "leaky_relu",
+                "Leaky ReLU",
+                lambda x: x.where(x > 0, LEAKY_SLOPE * x),
+                lambda x: LEAKY_SLOPE + (1 - LEAKY_SLOPE) * _step(x),
+                LEAKY_SLOPE,
+                1.0,
+            ),
+            Activation("elu", "ELU", _elu, lambda x: x.clamp(max=0).exp(), 0.0, 1.0),
+            Activation(
+                "selu",
+                "SELU",
+                lambda x: SELU_SCALE * x.where(x > 0, SELU_ALPHA * x.clamp(max=0).expm1()),
+                lambda x: (
+                    SELU_SCALE * x.new_ones(()).where(x > 0, SELU_ALPHA * x.clamp(max=0).exp())
+                ),
+                0.0,
+                SELU_SCALE * SELU_ALPHA,
+            ),
+            Activation(
+                "gelu",
+                "GELU",
+                lambda x: x * _normal_cdf(x),
+                lambda x: _normal_cdf(x) + x * _normal_pdf(x),
+                1 - _GELU_MAX,
+                _GELU_MAX,
+            ),
+            Activation(
+                "silu",
+                "SiLU",
+                lambda x: x * x.sigmoid(),
+                _silu_derivative,
+                1 - _SILU_MAX,
+                _SILU_MAX,
+            ),
+            Activation(
+                "softplus",
+                "Softplus",
+                lambda x: x.logaddexp(x.new_zeros(())),
+                lambda x: x.sigmoid(),
+                0.0,
+                1.0,
+            ),
+            Activation("tanh", "tanh", lambda x: x.tanh(), lambda x: 1 - x.tanh() ** 2, 0.0, 1.0),
+            Activation(
+                "sigmoid",
+                "Sigmoid",
+                lambda x: x.sigmoid(),
+                lambda x: x.sigmoid() * (-x).sigmoid(),
+                0.0,
+                0.25,
+            ),
+            Activation(
+                "lecun",
+                "LeCun",
+                _lecun,
+                _lecun_derivative,
+                LECUN_TWIST,
+                LECUN_SCALE * LECUN_STRETCH + LECUN_TWIST,
+            ),
+            Activation(
+                "erf",
+                "erf",
+                lambda x: x.erf(),
+                lambda x: 2 / math.sqrt(math.pi) * (-x * x).exp(),
+                0.0,
+                2 / math.sqrt(math.pi),
+            ),
+            Activation(
+                "linear", "Linear", lambda x: x, lambda x: x.new_ones(()).expand_as(x), 1.0, 1.0
+            ),
+        )
+    },
+)
 
 # Those that the C++ kernel has too, in the order of its enum.
 IN_KERNEL = (

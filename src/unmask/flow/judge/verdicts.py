@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from unmask.flow.judge import rates, signals
 from unmask.flow.judge.kinds import rank
 from unmask.flow.measure.statistics import FlowStats
+from unmask.registry import load_plugins
 from unmask.verdict import SEVERITIES, Verdict
 
 Judge = Callable[[list[FlowStats]], Verdict | None]
@@ -48,6 +49,7 @@ def verdicts(stats: FlowStats | Sequence[FlowStats]) -> list[Verdict]:
     history = [stats] if isinstance(stats, FlowStats) else list(stats)
     if not history:
         return []
+    load_plugins()
     broken = rates.diverged(history)
     whole = [s for s in history if s.step < (broken.step or 0)] if broken else history
     found = [broken] if broken else []
