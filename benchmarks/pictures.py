@@ -16,8 +16,8 @@ from PIL import Image
 
 from unmask.coursework.masked import masked
 from unmask.data.samples import portrait
-from unmask.mask.detector import MaskDetector
-from unmask.mask.drawing import draw
+from unmask.mask.runtime.detector import MaskDetector
+from unmask.mask.runtime.drawing import draw
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 FROM_RUNS = {

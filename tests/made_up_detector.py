@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, helper
 from PIL import Image
 
-from unmask.mask.tiling import GREY
+from unmask.mask.runtime.views import GREY
 
 Box = tuple[int, int, int, int]
 Colour = tuple[int, int, int]

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from unmask.data.annotated import AnnotatedPictures
-from unmask.mask.augmentation import CanvasSettings
-from unmask.mask.network import DetectorShape
-from unmask.mask.training import DetectorSettings
+from unmask.data.detection.dataset import AnnotatedImages
+from unmask.mask.training.canvases import CanvasSettings
+from unmask.mask.training.network import DetectorShape
+from unmask.mask.training.trainer import DetectorSettings
 from unmask.train.config import FitConfig
 
 SMALL = DetectorShape(8, (16, 16, 32, 32), (1, 1, 1, 1), 32)
@@ -19,7 +19,7 @@ COLOURS = ((40, 200, 60), (210, 50, 40), (40, 60, 220))
 NAMES = ("with_mask", "without_mask", "mask_weared_incorrect")
 
 
-def squares(folder: Path, count: int) -> AnnotatedPictures:
+def squares(folder: Path, count: int) -> AnnotatedImages:
     """Noise with one coloured square of each class."""
     random = np.random.default_rng(0)
     paths, boxes = [], []
@@ -35,7 +35,7 @@ def squares(folder: Path, count: int) -> AnnotatedPictures:
         boxes.append(np.array(own, np.float32))
     labels = tuple(np.arange(3) for _ in range(count))
     sizes = np.tile([128, 96], (count, 1))
-    return AnnotatedPictures(tuple(paths), sizes, tuple(boxes), labels, NAMES, "squares")
+    return AnnotatedImages(tuple(paths), sizes, tuple(boxes), labels, NAMES, "squares")
 
 
 def settings(epochs: int, **canvas: object) -> DetectorSettings:
@@ -49,6 +49,6 @@ def settings(epochs: int, **canvas: object) -> DetectorSettings:
 class Learnt:
     """Annotated pictures, a detector trained on them, and its ONNX file."""
 
-    annotated: AnnotatedPictures
+    annotated: AnnotatedImages
     weights: Path
     onnx: Path

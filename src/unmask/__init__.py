@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from unmask.flow.check import check_flow
     from unmask.flow.judge.verdicts import verdicts
     from unmask.flow.measure.probe import GradientProbe
-    from unmask.mask.detector import MaskDetector
+    from unmask.mask.runtime.detector import MaskDetector
     from unmask.models.classifier import Classifier
     from unmask.sweep.engine import train_sweep
     from unmask.sweep.history import SweepHistory
@@ -33,7 +33,7 @@ _HOMES = {
     "GradientProbe": "unmask.flow.measure.probe",
     "History": "unmask.train.history",
     "Images": "unmask.data.images",
-    "MaskDetector": "unmask.mask.detector",
+    "MaskDetector": "unmask.mask.runtime.detector",
     "NetSpec": "unmask.sweep.spec",
     "SweepHistory": "unmask.sweep.history",
     "UserError": "unmask.errors",

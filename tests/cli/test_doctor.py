@@ -6,7 +6,7 @@ from importlib import metadata
 import pytest
 
 from unmask.cli.main import main
-from unmask.mask import detector
+from unmask.mask.runtime import detector
 from unmask.models import classifier
 from unmask.sweep import native_net
 

@@ -11,10 +11,10 @@ from PIL import Image
 from made_up_detector import IMPROPER, WITH, WITHOUT, build, paint
 from unmask.cli import mask_detect
 from unmask.cli.main import main
-from unmask.mask import video
-from unmask.mask.sources import VideoSource
-from unmask.mask.video import VideoReader, write_video
-from unmask.mask.wording import GREEN, RED
+from unmask.mask.runtime import video
+from unmask.mask.runtime.classes import GREEN, RED
+from unmask.mask.runtime.sources import VideoSource
+from unmask.mask.runtime.video import VideoReader, write_video
 
 FACES = [((40, 40, 80, 90), WITH), ((150, 60, 190, 110), WITHOUT)]
 

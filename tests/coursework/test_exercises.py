@@ -43,8 +43,8 @@ from unmask.data.cifar10 import CLASSES
 from unmask.data.images import Images
 from unmask.data.sources import Source
 from unmask.errors import UserError
-from unmask.mask.classifier import FACE_RECIPES
-from unmask.mask.detector import MaskDetector
+from unmask.mask.runtime.detector import MaskDetector
+from unmask.mask.training.classifier import FACE_RECIPES
 from unmask.models.classifier import Classifier
 from unmask.report.reproduction import Figures
 from unmask.train.evaluation import evaluate

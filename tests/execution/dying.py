@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from unmask.mask import training
-from unmask.mask.cross_validation import CrossValidation, train_fold
+from unmask.mask.training import trainer as training
+from unmask.mask.training.cross_validation import CrossValidation, train_fold
 
 
 def fold_killed_once(validation: CrossValidation, number: int) -> None:

@@ -18,12 +18,12 @@ from machines import HERE, PATIENCE, Machines, until
 
 from made_up_annotations import write_voc
 from unmask.cli.main import main
-from unmask.data.annotated import read_annotated
+from unmask.data.detection.dataset import read_annotated
 from unmask.execution.executor import Executor
-from unmask.mask.augmentation import CanvasSettings
-from unmask.mask.cross_validation import CrossValidation, train_fold
-from unmask.mask.network import DetectorShape
-from unmask.mask.training import DetectorSettings
+from unmask.mask.training.canvases import CanvasSettings
+from unmask.mask.training.cross_validation import CrossValidation, train_fold
+from unmask.mask.training.network import DetectorShape
+from unmask.mask.training.trainer import DetectorSettings
 from unmask.sweep import SweepHistory
 
 ray = pytest.importorskip("ray")

@@ -3,12 +3,13 @@ from pathlib import Path
 import pytest
 
 from made_up_detector import build
-from made_up_squares import Learnt, settings, squares
-from unmask.mask.calibration import Calibration
-from unmask.mask.detector import MaskDetector
-from unmask.mask.export import export_detector
-from unmask.mask.stored import load_detector
-from unmask.mask.training import train_detector
+from made_up_squares import Learnt, squares
+from unmask.mask.runtime.calibration import Calibration
+from unmask.mask.runtime.detector import MaskDetector
+from unmask.mask.training.export import export_detector
+from unmask.mask.training.network import load_detector
+
+WEIGHTS = Path(__file__).parent / "weights" / "squares.safetensors"
 
 
 @pytest.fixture(scope="session")
@@ -24,11 +25,12 @@ def detector(rectangles: Path) -> MaskDetector:
 
 @pytest.fixture(scope="session")
 def learnt(tmp_path_factory: pytest.TempPathFactory) -> Learnt:
-    """A detector that knows four pictures of squares by heart."""
+    """A detector that knows four images of squares by heart: weights that train_detector left.
+
+    They are stored, since what a training comes to differs from processor to processor.
+    """
     folder = tmp_path_factory.mktemp("learnt")
-    annotated = squares(folder, 4)
-    train_detector(annotated, settings(120), directory=folder / "run")
-    weights, onnx = folder / "run" / "detector.safetensors", folder / "float32.onnx"
-    network, card = load_detector(weights)
-    export_detector(network, card, onnx, calibration=Calibration(face=0.3), scale=1.0)
-    return Learnt(annotated, weights, onnx)
+    onnx = folder / "float32.onnx"
+    network, card = load_detector(WEIGHTS)
+    export_detector(network, card, onnx, calibration=Calibration(), scale=1.0)
+    return Learnt(squares(folder, 4), WEIGHTS, onnx)

@@ -91,7 +91,7 @@ def data(
 
 
 def _faces(source: Path | None) -> _Found:
-    from unmask.data.annotated import FACE_CLASSES, read_annotated
+    from unmask.data.detection.dataset import FACE_CLASSES, read_annotated
     from unmask.data.kaggle import CARD, FACES, PICTURES, find_faces
 
     place = source or find_faces()
@@ -146,7 +146,7 @@ def _by_class(parts: tuple[Images, Images]) -> dict[str, int]:
 
 
 def _counted(pictures: int, things: str, counts: dict[str, int]) -> str:
-    from unmask.mask.wording import plain_words
+    from unmask.mask.runtime.classes import plain_words
 
     each = ", ".join(f"{count:,} {plain_words(name)}" for name, count in counts.items())
     return f"{pictures:,} pictures, {sum(counts.values()):,} {things}: {each}"

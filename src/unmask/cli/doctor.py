@@ -138,8 +138,8 @@ def _models() -> dict[str, str]:
 
 
 def _detector() -> dict[str, Any]:
-    from unmask.mask.card import ShippedCard
-    from unmask.mask.detector import WEIGHTS, MaskDetector
+    from unmask.mask.runtime.card import ShippedCard
+    from unmask.mask.runtime.detector import WEIGHTS, MaskDetector
 
     classes = len(MaskDetector.load().class_names)
     card = ShippedCard.read(WEIGHTS.with_suffix(".json"))

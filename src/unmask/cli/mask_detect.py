@@ -17,10 +17,10 @@ from unmask.errors import UserError
 
 if TYPE_CHECKING:
     from unmask.data.listing import PictureFile
-    from unmask.mask.detector import MaskDetector
-    from unmask.mask.sources import Sources, VideoSource
-    from unmask.mask.summary import Summary
-    from unmask.mask.writers import Record
+    from unmask.mask.runtime.detector import MaskDetector
+    from unmask.mask.runtime.sources import Sources, VideoSource
+    from unmask.mask.runtime.summary import Summary
+    from unmask.mask.runtime.writers import Record
 
 FAILED, UNREADABLE, INTERRUPTED = 1, 2, 130
 _SHOW_EVERY = 0.5
@@ -59,9 +59,6 @@ def detect(
         float | None,
         Parameter(help="side in pixels of the smallest faces to find; 10, in large videos more"),
     ] = None,
-    mirrored: Annotated[
-        bool, Parameter(help="look at mirror images too: fewer mistakes, half as fast")
-    ] = False,
     blur: Annotated[bool, Parameter(help="hide the faces in what is drawn")] = False,
     require_masks: Annotated[
         bool, Parameter(help="exit with 1 when a face is bare or its mask worn improperly")
@@ -82,10 +79,10 @@ def detect(
 
     The exit status is 1 when --require-masks fails, and 2 when a file could not be read.
     """
-    from unmask.mask.detector import MaskDetector
-    from unmask.mask.sources import Sources, open_sources
-    from unmask.mask.summary import Summary, require_mask_class
-    from unmask.mask.writers import write_records
+    from unmask.mask.runtime.detector import MaskDetector
+    from unmask.mask.runtime.sources import Sources, open_sources
+    from unmask.mask.runtime.summary import Summary, require_mask_class
+    from unmask.mask.runtime.writers import write_records
 
     if seconds is not None and not seconds > 0:
         raise UserError("--seconds must be positive", got=seconds)
@@ -94,7 +91,7 @@ def detect(
         detector = MaskDetector.load(model)
         if require_masks:
             require_mask_class(detector.class_names)
-        options: dict[str, Any] = {"threshold": threshold, "mirrored": mirrored}
+        options: dict[str, Any] = {"threshold": threshold}
         if smallest is not None:
             options["smallest"] = smallest
         adders = [
@@ -164,8 +161,8 @@ def _look(sources: Sources, job: _Job) -> None:
 
 def _look_at_picture(file: PictureFile, job: _Job) -> None:
     from unmask.data.picture import open_picture
-    from unmask.mask.drawing import draw, hide
-    from unmask.mask.writers import Record
+    from unmask.mask.runtime.drawing import draw, hide
+    from unmask.mask.runtime.writers import Record
     from unmask.runtime import write_atomically
 
     picture = open_picture(file.read())
@@ -184,11 +181,11 @@ def _look_at_video(video: VideoSource, job: _Job) -> None:
     import numpy as np
     from PIL import Image
 
-    from unmask.mask.drawing import draw, hide
-    from unmask.mask.tiling import WHOLE
-    from unmask.mask.tracking import Tracker
-    from unmask.mask.video import VideoReader, write_video
-    from unmask.mask.writers import Record
+    from unmask.mask.runtime.drawing import draw, hide
+    from unmask.mask.runtime.tracking import Tracker
+    from unmask.mask.runtime.video import VideoReader, write_video
+    from unmask.mask.runtime.views import WHOLE
+    from unmask.mask.runtime.writers import Record
 
     tracker, options = Tracker(), dict(job.options)
     path = _named(job.drawn / video.name, ".mp4")
@@ -244,7 +241,7 @@ def _named(path: Path, *suffixes: str) -> Path:
 
 
 def _count(tracker: Any, summary: Summary) -> None:
-    from unmask.mask.detections import NOT_JUDGED_NAME
+    from unmask.mask.runtime.detections import NOT_JUDGED_NAME
 
     known = (*summary.class_names, NOT_JUDGED_NAME)
     summary.add(known[track.label] for track in tracker.faces())

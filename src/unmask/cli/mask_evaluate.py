@@ -12,12 +12,11 @@ from rich.console import Console
 from unmask.cli.mask_detect import UNREADABLE
 from unmask.cli.mask_table import print_metrics, print_reliabilities
 from unmask.cli.options import Annotations, FiguresAsJson
-from unmask.data.annotated import read_annotated
+from unmask.data.detection.dataset import left_out, read_annotated, readable
 from unmask.errors import UserError
-from unmask.mask.detector import MaskDetector
-from unmask.mask.metrics import measured
-from unmask.mask.readable import left_out, readable
-from unmask.mask.reliability import reliabilities
+from unmask.mask.evaluate.confidence import reliabilities
+from unmask.mask.evaluate.metrics import measured
+from unmask.mask.runtime.detector import MaskDetector
 
 # Average precision goes through all thresholds, so boxes are wanted of far lower scores too.
 _FLOOR = 0.01
@@ -33,9 +32,6 @@ def evaluate(
     threshold: Annotated[
         float | None, Parameter(help="the score at which a box counts; the file's own by default")
     ] = None,
-    mirrored: Annotated[
-        bool, Parameter(help="look at mirror images too: fewer mistakes, half as fast")
-    ] = False,
     json: FiguresAsJson = False,
 ) -> int:
     """Measure a detector on annotated pictures it was not trained on.
@@ -49,8 +45,8 @@ def evaluate(
     annotated, warnings = read_annotated(folder)
     annotated, damaged = readable(annotated.with_classes(detector.class_names))
     warnings += damaged
-    found = [detector.detect(path, threshold=_FLOOR, mirrored=mirrored) for path in annotated.paths]
-    least = detector.facts.face if threshold is None else threshold
+    found = [detector.detect(path, threshold=_FLOOR) for path in annotated.paths]
+    least = detector.facts.calibration.face if threshold is None else threshold
     metrics = measured(annotated, found, threshold=least)
     certain = reliabilities(annotated, found, threshold=least)
     if json:

@@ -16,11 +16,10 @@ from unmask.cli.mask_detect import UNREADABLE
 from unmask.data.listing import PictureFile, skipped
 from unmask.data.picture import open_picture
 from unmask.errors import UserError
-from unmask.mask.calibration import Calibration
-from unmask.mask.export import export_detector
-from unmask.mask.quantize import ENOUGH, quantize_detector
-from unmask.mask.sources import open_sources
-from unmask.mask.stored import load_detector
+from unmask.mask.runtime.calibration import Calibration
+from unmask.mask.runtime.sources import open_sources
+from unmask.mask.training.export import ENOUGH, export_detector, quantize_detector
+from unmask.mask.training.network import load_detector
 from unmask.runtime import seeded
 
 _DRAW_STREAM = 15

@@ -8,9 +8,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from unmask.mask.metrics import DetectionMetrics, Row
-from unmask.mask.reliability import TOLERATED_GAP, Reliability
-from unmask.mask.wording import plain_words
+from unmask.mask.evaluate.confidence import TOLERATED_GAP, Reliability
+from unmask.mask.evaluate.metrics import DetectionMetrics, Row
+from unmask.mask.runtime.classes import plain_words
 from unmask.stats import wilson
 
 _OF = {"face": "that it is a face", "class": "of the class told"}

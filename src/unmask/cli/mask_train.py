@@ -14,17 +14,15 @@ from unmask.cli.epochs import epoch_progress
 from unmask.cli.mask_detect import UNREADABLE
 from unmask.cli.mask_table import print_metrics
 from unmask.cli.options import Annotations, BatchSize, Device, Epochs, FiguresAsJson, Resume
-from unmask.data.annotated import AnnotatedPictures, read_annotated
+from unmask.data.detection.dataset import AnnotatedImages, left_out, read_annotated, readable
 from unmask.errors import UserError
-from unmask.mask.augmentation import CanvasSettings
-from unmask.mask.calibration import calibrated
-from unmask.mask.export import export_detector
-from unmask.mask.faces import folds
-from unmask.mask.looking import by_network, found_in
-from unmask.mask.metrics import measured
-from unmask.mask.readable import left_out, readable
-from unmask.mask.stored import load_detector
-from unmask.mask.training import DetectorProgress, DetectorSettings, train_detector
+from unmask.mask.evaluate.confidence import calibrated, found_in
+from unmask.mask.evaluate.folds import folds
+from unmask.mask.evaluate.metrics import measured
+from unmask.mask.training.canvases import CanvasSettings
+from unmask.mask.training.export import export_detector
+from unmask.mask.training.network import load_detector, network_detector
+from unmask.mask.training.trainer import DetectorProgress, DetectorSettings, train_detector
 
 _FIT = DetectorSettings().fit
 # Seen by the network at this scale, pictures are trained on as CanvasSettings has them.
@@ -72,7 +70,7 @@ def train(
     out = out or Path("runs") / f"mask-{folder.stem}"
     _train(console, annotated[chosen], settings, out, resume, device)
     network, card = load_detector(out / "detector.safetensors")
-    found = found_in(by_network(network), annotated[held], scale=scale)
+    found = found_in(network_detector(network, card.class_names, scale), annotated[held])
     calibration = calibrated(annotated[held], found, scale=scale)
     metrics = measured(annotated[held], found, threshold=calibration.face)
     onnx = out / "detector.onnx"
@@ -95,7 +93,7 @@ def train(
 
 def _train(
     console: Console,
-    annotated: AnnotatedPictures,
+    annotated: AnnotatedImages,
     settings: DetectorSettings,
     out: Path,
     resume: bool,

@@ -14,11 +14,10 @@ from rich.table import Table
 
 from unmask.cli.epochs import epoch_progress
 from unmask.cli.options import Annotations, Device, FiguresAsJson, Resume
-from unmask.data.annotated import FACE_CLASSES, read_annotated
+from unmask.data.detection.dataset import FACE_CLASSES, read_annotated
 from unmask.errors import UserError
-from unmask.mask.by_size import SizeRow
-from unmask.mask.classifier import TrainedOnFaces, face_recipe, train_on_faces
-from unmask.mask.wording import plain_words, short_words
+from unmask.mask.runtime.classes import plain_words, short_words
+from unmask.mask.training.classifier import SizeRow, TrainedOnFaces, face_recipe, train_on_faces
 from unmask.train.fit import FitInterrupted, FitProgress
 
 

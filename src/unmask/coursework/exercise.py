@@ -10,9 +10,9 @@ from typing import Protocol
 
 from unmask.coursework.sections import Section
 from unmask.coursework.study.run import Study, StudyPlan
-from unmask.data.annotated import AnnotatedPictures, load_faces
 from unmask.data.cards import CARDS
 from unmask.data.cifar10 import cifar10_at_home
+from unmask.data.detection.dataset import AnnotatedImages, load_faces
 from unmask.data.fetch import cache_folder
 from unmask.data.kaggle import NAMES, find_faces
 from unmask.data.sources import Source, load_source
@@ -152,7 +152,7 @@ def cifar10(task: Task) -> Source:
     )
 
 
-def faces(task: Task) -> AnnotatedPictures:
+def faces(task: Task) -> AnnotatedImages:
     """Return the annotated faces; raise UserError, saying how to get them, where they aren't."""
     if not (task.faces or _at_home(*NAMES) or task.length.downloads):
         raise UserError("the pictures of faces are not here", do=_GET_FACES)

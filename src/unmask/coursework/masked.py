@@ -9,9 +9,9 @@ from PIL import Image, ImageDraw
 
 from unmask.coursework.sections import Picture
 from unmask.data.samples import portrait
-from unmask.mask.detector import MaskDetector
-from unmask.mask.drawing import draw
-from unmask.mask.wording import plain_words
+from unmask.mask.runtime.classes import plain_words
+from unmask.mask.runtime.detector import MaskDetector
+from unmask.mask.runtime.drawing import draw
 from unmask.text import percent
 
 # On the portrait's 512 x 600 pixels: from the bridge of the nose over the cheeks to the chin.

@@ -10,9 +10,9 @@ from typing import Any
 import gradio as gr
 
 from unmask.errors import UserError
-from unmask.mask.detections import NOT_JUDGED_NAME, Detections
-from unmask.mask.drawing import draw, hide
-from unmask.mask.wording import colour_of, plain_words
+from unmask.mask.runtime.classes import colour_of, plain_words
+from unmask.mask.runtime.detections import NOT_JUDGED_NAME, Detections
+from unmask.mask.runtime.drawing import draw, hide
 from unmask.web.assets import PICTURE
 from unmask.web.charts import percent, said_html
 from unmask.web.models import Models
@@ -30,7 +30,7 @@ def mask_tab(models: Models) -> None:
         threshold = gr.Slider(
             0.05,
             0.95,
-            round(models.detector.facts.face, 2),
+            round(models.detector.facts.calibration.face, 2),
             step=0.05,
             label="how sure of a face",
             min_width=260,

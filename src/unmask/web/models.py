@@ -13,7 +13,7 @@ import torch
 
 from unmask.data.picture import decode_picture
 from unmask.errors import UserError, unknown
-from unmask.mask.detector import MaskDetector
+from unmask.mask.runtime.detector import MaskDetector
 from unmask.models.classifier import Classifier, shipped
 from unmask.runtime import cpu_threads
 from unmask.web.limits import Limits, RefusedError

@@ -4,8 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unmask.data.annotated import FACE_CLASSES, load_faces
-from unmask.data.boxes import iou
+from unmask.data.detection.boxes import iou
 from unmask.data.detection.corrections import (
     COLUMNS,
     FACE_CORRECTIONS,
@@ -14,6 +13,7 @@ from unmask.data.detection.corrections import (
     read_corrections,
     write_corrections,
 )
+from unmask.data.detection.dataset import FACE_CLASSES, load_faces
 from unmask.errors import UserError
 
 FACES = Path(os.environ.get("UNMASK_DATA", "../shared/data")) / "faces"

@@ -11,11 +11,11 @@ from unmask.coursework.exercise import Exercise, Task, faces
 from unmask.coursework.masked import looked_at
 from unmask.coursework.sections import AGREES, CORRECTED, DIFFERS, Cell, Picture, Section, Table
 from unmask.coursework.training import epochs, stop_if_interrupted
-from unmask.data.annotated import FACE_CLASSES, AnnotatedPictures
+from unmask.data.detection.dataset import FACE_CLASSES, AnnotatedImages
 from unmask.data.kaggle import PICTURES
 from unmask.errors import UserError
-from unmask.mask.classifier import TrainedOnFaces, face_recipe, train_on_faces
-from unmask.mask.wording import plain_words
+from unmask.mask.runtime.classes import plain_words
+from unmask.mask.training.classifier import TrainedOnFaces, face_recipe, train_on_faces
 
 BAR, LOSS_BAR, FACES = 0.97, 0.01, 4072
 # As the document has them: it swaps the last two.
@@ -61,7 +61,7 @@ def _detector(task: Task) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
         return (), (f"The detector was not tried on a portrait: {error}.",)
 
 
-def _counts(annotated: AnnotatedPictures) -> tuple[Cell, ...]:
+def _counts(annotated: AnnotatedImages) -> tuple[Cell, ...]:
     labels = np.concatenate(annotated.labels)
     found = np.bincount(labels, minlength=len(FACE_CLASSES)).tolist()
     whole = len(annotated.paths) == PICTURES

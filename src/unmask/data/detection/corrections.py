@@ -16,7 +16,7 @@ from typing import Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from unmask.data.boxes import Boxes
+from unmask.data.detection.boxes import Boxes
 from unmask.errors import UserError
 
 Action = Literal["add", "remove", "class", "box", "ignore"]

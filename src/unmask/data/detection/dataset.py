@@ -1,0 +1,283 @@
+"""Pictures with boxes drawn round what they hold, from PASCAL VOC, COCO or YOLO annotations."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.data.detection import coco, voc, yolo
+from unmask.data.detection.annotation import Annotation, Found, PathParts, PictureIndex
+from unmask.data.detection.boxes import Boxes, area, clip
+from unmask.data.listing import PictureFile, list_pictures, skipped
+from unmask.data.peek import upright_size
+from unmask.data.picture import SUFFIXES, open_picture
+from unmask.data.unpack import unpacked
+from unmask.errors import UserError
+from unmask.runtime import sha256
+
+FACE_CLASSES = ("with_mask", "without_mask", "mask_weared_incorrect")
+# In this order: the first kind that any file is of is the folder's.
+_READERS: tuple[Callable[[list[PictureFile], PictureIndex, list[str]], Found], ...] = (
+    voc.read_voc,
+    coco.read_coco,
+    yolo.read_yolo,
+)
+_KINDS = SUFFIXES | {voc.SUFFIX, coco.SUFFIX, yolo.SUFFIX, ".yaml", ".yml", ".names"}
+
+
+@dataclass(frozen=True, eq=False)
+class AnnotatedImages:
+    """Picture files with the boxes in each; the arrays must not be changed afterwards.
+
+    paths: of n files. sizes: int64[n, 2], width and height in pixels, upright. boxes: n arrays
+    float32[k, 4], xyxy in absolute pixels, half-open, inside the picture and not empty. labels: n
+    arrays int64[k], indices into class_names, which are distinct. k may be 0, and so may n. name
+    says where the pictures come from. Raises UserError when they don't fit together.
+    """
+
+    paths: tuple[Path, ...]
+    sizes: NDArray[np.int64]
+    boxes: tuple[Boxes, ...]
+    labels: tuple[NDArray[np.int64], ...]
+    class_names: tuple[str, ...]
+    name: str
+
+    def __post_init__(self) -> None:
+        n, k = len(self.paths), len(self.class_names)
+        if self.sizes.shape != (n, 2) or not len(self.boxes) == len(self.labels) == n:
+            raise UserError(
+                f"annotated pictures need a size, boxes and labels for each of {n} paths",
+                got=f"{len(self.sizes)}, {len(self.boxes)} and {len(self.labels)}",
+            )
+        if not k or len(set(self.class_names)) != k:
+            raise UserError("class names must be distinct", got=self.class_names)
+        for path, boxes, labels in zip(self.paths, self.boxes, self.labels, strict=True):
+            if boxes.shape != (len(labels), 4) or boxes.dtype != np.float32:
+                raise UserError(
+                    f"the boxes of {path.name} must be float32[{len(labels)}, 4], one a label",
+                    got=f"{boxes.dtype}{list(boxes.shape)}",
+                )
+            if len(labels) and not 0 <= labels.min() <= labels.max() < k:
+                raise UserError(
+                    f"the labels of {path.name} must be 0 to {k - 1}", got=labels.tolist()
+                )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: NDArray[np.integer[Any]] | Sequence[int]) -> AnnotatedImages:
+        chosen = [int(i) for i in index]
+        return AnnotatedImages(
+            tuple(self.paths[i] for i in chosen),
+            self.sizes[chosen].reshape(-1, 2),
+            tuple(self.boxes[i] for i in chosen),
+            tuple(self.labels[i] for i in chosen),
+            self.class_names,
+            self.name,
+        )
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """int64[classes]: how many boxes there are of each class."""
+        labels = np.concatenate([np.zeros(0, np.int64), *self.labels])
+        return np.bincount(labels, minlength=len(self.class_names)).astype(np.int64)
+
+    def pixels(self, index: int) -> NDArray[np.uint8]:
+        """Return one picture, upright, as uint8[height, width, 3].
+
+        Raises UserError, with the file's name, when it can't be read or is damaged.
+        """
+        path = self.paths[index]
+        try:
+            return np.asarray(open_picture(path.read_bytes()))
+        except (UserError, OSError) as error:
+            raise UserError(f"can't read {path.name}", got=error) from error
+
+    def with_classes(self, class_names: Sequence[str]) -> AnnotatedImages:
+        """Return the pictures with their labels numbered as in class_names.
+
+        Raises UserError when they have boxes of a class that isn't among those.
+        """
+        counts = self.counts
+        used = [name for name, count in zip(self.class_names, counts, strict=True) if count]
+        if strange := sorted(set(used) - set(class_names)):
+            raise UserError(
+                f"{self.name} has boxes of classes that aren't known",
+                got=", ".join(strange[:5]),
+                do=f"name them as the model does: {', '.join(class_names[:12])}",
+            )
+        places = np.array(
+            [class_names.index(name) if name in used else -1 for name in self.class_names]
+        )
+        labels = tuple(places[labels].astype(np.int64) for labels in self.labels)
+        return AnnotatedImages(
+            self.paths, self.sizes, self.boxes, labels, tuple(class_names), self.name
+        )
+
+    @cached_property
+    def sha256(self) -> str:
+        """The SHA-256, in hex, of the files' contents, their boxes and labels and the classes."""
+        header = json.dumps([self.class_names, self.sizes.tolist()]).encode()
+        parts: list[bytes] = [header]
+        for path, boxes, labels in zip(self.paths, self.boxes, self.labels, strict=True):
+            try:
+                parts.append(bytes.fromhex(sha256(path.read_bytes())))
+            except OSError as error:
+                raise UserError(f"can't read {path}", got=error.strerror) from error
+            parts += [boxes.astype("<f4").tobytes(), labels.astype("<i8").tobytes()]
+        return sha256(*parts)
+
+
+def read_annotated(
+    folder: str | os.PathLike[str],
+) -> tuple[AnnotatedImages, tuple[str, ...]]:
+    """Return the annotated pictures of a folder or zip archive, and a line for all that was amiss.
+
+    Annotations are PASCAL VOC, COCO or YOLO files anywhere below the folder, told by their content;
+    classes may have any names, and come by name for VOC and by number otherwise. Pictures come in
+    the order of their paths. Boxes that reach out of the picture are cut to it; inverted, empty and
+    infinite ones and those outside are dropped; files and pictures that can't be used are left out,
+    and so are pictures that no file annotates. Zip archives are unpacked into the cache. Raises
+    UserError when there are no annotated pictures or none has a box.
+    """
+    root = Path(folder)
+    if root.is_file():
+        root = unpacked(root, _KINDS)
+    with list_pictures(root, _KINDS) as listing:
+        pictures = [f for f in listing.files if Path(f.path[-1]).suffix.lower() in SUFFIXES]
+        index = PictureIndex(pictures)
+        found, warnings = _read(listing.files, index)
+    if not found.annotations:
+        seen = warnings[0] if warnings else f"{len(pictures)} pictures without any"
+        raise UserError(
+            f"no annotated pictures in {folder}",
+            got=seen,
+            do="give a folder with PASCAL VOC, COCO or YOLO annotations and their pictures",
+        )
+    owner: dict[PathParts, PathParts] = {}
+    kept: list[tuple[Path, tuple[int, int], Boxes, NDArray[np.int64]]] = []
+    for annotation in sorted(found.annotations, key=lambda a: a.picture):
+        picture = annotation.picture
+        path = root.joinpath(*picture)
+        try:
+            if picture in owner:
+                raise UserError(f"{'/'.join(owner[picture])!r} annotates its picture already")
+            size = _checked_size(path, annotation)
+        except UserError as error:
+            about = () if annotation.file[-1:] == picture[-1:] else (picture[-1],)
+            warnings.append(skipped((*annotation.file, *about), str(error)))
+            continue
+        owner[picture] = annotation.file
+        boxes, inside = _fitted(annotation, size, warnings)
+        numbers = [found.class_names.index(name) for name in annotation.names]
+        kept.append((path, size, boxes, np.array(numbers, np.int64)[inside]))
+    if without := [f.path for f in pictures if f.path not in owner]:
+        warnings.append(_passed_over(without))
+    if not any(len(boxes) for _, _, boxes, _ in kept):
+        raise UserError(
+            f"no box can be used in {folder}", got=warnings[0] if warnings else "empty annotations"
+        )
+    return (
+        AnnotatedImages(
+            tuple(path for path, _, _, _ in kept),
+            np.array([size for _, size, _, _ in kept], np.int64),
+            tuple(boxes for _, _, boxes, _ in kept),
+            tuple(labels for _, _, _, labels in kept),
+            found.class_names,
+            Path(folder).resolve().stem,
+        ),
+        tuple(warnings),
+    )
+
+
+def load_faces(folder: str | os.PathLike[str]) -> AnnotatedImages:
+    """Return the face mask set from its folder or zip archive, with the classes FACE_CLASSES.
+
+    Raises UserError as read_annotated and with_classes do.
+    """
+    return read_annotated(folder)[0].with_classes(FACE_CLASSES)
+
+
+def readable(annotated: AnnotatedImages) -> tuple[AnnotatedImages, tuple[str, ...]]:
+    """Return the pictures that can be unpacked, and a line for each of the others.
+
+    Raises UserError when none can be.
+    """
+    kept, warnings = [], []
+    for i, path in enumerate(annotated.paths):
+        try:
+            annotated.pixels(i)
+        except UserError as error:
+            warnings.append(skipped((path.name,), str(error)))
+        else:
+            kept.append(i)
+    if not kept:
+        raise UserError(f"no picture of {annotated.name} can be read", got=(*warnings, "none")[0])
+    return annotated[kept], tuple(warnings)
+
+
+def left_out(warnings: tuple[str, ...]) -> bool:
+    """Return whether any of the warnings is of a file that is not used, not of a box alone."""
+    return any(" skipped: " in line for line in warnings)
+
+
+def _read(files: list[PictureFile], index: PictureIndex) -> tuple[Found, list[str]]:
+    told: list[str] = []
+    for reader in _READERS:
+        warnings: list[str] = []
+        found = reader(files, index, warnings)
+        if found.annotations:
+            return found, warnings
+        told += warnings
+    return Found([], ()), told
+
+
+def _checked_size(path: Path, annotation: Annotation) -> tuple[int, int]:
+    size = upright_size(path)
+    if annotation.size not in (None, size):
+        assert annotation.size
+        raise UserError(
+            "it is of a picture of another size",
+            got="{} x {} there and {} x {} here".format(*annotation.size, *size),
+        )
+    return size
+
+
+def _fitted(
+    annotation: Annotation, size: tuple[int, int], warnings: list[str]
+) -> tuple[Boxes, NDArray[np.bool_]]:
+    """Return the boxes that can be used, in pixels and cut to the picture, and which they are."""
+    scale = np.array([*size, *size]) if annotation.relative else np.ones(4)
+    # Whatever is beyond float32 becomes infinite there, and is then not finite.
+    with np.errstate(over="ignore", invalid="ignore"):
+        boxes = (annotation.boxes * scale).astype(np.float32)
+    finite = np.asarray(np.isfinite(boxes).all(axis=1), np.bool_)
+    upright = finite & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    cut = clip(np.where(finite[:, None], boxes, np.float32(0)), *size)
+    inside = upright & (area(cut) > 0)
+    # Fractions of the sides come back to the edge with rounding errors.
+    reaches_out = inside & (np.abs(cut - boxes) > 0.01).any(axis=1)
+    amiss = {
+        "dropped as not finite": ~finite,
+        "dropped as inverted or empty": finite & ~upright,
+        "dropped as outside the picture": upright & ~inside,
+        "cut to the picture": reaches_out,
+    }
+    for words, which in amiss.items():
+        if count := int(np.count_nonzero(which)):
+            boxes_said = "1 box" if count == 1 else f"{count} boxes"
+            warnings.append(f"{'/'.join(annotation.file)!r}: {boxes_said} {words}")
+    return cut[inside], inside
+
+
+def _passed_over(pictures: list[PathParts]) -> str:
+    first = "/".join(pictures[0])
+    return f"pictures passed over as not annotated: {len(pictures)}, the first {first!r}"

@@ -1,0 +1,289 @@
+"""Confidences that come true: calibrated on images not trained on, and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.data.detection.dataset import AnnotatedImages
+from unmask.errors import UserError
+from unmask.mask.evaluate.matching import FaceMatches, joined
+from unmask.mask.runtime.calibration import (
+    Calibration,
+    Floats,
+    logit,
+    sigmoid,
+    smallness,
+    tempered,
+)
+from unmask.mask.runtime.detections import Detections
+from unmask.mask.runtime.detector import MaskDetector
+from unmask.mask.runtime.views import usual_scale
+from unmask.stats import wilson
+
+# What is asked of faces that are large enough to matter.
+LEAST_SIDE, LEAST_PRECISION = 20.0, 0.90
+# What is said of a face should be right this often, all in all, or not be said.
+LEAST_ACCURACY = 0.95
+# However precise all answers are together, one that is more likely wrong than right helps no one.
+LEAST_FACE = 0.5
+_TEMPERATURES = np.geomspace(0.25, 4.0, 81)
+_CERTAINTIES = np.linspace(0.4, 0.9, 51)
+_SMALLEST = (0.0, 6.0, 8.0, 10.0, 12.0, 14.0, 16.0, 20.0, 24.0)
+_TOO_SMALL_ACCURACY = 0.8
+_NEWTON_STEPS = 50
+
+
+def calibrated(
+    annotated: AnnotatedImages, detections: Sequence[Detections], *, scale: float
+) -> Calibration:
+    """Return the calibration for uncalibrated detections of pictures not trained on.
+
+    scale: pixels the network saw for one of the picture. The face's score is calibrated by logistic
+    regression (Platt, 1999) on its logit and the size of small faces, as Küppers et al., 2020
+    (arXiv:2004.13546), do with boxes; the classes' by one temperature (Guo et al., 2017,
+    arXiv:1706.04599).
+    The threshold of faces is the one that finds most of those of LEAST_SIDE pixels with
+    LEAST_PRECISION, or LEAST_FACE where that is higher; faces so small, and then so uncertain, that
+    those judged would not be right in LEAST_ACCURACY of the cases are not judged.
+    """
+    matches = FaceMatches.of(annotated, detections)
+    hit = matches.face >= 0
+    sides = joined([seen_sides(d, scale) for d in detections], np.float64)
+    slope, offset, side_slope = platt(logit(matches.score), smallness(sides), hit)
+    rows = joined([d.probabilities for d in detections], np.float64)
+    rows = rows.reshape(-1, len(annotated.class_names))[hit]
+    truth = matches.face_label[matches.face[hit]]
+    temperature = best_temperature(rows, truth)
+    _, raw = matches.recall_at(LEAST_PRECISION, least_side=LEAST_SIDE)
+    fitted = Calibration(slope, offset, side_slope, temperature)
+    # The precision was asked of faces so large that their size no longer counts.
+    of_large = fitted.confidence(np.array([min(raw, 1.0)]), np.array([LEAST_SIDE * scale]))
+    face = max(LEAST_FACE, float(of_large[0]))
+    counted = fitted.confidence(matches.score, sides)[hit] >= face
+    sharp = tempered(rows, temperature)[counted]
+    side = sides[hit][counted]
+    right = sharp.argmax(1) == truth[counted]
+    smallest = _smallest(side, right)
+    certain = _certain(sharp.max(1, initial=0)[side >= smallest], right[side >= smallest])
+    return replace(fitted, face=face, certain=certain, smallest=smallest)
+
+
+def platt(logits: Floats, small: Floats, hit: NDArray[np.bool_]) -> tuple[float, float, float]:
+    """Return slope, offset and side slope of the logistic regression of hit on logits and small.
+
+    By Newton's method, as unpenalised as can be: a prior of one thousandth keeps separable cases
+    finite. The side slope is never negative, so that a small face is at most as certain as a large
+    one of the same score.
+    """
+    usual = np.array([1.0, 0.0, 0.0])
+    inputs = np.stack([logits, np.ones(len(logits)), small], 1)
+    theta = _logistic(inputs, hit, usual)
+    if theta[2] < 0:
+        theta = np.append(_logistic(inputs[:, :2], hit, usual[:2]), 0.0)
+    slope, offset, side_slope = theta.tolist()
+    return slope, offset, side_slope
+
+
+def _logistic(inputs: Floats, hit: NDArray[np.bool_], usual: Floats) -> Floats:
+    prior, theta = 1e-3 * np.eye(len(usual)), usual
+    for _ in range(_NEWTON_STEPS):
+        p = sigmoid(inputs @ theta)
+        gradient = inputs.T @ (p - hit) + prior @ (theta - usual)
+        hessian = (inputs * (p * (1 - p))[:, None]).T @ inputs + prior
+        theta = theta - np.clip(np.linalg.solve(hessian, gradient), -1, 1)
+    return theta
+
+
+def best_temperature(rows: Floats, truth: NDArray[np.int64]) -> float:
+    """Return the temperature under which probabilities [n, k] say the true classes best."""
+    if not len(rows):
+        return 1.0
+    places = np.arange(len(rows))
+    costs = [-np.log(tempered(rows, t)[places, truth] + 1e-12).mean() for t in _TEMPERATURES]
+    return float(_TEMPERATURES[int(np.argmin(costs))])
+
+
+def _smallest(side: Floats, right: NDArray[np.bool_]) -> float:
+    """Return the least side of which smaller faces are judged wrongly too often."""
+    found = 0.0
+    for low, high in pairwise(_SMALLEST):
+        inside = (side >= low) & (side < high)
+        if inside.any() and right[inside].mean() < _TOO_SMALL_ACCURACY:
+            found = high
+    return found
+
+
+def _certain(certainty: Floats, right: NDArray[np.bool_]) -> float:
+    for least in _CERTAINTIES:
+        kept = certainty >= least
+        if not kept.any() or right[kept].mean() >= LEAST_ACCURACY:
+            return float(least)
+    return float(_CERTAINTIES[-1])
+
+
+# Lower than any threshold in use.
+FLOOR = 0.01
+# How far what is stated may lie from what is true.
+TOLERATED_GAP = 0.05
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Answers of about the same certainty: its mean, 0 to 1, how many there are, and are right."""
+
+    certainty: float
+    count: int
+    right: int
+
+    @property
+    def gap(self) -> float:
+        """How far the part that is right lies from the mean certainty, 0 to 1."""
+        return abs(self.right / self.count - self.certainty)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields and the 95 % interval of the part that is right (Wilson)."""
+        low, high = wilson(self.right, self.count)
+        return {**self.__dict__, "gap": self.gap, "right_interval_95": [low, high]}
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Stated certainties against how often they come true, in bins of as many answers, surest last.
+
+    There is no bin without an answer.
+    """
+
+    bins: tuple[Bin, ...]
+
+    @staticmethod
+    def of(
+        certainty: NDArray[np.floating[Any]], right: NDArray[np.bool_], bins: int = 5
+    ) -> Reliability:
+        """Return the reliability of n answers, of certainties [n] in 0 to 1 and right or not."""
+        order = np.argsort(certainty, kind="stable")
+        return Reliability(
+            tuple(
+                Bin(float(certainty[part].mean()), len(part), int(right[part].sum()))
+                for part in np.array_split(order, bins)
+                if len(part)
+            )
+        )
+
+    @property
+    def mean_gap(self) -> float:
+        """The expected calibration error, 0 to 1; 0 without answers (Naeini et al., 2015)."""
+        count = sum(b.count for b in self.bins)
+        return sum(b.gap * b.count for b in self.bins) / count if count else 0.0
+
+    @property
+    def largest_gap(self) -> float:
+        """The gap of the worst bin, 0 to 1; 0 without answers."""
+        return max((b.gap for b in self.bins), default=0.0)
+
+    @property
+    def overall(self) -> Bin | None:
+        """All answers as one bin, None without any."""
+        count = sum(b.count for b in self.bins)
+        if not count:
+            return None
+        certainty = sum(b.certainty * b.count for b in self.bins) / count
+        return Bin(certainty, count, sum(b.right for b in self.bins))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return bins and gaps as plain values."""
+        overall = self.overall
+        return {
+            "mean_gap": self.mean_gap,
+            "largest_gap": self.largest_gap,
+            "overall": None if overall is None else overall.as_dict(),
+            "bins": [b.as_dict() for b in self.bins],
+        }
+
+
+def reliabilities(
+    annotated: AnnotatedImages, detections: Sequence[Detections], *, threshold: float = 0.0
+) -> dict[str, Reliability]:
+    """Return how reliable calibrated detections are of "face" and of "class".
+
+    face: the score, 0 to 1, of every box of threshold and more, right when it is round a face.
+    class: the probability of the class said of each of these faces that was judged, right when it
+    is the face's. Raises UserError when the detections aren't of these pictures.
+    """
+    matches = FaceMatches.of(annotated, detections)
+    sure = matches.score >= threshold
+    hit = matches.face >= 0
+    stated = joined([d.probabilities.max(1, initial=0) for d in detections], np.float32)
+    judged = sure & hit & (matches.label >= 0)
+    right = matches.label[judged] == matches.face_label[matches.face[judged]]
+    return {
+        "face": Reliability.of(matches.score[sure], hit[sure]),
+        "class": Reliability.of(stated[judged], np.asarray(right, np.bool_)),
+    }
+
+
+def cross_fitted(
+    annotated: AnnotatedImages,
+    detections: Sequence[Detections],
+    part: NDArray[np.int64],
+    *,
+    scale: float,
+    threshold: float | None = None,
+) -> list[Detections]:
+    """Return what would have been said of each picture with a calibration that never saw it.
+
+    detections: uncalibrated, one a picture. part: int64[n]; a picture's detections are calibrated
+    as those of all other parts ask. scale: pixels the network saw for one of the picture.
+    threshold: the calibrated score from which on a box counts, the calibration's own by default.
+    Raises UserError when there is one part only.
+    """
+    if len(np.unique(part)) < 2:
+        raise UserError("calibrating across parts needs two of them", got=np.unique(part).tolist())
+    said: dict[int, Detections] = {}
+    for k in np.unique(part):
+        others = np.flatnonzero(part != k).tolist()
+        fitted = calibrated(annotated[others], [detections[i] for i in others], scale=scale)
+        for i in np.flatnonzero(part == k).tolist():
+            said[i] = answers(detections[i], fitted, scale=scale, threshold=threshold)
+    return [said[i] for i in range(len(annotated))]
+
+
+def answers(
+    found: Detections, calibration: Calibration, *, scale: float, threshold: float | None = None
+) -> Detections:
+    """Return uncalibrated detections as the detector with that calibration would say them.
+
+    threshold: the calibrated score from which on a box counts, the calibration's own by default.
+    """
+    return calibration.judge(
+        found.boxes,
+        found.scores[:, None] * found.probabilities,
+        seen_sides(found, scale),
+        class_names=found.class_names,
+        size=(found.width, found.height),
+        threshold=threshold,
+    )
+
+
+def seen_sides(found: Detections, scale: float) -> Floats:
+    """Return float64[n], the mean sides of boxes in pixels that the network saw, as detect does.
+
+    scale: the detector's.
+    """
+    finest = usual_scale((found.width, found.height), scale)
+    sides: Floats = (found.boxes[:, 2:] - found.boxes[:, :2]).astype(np.float64).mean(1) * finest
+    return sides
+
+
+def found_in(detector: MaskDetector, annotated: AnnotatedImages) -> list[Detections]:
+    """Return all that a detector finds in annotated images, in their order.
+
+    Average precision goes through all thresholds, so boxes of far lower scores than count are in
+    it. For a calibration give detector.uncalibrated().
+    """
+    return [detector.detect(annotated.pixels(i), threshold=FLOOR) for i in range(len(annotated))]

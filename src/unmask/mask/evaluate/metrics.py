@@ -1,0 +1,289 @@
+"""How good detections are: average precision, precision and recall, by kind of face."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.data.detection.dataset import AnnotatedImages
+from unmask.mask.evaluate.matching import FaceMatches, joined, matched
+from unmask.mask.runtime.detections import Detections
+from unmask.runtime import seeded
+from unmask.stats import wilson
+
+_RECALLS = np.linspace(0, 1, 101)
+_BOOTSTRAP_STREAM = 8
+_RESAMPLES = 1000
+
+Curve = tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]]
+
+
+def average_precision(
+    hits: NDArray[np.bool_],
+    truths: float,
+    weights: NDArray[Any] | None = None,
+) -> float:
+    """Return the mean of the precision at 101 recalls, 0 to 1; NaN where truths is 0.
+
+    hits: of the detections, surest first, which are true. truths: how many there are to find.
+    weights: how often each detection counts, once by default. The precision at a recall is the
+    highest at that recall or more (Lin et al., 2014).
+    """
+    if not truths:
+        return float("nan")
+    counts = np.ones(len(hits)) if weights is None else weights
+    true, said = np.cumsum(counts * hits), np.cumsum(counts)
+    precision = np.divide(true, said, out=np.zeros(len(hits)), where=said > 0)
+    highest = np.maximum.accumulate(precision[::-1])[::-1]
+    place = np.searchsorted(true / truths, _RECALLS, side="left")
+    return float(np.append(highest, 0.0)[np.minimum(place, len(hits))].mean())
+
+
+def class_curve(annotated: AnnotatedImages, detections: Sequence[Detections], label: int) -> Curve:
+    """Return hits and pictures of all boxes as one class, surest first, and its faces a picture."""
+    scores, hits, pictures, truths = [], [], [], []
+    for i, found in enumerate(detections):
+        truth = annotated.boxes[i][annotated.labels[i] == label]
+        score = found.scores.astype(np.float64) * found.probabilities[:, label]
+        hits.append(matched(truth, found.boxes, score) >= 0)
+        scores.append(score)
+        pictures.append(np.full(len(score), i))
+        truths.append(len(truth))
+    order = np.argsort(-joined(scores, np.float64), kind="stable")
+    hit, picture = joined(hits, np.bool_)[order], joined(pictures, np.int64)[order]
+    return hit, picture, np.array(truths, np.int64)
+
+
+def resampled(curves: list[Curve], pictures: int) -> NDArray[np.float64]:
+    """Return float64[resamples, classes]: average precisions on pictures drawn with replacement."""
+    random = seeded(_BOOTSTRAP_STREAM)
+    found = np.empty((_RESAMPLES, len(curves)))
+    for i in range(_RESAMPLES):
+        times = np.bincount(random.integers(pictures, size=pictures), minlength=pictures)
+        for c, (hits, picture, truths) in enumerate(curves):
+            found[i, c] = average_precision(hits, float(times @ truths), times[picture])
+    return found
+
+
+SIZES = (0.0, 12.0, 20.0, 40.0, 80.0, math.inf)
+CROWDS = (1, 2, 6, 16, math.inf)
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """The figures of one kind of faces, all at one threshold.
+
+    group: "size", "class" or "crowding"; name: in words. faces: how many are annotated. found:
+    those a box was drawn round. judged: those found of which a class was said, and right: of these,
+    those whose class it is. alarms: boxes of this kind round no face, by their own size, the class
+    said or their picture's crowd.
+    """
+
+    group: str
+    name: str
+    faces: int
+    found: int
+    judged: int
+    right: int
+    alarms: int
+
+    @property
+    def recall(self) -> float:
+        """The part of the faces that is found, NaN without any."""
+        return _part(self.found, self.faces)
+
+    @property
+    def precision(self) -> float:
+        """The part of the boxes that is round a face, NaN without any."""
+        return _part(self.found, self.found + self.alarms)
+
+    @property
+    def accuracy(self) -> float:
+        """The part of the judged faces whose class was said, NaN without any."""
+        return _part(self.right, self.judged)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return counts, proportions and their 95 % intervals (Wilson) as plain values."""
+        return {
+            "group": self.group,
+            "name": self.name,
+            "faces": self.faces,
+            "found": self.found,
+            "judged": self.judged,
+            "right": self.right,
+            "alarms": self.alarms,
+            "recall": _plain(self.recall),
+            "recall_interval_95": wilson(self.found, self.faces),
+            "precision": _plain(self.precision),
+            "precision_interval_95": wilson(self.found, self.found + self.alarms),
+            "accuracy": _plain(self.accuracy),
+            "accuracy_interval_95": wilson(self.right, self.judged),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class DetectionMetrics:
+    """What detections are worth on annotated pictures.
+
+    ap: float64[k], the average precision of every class at IoU 0.5 with the score times the class's
+    probability, NaN without a face of it; ap_intervals: float64[k, 2]. face_ap: of finding faces,
+    whatever they wear. mean_ap: over the classes that have faces. Their 95 % intervals come from
+    resampling pictures. overall and rows: at the threshold of the score that it is a face.
+    confusion: int64[k + 1, k + 2], by true class, or no face in the last row, and by the class
+    said, not judged and not found in the last two columns.
+    """
+
+    class_names: tuple[str, ...]
+    pictures: int
+    ap: NDArray[np.float64]
+    ap_intervals: NDArray[np.float64]
+    mean_ap: float
+    mean_ap_interval: Interval
+    face_ap: float
+    threshold: float
+    overall: Row
+    rows: tuple[Row, ...]
+    confusion: NDArray[np.int64]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all figures as plain values, None where there is none."""
+        return {
+            "pictures": self.pictures,
+            "faces": self.overall.faces,
+            "class_names": list(self.class_names),
+            "ap_50": [_plain(v) for v in self.ap.tolist()],
+            "ap_50_intervals_95": [
+                [_plain(v) for v in pair] for pair in self.ap_intervals.tolist()
+            ],
+            "map_50": _plain(self.mean_ap),
+            "map_50_interval_95": [_plain(v) for v in self.mean_ap_interval],
+            "face_ap_50": _plain(self.face_ap),
+            "threshold": self.threshold,
+            "overall": self.overall.as_dict(),
+            "rows": [row.as_dict() for row in self.rows],
+            "confusion": self.confusion.tolist(),
+        }
+
+
+def size_name(least: float, below: float) -> str:
+    """Return a range of sides in words."""
+    if not least:
+        return f"under {below:g} px"
+    return f"{least:g} px and more" if math.isinf(below) else f"{least:g} to {below:g} px"
+
+
+def measured(
+    annotated: AnnotatedImages, detections: Sequence[Detections], *, threshold: float
+) -> DetectionMetrics:
+    """Return the figures of one Detections a picture, in the pictures' order.
+
+    threshold: the least score, 0 to 1, at which a box counts in the rows. Detections should hold
+    boxes of lower scores too, since average precision goes through all thresholds. Raises UserError
+    when they aren't of these pictures or classes.
+    """
+    matches = FaceMatches.of(annotated, detections)
+    curves = [class_curve(annotated, detections, c) for c in range(len(annotated.class_names))]
+    ap = np.array([average_precision(hits, truths.sum()) for hits, _, truths in curves])
+    draws = resampled(curves, len(annotated))
+    order = np.argsort(-matches.score, kind="stable")
+    has = ~np.isnan(ap)
+    overall, rows = _table(annotated, matches, threshold)
+    return DetectionMetrics(
+        class_names=annotated.class_names,
+        pictures=len(annotated),
+        ap=ap,
+        ap_intervals=np.array([_percentiles(column) for column in draws.T]),
+        mean_ap=float(ap[has].mean()) if has.any() else math.nan,
+        mean_ap_interval=_percentiles(_row_means(draws)),
+        face_ap=average_precision(matches.face[order] >= 0, len(matches.face_side)),
+        threshold=threshold,
+        overall=overall,
+        rows=rows,
+        confusion=_confusion(matches, threshold, len(annotated.class_names)),
+    )
+
+
+def _row_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    has = ~np.isnan(values)
+    sums, counts = np.where(has, values, 0).sum(1), has.sum(1)
+    means: NDArray[np.float64] = sums[counts > 0] / counts[counts > 0]
+    return means
+
+
+def _percentiles(values: NDArray[np.float64]) -> Interval:
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return math.nan, math.nan
+    low, high = np.percentile(values, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def _table(
+    annotated: AnnotatedImages, matches: FaceMatches, threshold: float
+) -> tuple[Row, tuple[Row, ...]]:
+    sure = matches.score >= threshold
+    taken = matches.face[sure & (matches.face >= 0)]
+    said = np.full(len(matches.face_side), -2)
+    said[taken] = matches.label[sure & (matches.face >= 0)]
+    alarm = sure & (matches.face < 0)
+    crowd = np.array([len(boxes) for boxes in annotated.boxes], np.int64)
+
+    def row(group: str, name: str, face: NDArray[np.bool_], box: NDArray[np.bool_]) -> Row:
+        return Row(
+            group,
+            name,
+            faces=int(face.sum()),
+            found=int((face & (said > -2)).sum()),
+            judged=int((face & (said >= 0)).sum()),
+            right=int((face & (said == matches.face_label)).sum()),
+            alarms=int((box & alarm).sum()),
+        )
+
+    rows = []
+    for least, below in pairwise(SIZES):
+        face = (matches.face_side >= least) & (matches.face_side < below)
+        box = (matches.side >= least) & (matches.side < below)
+        rows.append(row("size", size_name(least, below), face, box))
+    for label, name in enumerate(annotated.class_names):
+        rows.append(row("class", name, matches.face_label == label, matches.label == label))
+    for low, high in pairwise(CROWDS):
+        # Alarms in pictures without faces belong to the smallest crowd.
+        inside = (np.maximum(crowd, 1) >= low) & (crowd < high)
+        name = _crowd_name(low, high)
+        rows.append(row("crowding", name, inside[matches.face_picture], inside[matches.picture]))
+    everything = np.ones(len(said), bool), np.ones(len(sure), bool)
+    return row("all", "all faces", *everything), tuple(rows)
+
+
+def _crowd_name(low: float, high: float) -> str:
+    if math.isinf(high):
+        return f"{low:g} faces and more"
+    return "1 face" if high - low == 1 else f"{low:g} to {high - 1:g} faces"
+
+
+def _confusion(matches: FaceMatches, threshold: float, classes: int) -> NDArray[np.int64]:
+    table = np.zeros((classes + 1, classes + 2), np.int64)
+    sure = matches.score >= threshold
+    true = np.append(matches.face_label, classes)[matches.face[sure]]
+    said = np.where(matches.label[sure] < 0, classes, matches.label[sure])
+    np.add.at(table, (true, said), 1)
+    missed = np.ones(len(matches.face_label), bool)
+    missed[matches.face[sure & (matches.face >= 0)]] = False
+    np.add.at(table[:, classes + 1], matches.face_label[missed], 1)
+    return table
+
+
+def _part(part: int, whole: int) -> float:
+    return part / whole if whole else math.nan
+
+
+def _plain(value: float) -> float | None:
+    return None if math.isnan(value) else value

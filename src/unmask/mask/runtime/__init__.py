@@ -1,0 +1,1 @@
+"""The detector as it runs anywhere: onnxruntime, NumPy and Pillow only."""

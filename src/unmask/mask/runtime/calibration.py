@@ -1,0 +1,193 @@
+"""From the network's scores to calibrated ones, and from these to an answer for each face."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.data.detection.boxes import Boxes
+from unmask.errors import UserError
+from unmask.mask.runtime.decode import NMS_IOU
+from unmask.mask.runtime.detections import NOT_JUDGED, Detections
+
+Floats = NDArray[np.float64]
+
+# Mean side, in pixels that the network sees, from which on a face's size no longer tells how likely
+# it is to be one.
+FULL_SIDE = 16.0
+_CALIBRATING = ("slope", "offset", "side_slope", "temperature")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How scores become confidences, and from where on they count: what goes into the ONNX file.
+
+    By default scores are taken as they are.
+
+    Args:
+        slope: of the logit of the score that it is a face, over 0.
+        offset: of the same logistic function (see confidence).
+        side_slope: of the logarithm of a small face's size, 0 or more.
+        temperature: of the logits of the classes, over 0.
+        face: the least calibrated score of a box that counts as a face, in (0, 1].
+        certain: the least probability of a class that is told, 0 to 1.
+        smallest: the least mean side of a face that is judged, in pixels that the network sees.
+        nms_iou: the overlap over which two boxes are one face, 0 to 1.
+
+    Raises:
+        UserError: when a number is not finite or out of its range.
+    """
+
+    slope: float = 1.0
+    offset: float = 0.0
+    side_slope: float = 0.0
+    temperature: float = 1.0
+    face: float = 0.3
+    certain: float = 0.0
+    smallest: float = 0.0
+    nms_iou: float = NMS_IOU
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not math.isfinite(value):
+                raise UserError(f"a calibration's {name} must be finite", got=value)
+        for name in ("slope", "temperature", "face"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"a calibration's {name} must be over 0", got=getattr(self, name))
+        if self.face > 1:
+            raise UserError("a calibration's face threshold must lie in 0 to 1", got=self.face)
+
+    @classmethod
+    def of(cls, numbers: dict[str, Any]) -> Calibration:
+        """Return the calibration with these numbers; names that aren't its own play no part."""
+        known = cls.__dataclass_fields__
+        return cls(**{key: float(value) for key, value in numbers.items() if key in known})
+
+    def as_metadata(self) -> dict[str, dict[str, float]]:
+        """Return the ONNX file's "thresholds" and "calibration"."""
+        values = asdict(self)
+        return {
+            "calibration": {k: v for k, v in values.items() if k in _CALIBRATING},
+            "thresholds": {k: v for k, v in values.items() if k not in _CALIBRATING},
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        return asdict(self)
+
+    def confidence(
+        self, scores: NDArray[np.floating[Any]], sides: NDArray[np.floating[Any]]
+    ) -> Floats:
+        """Return how likely boxes are faces, 0 to 1: a logistic function of score and size.
+
+        Args:
+            scores: [n], the network's, 0 to 1.
+            sides: [n], mean sides in pixels that the network saw; of those under FULL_SIDE the
+                logarithm counts.
+        """
+        z = self.slope * logit(scores) + self.side_slope * smallness(sides) + self.offset
+        return sigmoid(z)
+
+    def uncalibrated(self, score: float) -> float:
+        """Return the least of the network's own scores that may make a calibrated one, in (0, 1].
+
+        It is that of faces of FULL_SIDE and more; smaller ones need a higher one.
+        """
+        if score >= 1:
+            return 1.0
+        return float(sigmoid((np.log(score / (1 - score)) - self.offset) / self.slope))
+
+    def judge(
+        self,
+        boxes: Boxes,
+        scores: NDArray[np.floating[Any]],
+        sides: NDArray[np.floating[Any]],
+        *,
+        class_names: tuple[str, ...],
+        size: tuple[int, int],
+        threshold: float | None = None,
+    ) -> Detections:
+        """Return the boxes that count as faces, most confident first, with their classes.
+
+        Args:
+            boxes: float32[n, 4], in pixels of the image.
+            scores: [n, k], the network's, of the face times those of the classes.
+            sides: [n], mean sides of the boxes in pixels that the network saw.
+            class_names: k names.
+            size: width and height of the image in pixels.
+            threshold: the least calibrated score that counts, face by default.
+        """
+        face = self.confidence(np.asarray(scores.sum(1), np.float64), sides)
+        probabilities = tempered(scores, self.temperature)
+        labels = probabilities.argmax(1).astype(np.int64)
+        sure = (probabilities.max(1, initial=0) >= self.certain) & (sides >= self.smallest)
+        labels[~sure] = NOT_JUDGED
+        order = np.argsort(-face, kind="stable")
+        order = order[face[order] >= (self.face if threshold is None else threshold)]
+        return Detections(
+            boxes[order].astype(np.float32),
+            labels[order],
+            face[order].astype(np.float32),
+            probabilities[order].astype(np.float32),
+            class_names,
+            *size,
+        )
+
+
+@dataclass(frozen=True)
+class DetectorFacts:
+    """What an ONNX file states of itself.
+
+    scale: pixels that the network should see for one of a small image (see views.usual_scale).
+    """
+
+    class_names: tuple[str, ...]
+    scale: float = 1.0
+    calibration: Calibration = Calibration()
+
+    @classmethod
+    def parse(cls, metadata: dict[str, str]) -> DetectorFacts:
+        """Return the facts in "class_names", "thresholds", "calibration" and "scale", all JSON.
+
+        Raises:
+            KeyError, TypeError, ValueError: when they are missing or no such facts.
+        """
+        names = tuple(str(name) for name in json.loads(metadata["class_names"]))
+        if not names:
+            raise ValueError("no class names")
+        numbers = {
+            **json.loads(metadata.get("thresholds", "{}")),
+            **json.loads(metadata.get("calibration", "{}")),
+        }
+        scale = float(json.loads(metadata.get("scale", "1")))
+        if not (math.isfinite(scale) and scale > 0):
+            raise ValueError(f"a scale of {scale}")
+        return cls(names, scale, Calibration.of(numbers))
+
+
+def logit(scores: NDArray[np.floating[Any]]) -> Floats:
+    """Return log(s / (1 - s)), finite for scores of 0 and 1 too."""
+    clear = np.clip(scores.astype(np.float64), 1e-6, 1 - 1e-6)
+    return np.asarray(np.log(clear / (1 - clear)), np.float64)
+
+
+def smallness(sides: NDArray[np.floating[Any]]) -> Floats:
+    """Return log(side / FULL_SIDE) of smaller sides, 0 of others, for sides in pixels over 0."""
+    return np.log(np.clip(sides.astype(np.float64), 1e-3, FULL_SIDE) / FULL_SIDE)
+
+
+def sigmoid(logits: Any) -> Floats:
+    """Return 1 / (1 + exp(-x))."""
+    return np.asarray(1 / (1 + np.exp(-logits)), np.float64)
+
+
+def tempered(rows: NDArray[np.floating[Any]], temperature: float) -> Floats:
+    """Return probabilities [n, k] in proportion to rows, their logits divided by temperature."""
+    powers = np.maximum(rows.astype(np.float64), 1e-9) ** (1 / temperature)
+    divided: Floats = powers / powers.sum(1, keepdims=True)
+    return divided

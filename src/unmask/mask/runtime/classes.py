@@ -1,0 +1,51 @@
+"""Words and colours for what a face wears, each told from the others without seeing colours."""
+
+from __future__ import annotations
+
+from unmask.mask.runtime.detections import NOT_JUDGED_NAME
+
+Colour = tuple[int, int, int]
+
+GREEN, RED, AMBER, GREY = (26, 152, 80), (215, 38, 38), (255, 176, 0), (128, 128, 128)
+
+WITH, WITHOUT, IMPROPER = "with_mask", "without_mask", "mask_weared_incorrect"
+# What is drawn beside a box, and its colour.
+_SHORT = {
+    WITH: ("mask", GREEN),
+    WITHOUT: ("no mask", RED),
+    IMPROPER: ("worn wrong", AMBER),
+    NOT_JUDGED_NAME: ("can't tell", GREY),
+}
+_LONG = {
+    WITH: "with mask",
+    WITHOUT: "without mask",
+    IMPROPER: "mask worn improperly",
+    NOT_JUDGED_NAME: "too small or blurred to judge",
+}
+# For the classes of a detector of one's own; distinct for those who can't tell red from green
+# (Okabe and Ito, 2008).
+_OTHERS: tuple[Colour, ...] = (
+    (0, 114, 178),
+    (230, 159, 0),
+    (204, 121, 167),
+    (86, 180, 233),
+    (240, 228, 66),
+    (213, 94, 0),
+)
+
+
+def short_words(name: str) -> str:
+    """Return what is drawn beside a face of this class."""
+    return _SHORT[name][0] if name in _SHORT else name.replace("_", " ")
+
+
+def plain_words(name: str) -> str:
+    """Return the class in words for summaries."""
+    return _LONG.get(name, name.replace("_", " "))
+
+
+def colour_of(name: str, class_names: tuple[str, ...]) -> Colour:
+    """Return the colour, red, green and blue in 0 to 255, of a class among those there are."""
+    if name in _SHORT:
+        return _SHORT[name][1]
+    return _OTHERS[class_names.index(name) % len(_OTHERS)]

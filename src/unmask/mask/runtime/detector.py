@@ -1,0 +1,186 @@
+"""The detector as it runs anywhere: an ONNX file and NumPy, without PyTorch."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from unmask.data.detection.boxes import Boxes, clip, nms
+from unmask.data.listing import read_file
+from unmask.data.picture import open_picture
+from unmask.errors import UserError
+from unmask.mask.runtime.calibration import Calibration, DetectorFacts
+from unmask.mask.runtime.card import ShippedCard
+from unmask.mask.runtime.decode import decode
+from unmask.mask.runtime.detections import Detections
+from unmask.mask.runtime.views import View, network_input, usual_scale, views
+from unmask.runtime import cpu_threads
+
+WEIGHTS = Path(__file__).parents[1] / "weights" / "detector.onnx"
+# Threads that wait for work by spinning take the cores from whatever else runs; for as long as the
+# next layer takes to come it pays.
+THREADS = {"session.intra_op.allow_spinning": "1", "session.intra_op.spin_duration_us": "50"}
+# Enlarged beyond this, a picture holds no more than before.
+_MOST_ENLARGED = 4.0
+
+Pixels = NDArray[np.uint8]
+
+
+class Session(Protocol):
+    """What runs a detector's network, as ONNX Runtime's sessions do."""
+
+    def run(self, outputs: list[str], inputs: dict[str, NDArray[np.float32]], /) -> Any:
+        """Return the named outputs, "scores" and "sides", of "pixels"; see MaskDetector.load."""
+        ...
+
+
+class MaskDetector:
+    """Finds faces, and predicts what each of them wears.
+
+    Made by load, or of any session that runs a network. One detector may be used from several
+    threads.
+    """
+
+    def __init__(self, session: Session, facts: DetectorFacts) -> None:
+        self._session = session
+        self.facts = facts
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes by their dataset's names, in the order of the probabilities."""
+        return self.facts.class_names
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str] | None = None) -> MaskDetector:
+        """Return the detector in an ONNX file, or the one that ships, checked against its card.
+
+        Raises UserError when the file is not there, is no ONNX file, or is no such detector: it
+        takes "pixels", float32[b, 3, h, w] in [0, 1] with h and w multiples of 32, to "scores",
+        float32[b, k, h/4, w/4], zero but at peaks, and "sides", float32[b, 4, h/4, w/4], and holds
+        the metadata that DetectorFacts.parse reads.
+        """
+        file = WEIGHTS if path is None else Path(path)
+        if not file.is_file():
+            if path is None:
+                raise UserError(
+                    "this installation holds no detector",
+                    do="train one with unmask mask train, or name an ONNX file",
+                )
+            raise UserError("there is no such detector", got=file, do="name an ONNX file")
+        import onnxruntime  # type: ignore[import-untyped]
+
+        content: bytes = read_file(file)
+        if path is None:
+            ShippedCard.read(file.with_suffix(".json")).check(content, file)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = cpu_threads()
+        options.log_severity_level = 4
+        for name, value in THREADS.items():
+            options.add_session_config_entry(name, value)
+        try:
+            session = onnxruntime.InferenceSession(
+                content, options, providers=["CPUExecutionProvider"]
+            )
+            inputs = [given.name for given in session.get_inputs()]
+            outputs = {made.name for made in session.get_outputs()}
+            if inputs != ["pixels"] or not {"scores", "sides"} <= outputs:
+                raise ValueError(f"it takes {inputs} to {sorted(outputs)}")
+            facts = DetectorFacts.parse(session.get_modelmeta().custom_metadata_map)
+        except Exception as error:  # ONNX Runtime has no common base for what it raises.
+            raise UserError(
+                f"{file} is no detector of faces and masks",
+                got=str(error) or type(error).__name__,
+                do="make one with unmask mask export",
+            ) from error
+        return cls(session, facts)
+
+    def uncalibrated(self) -> MaskDetector:
+        """Return the same detector with its scores as they are."""
+        plain = Calibration(nms_iou=self.facts.calibration.nms_iou)
+        return MaskDetector(self._session, replace(self.facts, calibration=plain))
+
+    def detect(
+        self,
+        image: str | os.PathLike[str] | Image.Image | Pixels,
+        *,
+        threshold: float | None = None,
+        smallest: float = 10.0,
+    ) -> Detections:
+        """Return the faces in an image.
+
+        Args:
+            image: a file, an image of Pillow's, or uint8[h, w, 3] in RGB. Large images are seen in
+                tiles.
+            threshold: calibrated score in (0, 1] from which on a box counts as a face, the file's
+                own by default.
+            smallest: side in pixels of the smallest faces to find; with less an image is enlarged
+                and with more it is scaled down, which is as many times faster.
+
+        Raises:
+            UserError: when there is no such image or a number is out of range.
+        """
+        if threshold is not None and not 0 < threshold <= 1:
+            raise UserError("the threshold must lie in 0 to 1", got=threshold, do="try 0.5")
+        if not 1 <= smallest < float("inf"):
+            raise UserError("the smallest face has one pixel or more", got=smallest, do="try 10")
+        opened = _opened(image)
+        calibration = self.facts.calibration
+        least = calibration.face if threshold is None else threshold
+        usual = usual_scale(opened.size, self.facts.scale)
+        finest = min(_MOST_ENLARGED, usual * 10.0 / smallest)
+        boxes, scores = self._seen(opened, finest, calibration.uncalibrated(least))
+        return calibration.judge(
+            boxes,
+            scores,
+            (boxes[:, 2:] - boxes[:, :2]).mean(1) * finest,
+            class_names=self.class_names,
+            size=opened.size,
+            threshold=least,
+        )
+
+    def _seen(
+        self, image: Image.Image, finest: float, threshold: float
+    ) -> tuple[Boxes, NDArray[np.float32]]:
+        """Return what is seen in all views, each face once, the highest score first.
+
+        threshold: the least of the network's own scores.
+        """
+        parts = [
+            self._view_seen(image, view, threshold)
+            for view in views(image.width, image.height, finest)
+        ]
+        boxes, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
+        kept = nms(boxes, scores.sum(1), self.facts.calibration.nms_iou)
+        return boxes[kept], scores[kept]
+
+    def _view_seen(
+        self, image: Image.Image, view: View, threshold: float
+    ) -> tuple[Boxes, NDArray[np.float32]]:
+        maps = self._session.run(["scores", "sides"], {"pixels": network_input(image, view)})
+        seen, scores = decode(
+            maps[0][0], maps[1][0], threshold=threshold, nms_iou=self.facts.calibration.nms_iou
+        )
+        boxes = clip(view.to_image(seen), image.width, image.height)
+        good = view.whole(boxes, image.width, image.height)
+        good &= (boxes[:, 2:] > boxes[:, :2]).all(1)
+        good &= (seen[:, 2:] - seen[:, :2]).mean(1) >= view.least
+        return boxes[good], scores[good]
+
+
+def _opened(image: str | os.PathLike[str] | Image.Image | Pixels) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image if image.mode == "RGB" else image.convert("RGB")
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise UserError(
+                "an array must be uint8[height, width, 3] in red, green, blue",
+                got=f"{image.dtype}{list(image.shape)}",
+            )
+        return Image.fromarray(np.ascontiguousarray(image))
+    return open_picture(read_file(Path(image)))

@@ -1,0 +1,194 @@
+"""Frames out of video files, cameras and streams, and into video files."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.errors import UserError
+from unmask.mask.runtime.sources import VideoSource
+
+# What containers say of their length is off by a frame or by their rounding.
+_TOLERATED = 0.02
+_USUAL_RATE = 25.0
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One frame, uint8[h, w, 3] in RGB: its number from 0, and its time in seconds."""
+
+    pixels: NDArray[np.uint8]
+    number: int
+    seconds: float
+
+
+def opencv() -> Any:
+    """Return OpenCV, which then prints nothing; raise UserError when it is not installed."""
+    # Both are read when it is imported; it would print its own workings for a damaged file.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    try:
+        import cv2
+    except ImportError as error:
+        raise UserError(
+            "video needs OpenCV", got=str(error), do="pip install 'unmask[video]'"
+        ) from error
+    return cv2
+
+
+class VideoReader:
+    """The frames of a video in their order; of a live one the latest when it is asked for.
+
+    Raises UserError when it can't be opened. width, height: in pixels. rate: frames a second, as
+    the video says. total: frames there should be, or None. ended: why it was left, "" at its end.
+    """
+
+    def __init__(self, source: VideoSource, capture: Any = None) -> None:
+        self._cv2 = opencv()
+        self.source = source
+        self.ended = ""
+        self._capture = capture or _opened(self._cv2, source)
+        ok, first = self._read()
+        if not ok:
+            self._capture.release()
+            do = "is it plugged in, and free?" if source.live else "it may be damaged"
+            raise UserError(f"{source.name} gives no frames", do=do)
+        self._first: NDArray[np.uint8] | None = first
+        self.height, self.width = first.shape[:2]
+        rate = float(self._capture.get(self._cv2.CAP_PROP_FPS))
+        self.rate = rate if 1 <= rate <= 1000 else _USUAL_RATE
+        total = float(self._capture.get(self._cv2.CAP_PROP_FRAME_COUNT))
+        self.total = int(total) if not source.live and 1 <= total < 1e9 else None
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._capture.release()
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames; in ended stands afterwards why a video ended too early."""
+        pictures = _latest(self._every()) if self.source.live else enumerate(self._every())
+        count = 0
+        for number, picture in pictures:
+            count = number + 1
+            pixels = self._cv2.cvtColor(picture, self._cv2.COLOR_BGR2RGB)
+            yield Frame(pixels, number, number / self.rate)
+        if self.source.live:
+            self.ended = f"{self.source.name} stopped giving frames after {count}"
+        elif self.total and count < self.total * (1 - _TOLERATED) - 1:
+            self.ended = f"{self.source.name} is cut: it ends after {count} of {self.total} frames"
+
+    def _every(self) -> Iterator[NDArray[np.uint8]]:
+        assert self._first is not None, "a video is gone through once"
+        picture, self._first = self._first, None
+        ok = True
+        while ok:
+            yield picture
+            ok, picture = self._read()
+            # A stream may change its size, which no video file can hold.
+            if ok and picture.shape[:2] != (self.height, self.width):
+                picture = self._cv2.resize(picture, (self.width, self.height))
+
+    def _read(self) -> tuple[bool, Any]:
+        try:
+            return self._capture.read()  # type: ignore[no-any-return]
+        except self._cv2.error:
+            return False, None
+
+
+def _opened(cv2: Any, source: VideoSource) -> Any:
+    try:
+        capture = cv2.VideoCapture(source.address)
+    except cv2.error:
+        capture = None
+    if capture is not None and capture.isOpened():
+        return capture
+    if isinstance(source.address, int):
+        raise UserError(
+            f"there is no camera {source.address}",
+            do="is it plugged in, and free? the first one has the number 0",
+        )
+    if source.live:
+        raise UserError(f"can't open the stream {source.name}", do="check its address")
+    size = Path(source.address).stat().st_size
+    raise UserError(
+        f"{source.name} is no video that can be read",
+        got="an empty file" if not size else "damage or an unknown codec",
+        do="convert it to H.264 in .mp4",
+    )
+
+
+def _latest(pictures: Iterator[Any]) -> Iterator[tuple[int, Any]]:
+    """Yield the latest of what comes, with its number, when asked for it.
+
+    What came between is passed over. A thread takes them as they come, so that no camera's buffer
+    grows old.
+    """
+    changed = threading.Condition()
+    state: dict[str, Any] = {"number": -1, "picture": None, "over": False, "left": False}
+
+    def take() -> None:
+        try:
+            for number, picture in enumerate(pictures):
+                with changed:
+                    state.update(number=number, picture=picture)
+                    changed.notify()
+                    if state["left"]:
+                        return
+        finally:
+            with changed:
+                state["over"] = True
+                changed.notify()
+
+    taker = threading.Thread(target=take, daemon=True)
+    taker.start()
+    last = -1
+    try:
+        while True:
+            with changed:
+                while state["number"] <= last and not state["over"]:
+                    changed.wait()
+                if state["number"] <= last:
+                    return
+                last, picture = state["number"], state["picture"]
+            yield last, picture
+    finally:
+        with changed:
+            state["left"] = True
+        # A camera that hangs is not waited for.
+        taker.join(timeout=2.0)
+
+
+@contextlib.contextmanager
+def write_video(
+    path: Path, width: int, height: int, rate: float
+) -> Iterator[Callable[[NDArray[np.uint8]], None]]:
+    """Open an MP4 file and give the function that adds a frame, uint8[h, w, 3] in RGB.
+
+    What was added can be played however the block ends. Raises UserError when the file can't be
+    written.
+    """
+    cv2 = opencv()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))
+    if not writer.isOpened():
+        raise UserError(f"can't write {path}", do="choose another folder")
+    try:
+        yield lambda pixels: writer.write(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+    finally:
+        writer.release()

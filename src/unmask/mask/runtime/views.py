@@ -1,0 +1,135 @@
+"""Which parts of an image the network sees, at which scale, and as what arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+WHOLE = 960
+TILE = 640
+# A face of up to this size lies whole in a tile at least; larger ones in one of a coarser scale.
+OVERLAP = 128
+# Between scales: so that what is cut by the tiles of one is still OVERLAP / 4 pixels in the next.
+STEP = 4.0
+_EDGE = 2.0
+# Smaller faces than this, in pixels that the network sees, are left to finer views by the coarsest.
+_LARGE = 32.0
+# In 0 to 255, what a view is filled up with beyond the picture, as in training.
+GREY = 114
+
+
+@dataclass(frozen=True)
+class View:
+    """A part of the picture, in its pixels, and the size in pixels at which the network sees it.
+
+    least: mean side, in pixels that the network sees, of the smallest faces it is to find here.
+    """
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    width: int
+    height: int
+    least: float = 0.0
+
+    def to_image(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return boxes[n, 4] of the view in pixels of the picture."""
+        across = (self.right - self.left) / self.width
+        down = (self.bottom - self.top) / self.height
+        scale = np.array([across, down, across, down])
+        offset = np.array([self.left, self.top, self.left, self.top])
+        return np.asarray(boxes * scale + offset, np.float32)
+
+    def whole(self, boxes: NDArray[np.float32], width: int, height: int) -> NDArray[np.bool_]:
+        """Return which boxes[n, 4], in pixels of the picture, the view's edges do not cut.
+
+        The picture's own edges, at 0, width and height, cut nothing that another view has whole.
+        """
+        margin = _EDGE * (self.right - self.left) / self.width
+        inside = np.ones(len(boxes), np.bool_)
+        if self.left > 0:
+            inside &= boxes[:, 0] > self.left + margin
+        if self.top > 0:
+            inside &= boxes[:, 1] > self.top + margin
+        if self.right < width:
+            inside &= boxes[:, 2] < self.right - margin
+        if self.bottom < height:
+            inside &= boxes[:, 3] < self.bottom - margin
+        return inside
+
+
+def views(width: int, height: int, finest: float) -> list[View]:
+    """Return what the network sees of a picture of this size, the whole first, the coarsest last.
+
+    finest: pixels the network sees for a pixel of the picture, at the finest scale. A picture of
+    which that makes no more than WHOLE pixels on either side needs no tiles.
+    """
+    coarsest = min(finest, WHOLE / max(width, height))
+    steps = math.ceil(math.log(finest / coarsest, STEP) - 1e-9)
+    found = [_scaled(0, 0, width, height, coarsest)]
+    for step in range(1, steps + 1):
+        scale = coarsest * (finest / coarsest) ** (step / steps)
+        across, down = (_spans(length, scale) for length in (width, height))
+        found += [_scaled(l, t, r, b, scale) for t, b in down for l, r in across]
+    last = _scaled(0, 0, width, height, coarsest / STEP)
+    return [*found, replace(last, least=_LARGE)]
+
+
+def _scaled(left: int, top: int, right: int, bottom: int, scale: float) -> View:
+    width, height = (max(1, round(s * scale)) for s in (right - left, bottom - top))
+    return View(left, top, right, bottom, width, height)
+
+
+def _spans(length: int, scale: float) -> list[tuple[int, int]]:
+    """Return where tiles begin and end along one side: all equally long, overlaps as wide."""
+    tile, overlap = (math.ceil(pixels / scale) for pixels in (TILE, OVERLAP))
+    if length <= tile:
+        return [(0, length)]
+    count = math.ceil((length - overlap) / (tile - overlap))
+    return [
+        (start, start + tile)
+        for start in (round(i * (length - tile) / (count - 1)) for i in range(count))
+    ]
+
+
+# Sides of what the network sees are whole multiples of this; what is lacking is grey.
+MULTIPLE = 32
+# Pictures whose longer side has more pixels are not enlarged unless smaller faces are asked for.
+_ENOUGH = 640.0
+
+
+def usual_scale(size: tuple[int, int], scale: float) -> float:
+    """Return how many pixels the network sees for one of an image of this size, unless asked.
+
+    scale: what a small image is enlarged by.
+    """
+    return min(scale, max(1.0, _ENOUGH / max(size)))
+
+
+def usual_inputs(picture: Image.Image, scale: float) -> Iterator[NDArray[np.float32]]:
+    """Yield all that the network sees of a picture at its usual scale, as network_input does."""
+    for view in views(picture.width, picture.height, usual_scale(picture.size, scale)):
+        yield network_input(picture, view)
+
+
+def network_input(picture: Image.Image, view: View) -> NDArray[np.float32]:
+    """Return the view of an RGB picture as float32[1, 3, h, w] in [0, 1], multiples of 32."""
+    size, box = (view.width, view.height), (view.left, view.top, view.right, view.bottom)
+    if size != (view.right - view.left, view.bottom - view.top):
+        # A gap of one: whole pixels are averaged first, which is five times as fast.
+        picture = picture.resize(size, Image.Resampling.BILINEAR, box, reducing_gap=1.0)
+    elif size != picture.size:
+        picture = picture.crop(box)
+    height, width = (-(-side // MULTIPLE) * MULTIPLE for side in (view.height, view.width))
+    pixels = np.empty((1, 3, height, width), np.float32)
+    pixels[:, :, view.height :] = pixels[:, :, :, view.width :] = GREY / 255
+    # Colour by colour: their bytes then lie in a row, which is twice as fast.
+    for place, colour in zip(pixels[0], picture.split(), strict=True):
+        np.multiply(np.asarray(colour), np.float32(1 / 255), out=place[: view.height, : view.width])
+    return pixels

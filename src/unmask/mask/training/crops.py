@@ -1,0 +1,97 @@
+"""Faces cut out of annotated images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.data.detection.dataset import AnnotatedImages
+from unmask.data.images import Images
+from unmask.data.listing import skipped
+from unmask.errors import UserError
+from unmask.mask.evaluate.matching import face_sides
+
+
+@dataclass(frozen=True, eq=False)
+class FaceCrops:
+    """Faces cut out of pictures.
+
+    images: one square a face, labelled. picture: int64[n], the index of the picture that each comes
+    from. sides: float64[n], in pixels there (face_sides). warnings: a line for each picture left
+    out.
+    """
+
+    images: Images
+    picture: NDArray[np.int64]
+    sides: NDArray[np.float64]
+    warnings: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: NDArray[np.integer[Any]] | NDArray[np.bool_]) -> FaceCrops:
+        return FaceCrops(self.images[index], self.picture[index], self.sides[index], self.warnings)
+
+
+def crops(annotated: AnnotatedImages, size: int, context: float) -> FaceCrops:
+    """Return every annotated face as 3 x size x size pixels.
+
+    A square about the middle of the box is cut out, its side the box's longer one and context, as a
+    part of it, on either end; beyond the picture's edge the edge goes on. It is scaled with a
+    bicubic filter wide enough not to alias. Pictures that can't be read are left out with a
+    warning. Raises UserError when none can be.
+    """
+    pixels: list[NDArray[np.uint8]] = []
+    kept: list[int] = []
+    warnings = []
+    for i in range(len(annotated)):
+        try:
+            picture = annotated.pixels(i)
+        except UserError as error:
+            warnings.append(skipped((annotated.paths[i].name,), str(error)))
+            continue
+        pixels += [square(picture, box, size, context) for box in annotated.boxes[i]]
+        kept.append(i)
+    if not pixels:
+        raise UserError(
+            f"no face can be cut out of {annotated.name}", got=(*warnings, "no faces")[0]
+        )
+    boxes = np.concatenate([annotated.boxes[i] for i in kept])
+    images = Images(
+        np.stack(pixels),
+        np.concatenate([annotated.labels[i] for i in kept]),
+        annotated.class_names,
+        annotated.name,
+    )
+    picture_of = np.repeat(np.array(kept), [len(annotated.boxes[i]) for i in kept])
+    return FaceCrops(images, picture_of, face_sides(boxes), tuple(warnings))
+
+
+def square(
+    picture: NDArray[np.uint8],
+    box: Sequence[float] | NDArray[np.float32],
+    size: int,
+    context: float,
+) -> NDArray[np.uint8]:
+    """Return uint8[3, size, size], the square about a box as crops cuts it out of [h, w, 3]."""
+    from PIL import Image
+
+    x1, y1, x2, y2 = (float(v) for v in box)
+    half = max(x2 - x1, y2 - y1) * (0.5 + context)
+    x, y = (x1 + x2) / 2, (y1 + y2) / 2
+    # Two pixels more than the square needs, for the filter to see across its edge.
+    left, top = int(x - half) - 3, int(y - half) - 3
+    right, bottom = int(x + half) + 4, int(y + half) + 4
+    columns = np.clip(np.arange(left, right), 0, picture.shape[1] - 1)
+    rows = np.clip(np.arange(top, bottom), 0, picture.shape[0] - 1)
+    part = Image.fromarray(picture[rows[:, None], columns])
+    scaled = part.resize(
+        (size, size),
+        Image.Resampling.BICUBIC,
+        box=(x - half - left, y - half - top, x + half - left, y + half - top),
+    )
+    return np.asarray(scaled).transpose(2, 0, 1)

@@ -1,0 +1,192 @@
+"""The detector as an ONNX file, in floating point or 8 bits, checked against what it came from."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from unmask.errors import UserError
+from unmask.mask.evaluate.matching import matched
+from unmask.mask.runtime.calibration import Calibration
+from unmask.mask.runtime.decode import STRIDE
+from unmask.mask.runtime.detector import MaskDetector
+from unmask.mask.runtime.views import MULTIPLE, usual_inputs
+from unmask.mask.training.network import DetectorCard, FaceNetwork, Scored
+from unmask.models.onnx_file import check_difference, check_exporter, cpu_session, exported
+from unmask.runtime import write_atomically
+
+VERSION = 1
+# Other than those the graph is traced with.
+_CHECKED = ((1, 96, 160), (2, 224, 128), (1, 320, 416))
+
+
+def export_detector(
+    network: FaceNetwork,
+    card: DetectorCard,
+    path: Path,
+    *,
+    calibration: Calibration,
+    scale: float,
+) -> float:
+    """Write the detector as ONNX; return the largest difference of its scores from PyTorch's.
+
+    The graph takes "pixels", float32[b, 3, h, w] in [0, 1] with h and w any multiples of 32, to
+    "scores", float32[b, k, h/4, w/4], and "sides", float32[b, 4, h/4, w/4], as Scored does. The
+    metadata are JSON: class_names, stride, version, scale (pixels the network should see for one of
+    the picture), thresholds and calibration. The difference is over random pictures of three sizes,
+    of the scores of every peak and of all sides, these in parts of themselves. A file that differs
+    by more than TOLERANCE is not written. Raises UserError then, and when onnx, onnxscript or
+    onnxruntime isn't installed.
+    """
+    check_exporter()
+    scored = Scored(network.eval())
+    metadata = {
+        "class_names": list(card.class_names),
+        "stride": STRIDE,
+        "version": VERSION,
+        "scale": scale,
+        **calibration.as_metadata(),
+    }
+    rows, columns = (MULTIPLE * torch.export.Dim(name, min=1, max=256) for name in ("r", "c"))
+    content = exported(
+        scored,
+        torch.rand(2, 3, 5 * MULTIPLE, 4 * MULTIPLE),
+        outputs=["scores", "sides"],
+        dynamic={0: torch.export.Dim("batch", min=1), 2: rows, 3: columns},
+        metadata=metadata,
+    )
+    session = cpu_session(content)
+    generator = torch.Generator().manual_seed(0)
+    difference = 0.0
+    for batch, height, width in _CHECKED:
+        pixels = torch.rand((batch, 3, height, width), generator=generator)
+        with torch.no_grad():
+            scores, sides = (t.numpy() for t in scored(pixels))
+        theirs, their_sides = session.run(["scores", "sides"], {"pixels": pixels.numpy()})
+        # Where rounding decides which of two equal neighbours is the peak, both are right.
+        both = (scores > 0) & (theirs > 0)
+        reach = np.abs(their_sides - sides) / np.maximum(sides, 1)
+        difference = max(
+            difference, float(np.abs(scores - theirs)[both].max(initial=0)), float(reach.max())
+        )
+        if not both.any():
+            difference = np.inf
+    check_difference(difference)
+    with write_atomically(path) as file:
+        file.write(content)
+    return difference
+
+
+# Of pictures to set the ranges by; more change little.
+ENOUGH = 40
+_LEAST_AGREEMENT = 0.9
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How many faces one detector finds, and how many another finds again and says the same of."""
+
+    faces: int
+    again: int
+
+    @property
+    def part(self) -> float:
+        """Which part is found again, 1 where there is none to find."""
+        return self.again / self.faces if self.faces else 1.0
+
+
+def quantize_detector(
+    source: Path, path: Path, setting: Iterable[Image.Image], checking: Iterable[Image.Image]
+) -> Agreement:
+    """Write an exported detector with filters and features of whole numbers; check it.
+
+    source: what export_detector wrote. setting: RGB pictures of the kind it will see, one or more,
+    by which the range of each feature is set. checking: others, in which what it finds is compared
+    with what the source finds. Each channel of a filter has a scale of its own. The first filters,
+    too few to gain by it, and the last ones, that make the answers, stay in floating point. Filters
+    have 7 bits: processors that add two products in 16 bits then never saturate, and all say the
+    same. Affine quantisation after Jacob et al., 2018, arXiv:1712.05877. Raises UserError, and
+    writes nothing, when fewer than nine faces in ten are found again. check_exporter comes first.
+    """
+    floating = MaskDetector.load(source)
+    inputs = (x for picture in setting for x in usual_inputs(picture, floating.facts.scale))
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "quantized.onnx"
+        first = next(inputs, None)
+        if first is None:
+            raise UserError(
+                "there is no picture to set the ranges of 8 bits by",
+                do="give a few that it will see",
+            )
+        _quantize(source, made, itertools.chain([first], inputs))
+        agreement = _agreement(floating, MaskDetector.load(made), checking)
+        if agreement.part < _LEAST_AGREEMENT:
+            raise UserError(
+                "the detector in 8 bits finds too few faces again, so nothing was written",
+                got=f"{agreement.again} of {agreement.faces}",
+                do="give more pictures of the kind that it will see, with faces in them",
+            )
+        with write_atomically(path) as file:
+            file.write(made.read_bytes())
+    return agreement
+
+
+def _agreement(
+    one: MaskDetector, other: MaskDetector, pictures: Iterable[Image.Image]
+) -> Agreement:
+    faces = again = 0
+    for picture in pictures:
+        found, theirs = one.detect(picture), other.detect(picture)
+        face_of = matched(found.boxes, theirs.boxes, theirs.scores)
+        same = np.flatnonzero(face_of >= 0)
+        faces += len(found)
+        again += int((found.labels[face_of[same]] == theirs.labels[same]).sum())
+    return Agreement(faces, again)
+
+
+def _quantize(source: Path, path: Path, inputs: Iterator[NDArray[np.float32]]) -> None:
+    import onnx
+    from onnxruntime import quantization  # type: ignore[import-untyped]
+
+    prepared = path.with_name("prepared.onnx")
+    quantization.quant_pre_process(source, prepared, skip_symbolic_shape=True)
+    quantization.quantize_static(
+        prepared,
+        path,
+        _Inputs(inputs),
+        quant_format=quantization.QuantFormat.QDQ,
+        op_types_to_quantize=["Conv", "Relu", "Concat", "MaxPool", "Add", "Resize"],
+        nodes_to_exclude=_outermost(onnx.load(prepared)),
+        per_channel=True,
+        reduce_range=True,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+    )
+
+
+class _Inputs:
+    """What the network is to see, one by one, as ONNX Runtime asks for it."""
+
+    def __init__(self, inputs: Iterator[NDArray[np.float32]]) -> None:
+        self._inputs = inputs
+
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        pixels = next(self._inputs, None)
+        return None if pixels is None else {"pixels": pixels}
+
+
+def _outermost(model: Any) -> list[str]:
+    """Return the names of the first convolution, and of those that no nonlinearity follows."""
+    bent = {name for node in model.graph.node if node.op_type == "Relu" for name in node.input}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    last = [node.name for node in convolutions if node.output[0] not in bent]
+    return [convolutions[0].name, *last]

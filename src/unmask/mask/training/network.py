@@ -1,0 +1,281 @@
+"""The detector's network: one stage, no anchors, every face found at a cell of four pixels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unmask.errors import UserError
+from unmask.mask.runtime.calibration import DetectorFacts
+from unmask.mask.runtime.decode import STRIDE
+from unmask.mask.runtime.detector import MaskDetector
+from unmask.mask.runtime.views import MULTIPLE
+from unmask.models.checkpoint import TensorFile, write_tensors
+
+# Of the pixels of photographs, over all colours.
+_MEAN, _STD = 0.45, 0.27
+# The part of all cells that are centres, which the scores start from (Lin et al., 2017).
+_PRIOR = 0.01
+# A side of a typical face, as far as the sides start, and the most that exp may make of it.
+_SIDE, _MOST = 16.0, 4.5
+
+
+@dataclass(frozen=True)
+class DetectorShape:
+    """How wide and deep the network is.
+
+    stem: channels at stride 2. widths and depths: channels and blocks at strides 4, 8, 16 and 32.
+    neck: channels of the fused features at stride 8. Raises UserError when that can't be built.
+    """
+
+    stem: int = 16
+    widths: tuple[int, int, int, int] = (32, 64, 128, 160)
+    depths: tuple[int, int, int, int] = (1, 2, 2, 1)
+    neck: int = 64
+
+    def __post_init__(self) -> None:
+        counts = (self.stem, self.neck, *self.widths, *self.depths)
+        if len(self.widths) != 4 or len(self.depths) != 4 or min(counts) < 1:
+            raise UserError("a detector has four stages of at least one channel", got=self)
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What the network says of every cell, before any function that bounds it.
+
+    face: [b, h/4, w/4], the logit that a face's centre is here. sides: [b, 4, h/4, w/4], how far
+    its left, top, right and bottom are, in pixels. classes: [b, k, h/4, w/4], logits of what it is.
+    """
+
+    face: Tensor
+    sides: Tensor
+    classes: Tensor
+
+
+class FaceNetwork(nn.Module):
+    """Pixels in [0, 1], float[b, 3, h, w], to Heads; h and w are multiples of MULTIPLE.
+
+    Strides 2 to 32, fused from the coarsest down to stride 8, where each position speaks for the
+    four cells of stride 4 inside it (Shi et al., 2016, arXiv:1609.05158). Normalisation is inside.
+    Convolutions start He-normal, batch norms as the identity, the last layer near zero with biases
+    that say one cell in a hundred is a face of 32 pixels.
+    """
+
+    def __init__(self, classes: int, shape: DetectorShape | None = None) -> None:
+        super().__init__()
+        shape = shape or DetectorShape()
+        self.classes = classes
+        w4, w8, w16, w32 = shape.widths
+        d4, d8, d16, d32 = shape.depths
+        self.stem = _conv(3, shape.stem, 3, stride=2)
+        self.stage4 = nn.Sequential(_conv(shape.stem, w4, 3, stride=2), CrossStage(w4, d4))
+        self.stage8 = nn.Sequential(_conv(w4, w8, 3, stride=2), CrossStage(w8, d8))
+        self.stage16 = nn.Sequential(_conv(w8, w16, 3, stride=2), CrossStage(w16, d16))
+        self.stage32 = nn.Sequential(
+            _conv(w16, w32, 3, stride=2), CrossStage(w32, d32), Context(w32)
+        )
+        neck = shape.neck
+        self.down4 = _conv(w4, neck, 3, stride=2)
+        self.across8 = _conv(w8, neck, 1)
+        self.across16 = _conv(w16, neck, 1)
+        self.across32 = _conv(w32, neck, 1)
+        self.fuse16 = _conv(neck, neck, 3)
+        self.fuse8 = _conv(neck, neck, 3)
+        self.where = _conv(neck, neck, 3)
+        self.what = _conv(neck, neck, 3)
+        cells = (MULTIPLE // STRIDE // 4) ** 2
+        self.where_out = nn.Conv2d(neck, 5 * cells, 1)
+        self.what_out = nn.Conv2d(neck, classes * cells, 1)
+        self._initialise(cells)
+
+    @torch.no_grad()
+    def _initialise(self, cells: int) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        for out in (self.where_out, self.what_out):
+            assert out.bias is not None
+            nn.init.normal_(out.weight, std=0.01)
+            nn.init.zeros_(out.bias)
+        # Pixel shuffle takes the cells of one output from neighbouring channels.
+        assert self.where_out.bias is not None
+        self.where_out.bias[:cells] = -math.log((1 - _PRIOR) / _PRIOR)
+
+    def forward(self, pixels: Tensor) -> Heads:
+        """Return what is said of every cell."""
+        x4 = self.stage4(self.stem((pixels - _MEAN) / _STD))
+        x8 = self.stage8(x4)
+        x16 = self.stage16(x8)
+        y = self.across32(self.stage32(x16))
+        y = self.fuse16(self.across16(x16) + _doubled(y))
+        y = self.fuse8(self.across8(x8) + self.down4(x4) + _doubled(y))
+        where = functional.pixel_shuffle(self.where_out(self.where(y)).float(), 2)
+        what = functional.pixel_shuffle(self.what_out(self.what(y)).float(), 2)
+        sides = _SIDE * where[:, 1:].clamp(-_MOST, _MOST).exp()
+        return Heads(where[:, 0], sides, what)
+
+
+class CrossStage(nn.Module):
+    """Blocks of two 3x3 convolutions on half the channels, all of whose outputs are joined.
+
+    After the cross-stage networks of Wang et al., 2019, arXiv:1911.11929.
+    """
+
+    def __init__(self, channels: int, depth: int) -> None:
+        super().__init__()
+        half = channels // 2
+        self.straight = _conv(channels, half, 1)
+        self.into = _conv(channels, half, 1)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(_conv(half, half, 3), _conv(half, half, 3)) for _ in range(depth)
+        )
+        self.join = _conv(half * (2 + depth), channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features of the shape they came in, float[b, c, h, w]."""
+        parts = [self.straight(x), self.into(x)]
+        for block in self.blocks:
+            parts.append(parts[-1] + block(parts[-1]))
+        joined: Tensor = self.join(torch.cat(parts, 1))
+        return joined
+
+
+class Context(nn.Module):
+    """What is seen round each position, out to 13 positions, beside what is seen there."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        half = channels // 2
+        self.into = _conv(channels, half, 1)
+        self.join = _conv(4 * half, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features of the shape they came in, float[b, c, h, w]."""
+        parts = [self.into(x)]
+        for _ in range(3):
+            parts.append(functional.max_pool2d(parts[-1], 5, stride=1, padding=2))
+        joined: Tensor = self.join(torch.cat(parts, 1))
+        return joined
+
+
+class Scored(nn.Module):
+    """The network as it is exported: pixels, float[b, 3, h, w], to scores and sides.
+
+    scores: float[b, k, h/4, w/4], face times class, 0 to 1, and zero where a neighbouring cell is
+    more of a face. sides: float[b, 4, h/4, w/4], pixels from the cell's centre, (x + 0.5) * 4.
+    """
+
+    def __init__(self, network: FaceNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return scores and sides."""
+        return peaks(*dense(self.network, pixels))
+
+
+class NetworkSession:
+    """Runs a network in PyTorch as ONNX Runtime would run its export: a MaskDetector's session."""
+
+    def __init__(self, network: FaceNetwork) -> None:
+        self._scored = Scored(network.eval())
+
+    def run(
+        self, outputs: list[str], inputs: dict[str, NDArray[np.float32]], /
+    ) -> list[NDArray[np.float32]]:
+        """Return "scores" and "sides" of "pixels", in the order asked for."""
+        with torch.inference_mode():
+            pixels = torch.from_numpy(inputs["pixels"])
+            scores, sides = self._scored(pixels.contiguous(memory_format=torch.channels_last))
+        named = {"scores": scores.numpy(), "sides": sides.numpy()}
+        return [named[name] for name in outputs]
+
+
+def network_detector(
+    network: FaceNetwork, class_names: tuple[str, ...], scale: float
+) -> MaskDetector:
+    """Return the uncalibrated detector that runs a network in PyTorch.
+
+    scale: pixels that the network should see for one of a small image.
+    """
+    return MaskDetector(NetworkSession(network), DetectorFacts(class_names, scale))
+
+
+def dense(network: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the probability of a face, [b, 1, ...], of its classes, [b, k, ...], and the sides."""
+    heads: Heads = network(pixels)
+    # Spelt out, softmax over the classes takes ONNX Runtime a fifth of the time.
+    odds = (heads.classes - heads.classes.amax(1, keepdim=True)).exp()
+    return heads.face.sigmoid().unsqueeze(1), odds / odds.sum(1, keepdim=True), heads.sides
+
+
+def peaks(face: Tensor, classes: Tensor, sides: Tensor) -> tuple[Tensor, Tensor]:
+    """Return scores and sides as Scored does."""
+    highest = functional.max_pool2d(face, 3, stride=1, padding=1)
+    return torch.where(face >= highest, face, torch.zeros_like(face)) * classes, sides
+
+
+def parameters_of(network: nn.Module) -> int:
+    """Return how many numbers are trained."""
+    return sum(p.numel() for p in network.parameters())
+
+
+def _conv(channels: int, width: int, side: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, width, side, stride, side // 2, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _doubled(x: Tensor) -> Tensor:
+    return functional.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+FORMAT = "unmask-detector/1"
+
+
+@dataclass(frozen=True)
+class DetectorCard:
+    """What a detector is. facts: plain values, whatever else there is to know of it."""
+
+    class_names: tuple[str, ...]
+    shape: DetectorShape
+    facts: dict[str, Any]
+
+
+def save_detector(path: Path, network: FaceNetwork, card: DetectorCard) -> None:
+    """Write the weights and the card, whole or not at all. Raises UserError when it can't."""
+    write_tensors(path, network.state_dict(), {"format": FORMAT, **asdict(card)})
+
+
+def load_detector(path: Path) -> tuple[FaceNetwork, DetectorCard]:
+    """Return the network, in eval mode, and its card; raise UserError when it is none."""
+    file = TensorFile(path)
+    try:
+        header: dict[str, Any] = file.header or {}
+        if header["format"] != FORMAT:
+            raise ValueError(f"the format {header['format']!r}")
+        shape: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in header["shape"].items()
+        }
+        card = DetectorCard(
+            tuple(header["class_names"]), DetectorShape(**shape), dict(header["facts"])
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} holds no detector", got=str(error), do="give what unmask mask train wrote"
+        ) from error
+    network = FaceNetwork(len(card.class_names), card.shape)
+    with torch.no_grad():
+        file.load_into(network)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.eval(), card

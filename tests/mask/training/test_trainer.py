@@ -1,0 +1,134 @@
+"""The detector learns, resumes to the same bits, and is the same as ONNX."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from made_up_squares import COLOURS, NAMES, SMALL, Learnt, settings, squares
+from unmask.errors import UserError
+from unmask.mask.evaluate.confidence import found_in
+from unmask.mask.evaluate.metrics import measured
+from unmask.mask.runtime.calibration import Calibration
+from unmask.mask.runtime.detector import MaskDetector
+from unmask.mask.training import trainer
+from unmask.mask.training.canvases import Canvases, CanvasSettings, repeat_factors
+from unmask.mask.training.export import export_detector
+from unmask.mask.training.network import (
+    DetectorCard,
+    FaceNetwork,
+    load_detector,
+    network_detector,
+    save_detector,
+)
+from unmask.mask.training.trainer import rarity_weights, train_detector
+
+
+@pytest.mark.slow
+def test_four_pictures_are_learnt_by_heart(learnt: Learnt) -> None:
+    annotated = learnt.annotated
+    network, _ = load_detector(learnt.weights)
+    found = found_in(network_detector(network, NAMES, 1.0), annotated)
+    assert measured(annotated, found, threshold=0.3).mean_ap == pytest.approx(1.0)
+    # What is exported finds the same boxes as the network in training.
+    detector = MaskDetector.load(learnt.onnx)
+    through_onnx = found_in(detector.uncalibrated(), annotated)
+    for path, one, other in zip(annotated.paths, found, through_onnx, strict=True):
+        np.testing.assert_allclose(other.boxes[:3], one.boxes[:3], atol=0.05)
+        theirs, sure = detector.detect(path), one.scores >= 0.3
+        np.testing.assert_allclose(theirs.boxes, one.boxes[sure], atol=0.05)
+        np.testing.assert_allclose(theirs.scores, one.scores[sure], atol=1e-3)
+        np.testing.assert_array_equal(theirs.labels, one.labels[sure])
+
+
+def test_a_resumed_run_comes_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "_SECONDS_BETWEEN_SAVES", 0.0)
+    annotated = squares(tmp_path, 4)
+    plan = settings(2, mosaic=0.5, paste=1.0)
+    whole = train_detector(annotated, plan, directory=tmp_path / "whole")
+
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    def stop(p: object) -> None:
+        if p.epoch == 2:  # type: ignore[attr-defined]
+            raise Stop
+
+    with pytest.raises(Stop):
+        train_detector(annotated, plan, directory=tmp_path / "parts", progress=stop)
+    again = train_detector(annotated, plan, directory=tmp_path / "parts", resume=True)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+    other = replace(plan, fit=replace(plan.fit, rate=1e-3))
+    with pytest.raises(UserError, match="another run"):
+        train_detector(annotated, other, directory=tmp_path / "parts", resume=True)
+
+
+def test_onnx_says_the_same_for_any_size_and_its_metadata_are_read(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = FaceNetwork(2, SMALL).eval()
+    onnx, card = tmp_path / "d.onnx", DetectorCard(("a", "b"), SMALL, {})
+    chosen = Calibration(
+        slope=0.8,
+        offset=-0.1,
+        side_slope=2.5,
+        temperature=1.3,
+        face=0.4,
+        certain=0.6,
+        smallest=7.0,
+        nms_iou=0.45,
+    )
+    assert export_detector(network, card, onnx, calibration=chosen, scale=1.5) <= 1e-3
+    facts = MaskDetector.load(onnx).facts
+    assert facts.class_names == ("a", "b")
+    assert facts.calibration == chosen
+    assert facts.scale == 1.5
+
+
+def test_weights_come_back_from_the_file(tmp_path: Path) -> None:
+    network = FaceNetwork(3, SMALL)
+    save_detector(tmp_path / "d.safetensors", network, DetectorCard(NAMES, SMALL, {"data": "x"}))
+    again, card = load_detector(tmp_path / "d.safetensors")
+    assert card == DetectorCard(NAMES, SMALL, {"data": "x"})
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+def test_the_network_that_ships_has_under_a_million_parameters() -> None:
+    assert sum(p.numel() for p in FaceNetwork(3).parameters()) < 1_000_000
+
+
+def test_canvases_hold_what_their_boxes_say(tmp_path: Path) -> None:
+    annotated = squares(tmp_path, 6)
+    plan = CanvasSettings(256, (0.6, 2.5), 0.5, 1.0, (14.0, 60.0))
+    canvases = Canvases(annotated, plan)
+    for i in range(24):
+        canvas = canvases.make(i % 6, np.random.default_rng(i))
+        again = canvases.make(i % 6, np.random.default_rng(i))
+        np.testing.assert_array_equal(canvas.pixels, again.pixels)
+        for box, label in zip(*canvas.faces, strict=True):
+            x, y = ((box[:2] + box[2:]) / 2).astype(int)
+            if label >= 0:
+                np.testing.assert_allclose(canvas.pixels[y, x], COLOURS[label], atol=6)
+
+
+def test_pictures_with_rare_classes_are_shown_more_often(tmp_path: Path) -> None:
+    annotated = squares(tmp_path, 4)
+    labels = (np.zeros(3, np.int64), *(np.array([0, 0, 1]) for _ in range(3)))
+    skewed = replace(annotated, labels=labels)
+    # Class 1 is 3 of 12; a third is wanted, so its pictures come root(4 / 3) times.
+    np.testing.assert_allclose(repeat_factors(skewed, 1 / 3), [1, *[(4 / 3) ** 0.5] * 3])
+    torch.testing.assert_close(
+        rarity_weights(np.array([800, 100, 1])), torch.tensor([1.0, 2.0, 800 ** (1 / 3)])
+    )
+
+
+def test_history_has_a_line_an_epoch(tmp_path: Path) -> None:
+    train_detector(squares(tmp_path, 4), settings(2), directory=tmp_path / "run")
+    lines = (tmp_path / "run" / "history.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
