@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from made_up_detector import build
@@ -8,6 +9,12 @@ from unmask.mask.runtime.calibration import Calibration
 from unmask.mask.runtime.detector import MaskDetector
 from unmask.mask.training.export import export_detector
 from unmask.mask.training.network import load_detector
+
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 
 WEIGHTS = Path(__file__).parent / "weights" / "squares.safetensors"
 
