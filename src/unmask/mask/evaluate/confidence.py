@@ -37,6 +37,7 @@ _CERTAINTIES = np.linspace(0.4, 0.9, 51)
 _SMALLEST = (0.0, 6.0, 8.0, 10.0, 12.0, 14.0, 16.0, 20.0, 24.0)
 _TOO_SMALL_ACCURACY = 0.8
 _NEWTON_STEPS = 50
+_LEAST_SLOPE = 0.01
 
 
 def calibrated(
@@ -61,7 +62,8 @@ def calibrated(
     truth = matches.face_label[matches.face[hit]]
     temperature = best_temperature(rows, truth)
     _, raw = matches.recall_at(LEAST_PRECISION, least_side=LEAST_SIDE)
-    fitted = Calibration(slope, offset, side_slope, temperature)
+    # Where a higher score is no better, all are about as likely.
+    fitted = Calibration(max(slope, _LEAST_SLOPE), offset, side_slope, temperature)
     # The precision was asked of faces so large that their size no longer counts.
     of_large = fitted.confidence(np.array([min(raw, 1.0)]), np.array([LEAST_SIDE * scale]))
     face = max(LEAST_FACE, float(of_large[0]))
