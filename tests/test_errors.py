@@ -21,6 +21,11 @@ def test_suggests_the_nearest_name(typed: str, meant: str) -> None:
     )
 
 
+def test_is_a_value_error_as_callers_of_a_library_expect() -> None:
+    with pytest.raises(ValueError, match="no pictures"):
+        raise UserError("no pictures")
+
+
 def test_suggests_nothing_far_fetched() -> None:
     line = str(unknown("activation", "xyzzy", ["relu", "tanh"]))
     assert line == "unknown activation: got 'xyzzy'; choose from relu, tanh"

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 _ABSENT = object()
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """A mistake of the user's: what was wrong, what was got, and what to do, in one line.
 
     The command line prints the line and exits with status 2.

@@ -387,6 +387,8 @@ def _run(
                 loss = loss_fn(output, targets)
                 network.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
+            except UserError:
+                raise
             except (RuntimeError, ValueError):
                 # A change that this network's shapes don't allow is no fix.
                 return math.inf, None

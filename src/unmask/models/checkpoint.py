@@ -66,6 +66,8 @@ class TensorFile:
             raise UserError(
                 "there is no such file", got=path, do="give a .safetensors file"
             ) from None
+        except UserError:
+            raise
         except (OSError, ValueError, RecursionError, SafetensorError) as error:
             raise self._damaged(error) from error
 

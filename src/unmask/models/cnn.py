@@ -234,6 +234,8 @@ def build(
         raise unknown("architecture", architecture, ARCHITECTURES)
     try:
         return ARCHITECTURES[architecture](shape, classes, **settings)
+    except UserError:
+        raise
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(
             f"the architecture {architecture} doesn't take these settings",

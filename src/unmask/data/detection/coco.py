@@ -85,11 +85,11 @@ def _annotations(
             boxes = by_image.pop(number, [])
             size = (int(image.get("width") or 0), int(image.get("height") or 0))
             picture = pictures.find(file.path, str(name))
-        except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
-            raise UserError("an image needs id and file_name", got=repr(image)[:100]) from error
         except UserError as error:
             warnings.append(skipped((*file.path, str(name)), str(error)))
             continue
+        except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
+            raise UserError("an image needs id and file_name", got=repr(image)[:100]) from error
         found.append(
             Annotation(
                 file.path,

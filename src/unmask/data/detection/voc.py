@@ -70,6 +70,8 @@ def parse_xml(data: bytes) -> ElementTree.Element:
     try:
         parser.Parse(data, True)
         return builder.close()
+    except UserError:
+        raise
     except (expat.ExpatError, LookupError, ValueError, AssertionError) as error:
         raise UserError("no XML", got=str(error) if data.strip() else "an empty file") from error
 
