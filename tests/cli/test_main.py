@@ -137,3 +137,36 @@ def test_a_spelling_of_an_earlier_version_names_the_new_one(
 ) -> None:
     assert main(["show", "mnist", old]) == 2
     assert capsys.readouterr().err == "unmask: --pictures is now --images\n"
+
+
+@pytest.mark.parametrize("code", [0, 1, None, "bye"])
+def test_loaded_code_that_exits_is_no_pass(
+    failing: list[BaseException], capsys: pytest.CaptureFixture[str], code: object
+) -> None:
+    failing.append(SystemExit(code))
+    assert main([]) == 2
+    assert capsys.readouterr().err == f"unmask: the code that was loaded called exit({code!r})\n"
+
+
+def test_loaded_code_that_raises_beyond_exceptions_is_one_line(
+    failing: list[BaseException], capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Odd(BaseException):
+        pass
+
+    failing.append(Odd("x"))
+    assert main([]) == 2
+    assert capsys.readouterr().err == "unmask: the code that was loaded raised Odd: x\n"
+
+
+def test_loaded_code_that_takes_the_streams_does_not_keep_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def app(*args: object, **kwargs: object) -> int:
+        sys.stdout = sys.stderr = None  # type: ignore[assignment]
+        return 1
+
+    monkeypatch.setattr(command, "app", app)
+    before = sys.stdout, sys.stderr
+    assert main([]) == 1
+    assert (sys.stdout, sys.stderr) == before

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -91,13 +92,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     of the user's, told in one line on stderr, and 130 after Ctrl-C.
     """
     try:
-        status = app(
-            None if arguments is None else list(arguments),
-            exit_on_error=False,
-            print_error=False,
-            verbose=False,
-            result_action="return_value",
-        )
+        with _own_streams():
+            status = app(
+                None if arguments is None else list(arguments),
+                exit_on_error=False,
+                print_error=False,
+                verbose=False,
+                result_action="return_value",
+            )
         sys.stdout.flush()
     except CycloptsError as error:
         if os.environ.get("RANK", "0") != "0":
@@ -113,10 +115,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has seen enough; what Python still holds must go nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
+    except SystemExit as end:
+        # A gate that someone else's code ends must not pass for want of a verdict.
+        return _complain(f"the code that was loaded called exit({end.code!r})", USER_MISTAKE)
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
         return _complain(f"can't read or write{where}: {error.strerror or error}", USER_MISTAKE)
+    except Exception:
+        raise
+    except BaseException as error:
+        kind = type(error).__name__
+        return _complain(f"the code that was loaded raised {kind}: {error}", USER_MISTAKE)
     return status if isinstance(status, int) else DONE
+
+
+@contextlib.contextmanager
+def _own_streams() -> Iterator[None]:
+    """Put stdout and stderr back, which code that is loaded may have replaced."""
+    streams = sys.stdout, sys.stderr
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = streams
 
 
 def _renamed(error: CycloptsError) -> str:
