@@ -46,7 +46,7 @@ def environment_stamp(**entries: Any) -> dict[str, Any]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             libraries[name] = metadata.version(name)
     return {
-        "unmask": metadata.version("unmask"),
+        "unmask": sys.modules[__package__ or "unmask"].__version__,
         "python": platform.python_version(),
         "libraries": libraries,
         "platform": platform.platform(),

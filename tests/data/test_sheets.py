@@ -75,6 +75,12 @@ def test_the_images_that_are_not_exact_are_counted(folder: Path) -> None:
     assert "993 of 1,000 bit-exact" in load_cifar10(folder)[1].name
 
 
+def test_a_part_is_read_where_the_other_is_absent(folder: Path, parts: Parts) -> None:
+    (folder / "test_00.webp").unlink()
+    pixels, _, _ = read_sheets(folder, ("train",))["train"]
+    np.testing.assert_array_equal(pixels, parts["train"][0])
+
+
 def webp(size: tuple[int, int]) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", size).save(buffer, "WEBP", lossless=True)

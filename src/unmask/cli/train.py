@@ -54,6 +54,12 @@ def train(
     device: Device = "auto",
     seed: Annotated[int, Parameter(help="of weights, order and augmentation")] = 0,
     half: Annotated[bool, Parameter(help="store the weights in half precision")] = False,
+    temperature: Annotated[
+        float | None, Parameter(help="divide the stored model's logits by this")
+    ] = None,
+    calibrate: Annotated[
+        bool, Parameter(help="divide them by the temperature that fits the validation images best")
+    ] = False,
     resume: Resume = False,
     tensorboard: Annotated[bool, Parameter(help="write events to --out/tensorboard")] = False,
     json: FiguresAsJson = False,
@@ -92,6 +98,8 @@ def train(
                     teacher=Teacher(tuple(map(Classifier.load, teacher))) if teacher else None,
                     licence=pictures.licence,
                     half=half,
+                    temperature=temperature,
+                    calibrate=calibrate,
                     resume=resume,
                     device=own_device,
                     progress=show,
@@ -136,6 +144,8 @@ def _print(console: Console, chosen: Recipe, trained: Trained, out: Path) -> Non
             f"validation accuracy {best.validation_accuracy:.4f} in epoch {best.epoch}"
             + _averaged(best.validation_averaged)
         )
+    if (temperature := trained.classifier.card.facts.get("temperature")) is not None:
+        lines.append(f"logits divided by the temperature {temperature:.4f}")
     if trained.test is not None:
         low, high = trained.test.interval
         lines.append(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,10 @@ def has_sheets(folder: Path) -> bool:
 
 
 def read_sheets(
-    folder: Path, *, progress: Callable[[int, int], None] | None = None
+    folder: Path,
+    parts: Sequence[str] = PARTS,
+    *,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Part]:
     """Read train_00.webp ... and test_00.webp ..., 25 rows of 40 images each, and labels.npz.
 
@@ -50,10 +53,11 @@ def read_sheets(
 
     Args:
         folder: the folder with the sheets.
+        parts: "train", "test" or both; the files of the other may be absent.
         progress: called with the number of images read so far and of all.
 
     Returns:
-        For "train" and "test" the pixels, uint8[n, 3, 32, 32], the labels, int64[n], and what is
+        For each of the parts the pixels, uint8[n, 3, 32, 32], the labels, int64[n], and what is
         known of their exactness, in words.
 
     Raises:
@@ -61,8 +65,8 @@ def read_sheets(
             pixels have another checksum.
     """
     arrays = _labels(folder)
-    counts = {part: _sheets(folder, arrays[f"y_{part}"], part) for part in PARTS}
-    paths = [folder / f"{part}_{k:02}.webp" for part in PARTS for k in range(counts[part])]
+    counts = {part: _sheets(folder, arrays[f"y_{part}"], part) for part in parts}
+    paths = [folder / f"{part}_{k:02}.webp" for part in parts for k in range(counts[part])]
     if missing := [path.name for path in paths if not path.is_file()]:
         raise UserError(
             f"{folder} lacks {len(missing)} of the {len(paths)} sheets that {LABELS} labels",
@@ -75,12 +79,12 @@ def read_sheets(
             pixels[k] = _cut(sheet)
             if progress:
                 progress((k + 1) * _EACH, len(paths) * _EACH)
-    whole = pixels.reshape(-1, _SIDE, _SIDE, 3)
-    split = counts["train"] * _EACH
-    return {
-        part: _part(folder, part, whole[rows], arrays)
-        for part, rows in (("train", slice(split)), ("test", slice(split, None)))
-    }
+    found, first = {}, 0
+    for part, count in counts.items():
+        rows = pixels[first : first + count].reshape(-1, _SIDE, _SIDE, 3)
+        found[part] = _part(folder, part, rows, arrays)
+        first += count
+    return found
 
 
 def write_sheets(folder: Path, parts: dict[str, tuple[NDArray[np.uint8], NDArray[Any]]]) -> None:

@@ -53,11 +53,11 @@ class Average:
             _copy(own, self._live)
 
     def _move(self, part: float) -> None:
-        for name, average in self.state.items():
-            average.lerp_(self._live[name], part)
+        torch._foreach_lerp_(
+            list(self.state.values()), [self._live[name] for name in self.state], part
+        )
 
 
 @torch.no_grad()
 def _copy(source: dict[str, Tensor], target: dict[str, Tensor]) -> None:
-    for name, tensor in source.items():
-        target[name].copy_(tensor)
+    torch._foreach_copy_([target[name] for name in source], list(source.values()))

@@ -28,6 +28,13 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def described(device: torch.device) -> str:
+    """Return the device's name and, of a GPU, its make."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return str(device)
+
+
 def has_bf16(device: torch.device) -> bool:
     """Return whether the device computes in bfloat16, rather than only storing it."""
     if device.type == "cuda":
@@ -69,6 +76,21 @@ def without_tf32() -> Iterator[None]:
     finally:
         if before:
             cudnn.allow_tf32 = True
+
+
+@contextlib.contextmanager
+def fastest_convolutions() -> Iterator[None]:
+    """Let cuDNN time its algorithms inside the block and take the fastest for each shape.
+
+    On a GPU the last bits may then differ from run to run; processors are not affected.
+    """
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark
+    cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        cudnn.benchmark = before
 
 
 @contextlib.contextmanager

@@ -22,7 +22,13 @@ from unmask.train.averaging import Average
 from unmask.train.batch_norm import whole_batch_statistics
 from unmask.train.checks import check_network, check_parts, check_pictures, check_teacher
 from unmask.train.config import FitConfig
-from unmask.train.device import autocast, drawing_from, pick_device
+from unmask.train.device import (
+    autocast,
+    described,
+    drawing_from,
+    fastest_convolutions,
+    pick_device,
+)
 from unmask.train.distributed import processes
 from unmask.train.evaluation import accuracy, logits_of
 from unmask.train.history import EpochFigures, History
@@ -71,31 +77,50 @@ def fit(
     teacher: Teacher | None = None,
     start: str | None = None,
     directory: Path | None = None,
+    checkpoints: bool = True,
     resume: bool = False,
     device: str = "auto",
     progress: Callable[[FitProgress], None] | None = None,
     tensorboard: bool = False,
 ) -> History:
-    """Train a model that takes pixels in [0, 1], float[b, c, h, w], to logits; return its history.
+    """Train a model that takes pixels in [0, 1], float[b, c, h, w], to logits.
 
-    The model ends in eval mode with the weights of the best epoch (see History). directory gets
-    checkpoint.safetensors and history.jsonl after every epoch, and tensorboard/ on request; with
-    resume a run whose checkpoint lies there goes on after its last whole epoch, to the very figures
-    it would have had. The same seed, machine and number of threads give the same bits on the CPU.
-    adversary changes what is learnt from, and its accuracy decides which epoch is best; a run that
-    falls below half of its best has collapsed and ends. teacher shares in what is learnt, and its
-    networks are moved to the device and put into eval mode. start: a name for the weights that the
-    model comes with, which a run must share to be resumed. progress is called about five times a
-    second. In processes that have joined (see train.distributed) each learns from its part of every
-    batch, which changes nothing but rounding, what dropout draws and which view a teacher sees; the
-    first alone writes and reads files. Raises FitInterrupted on Ctrl-C, and UserError for pictures
-    that can't be trained on, a checkpoint of another run, and a loss that isn't finite.
+    The model ends in eval mode with the weights of the best epoch (see History). The same seed,
+    machine and number of threads give the same bits on the CPU. In processes that have joined (see
+    train.distributed) each learns from its part of every batch, which changes nothing but
+    rounding, what dropout draws and which view a teacher sees; the first alone writes and reads
+    files.
+
+    Args:
+        model: trained in place, on the device.
+        images: what is trained on.
+        config: every setting.
+        validation: measured after each epoch; their accuracy decides which epoch is best.
+        adversary: changes what is learnt from, and its accuracy decides which epoch is best; a run
+            that falls below half of its best has collapsed and ends.
+        teacher: shares in what is learnt; its networks are moved to the device, in eval mode.
+        start: a name for the weights that the model comes with, which a resumed run must share.
+        directory: gets checkpoint.safetensors and history.jsonl after every epoch.
+        checkpoints: whether it does; on a GPU writing can take longer than an epoch.
+        resume: go on after the last whole epoch of the run whose checkpoint lies in directory, to
+            the very figures it would have had.
+        device: auto, cpu, cuda or cuda:N.
+        progress: called about five times a second.
+        tensorboard: write events to directory/tensorboard.
+
+    Returns:
+        The history of the run.
+
+    Raises:
+        FitInterrupted: Ctrl-C.
+        UserError: images that can't be trained on, a checkpoint of another run, or a loss that
+            isn't finite.
     """
     check_pictures(images, validation)
     run = _Run(model, images, config, validation, adversary, teacher, pick_device(device), progress)
     if start is not None:
         run.key["start"] = start
-    file = directory / "checkpoint.safetensors" if directory else None
+    file = directory / "checkpoint.safetensors" if directory and checkpoints else None
     if resume and file:
         run.restore(file)
     writes = run.together.first
@@ -154,6 +179,7 @@ class _Run:
         self.epochs: list[EpochFigures] = []
         self.best_epoch = 0
         self.best: dict[str, Tensor] = {}
+        self.drawn_ahead: tuple[Draws, Tensor] | None = None
         self.train_seconds = self.other_seconds = 0.0
         self.key = {
             "config": config.as_dict(),
@@ -192,7 +218,7 @@ class _Run:
         # Each process drops out units of its own.
         own_seed = seed + self.together.rank
         whole_batches = whole_batch_statistics(self.model, self.together)
-        with drawing_from(own_seed, self.device), whole_batches:
+        with drawing_from(own_seed, self.device), whole_batches, fastest_convolutions():
             loss, right, rate = self._pass(epoch, began)
         self.train_seconds += time.perf_counter() - began
         if not math.isfinite(loss):
@@ -230,9 +256,9 @@ class _Run:
 
     def _pass(self, epoch: int, began: float) -> tuple[float, float, float]:
         config, count = self.config, len(self.labels)
-        draws = draw(config.augmentation, count, seed=config.seed, epoch=epoch).to(self.device)
-        order = torch.from_numpy(seeded(config.seed, _ORDER_STREAM, epoch).permutation(count))
-        batches = order.to(self.device).tensor_split(self.steps)
+        draws, order = self.drawn_ahead or self._drawn(epoch)
+        self.drawn_ahead = None
+        batches = order.tensor_split(self.steps)
         total_steps = self.steps * config.epochs
         # The sum of the losses, and how many were right.
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
@@ -265,8 +291,18 @@ class _Run:
                 reported = now
                 loss_so_far, right_so_far = (sums / seen).tolist()
                 self._report(epoch, i + 1, loss_so_far, right_so_far, now - began)
+        if self.device.type == "cuda" and epoch + 1 < config.epochs:
+            # While the GPU is still at work on what it was given.
+            self.drawn_ahead = self._drawn(epoch + 1)
         loss_sum, right = self.together.summed(sums).tolist()
         return loss_sum / count, right / count, config.rate * height
+
+    def _drawn(self, epoch: int) -> tuple[Draws, Tensor]:
+        """Return what happens to each picture in that epoch, and the order they come in."""
+        config, count = self.config, len(self.labels)
+        draws = draw(config.augmentation, count, seed=config.seed, epoch=epoch)
+        order = torch.from_numpy(seeded(config.seed, _ORDER_STREAM, epoch).permutation(count))
+        return draws.to(self.device), order.to(self.device)
 
     def _batch(self, part: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
         """Return augmented pictures, their labels, and what is learnt: those or shares."""
@@ -342,7 +378,7 @@ class _Run:
     def history(self, ended: str) -> History:
         stamp = environment_stamp(
             **self.key,
-            device=str(self.device),
+            device=described(self.device),
             threads=torch.get_num_threads(),
             processes=self.together.count,
         )

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from unmask.data.images import Images
 from unmask.errors import UserError
@@ -13,12 +16,13 @@ from unmask.runtime import environment_stamp
 from unmask.train.adversary import Adversary
 from unmask.train.device import pick_device
 from unmask.train.distributed import processes
-from unmask.train.evaluation import Evaluation, evaluate
+from unmask.train.evaluation import Evaluation, evaluate, evaluation_of, logits_of
 from unmask.train.fit import FitInterrupted, FitProgress, fit
 from unmask.train.history import History
 from unmask.train.holdout import hold_out
 from unmask.train.recipes import Recipe, prepared
 from unmask.train.teacher import Teacher
+from unmask.train.temperature import divide_logits, fitted_temperature
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,9 @@ def train_classifier(
     teacher: Teacher | None = None,
     licence: str = "",
     half: bool = False,
+    temperature: float | None = None,
+    calibrate: bool = False,
+    checkpoints: bool = True,
     resume: bool = False,
     device: str = "auto",
     progress: Callable[[FitProgress], None] | None = None,
@@ -49,14 +56,29 @@ def train_classifier(
 ) -> Trained:
     """Train by a recipe and write out/model.safetensors with its card, model.json.
 
-    Without validation pictures the recipe's holdout of the training pictures validates. start: a
-    classifier that is trained further, instead of a new one as the recipe has it. adversary and
-    teacher: see fit; with a teacher labels aren't smoothed. licence: of the training pictures.
-    half: store half precision. On Ctrl-C the best weights so far are written, and the history's
-    ended is "interrupted". The test figures are those of the stored weights in single precision.
-    Of several processes (see train.distributed) the first alone writes and tests. Raises UserError
-    as hold_out, prepared, fit and Classifier.save do, and when the classes or shape of start or of
-    a teacher that is a Classifier aren't the pictures'.
+    On Ctrl-C the best weights so far are written, and the history's ended is "interrupted". The
+    test figures are those of the stored weights in single precision. Of several processes (see
+    train.distributed) the first alone writes and tests.
+
+    Args:
+        chosen: the recipe; with a teacher labels aren't smoothed.
+        images: what is trained on.
+        out: the folder for the model, the history and the checkpoint.
+        validation: by default the recipe's holdout of the training images.
+        test: measured once, at the end.
+        start: a classifier that is trained further, instead of a new one.
+        adversary: see fit.
+        teacher: see fit.
+        licence: of the training images.
+        half: store matrices and filters in half precision.
+        temperature: what the stored model's logits are divided by, see divide_logits.
+        calibrate: fit the temperature on the validation images instead.
+        checkpoints: see fit; so are resume, device, progress and tensorboard.
+
+    Raises:
+        UserError: as hold_out, prepared, fit, divide_logits and Classifier.save do; the classes or
+            shape of start or of a teacher that is a Classifier aren't the images'; or there is
+            nothing to calibrate with.
     """
     if teacher is not None:
         # What networks say is smooth already.
@@ -64,9 +86,16 @@ def train_classifier(
         for network in teacher.networks:
             if isinstance(network, Classifier):
                 _check_fits(network, images, "learn from")
+    if calibrate and temperature is not None:
+        raise UserError("a temperature is given or fitted, not both", got=temperature)
     config = chosen.config
     if validation is None and chosen.holdout:
         images, validation = hold_out(images, chosen.holdout, seed=config.seed)
+    if calibrate and validation is None:
+        raise UserError(
+            "a temperature is fitted on validation images, of which there are none",
+            do="hold some out with --validation 0.1",
+        )
     if start is None:
         classifier = prepared(chosen, images, seed=config.seed)
     else:
@@ -83,6 +112,7 @@ def train_classifier(
             teacher=teacher,
             start=None if start is None else start.card.weights_sha256,
             directory=out,
+            checkpoints=checkpoints,
             resume=resume,
             device=device,
             progress=progress,
@@ -94,6 +124,15 @@ def train_classifier(
             raise
     if not processes().first:
         return Trained(classifier, history, None)
+    held_out = None
+    if calibrate and validation is not None:
+        logits = logits_of(classifier, validation, precision="fp32")
+        temperature = fitted_temperature(logits, torch.from_numpy(validation.labels))
+        held_out = evaluation_of(logits / temperature, validation)
+    if temperature is not None:
+        device_now = next(classifier.parameters()).device
+        few = torch.from_numpy(images.pixels[:8]).to(device_now).float() / 255
+        divide_logits(classifier, temperature, few)
     classifier.save(out / "model", half=half)
     stored = Classifier.load(out / "model").to(pick_device(device))
     found = None
@@ -104,6 +143,11 @@ def train_classifier(
         facts["adversary"] = adversary.as_dict()
     if teacher is not None:
         facts["teacher"] = teacher.as_dict()
+    if temperature is not None:
+        facts["temperature"] = temperature
+    if held_out is not None:
+        facts["figures"]["validation_loss"] = held_out.loss
+        facts["figures"]["validation_calibration_error"] = held_out.calibration_error
     if start is not None:
         facts["start"] = start.card.weights_sha256
     stored.card = replace(stored.card, facts=facts)
@@ -131,7 +175,7 @@ def _facts(
     history: History,
     found: Evaluation | None,
     licence: str,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     figures: dict[str, object] = {"epoch": history.best_epoch, "ended": history.ended}
     best = history.best
     if best is not None:

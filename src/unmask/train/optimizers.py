@@ -114,29 +114,41 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
         for group in self.param_groups:
+            # Filters of one shape are updated together, as a batch of matrices.
+            alike: dict[torch.Size, list[Tensor]] = {}
             for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state[p]
-                if "momentum_buffer" not in state:
-                    state["momentum_buffer"] = torch.zeros_like(p)
-                momentum = state["momentum_buffer"].mul_(group["momentum"]).add_(p.grad)
-                direction = p.grad.add(momentum, alpha=group["momentum"])
-                p.mul_(len(p) ** 0.5 / p.norm())
-                update = orthogonalised(direction.flatten(1)).view(p.shape)
-                p.add_(update, alpha=-group["lr"])
+                if p.grad is not None:
+                    alike.setdefault(p.shape, []).append(p)
+            for parameters in alike.values():
+                self._update(parameters, group["lr"], group["momentum"])
+
+    def _update(self, parameters: list[Tensor], rate: float, momentum: float) -> None:
+        for p in parameters:
+            if "momentum_buffer" not in self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        buffers = [self.state[p]["momentum_buffer"] for p in parameters]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        torch._foreach_mul_(buffers, momentum)
+        torch._foreach_add_(buffers, gradients)
+        directions = torch._foreach_add(gradients, buffers, alpha=momentum)
+        updates = orthogonalised(torch.stack([d.flatten(1) for d in directions]))
+        size = len(parameters[0]) ** 0.5
+        for p, norm in zip(parameters, torch._foreach_norm(parameters), strict=True):
+            p.mul_(size / norm)
+        shaped = [u.view(p.shape) for u, p in zip(updates, parameters, strict=True)]
+        torch._foreach_add_(parameters, shaped, alpha=-rate)
 
 
-def orthogonalised(matrix: Tensor, steps: int = 3) -> Tensor:
-    """Return roughly the nearest semi-orthogonal matrix to a float[m, n] one.
+def orthogonalised(matrices: Tensor, steps: int = 3) -> Tensor:
+    """Return roughly the nearest semi-orthogonal matrix to each of float[..., m, n].
 
     Each step applies 3.4445 x - 4.775 x^3 + 2.0315 x^5 to the singular values, which pushes
     those from about 0.05 up to between 0.7 and 1.2.
     """
-    x: Tensor = matrix / (matrix.norm() + 1e-7)
-    tall = x.shape[0] > x.shape[1]
-    x = x.T if tall else x
+    x: Tensor = matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x
     for _ in range(steps):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = 3.4445 * x + (2.0315 * gram @ gram - 4.775 * gram) @ x
-    return x.T if tall else x
+    return x.mT if tall else x
