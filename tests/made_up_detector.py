@@ -106,7 +106,11 @@ def build(path: Path, **metadata: str) -> Path:
         [onnx.numpy_helper.from_array(v, k) for k, v in consts.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    facts = {"class_names": json.dumps(NAMES), "thresholds": '{"face": 0.3, "certain": 0.6}'}
+    facts = {
+        "class_names": json.dumps(NAMES),
+        "thresholds": '{"face": 0.3, "certain": 0.6}',
+        "stretch": "false",
+    }
     helper.set_model_props(model, {**facts, **metadata})
     onnx.save(model, path)
     return path

@@ -10,7 +10,7 @@ from PIL import Image
 from made_up_annotations import write_picture
 from unmask.data.detection.dataset import AnnotatedImages, load_faces
 from unmask.errors import UserError
-from unmask.mask.evaluate.folds import duplicate_groups, folds, groups
+from unmask.mask.evaluate.folds import difference_hash, duplicate_groups, folds, groups
 from unmask.mask.training.crops import crops, square
 
 FACES = Path(os.environ.get("UNMASK_DATA", "../shared/data")) / "faces"
@@ -77,11 +77,11 @@ def test_pictures_nearly_the_same_are_dealt_out_together(
     rng = np.random.default_rng(0)
     copies = []
     for i, path in enumerate(pictures[:10]):
-        # Blocks large enough to outlast scaling, then other sizes, formats and a little noise.
-        blocks = rng.integers(0, 256, (8, 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)
-        Image.fromarray(blocks).save(tmp_path / path.name)
-        noisy = np.clip(blocks + rng.normal(0, 4, blocks.shape), 0, 255).astype(np.uint8)
-        Image.fromarray(noisy).resize((80 + i, 80)).save(tmp_path / f"{i}-copy.jpg", quality=80)
+        # Shades wide enough to outlast scaling, then other sizes, and formats.
+        coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8))
+        shades = np.asarray(coarse.resize((96, 96), Image.Resampling.BICUBIC))
+        Image.fromarray(shades).save(tmp_path / path.name)
+        Image.fromarray(shades).resize((80 + i, 80)).save(tmp_path / f"{i}-copy.jpg", quality=92)
         copies += [tmp_path / path.name, tmp_path / f"{i}-copy.jpg"]
     made = annotated(copies, [[0], [0, 2]] * 10)
     assert duplicate_groups(made).tolist() == [i - i % 2 for i in range(20)]
@@ -96,15 +96,20 @@ def test_pictures_nearly_the_same_are_dealt_out_together(
 @given(st.integers(0, 999))
 def test_groups_are_the_connected_parts_of_the_graph_of_the_alike(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    # In three dimensions many correlate.
-    rows = rng.integers(0, 3, (rng.integers(1, 20), 3)).astype(float)
-    centred = rows - rows.mean(1, keepdims=True)
-    with np.errstate(invalid="ignore"):
-        unit = centred / np.linalg.norm(centred, axis=1, keepdims=True)
-    reach = (unit @ unit.T >= 0.99) | np.eye(len(rows), dtype=bool)
+    # Of eight places many differ in two or fewer.
+    rows = rng.random((rng.integers(1, 20), 8)) < 0.5
+    reach = (rows[:, None] != rows).sum(2) <= 2
     for _ in rows:
         reach = reach @ reach
-    np.testing.assert_array_equal(groups(rows, 0.99), reach.argmax(1))
+    np.testing.assert_array_equal(groups(rows, 2), reach.argmax(1))
+    none = np.ones(len(rows), bool)
+    np.testing.assert_array_equal(groups(rows, 2, none), np.arange(len(rows)))
+
+
+def test_the_difference_hash_says_where_it_gets_brighter() -> None:
+    ramp = np.tile(np.arange(170, dtype=np.uint8), (160, 1))
+    assert difference_hash(ramp).all()
+    assert not difference_hash(ramp[:, ::-1]).any()
 
 
 def test_what_cannot_be_read_is_like_no_other(tmp_path: Path) -> None:

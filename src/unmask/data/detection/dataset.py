@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from unmask.data.detection import coco, voc, yolo
 from unmask.data.detection.annotation import Annotation, Found, PathParts, PictureIndex
 from unmask.data.detection.boxes import Boxes, area, clip
+from unmask.data.detection.corrections import Correction, apply_corrections, read_corrections
 from unmask.data.listing import PictureFile, list_pictures, skipped
 from unmask.data.peek import upright_size
 from unmask.data.picture import SUFFIXES, open_picture
@@ -40,7 +41,8 @@ class AnnotatedImages:
     paths: of n files. sizes: int64[n, 2], width and height in pixels, upright. boxes: n arrays
     float32[k, 4], xyxy in absolute pixels, half-open, inside the picture and not empty. labels: n
     arrays int64[k], indices into class_names, which are distinct. k may be 0, and so may n. name
-    says where the pictures come from. Raises UserError when they don't fit together.
+    says where the pictures come from. ignored: n arrays float32[j, 4], regions in which a detection
+    is neither right nor wrong; none by default. Raises UserError when they don't fit together.
     """
 
     paths: tuple[Path, ...]
@@ -49,9 +51,15 @@ class AnnotatedImages:
     labels: tuple[NDArray[np.int64], ...]
     class_names: tuple[str, ...]
     name: str
+    ignored: tuple[Boxes, ...] = ()
 
     def __post_init__(self) -> None:
         n, k = len(self.paths), len(self.class_names)
+        if not self.ignored:
+            none = tuple(np.zeros((0, 4), np.float32) for _ in self.paths)
+            object.__setattr__(self, "ignored", none)
+        if len(self.ignored) != n or any(b.shape[1:] != (4,) for b in self.ignored):
+            raise UserError(f"ignored regions must be {n} arrays of boxes", got=len(self.ignored))
         if self.sizes.shape != (n, 2) or not len(self.boxes) == len(self.labels) == n:
             raise UserError(
                 f"annotated pictures need a size, boxes and labels for each of {n} paths",
@@ -82,6 +90,7 @@ class AnnotatedImages:
             tuple(self.labels[i] for i in chosen),
             self.class_names,
             self.name,
+            tuple(self.ignored[i] for i in chosen),
         )
 
     @property
@@ -118,9 +127,7 @@ class AnnotatedImages:
             [class_names.index(name) if name in used else -1 for name in self.class_names]
         )
         labels = tuple(places[labels].astype(np.int64) for labels in self.labels)
-        return AnnotatedImages(
-            self.paths, self.sizes, self.boxes, labels, tuple(class_names), self.name
-        )
+        return replace(self, labels=labels, class_names=tuple(class_names))
 
     @cached_property
     def sha256(self) -> str:
@@ -133,7 +140,30 @@ class AnnotatedImages:
             except OSError as error:
                 raise UserError(f"can't read {path}", got=error.strerror) from error
             parts += [boxes.astype("<f4").tobytes(), labels.astype("<i8").tobytes()]
+        # Without regions to ignore, as before there were any.
+        parts += [boxes.astype("<f4").tobytes() for boxes in self.ignored if len(boxes)]
         return sha256(*parts)
+
+    def corrected(self, corrections: dict[str, list[Correction]] | None = None) -> AnnotatedImages:
+        """Return the images with corrected annotations.
+
+        Args:
+            corrections: of each image's stem; those of the face mask set by default.
+
+        Raises:
+            UserError: when a correction names a box that isn't annotated or an unknown class.
+        """
+        known = read_corrections() if corrections is None else corrections
+        made = [
+            apply_corrections(boxes, labels, known.get(path.stem, ()), self.class_names)
+            for path, boxes, labels in zip(self.paths, self.boxes, self.labels, strict=True)
+        ]
+        return replace(
+            self,
+            boxes=tuple(m.boxes for m in made),
+            labels=tuple(m.labels for m in made),
+            ignored=tuple(m.ignored for m in made),
+        )
 
 
 def read_annotated(
@@ -198,12 +228,19 @@ def read_annotated(
     )
 
 
-def load_faces(folder: str | os.PathLike[str]) -> AnnotatedImages:
+def load_faces(folder: str | os.PathLike[str], *, corrected: bool = False) -> AnnotatedImages:
     """Return the face mask set from its folder or zip archive, with the classes FACE_CLASSES.
 
-    Raises UserError as read_annotated and with_classes do.
+    Args:
+        folder: where it is.
+        corrected: whether what its annotators missed or mistook is put right, as the corrections
+            that ship have it.
+
+    Raises:
+        UserError: as read_annotated and with_classes do.
     """
-    return read_annotated(folder)[0].with_classes(FACE_CLASSES)
+    faces = read_annotated(folder)[0].with_classes(FACE_CLASSES)
+    return faces.corrected() if corrected else faces
 
 
 def readable(annotated: AnnotatedImages) -> tuple[AnnotatedImages, tuple[str, ...]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from unmask.data.detection.dataset import AnnotatedImages
 from unmask.errors import UserError
-from unmask.mask.evaluate.matching import FaceMatches, joined
+from unmask.mask.evaluate.matching import FaceMatches, countable, joined
 from unmask.mask.runtime.calibration import (
     Calibration,
     Floats,
@@ -53,6 +53,7 @@ def calibrated(
     LEAST_PRECISION, or LEAST_FACE where that is higher; faces so small, and then so uncertain, that
     those judged would not be right in LEAST_ACCURACY of the cases are not judged.
     """
+    detections = countable(annotated, detections)
     matches = FaceMatches.of(annotated, detections)
     hit = matches.face >= 0
     sides = joined([seen_sides(d, scale) for d in detections], np.float64)
@@ -217,6 +218,7 @@ def reliabilities(
     class: the probability of the class said of each of these faces that was judged, right when it
     is the face's. Raises UserError when the detections aren't of these pictures.
     """
+    detections = countable(annotated, detections)
     matches = FaceMatches.of(annotated, detections)
     sure = matches.score >= threshold
     hit = matches.face >= 0

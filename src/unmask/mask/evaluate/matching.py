@@ -107,6 +107,26 @@ class FaceMatches:
         return float(true[best] / faces), float(score[best])
 
 
+def countable(annotated: AnnotatedImages, detections: Sequence[Detections]) -> list[Detections]:
+    """Return the detections without those that are neither right nor wrong.
+
+    These are round no annotated face, and half of their box or more lies in an ignored region.
+    """
+    _check(annotated, detections)
+    kept = []
+    for i, found in enumerate(detections):
+        ignored = annotated.ignored[i]
+        if len(ignored) and len(found):
+            missed = matched(annotated.boxes[i], found.boxes, found.scores) < 0
+            first = np.maximum(found.boxes[:, None, :2], ignored[None, :, :2])
+            last = np.minimum(found.boxes[:, None, 2:], ignored[None, :, 2:])
+            common = np.prod(np.maximum(last - first, 0), axis=2)
+            inside = common.max(1) >= MATCH_IOU * area(found.boxes)
+            found = found.at(np.flatnonzero(~(missed & inside)))
+        kept.append(found)
+    return kept
+
+
 def joined(arrays: Sequence[NDArray[Any]], dtype: type[Any]) -> NDArray[Any]:
     """Return the arrays one after the other, of that type, even when they are all empty."""
     return np.concatenate([np.zeros((0, *arrays[0].shape[1:]), dtype), *arrays]).astype(dtype)

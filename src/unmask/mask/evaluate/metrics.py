@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask.data.detection.dataset import AnnotatedImages
-from unmask.mask.evaluate.matching import FaceMatches, joined, matched
+from unmask.mask.evaluate.matching import FaceMatches, countable, joined, matched
 from unmask.mask.runtime.detections import Detections
 from unmask.runtime import seeded
 from unmask.stats import wilson
@@ -187,8 +187,9 @@ def measured(
 
     threshold: the least score, 0 to 1, at which a box counts in the rows. Detections should hold
     boxes of lower scores too, since average precision goes through all thresholds. Raises UserError
-    when they aren't of these pictures or classes.
+    when they aren't of these pictures or classes. What lies in ignored regions counts neither way.
     """
+    detections = countable(annotated, detections)
     matches = FaceMatches.of(annotated, detections)
     curves = [class_curve(annotated, detections, c) for c in range(len(annotated.class_names))]
     ap = np.array([average_precision(hits, truths.sum()) for hits, _, truths in curves])

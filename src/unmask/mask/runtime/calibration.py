@@ -143,16 +143,23 @@ class Calibration:
 class DetectorFacts:
     """What an ONNX file states of itself.
 
-    scale: pixels that the network should see for one of a small image (see views.usual_scale).
+    Args:
+        class_names: in the order of the probabilities.
+        scale: pixels that the network should see for one of a small image (see views.usual_scale).
+        calibration: of its scores.
+        stretch: whether images of little contrast get more of it first (see views.stretched).
     """
 
     class_names: tuple[str, ...]
     scale: float = 1.0
     calibration: Calibration = Calibration()
+    stretch: bool = True
 
     @classmethod
     def parse(cls, metadata: dict[str, str]) -> DetectorFacts:
-        """Return the facts in "class_names", "thresholds", "calibration" and "scale", all JSON.
+        """Return the facts in "class_names", "thresholds", "calibration", "scale" and "stretch".
+
+        All are JSON; only the first must be there.
 
         Raises:
             KeyError, TypeError, ValueError: when they are missing or no such facts.
@@ -167,7 +174,8 @@ class DetectorFacts:
         scale = float(json.loads(metadata.get("scale", "1")))
         if not (math.isfinite(scale) and scale > 0):
             raise ValueError(f"a scale of {scale}")
-        return cls(names, scale, Calibration.of(numbers))
+        stretch = bool(json.loads(metadata.get("stretch", "true")))
+        return cls(names, scale, Calibration.of(numbers), stretch)
 
 
 def logit(scores: NDArray[np.floating[Any]]) -> Floats:

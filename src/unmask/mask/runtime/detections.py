@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,16 @@ class Detections:
             class_names,
             width,
             height,
+        )
+
+    def at(self, rows: NDArray[np.int64]) -> Detections:
+        """Return those of the faces, int64[m], in that order."""
+        return replace(
+            self,
+            boxes=self.boxes[rows],
+            labels=self.labels[rows],
+            scores=self.scores[rows],
+            probabilities=self.probabilities[rows],
         )
 
     def names(self) -> list[str]:

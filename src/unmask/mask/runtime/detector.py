@@ -19,7 +19,7 @@ from unmask.mask.runtime.calibration import Calibration, DetectorFacts
 from unmask.mask.runtime.card import ShippedCard
 from unmask.mask.runtime.decode import decode
 from unmask.mask.runtime.detections import Detections
-from unmask.mask.runtime.views import View, network_input, usual_scale, views
+from unmask.mask.runtime.views import View, network_input, stretched, usual_scale, views
 from unmask.runtime import cpu_threads
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "detector.onnx"
@@ -130,6 +130,8 @@ class MaskDetector:
         if not 1 <= smallest < float("inf"):
             raise UserError("the smallest face has one pixel or more", got=smallest, do="try 10")
         opened = _opened(image)
+        if self.facts.stretch:
+            opened = stretched(opened)
         calibration = self.facts.calibration
         least = calibration.face if threshold is None else threshold
         usual = usual_scale(opened.size, self.facts.scale)

@@ -17,6 +17,8 @@ OVERLAP = 128
 # Between scales: so that what is cut by the tiles of one is still OVERLAP / 4 pixels in the next.
 STEP = 4.0
 _EDGE = 2.0
+# Of the luma's 256 values, and how many times they are spread at most.
+_CUT, _LITTLE, _MOST_GAIN = 0.01, 110.0, 32.0
 # Smaller faces than this, in pixels that the network sees, are left to finer views by the coarsest.
 _LARGE = 32.0
 # In 0 to 255, what a view is filled up with beyond the picture, as in training.
@@ -116,6 +118,24 @@ def usual_inputs(picture: Image.Image, scale: float) -> Iterator[NDArray[np.floa
     """Yield all that the network sees of a picture at its usual scale, as network_input does."""
     for view in views(picture.width, picture.height, usual_scale(picture.size, scale)):
         yield network_input(picture, view)
+
+
+def stretched(image: Image.Image) -> Image.Image:
+    """Return an image of little contrast with all of it: what a detector can see in the dark.
+
+    Where the luma of all but the darkest and the brightest hundredth spans less than _LITTLE of 256
+    values, that span becomes the whole. Other images come back as they are.
+    """
+    # Every so many pixels: 10,000 tell the span of millions.
+    step = max(1, min(image.size) // 100)
+    few = np.asarray(image.resize((image.width // step or 1, image.height // step or 1), 0))
+    luma = few.reshape(-1, 3) @ np.array([0.299, 0.587, 0.114])
+    low, high = np.percentile(luma, (100 * _CUT, 100 - 100 * _CUT))
+    if high - low >= _LITTLE:
+        return image
+    gain = min(255 / max(high - low, 1.0), _MOST_GAIN)
+    table = np.clip((np.arange(256) - low) * gain + 0.5, 0, 255).astype(int).tolist()
+    return image.point(table * 3)
 
 
 def network_input(picture: Image.Image, view: View) -> NDArray[np.float32]:

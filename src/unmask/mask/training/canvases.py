@@ -1,4 +1,4 @@
-"""Canvases to train the detector on: pictures scaled, put together, turned, faces pasted in."""
+"""Canvases to train the detector on: images scaled, joined, turned, drawn on, under other light."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from unmask.data.detection.boxes import area, clip
 from unmask.data.detection.dataset import AnnotatedImages
 from unmask.mask.runtime.views import GREY
+from unmask.mask.training.light import LightSettings, relit
 from unmask.mask.training.loss import IGNORED, Faces
+from unmask.mask.training.occluders import occluded
+from unmask.mask.training.scenes import scene
 
 Picture = NDArray[np.uint8]
 
@@ -31,14 +34,27 @@ _MOST_BLUR = 1.5
 
 @dataclass(frozen=True)
 class CanvasSettings:
-    """How canvases are made. size: their sides in pixels, a multiple of 32.
+    """How canvases are made; fractions are of the canvases, 0 to 1.
 
-    scales: the least and the most pixels of the canvas for one of a picture, drawn evenly in the
-    logarithm. mosaic: the part of the canvases that show four pictures. paste: the mean number of
-    faces pasted in. pasted_sides: the least and the most of their longer side. rare_from: classes
-    that make up a smaller part of all faces are shown more often, by the root of what is missing
-    (repeat-factor sampling; Gupta et al., 2019, arXiv:1908.03195). turned: the part of the canvases
-    that are turned by up to turn degrees either way. blurred: the part that are blurred.
+    Args:
+        size: their sides in pixels, a multiple of 32.
+        scales: the least and the most pixels of the canvas for one of an image, drawn evenly in
+            the logarithm.
+        mosaic: the fraction that shows four images.
+        paste: the mean number of faces pasted in.
+        pasted_sides: the least and the most of their longer side, in pixels.
+        rare_from: classes that make up a smaller fraction of all faces are shown more often, by
+            the root of what is missing (repeat-factor sampling; Gupta et al., 2019,
+            arXiv:1908.03195).
+        turned: the fraction that is turned by up to turn degrees either way, and far the fraction
+            of these that is turned by up to three times as much.
+        blurred: the fraction that is blurred.
+        sized: the fraction of the images shown at such a scale that one face has a side drawn
+            evenly in the logarithm from face_sides, in pixels of the canvas.
+        occluded: the fraction of the faces on which something is drawn (see occluders).
+        scenes: the fraction that shows no face at all (see scenes.scene).
+        distractors: the mean number of patches without a face that are pasted in.
+        light: how many are under other light, by default none (see light.relit).
     """
 
     size: int = 416
@@ -49,7 +65,27 @@ class CanvasSettings:
     rare_from: float = 0.2
     turned: float = 0.5
     turn: float = 15.0
+    far: float = 0.0
     blurred: float = 0.15
+    sized: float = 0.0
+    face_sides: tuple[float, float] = (8.0, 260.0)
+    occluded: float = 0.0
+    scenes: float = 0.0
+    distractors: float = 0.0
+    light: LightSettings | None = None
+
+
+# What the detector that ships is trained with: more than a few hours on two cores make good use of.
+WILD = CanvasSettings(
+    turned=0.6,
+    far=0.4,
+    blurred=0.0,
+    sized=0.3,
+    occluded=0.3,
+    scenes=0.07,
+    distractors=0.6,
+    light=LightSettings(),
+)
 
 
 @dataclass(frozen=True)
@@ -61,10 +97,18 @@ class Canvas:
 
 
 class Canvases:
-    """Makes canvases from annotated pictures, which are unpacked once and kept in memory."""
+    """Makes canvases from annotated images, which are unpacked once and kept in memory.
 
-    def __init__(self, annotated: AnnotatedImages, settings: CanvasSettings) -> None:
-        self.annotated, self.settings = annotated, settings
+    bank: images that hold no face, for scenes and distractors.
+    """
+
+    def __init__(
+        self,
+        annotated: AnnotatedImages,
+        settings: CanvasSettings,
+        bank: Sequence[Picture] = (),
+    ) -> None:
+        self.annotated, self.settings, self.bank = annotated, settings, bank
         self.pixels = [annotated.pixels(i) for i in range(len(annotated))]
         self.repeats = repeat_factors(annotated, settings.rare_from)
         pictures = np.repeat(np.arange(len(annotated)), [len(b) for b in annotated.boxes])
@@ -86,7 +130,11 @@ class Canvases:
 
     def make(self, picture: int, random: np.random.Generator) -> Canvas:
         """Return a canvas about that picture; the same state of random gives the same bits."""
-        size = self.settings.size
+        size, settings = self.settings.size, self.settings
+        if random.random() < settings.scenes:
+            pixels = scene((size, size), self.bank, random)
+            none = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
+            return Canvas(self._relit(pixels, random), none)
         pixels = np.full((size, size, 3), GREY, np.uint8)
         if random.random() < self.settings.mosaic:
             x, y = (int(v) for v in random.uniform(0.3, 0.7, 2) * size)
@@ -102,16 +150,34 @@ class Canvases:
         labels = np.concatenate([k for _, k in found])
         if self.settings.paste and self._bank_weights.any():
             boxes, labels = self._paste(pixels, boxes, labels, random)
+        for _ in range(int(random.poisson(settings.distractors))):
+            self._distract(pixels, boxes, random)
         if random.random() < 0.5:
             pixels = pixels[:, ::-1]
             boxes = boxes.copy()
             boxes[:, [0, 2]] = size - boxes[:, [2, 0]]
         if random.random() < self.settings.turned:
-            angle = random.uniform(-self.settings.turn, self.settings.turn)
+            most = settings.turn * (3.0 if random.random() < settings.far else 1.0)
+            angle = random.uniform(-most, most)
             pixels, boxes, labels = _turned(pixels, boxes, labels, angle)
         if random.random() < self.settings.blurred:
             pixels = _blurred(pixels, random.uniform(0.3, _MOST_BLUR))
-        return Canvas(pixels, (boxes, labels))
+        return Canvas(self._relit(pixels, random), (boxes, labels))
+
+    def _relit(self, pixels: Picture, random: np.random.Generator) -> Picture:
+        light = self.settings.light
+        return np.ascontiguousarray(pixels) if light is None else relit(pixels, light, random)
+
+    def _distract(
+        self, canvas: Picture, boxes: NDArray[np.float32], random: np.random.Generator
+    ) -> None:
+        """Paste a patch without a face where there is no face."""
+        side = int(np.exp(random.uniform(np.log(16), np.log(self.settings.size / 3))))
+        for _ in range(_TRIES):
+            x, y = (int(v) for v in random.integers(self.settings.size - side, size=2))
+            if not _meets(boxes, (x, y, x + side, y + side)):
+                canvas[y : y + side, x : x + side] = scene((side, side), self.bank, random)
+                return
 
     def _place(
         self,
@@ -123,6 +189,10 @@ class Canvases:
         """Show a picture in a part of the canvas, most likely about one of its faces."""
         left, top, right, bottom = part
         picture, boxes = self.pixels[index], self.annotated.boxes[index]
+        labels = self.annotated.labels[index]
+        if self.settings.occluded:
+            picture, labels = self._drawn_on(picture, boxes, labels, random)
+        ignored = self.annotated.ignored[index]
         least, most = np.log(self.settings.scales)
         scale = np.exp(random.uniform(least, most))
         scales = scale * np.exp(random.uniform(-_STRETCH, _STRETCH, 2))
@@ -130,6 +200,12 @@ class Canvases:
         if len(boxes) and random.random() < 0.7:
             box = boxes[random.integers(len(boxes))]
             middle = (box[:2] + box[2:]) / 2
+            side = float(np.sqrt(np.prod(box[2:] - box[:2])))
+            if random.random() < self.settings.sized and side >= _LEAST_SIDE:
+                low, high = np.log(self.settings.face_sides)
+                # Enlarged beyond this a face shows nothing but its pixels.
+                wanted = min(np.exp(random.uniform(low, high)) / side, 5.0)
+                scales = np.maximum(wanted, 0.15) * scales / scale
         spans = [
             _span(length, room, s, None if middle is None else float(middle[axis]), random)
             for axis, (length, room, s) in enumerate(
@@ -141,11 +217,28 @@ class Canvases:
         x, y = left + at_x, top + at_y
         canvas[y : y + high, x : x + wide] = seen
         factor = np.array([wide / (to_x - from_x), high / (to_y - from_y)] * 2, np.float32)
+        boxes = np.concatenate([boxes, ignored])
+        labels = np.concatenate([labels, np.full(len(ignored), IGNORED)])
         moved = (boxes - np.array([from_x, from_y] * 2, np.float32)) * factor
         cut = clip(moved, wide, high)
         inside = area(cut) > 0
-        labels = np.where(_clear(cut, moved), self.annotated.labels[index], IGNORED)
+        labels = np.where(_clear(cut, moved), labels, IGNORED)
         return cut[inside] + np.array([x, y] * 2, np.float32), labels[inside]
+
+    def _drawn_on(
+        self,
+        picture: Picture,
+        boxes: NDArray[np.float32],
+        labels: NDArray[np.int64],
+        random: np.random.Generator,
+    ) -> tuple[Picture, NDArray[np.int64]]:
+        """Draw on some of the faces of an image what they may wear or hold."""
+        names, labels = self.annotated.class_names, labels.copy()
+        for i in np.flatnonzero(random.random(len(boxes)) < self.settings.occluded):
+            picture, name = occluded(picture, boxes[i], names[labels[i]], random)
+            if name in names:
+                labels[i] = names.index(name)
+        return picture, labels
 
     def _paste(
         self,

@@ -30,11 +30,13 @@ def recoloured(pixels: Tensor, random: np.random.Generator) -> Tensor:
     grey = np.tile(np.array(_LUMA), (3, 1))
     hue = _about_grey(random.uniform(-_HUE, _HUE, b))
     mix = saturation[:, None, None] * hue + (1 - saturation)[:, None, None] * grey
-    matrix = torch.from_numpy((contrast[:, None, None] * tint[:, :, None] * mix).astype(np.float32))
     middle = pixels.float().mean((1, 2, 3)) / 255
-    offset = torch.from_numpy(brightness.astype(np.float32)) + middle * torch.from_numpy(
-        (1 - contrast).astype(np.float32)
-    )
+
+    def there(values: NDArray[np.float64]) -> Tensor:
+        return torch.from_numpy(values.astype(np.float32)).to(pixels.device)
+
+    matrix = there(contrast[:, None, None] * tint[:, :, None] * mix)
+    offset = there(brightness) + middle * there(1 - contrast)
     flat = pixels.flatten(1, 2).float() / 255
     coloured = torch.baddbmm(offset[:, None, None], flat, matrix.transpose(1, 2)).clamp_(0, 1)
     return coloured.view(pixels.shape).permute(0, 3, 1, 2)

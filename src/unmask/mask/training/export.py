@@ -19,7 +19,7 @@ from unmask.mask.evaluate.matching import matched
 from unmask.mask.runtime.calibration import Calibration
 from unmask.mask.runtime.decode import STRIDE
 from unmask.mask.runtime.detector import MaskDetector
-from unmask.mask.runtime.views import MULTIPLE, usual_inputs
+from unmask.mask.runtime.views import MULTIPLE, stretched, usual_inputs
 from unmask.mask.training.network import DetectorCard, FaceNetwork, Scored
 from unmask.models.onnx_file import check_difference, check_exporter, cpu_session, exported
 from unmask.runtime import write_atomically
@@ -118,7 +118,9 @@ def quantize_detector(
     writes nothing, when fewer than nine faces in ten are found again. check_exporter comes first.
     """
     floating = MaskDetector.load(source)
-    inputs = (x for picture in setting for x in usual_inputs(picture, floating.facts.scale))
+    inputs = (
+        x for picture in setting for x in usual_inputs(stretched(picture), floating.facts.scale)
+    )
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "quantized.onnx"
         first = next(inputs, None)

@@ -17,6 +17,8 @@ from unmask.mask.training.network import Heads
 
 # The label of a box in which nothing is asked: too small, or cut off.
 IGNORED = -1
+# The label of no box, where images of a batch have fewer than others.
+PADDING = -2
 # Parts of a box's sides: one standard deviation of its heat is a third of half the box.
 _SPREAD = 1 / 6
 _LEAST_SPREAD = 0.5
@@ -54,59 +56,69 @@ class Targets:
 
 
 def targets(faces: Sequence[Faces], height: int, width: int) -> Targets:
-    """Return the targets of pictures of one size, each with boxes [k, 4] and labels [k].
+    """Return the targets of images of one size, each with boxes [k, 4] and labels [k]."""
+    most = max((len(labels) for _, labels in faces), default=0)
+    boxes = np.zeros((len(faces), max(most, 1), 4), np.float32)
+    labels = np.full((len(faces), max(most, 1)), PADDING, np.int64)
+    for i, (own_boxes, own_labels) in enumerate(faces):
+        boxes[i, : len(own_labels)], labels[i, : len(own_labels)] = own_boxes, own_labels
+    return targets_of(torch.from_numpy(boxes), torch.from_numpy(labels), height, width)
+
+
+def targets_of(boxes: Tensor, labels: Tensor, height: int, width: int) -> Targets:
+    """Return the targets of images of one size, on the boxes' device.
 
     Where faces overlap, the one with the most heat has the cell, of equals the smaller.
+
+    Args:
+        boxes: float[b, k, 4], xyxy in pixels.
+        labels: int64[b, k], a class, IGNORED, or PADDING where an image has fewer boxes.
+        height, width: of the images in pixels, multiples of STRIDE.
     """
     rows, columns = height // STRIDE, width // STRIDE
-    heat = np.zeros((len(faces), rows, columns), np.float32)
-    asked = np.ones((len(faces), rows, columns), np.bool_)
-    cells, boxes, labels, weights = [], [], [], []
-    for i, (own_boxes, own_labels) in enumerate(faces):
-        for box in own_boxes[own_labels == IGNORED]:
-            left, top, right, bottom = np.clip(np.round(box / STRIDE), 0, None).astype(int)
-            asked[i, top : max(bottom, top + 1), left : max(right, left + 1)] = False
-        wanted = own_labels != IGNORED
-        if not wanted.any():
-            continue
-        kept, kinds = own_boxes[wanted].astype(np.float32), own_labels[wanted]
-        order = np.argsort(-np.prod(kept[:, 2:] - kept[:, :2], axis=1), kind="stable")
-        kept, kinds = kept[order], kinds[order]
-        each = _gaussians(kept, rows, columns)
-        # Later, smaller faces win ties, so that none is hidden by a larger one behind it.
-        owner = len(each) - 1 - each[::-1].argmax(0)
-        heat[i] = each.max(0)
-        cell = np.flatnonzero((heat[i] >= _SPEAKS).ravel())
-        face = owner.ravel()[cell]
-        weight = heat[i].ravel()[cell]
-        total = np.bincount(face, weight, len(kept))
-        cells.append(cell + i * rows * columns)
-        boxes.append(kept[face])
-        labels.append(kinds[face])
-        weights.append(weight / total[face])
+    down = _heat(boxes[..., 1], boxes[..., 3], rows) * (labels >= 0)[..., None]
+    each = down[:, :, :, None] * _heat(boxes[..., 0], boxes[..., 2], columns)[:, :, None, :]
+    heat = each.amax(1)
+    areas = (boxes[..., 2:] - boxes[..., :2]).prod(-1)
+    # Of equals the smaller: a rank by size that no difference of heats comes near.
+    rank = areas.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    preferred = each + 1e-6 * rank[..., None, None] - (labels < 0)[..., None, None].float()
+    cells = (heat >= _SPEAKS).flatten().nonzero()[:, 0]
+    owner = preferred.argmax(1).flatten()[cells]
+    face = cells // (rows * columns) * labels.shape[1] + owner
+    weight = heat.flatten()[cells]
+    total = torch.zeros(labels.numel(), device=boxes.device).index_add_(0, face, weight)
+    inside = [
+        _inside(boxes[..., side], boxes[..., side + 2], count)
+        for side, count in ((1, rows), (0, columns))
+    ]
+    ignored = (labels == IGNORED)[..., None] * inside[0]
+    hidden = torch.einsum("bkr,bkc->brc", ignored, inside[1]) > 0
     return Targets(
-        torch.from_numpy(heat),
-        torch.from_numpy(asked | (heat >= _SPEAKS)),
-        torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *cells])),
-        torch.from_numpy(np.concatenate([np.zeros((0, 4), np.float32), *boxes])),
-        torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *labels]).astype(np.int64)),
-        torch.from_numpy(np.concatenate([np.zeros(0, np.float32), *weights]).astype(np.float32)),
+        heat,
+        ~hidden | (heat >= _SPEAKS),
+        cells,
+        boxes.flatten(0, 1)[face],
+        labels.flatten()[face],
+        weight / total[face],
     )
 
 
-def _gaussians(boxes: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
-    """Return [k, rows, columns]: each box's heat, about the cell that holds its middle."""
+def _heat(low: Tensor, high: Tensor, count: int) -> Tensor:
+    """Return float[b, k, count] along one axis: 1 in the cell that holds a box's middle."""
+    middle = ((low + high) / (2 * STRIDE)).floor().clamp(0, count - 1)
+    spread = ((high - low) / STRIDE * _SPREAD).clamp(min=_LEAST_SPREAD)
+    places = torch.arange(count, dtype=torch.float32, device=low.device)
+    away = (places - middle[..., None]) / spread[..., None]
+    return (-0.5 * away * away).exp()
 
-    def along(low: NDArray[np.float32], high: NDArray[np.float32], count: int) -> Any:
-        middle = np.clip(np.floor((low + high) / (2 * STRIDE)), 0, count - 1)
-        spread = np.maximum((high - low) / STRIDE * _SPREAD, _LEAST_SPREAD)
-        away = (np.arange(count, dtype=np.float32) - middle[:, None]) / spread[:, None]
-        return np.exp(-0.5 * away * away)
 
-    across = along(boxes[:, 0], boxes[:, 2], columns)
-    down = along(boxes[:, 1], boxes[:, 3], rows)
-    heat: NDArray[np.float32] = (down[:, :, None] * across[:, None, :]).astype(np.float32)
-    return heat
+def _inside(low: Tensor, high: Tensor, count: int) -> Tensor:
+    """Return float[b, k, count] along one axis: 1 in the cells of a box, one at least."""
+    first = (low / STRIDE).round().clamp(min=0)
+    last = torch.maximum((high / STRIDE).round(), first + 1)
+    places = torch.arange(count, dtype=torch.float32, device=low.device)
+    return ((places >= first[..., None]) & (places < last[..., None])).float()
 
 
 # Penalty-reduced focal loss: the exponents of Zhou et al., 2019.
