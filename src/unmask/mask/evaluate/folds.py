@@ -67,8 +67,8 @@ def duplicate_groups(annotated: AnnotatedImages) -> NDArray[np.int64]:
             image = open_picture(path.read_bytes(), mode="L", enough=4 * _SIDE)
         except (UserError, OSError):
             continue
-        hashes[i] = difference_hash(np.asarray(image))
-        alone[i] = not hashes[i].any()
+        grey = np.asarray(image)
+        hashes[i], alone[i] = difference_hash(grey), not np.ptp(grey)
     return groups(hashes, MOST_DIFFERENT, alone)
 
 
