@@ -1,0 +1,1 @@
+"""Does it hold in the wild? What is left of a classifier under blur, noise, another runtime."""

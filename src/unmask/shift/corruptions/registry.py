@@ -1,0 +1,216 @@
+"""The corruptions by name, and how one is applied: to any size, at any severity, from a seed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from unmask.errors import UserError, unknown
+
+HIGHEST = 5
+SMALLEST_SIDE, LARGEST_SIDE = 8, 4096
+# The side of the images that the papers' lengths in pixels are meant for.
+REFERENCE_SIDE = 224
+_FAMILIES = ("noise", "blur", "weather", "digital", "strokes", "geometry")
+
+
+@dataclass
+class Draw:
+    """Random numbers of a batch, those of each image from a key of its own.
+
+    So an image is corrupted alike whatever else is in the batch, and at every severity by the same
+    draw: a larger severity shows more of the same noise.
+
+    Args:
+        keys: one text an image.
+        device: where the numbers are wanted. Those of a GPU differ from those of a CPU.
+    """
+
+    keys: Sequence[str]
+    device: torch.device
+    _calls: int = field(default=0, init=False)
+
+    def generators(self) -> list[torch.Generator]:
+        """Return a fresh generator for each image; the next call gives others."""
+        self._calls += 1
+        found = []
+        for key in self.keys:
+            digest = hashlib.blake2b(f"{key}/{self._calls}".encode(), digest_size=7).digest()
+            found.append(torch.Generator(self.device).manual_seed(int.from_bytes(digest)))
+        return found
+
+    def normal(self, *shape: int) -> Tensor:
+        """Return standard normal float32[b, *shape]."""
+        out = torch.empty(len(self.keys), *shape, device=self.device)
+        for row, generator in zip(out, self.generators(), strict=True):
+            row.normal_(generator=generator)
+        return out
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Return uniform float32[b, *shape] in [0, 1)."""
+        out = torch.empty(len(self.keys), *shape, device=self.device)
+        for row, generator in zip(out, self.generators(), strict=True):
+            row.uniform_(generator=generator)
+        return out
+
+    def sign(self) -> Tensor:
+        """Return -1 or 1 for each image, float32[b]."""
+        return torch.where(self.uniform() < 0.5, -1.0, 1.0)
+
+
+Apply = Callable[[Tensor, tuple[float, ...], Draw], Tensor]
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """One way in which images change between the laboratory and the wild.
+
+    Args:
+        name: as users write it.
+        family: one of noise, blur, weather, digital, strokes, geometry.
+        paper: who published it.
+        apply: (pixels float32[b, c, h, w] in [0, 1], parameters, Draw) to pixels of that shape,
+            which needn't be clipped.
+        levels: the parameters of severities 1 to 5, all of one length.
+        none: the parameters of severity 0, at which nothing changes.
+        colour: whether it needs three channels.
+        mends: augmentations to train with, by their usual names.
+    """
+
+    name: str
+    family: str
+    paper: str
+    apply: Apply
+    levels: tuple[tuple[float, ...], ...]
+    none: tuple[float, ...]
+    colour: bool = False
+    mends: str = ""
+
+    def parameters(self, severity: float) -> tuple[float, ...]:
+        """Return the parameters of a severity from 0 to 5, linear between whole ones."""
+        places = (self.none, *self.levels)
+        low = min(int(severity), HIGHEST - 1)
+        t = severity - low
+        return tuple((1 - t) * a + t * b for a, b in zip(places[low], places[low + 1], strict=True))
+
+
+CORRUPTIONS: dict[str, Corruption] = {}
+
+
+def corruption(
+    name: str,
+    *,
+    family: str,
+    paper: str,
+    levels: Sequence[float | tuple[float, ...]],
+    none: float | tuple[float, ...],
+    colour: bool = False,
+    mends: str = "",
+) -> Callable[[Apply], Apply]:
+    """Return a decorator that registers a function as a corruption, see Corruption.
+
+    A package may register its own when it is imported, or name a module that does in the entry
+    point group "unmask.corruptions".
+
+    Raises:
+        UserError: when the name is taken, the family unknown, or there aren't five levels.
+    """
+
+    def register(apply: Apply) -> Apply:
+        if name in CORRUPTIONS:
+            raise UserError("there is such a corruption already", got=repr(name))
+        if family not in _FAMILIES:
+            raise unknown("family of corruptions", family, _FAMILIES)
+        rows = tuple(v if isinstance(v, tuple) else (v,) for v in levels)
+        start = none if isinstance(none, tuple) else (none,)
+        if len(rows) != HIGHEST or any(len(a) != len(b) for a, b in pairwise((start, *rows))):
+            raise UserError(
+                f"the corruption {name} needs {HIGHEST} levels of as many parameters as none",
+                got=levels,
+            )
+        CORRUPTIONS[name] = Corruption(name, family, paper, apply, rows, start, colour, mends)
+        return apply
+
+    return register
+
+
+def corruptions() -> dict[str, Corruption]:
+    """Return all corruptions by name, with those of installed packages."""
+    from unmask.shift.corruptions import blur, digital, noise, strokes, weather  # noqa: F401
+
+    for entry in metadata.entry_points(group="unmask.corruptions"):
+        try:
+            entry.load()
+        except Exception as error:
+            raise UserError(
+                f"the corruptions of {entry.value} can't be loaded",
+                got=f"{type(error).__name__}: {error}",
+                do="mend or uninstall the package that names them",
+            ) from error
+    return CORRUPTIONS
+
+
+def find_corruption(name: str) -> Corruption:
+    """Return the corruption of that name. Raises UserError for an unknown one."""
+    known = corruptions()
+    if name not in known:
+        raise unknown("corruption", name, known)
+    return known[name]
+
+
+def corrupt(
+    pixels: Tensor,
+    name: str,
+    severity: float = 3,
+    *,
+    seed: int = 0,
+    rows: Sequence[int] | None = None,
+) -> Tensor:
+    """Return images as a corruption leaves them.
+
+    Lengths in the papers are pixels of images of side 224 and scale with the shorter side.
+
+    Args:
+        pixels: float[b, c, h, w] in [0, 1] with c 1 or 3 and sides of 8 to 4096, on any device.
+        name: of a corruption, such as "fog"; see corruptions().
+        severity: 0 (nothing) to 5, whole or in between.
+        seed: of everything random; each image's draw depends on it, the name and its row alone.
+        rows: a number for each image that stays the same in whatever batch it is; by default its
+            place in this batch.
+
+    Returns:
+        float32[b, c, h, w] in [0, 1], on the device of pixels.
+
+    Raises:
+        UserError: for an unknown name, a severity out of range, or pixels of another form.
+    """
+    found = find_corruption(name)
+    if not 0 <= severity <= HIGHEST:
+        raise UserError("a severity is a number", got=severity, do=f"give 0 to {HIGHEST}")
+    if pixels.ndim != 4 or pixels.shape[1] not in (1, 3) or not pixels.is_floating_point():
+        raise UserError(
+            "images to corrupt must be float[b, c, h, w] in [0, 1] of 1 or 3 channels",
+            got=f"{str(pixels.dtype).removeprefix('torch.')}{list(pixels.shape)}",
+        )
+    sides = pixels.shape[2:]
+    if min(sides) < SMALLEST_SIDE or max(sides) > LARGEST_SIDE:
+        raise UserError(
+            "images of this size can't be corrupted",
+            got=f"{sides[0]} x {sides[1]} pixels",
+            do=f"give sides of {SMALLEST_SIDE} to {LARGEST_SIDE}",
+        )
+    if found.colour and pixels.shape[1] != 3:
+        raise UserError(f"{name} needs colour images", got=f"{pixels.shape[1]} channel")
+    pixels = pixels.float()
+    if severity == 0 or not len(pixels):
+        return pixels.clamp(0, 1)
+    numbers = range(len(pixels)) if rows is None else rows
+    draw = Draw([f"{seed}/{name}/{row}" for row in numbers], pixels.device)
+    with torch.no_grad():
+        return found.apply(pixels, found.parameters(severity), draw).clamp_(0, 1)
