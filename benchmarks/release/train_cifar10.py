@@ -3,7 +3,8 @@
 Every choice is made on 5,000 training images held out; then teacher and student are trained on all
 50,000 with what was chosen, the student from several seeds. No test image is read. Stages:
 
-1. the seconds an epoch of each network are measured, and epochs chosen that fit into --minutes;
+1. batch size and rates are chosen over a few epochs, the seconds an epoch of each network are
+   measured, and epochs chosen that fit into --minutes;
 2. the recipe wide on 45,000 images;
 3. short runs of the recipe distilled, with other rates, fractions of the teacher and without one,
    of which the one with the lowest held-out cross-entropy is chosen;
@@ -47,6 +48,13 @@ from unmask.train.recipes import Recipe, prepared, recipe
 from unmask.train.teacher import Teacher
 from unmask.train.temperature import fitted_temperature
 
+# Beside the recipes' own: lower rates, smaller batches, a warm-up.
+STEPS: dict[str, dict[str, Any]] = {
+    "as the recipe": {},
+    "lower rates": {"rate": 0.12, "bias_rate": 26.5, "head_rate": 335.0},
+    "batch 500": {"batch_size": 500, "rate": 0.12, "bias_rate": 26.5, "head_rate": 335.0},
+    "warm-up": {"warmup": 0.15},
+}
 HELD_OUT, SHORT, TEACHER_FRACTION, RESERVE = 0.1, 0.3, 0.5, 25.0
 MOST_EPOCHS, FEWEST_EPOCHS = 200, 2
 
@@ -64,6 +72,7 @@ class Release:
         self.device = str(pick_device(arguments.device))
         self.train = train
         self.part, self.held = hold_out(train, HELD_OUT, seed=0)
+        self.steps: dict[str, Any] = {}
         self.result: dict[str, Any] = {
             "data": {"name": train.name, "sha256": train.sha256, "images": len(train)},
             "stamp": environment_stamp(),
@@ -93,16 +102,11 @@ class Release:
         settings = dict(chosen.settings)
         if self.arguments.width:
             settings["widths"] = [max(8, w // self.arguments.width) for w in settings["widths"]]
-        shape = changed.pop("augmentation", chosen.config.augmentation)
-        config = replace(
-            chosen.config,
-            epochs=epochs,
-            validate_from=epochs,
-            augmentation=shape,
-        )
-        rate = changed.pop("rate", None)
-        config = config if rate is None else config.at_rate(rate)
-        return replace(chosen, settings=settings, config=replace(config, **changed), holdout=0.0)
+        config = replace(chosen.config, epochs=epochs, validate_from=epochs)
+        slower = changed.pop("slower", 1.0)
+        config = replace(config, **{**self.steps, **changed})
+        config = config.at_rate(slower * config.rate)
+        return replace(chosen, settings=settings, config=config, holdout=0.0)
 
     def fitted(
         self, chosen: Recipe, images: Images, teacher: Teacher | None, seed: int = 0
@@ -148,7 +152,36 @@ class Release:
         first, second = history.epochs
         return (second.train_seconds - first.train_seconds) * len(self.train) / count
 
+    def choose_steps(self) -> None:
+        """Choose batch size and rates by the held-out cross-entropy after a few epochs."""
+        lowest, best = float("inf"), next(iter(STEPS))
+        for name, steps in STEPS.items():
+            self.steps = steps
+            try:
+                model, history = self.fitted(
+                    self.recipe("distilled", self.arguments.step_epochs), self.part, None
+                )
+            except UserError as error:
+                self.note(f"steps {name}", failed=str(error))
+                continue
+            found = self.measured(model)
+            seconds = history.epochs[-1].train_seconds
+            self.note(f"steps {name}", seconds=round(seconds, 2), **found)
+            if found["loss"] < lowest:
+                lowest, best = found["loss"], name
+        self.steps = STEPS[best]
+        self.note("steps chosen", candidate=best)
+
+    def teacher_of(self, epochs: int, images: Images) -> tuple[Classifier, History]:
+        """The wide network; at half the rates where it diverges."""
+        try:
+            return self.fitted(self.recipe("wide", epochs), images, None)
+        except UserError as error:
+            self.note("wide diverged", message=str(error))
+            return self.fitted(self.recipe("wide", epochs, slower=0.5), images, None)
+
     def run(self) -> None:
+        self.choose_steps()
         untrained = prepared(self.recipe("wide", 1), self.part, seed=0)
         wide = self.seconds_an_epoch("wide", None)
         alone = self.seconds_an_epoch("distilled", None)
@@ -157,7 +190,7 @@ class Release:
         candidates: list[tuple[str, float | None, dict[str, Any]]] = [
             ("teacher 0.8", 0.8, {}),
             ("teacher 0.95", 0.95, {}),
-            ("teacher 0.8, rate 0.1", 0.8, {"rate": 0.1}),
+            ("teacher 0.8, rates by 0.6", 0.8, {"slower": 0.6}),
             (
                 "teacher 0.8, cutmix always",
                 0.8,
@@ -173,7 +206,7 @@ class Release:
         teacher_epochs = self.epochs(TEACHER_FRACTION * epochs)
         self.note("planned", epochs=epochs, teacher_epochs=teacher_epochs, seconds_left=self.left)
 
-        model, _ = self.fitted(self.recipe("wide", teacher_epochs), self.part, None)
+        model, _ = self.teacher_of(teacher_epochs, self.part)
         self.note("wide, held out", epochs=teacher_epochs, **self.measured(model))
         best, chosen_name = float("inf"), ""
         fraction, changed = 0.8, dict[str, Any]()
@@ -198,7 +231,7 @@ class Release:
         student.save(self.out / "held-out" / "model", half=True)
         self.note("distilled, held out", epochs=epochs, **found)
 
-        teacher_model, history = self.fitted(self.recipe("wide", teacher_epochs), self.train, None)
+        teacher_model, history = self.teacher_of(teacher_epochs, self.train)
         self.note(
             "wide, all",
             epochs=teacher_epochs,
@@ -256,6 +289,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=8.0, help="for everything")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--most-epochs", type=int, default=MOST_EPOCHS)
+    parser.add_argument("--step-epochs", type=int, default=8)
     parser.add_argument("--timed-images", type=int, default=20_000)
     parser.add_argument("--keep-teacher", action="store_true", help="write the wide network too")
     parser.add_argument("--images", type=int, help="train on so many only, to try this out")
