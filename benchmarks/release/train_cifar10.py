@@ -226,7 +226,9 @@ class Release:
 
         epochs = self.affordable(epochs, wide, taught, part)
         full = self.recipe("distilled", epochs, **changed)
-        student, _ = self.fitted(full, self.part, Teacher((model,), fraction))
+        student, history = self.fitted(full, self.part, Teacher((model,), fraction))
+        # Other work on the machine may have come in between.
+        taught = max(taught, history.epochs[-1].train_seconds / epochs / part)
         found = self.measured(student)
         student.save(self.out / "held-out" / "model", half=True)
         self.note("distilled, held out", epochs=epochs, **found)
