@@ -25,8 +25,9 @@ from unmask.data.mnist import load_mnist
 from unmask.data.sources import load_source
 from unmask.fool.audit.plan import AuditPlan
 from unmask.fool.audit.result import Audit
-from unmask.fool.audit.run import audit
-from unmask.fool.audit.subject import Subject, load_subject
+from unmask.fool.audit.run import run_audit
+from unmask.fool.source import load_victim
+from unmask.fool.victim import Victim
 from unmask.models.classifier import Classifier
 from unmask.runtime import environment_stamp
 
@@ -35,23 +36,23 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "fool"))
 from broken import BROKEN
 
 COSTS = ("forwards", "backwards")
-SMALL = AuditPlan(pictures=60, pairs=0, steps=30, queries=100)
+SMALL = AuditPlan(images=60, pairs=0, steps=30, queries=100)
 
 
-def warnings(subject: Subject, data: str) -> list[str]:
+def warnings(subject: Victim, data: str) -> list[str]:
     """Return what a small audit of the model warns of."""
     images = load_source(data, shape=subject.input_shape).test
     assert images is not None
     grey = images.pixels.shape[1] == 1
     plan = SMALL if grey else replace(SMALL, eps=(8 / 255,))
-    return [f.kind for f in audit(subject, images, plan).findings]
+    return [f.kind for f in run_audit(subject, images, plan).findings]
 
 
 def measured(name: str, pictures: int, queries: int) -> tuple[Audit, float]:
     """Return the audit of a shipped model at Linf 0.3, and its seconds."""
-    plan = AuditPlan(pictures=pictures, pairs=0, queries=queries)
+    plan = AuditPlan(images=pictures, pairs=0, queries=queries)
     began = time.perf_counter()
-    found = audit(load_subject(name), load_mnist()[1], plan)
+    found = run_audit(load_victim(name), load_mnist()[1], plan)
     return found, time.perf_counter() - began
 
 
@@ -66,12 +67,12 @@ def main() -> None:
     found: dict[str, Any] = {"broken": {}, "whole": {}, "audits": {}}
     table = Table("model", "warnings", "as due")
     for due, broken in BROKEN.items():
-        kinds = warnings(Subject.of(broken(good), due), "mnist")
+        kinds = warnings(Victim.of(broken(good), due), "mnist")
         found["broken"][due] = kinds
         table.add_row(f"broken: {due}", ", ".join(kinds), "yes" if due in kinds else "NO")
     whole = [("mnist", "mnist"), ("mnist-hardened", "mnist"), *map(tuple, asked.model)]
     for source, data in whole:
-        kinds = warnings(load_subject(source), data)
+        kinds = warnings(load_victim(source), data)
         found["whole"][source] = kinds
         table.add_row(source, ", ".join(kinds) or "none", "NO" if kinds else "yes")
     console.print(table)

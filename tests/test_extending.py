@@ -19,8 +19,7 @@ from unmask.flow.measure.statistics import FlowStats, LayerStats
 from unmask.flow.theory import critical_sigma_w2
 from unmask.fool.attacks import ATTACKS, AttackSpec
 from unmask.fool.audit.plan import AuditPlan
-from unmask.fool.audit.run import audit
-from unmask.fool.audit.subject import Subject
+from unmask.fool.audit.run import run_audit
 from unmask.fool.goal import Goal
 from unmask.fool.norms import Threat
 from unmask.fool.outcome import Adversarials
@@ -103,8 +102,8 @@ def test_a_new_attack_is_run_by_the_audit(monkeypatch: pytest.MonkeyPatch) -> No
             mean = pixels.flatten(1).mean(1)
             return torch.stack([0.45 - mean, mean - 0.45], 1)
 
-    plan = AuditPlan(eps=(0.45,), attacks=("opposite",), pictures=20, pairs=0, steps=3)
-    done = audit(Subject.of(Brightness().eval(), "brightness"), made_up_pictures(), plan)
+    plan = AuditPlan(eps=(0.45,), attacks=("opposite",), images=20, pairs=0, steps=3)
+    done = run_audit(Victim.of(Brightness().eval(), "brightness"), made_up_pictures(), plan)
     assert opposite.steps == 3
     assert done.figures()["clean_accuracy"] == 1
     assert done.figures()["robust_accuracy"] < 0.1

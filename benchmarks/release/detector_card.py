@@ -31,8 +31,8 @@ from benchmarks.release.detector_card_text import in_words
 from unmask.data.detection.dataset import AnnotatedImages, load_faces
 from unmask.flow.check import check_flow
 from unmask.fool.audit.plan import AuditPlan
-from unmask.fool.audit.run import audit
-from unmask.fool.audit.subject import Subject
+from unmask.fool.audit.run import run_audit
+from unmask.fool.victim import Victim
 from unmask.mask.evaluate.confidence import LEAST_SIDE, cross_fitted, reliabilities
 from unmask.mask.evaluate.folds import folds
 from unmask.mask.runtime.calibration import Calibration
@@ -109,7 +109,7 @@ def audited(annotated: AnnotatedImages, out: Path, fold: int, faces: int) -> dic
     told: dict[str, Any] = {"faces": len(images), "fold": fold, "crop": CROP, "context": CONTEXT}
     for norm, plan in PLANS.items():
         plan = replace(plan, pictures=len(images), pairs=len(images))
-        result = audit(Subject.of(judge, "the detector on crops"), images, plan)
+        result = run_audit(Victim.of(judge, "the detector on crops"), images, plan)
         entry: dict[str, Any] = {
             "right_as_they_are": result.clean.as_dict(),
             "smallest_to_any_other_answer": result.smallest,

@@ -7,11 +7,13 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unmask import attacks
     from unmask.data.images import Images
     from unmask.errors import UserError
     from unmask.flow.check import check_flow
     from unmask.flow.judge.verdicts import verdicts
     from unmask.flow.measure.probe import GradientProbe
+    from unmask.fool.audit.run import audit
     from unmask.mask.runtime.detector import MaskDetector
     from unmask.models.classifier import Classifier
     from unmask.sweep.engine import train_sweep
@@ -37,6 +39,8 @@ _HOMES = {
     "NetSpec": "unmask.sweep.spec",
     "SweepHistory": "unmask.sweep.history",
     "UserError": "unmask.errors",
+    "attacks": "unmask.attacks",
+    "audit": "unmask.fool.audit.run",
     "check_flow": "unmask.flow.check",
     "evaluate": "unmask.train.evaluation",
     "fit": "unmask.train.fit",
@@ -55,6 +59,8 @@ __all__ = [
     "NetSpec",
     "SweepHistory",
     "UserError",
+    "attacks",
+    "audit",
     "check_flow",
     "evaluate",
     "fit",
@@ -67,7 +73,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'unmask' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    home = importlib.import_module(_HOMES[name])
+    return home if home.__name__ == f"unmask.{name}" else getattr(home, name)
 
 
 def __dir__() -> list[str]:

@@ -16,7 +16,7 @@ from torch import nn
 
 from unmask.cli.main import main
 from unmask.fool.audit import run as run_module
-from unmask.fool.audit.subject import load_subject
+from unmask.fool.source import load_victim
 from unmask.models.checkpoint import write_tensors
 from unmask.models.classifier import Classifier
 from unmask.models.export import export_onnx
@@ -30,13 +30,13 @@ def make_model():
 def two_answers():
     class Two(nn.Module):
         def forward(self, pixels):
-            return pixels.flatten(1)[:, :2], pixels
+            return pixels.flatten(1)[:, :2], pixels.flatten(1)[:, :2]
     return Two()
 
 def nine():
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 9))
 """
-QUICK = ["--pictures", "12", "--pairs", "1", "--queries", "10", "--steps", "20"]
+QUICK = ["--images", "12", "--pairs", "1", "--queries", "10", "--steps", "20"]
 
 
 @pytest.fixture(scope="module")
@@ -134,12 +134,12 @@ def test_a_gate_sets_the_status(place: Path, capsys: pytest.CaptureFixture[str])
 def test_a_gate_stays_shut_when_a_part_could_not_be_attacked(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = run_module.audit
+    whole = run_module.run_audit
 
     def with_a_part_missing(*arguments: Any, **named: Any) -> Any:
         return replace(whole(*arguments, **named), failures=("pictures 0 to 5: lost",))
 
-    monkeypatch.setattr(run_module, "audit", with_a_part_missing)
+    monkeypatch.setattr(run_module, "run_audit", with_a_part_missing)
     gate = ["--eps", "0.2", "--out", "lost", "--fail-if", "clean_accuracy<0"]
     status, out, _ = run(place, *own(place, *gate), capsys=capsys)
     assert status == 1
@@ -166,7 +166,7 @@ def test_an_onnx_file_is_a_black_box(place: Path, capsys: pytest.CaptureFixture[
     assert found["pairs"] is None
     assert found["attacks"][0]["backwards"] == 0
     pixels = torch.rand(3, 3, 8, 8)
-    subject = load_subject(str(place / "model.onnx"))
+    subject = load_victim(str(place / "model.onnx"))
     torch.testing.assert_close(subject.function(pixels), model.eval()(pixels), atol=1e-4, rtol=1e-3)
 
 
@@ -177,9 +177,9 @@ def test_an_onnx_file_is_a_black_box(place: Path, capsys: pytest.CaptureFixture[
         (["--eps=-8/255"], "eps is no size of a change"),
         (["--eps", "big"], "eps is no number: got 'big'"),
         (["--eps", "1/0"], "eps is no number"),
-        (["--norm", "l1"], "unknown norm"),
-        (["--attacks", "pgd,sqare"], "did you mean 'square'"),
-        (["--seed=-1"], "the seed is too small"),
+        (["--norm", "l1"], "linf"),
+        (["--attacks", "pgd", "sqare"], "did you mean 'square'"),
+        (["--seed=-1"], "seed"),
         (["--fail-if", "median_l2"], "a condition has the form"),
         (["--fail-if", "median_l2<1"], "unknown figure"),
     ],
@@ -196,8 +196,11 @@ def test_mistakes_get_one_line_and_status_2(
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["audit", "audited_models:two_answers", "pictures"], "one tensor of logits: got a tuple"),
-        (["audit", "audited_models:nine", "pictures"], "2 logits a picture"),
+        (
+            ["audit", "audited_models:two_answers", "pictures"],
+            "isn't clear which of the model",
+        ),
+        (["audit", "audited_models:nine", "pictures"], "2 logits an image"),
         (["audit", "mnits", "pictures"], "did you mean 'mnist"),
         (["audit", "mnist", "nowhere"], "there are no such pictures"),
         (["audit", "model.pt2", "pictures"], "can hold pickles"),
@@ -205,8 +208,8 @@ def test_mistakes_get_one_line_and_status_2(
         (["audit", "text.onnx", "pictures"], "is no ONNX model"),
         (["audit", "mnist", "pictures", "--weights", "weights.safetensors"], "by its import path"),
         (["audit", "audited_models:make_model", "text.zip"], "text.zip"),
-        (["harden", "pictures", "--threat", "linf"], "how large a change"),
-        (["harden", "pictures", "--threat", "linf:0"], "eps is no size"),
+        (["harden", "pictures", "--threat", "linf"], "--norm linf --eps 0.3"),
+        (["harden", "pictures", "--eps", "0"], "eps is no size"),
         (["harden", "pictures", "--steps", "0"], "attack steps must be 1"),
     ],
 )
@@ -224,7 +227,7 @@ def test_models_and_pictures_that_will_not_do(
 def test_harden_writes_a_model_that_audit_takes(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["harden", "pictures", "--threat", "linf:0.05", "--epochs", "3", "--size", "8"]
+    arguments = ["harden", "pictures", "--eps", "0.05", "--epochs", "3", "--size", "8"]
     status, out, _ = run(place, *arguments, "--out", "hard", capsys=capsys)
     assert status == 0
     assert "of the guard is right under linf 0.05" in out

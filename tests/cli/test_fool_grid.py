@@ -22,11 +22,11 @@ def test_a_picture_of_ones_own(
     seven: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "grid"
-    arguments = ["fool", "grid", "mnist", "--picture", seven, "--target", "1", "9"]
+    arguments = ["fool", "grid", "mnist", "--image", seven, "--target", "1", "9"]
     assert main([*arguments, "--out", str(out)]) == 0
-    assert "2 of 2 pictures fool it" in capsys.readouterr().out
+    assert "2 of 2 images fool it" in capsys.readouterr().out
     assert (out / "report.html").is_file()
-    changed = np.asarray(Image.open(out / "pictures" / "your-pictures" / "1-seven-as-9.png"))
+    changed = np.asarray(Image.open(out / "pictures" / "your-images" / "1-seven-as-9.png"))
     assert changed.shape == (28, 28)
     assert (changed != load_mnist()[1].pixels[0, 0]).any()
 
@@ -34,7 +34,7 @@ def test_a_picture_of_ones_own(
 def test_as_json_and_the_documents_way(
     seven: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["fool", "grid", "mnist", "--picture", seven, "--target", "1", "--label", "7"]
+    arguments = ["fool", "grid", "mnist", "--image", seven, "--target", "1", "--label", "7"]
     out = ["--out", str(tmp_path / "grid")]
     assert main([*arguments, "--mode", "document", "--json", *out]) == 0
     (grid,) = json.loads(capsys.readouterr().out)
@@ -50,7 +50,7 @@ def test_the_documents_samples_and_the_frog_that_is_skipped(
     monkeypatch.delenv("UNMASK_DATA", raising=False)
     assert main(["fool", "grid", "--out", str(tmp_path / "grid")]) == 0
     told = capsys.readouterr()
-    assert "MNIST: 45 of 45 pictures fool it" in told.out
+    assert "MNIST: 45 of 45 images fool it" in told.out
     assert "the frog is skipped" in told.err
     assert (tmp_path / "grid" / "figures" / "mnist.svg").is_file()
 
@@ -58,12 +58,12 @@ def test_the_documents_samples_and_the_frog_that_is_skipped(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--target", "7"], "the class to pass for is the picture's own"),
+        (["--target", "7"], "the class to pass for is the image's own"),
         (["--target", "frog"], "unknown class"),
         (["--label", "frog"], "unknown class"),
         (["--mode", "slow"], "unknown mode"),
-        (["--threat", "l3"], "unknown norm"),
-        (["--threat", "linf:0"], "eps is no size"),
+        (["--norm", "l3"], "linf"),
+        (["--norm", "linf", "--eps", "0"], "eps is no size"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(
@@ -74,7 +74,7 @@ def test_a_mistake_is_one_line_and_status_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = ["--out", str(tmp_path / "grid")]
-    assert main(["fool", "grid", "mnist", "--picture", seven, *arguments, *out]) == 2
+    assert main(["fool", "grid", "mnist", "--image", seven, *arguments, *out]) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
@@ -83,9 +83,9 @@ def test_a_mistake_is_one_line_and_status_2(
 def test_a_file_that_is_no_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "notes.png").write_text("not a picture")
     out = ["--out", str(tmp_path / "grid")]
-    for name, said in (("notes.png", "is no picture"), ("absent.png", "can't read")):
+    for name, said in (("notes.png", "is no image"), ("absent.png", "can't read")):
         file = str(tmp_path / name)
-        assert main(["fool", "grid", "mnist", "--picture", file, *out]) == 2
+        assert main(["fool", "grid", "mnist", "--image", file, *out]) == 2
         error = capsys.readouterr().err
         assert said in error
         assert error.count("\n") == 1
@@ -104,13 +104,13 @@ def test_a_model_of_ones_own(
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    arguments = ["fool", "grid", "grids_own_model:make", "--picture", seven]
+    arguments = ["fool", "grid", "grids_own_model:make", "--image", seven]
     out = ["--out", str(tmp_path / "grid")]
     assert main([*arguments, *out]) == 2
     assert "doesn't say what size" in capsys.readouterr().err
     assert main([*arguments, "--size", "27", *out]) == 2
-    assert "takes no pictures of 27 x 27" in capsys.readouterr().err
+    assert "takes no images of 27 x 27" in capsys.readouterr().err
     assert main([*arguments, "--size", "28", *out]) == 0
     assert "3 of 3 pictures fool it" in capsys.readouterr().out
     assert main(["fool", "grid", "grids_own_model:make", *out]) == 2
-    assert "--picture" in capsys.readouterr().err
+    assert "--image" in capsys.readouterr().err

@@ -34,7 +34,7 @@ COMMANDS = {
     "map": "flow map --columns 8 --rows 5 --deepest 20 --steps 500",
     "study": "flow study --depths 20 --activations tanh relu --seeds 20 --epochs 16 "
     "--training-pictures 2000 --validation-pictures 200",
-    "audit": "fool audit mnist mnist --attacks pgd --pictures 1000 --pairs 0 --steps 4",
+    "audit": "fool audit mnist mnist --attacks pgd --images 1000 --pairs 0 --steps 4",
 }
 PARTS = {"map": 40, "study": 40, "audit": 4}
 

@@ -10,7 +10,7 @@ from unmask.data.mnist import load_mnist
 from unmask.errors import UserError
 from unmask.fool.attacks import ATTACKS, carlini_wagner, ddn, square
 from unmask.fool.attacks.apgd import checkpoints, ratio
-from unmask.fool.attacks.square_moves import L2Moves, LinfMoves
+from unmask.fool.attacks.square import L2Moves, LinfMoves
 from unmask.fool.goal import Goal, every_target
 from unmask.fool.norms import NORMS, Threat
 from unmask.fool.outcome import judge
@@ -24,7 +24,7 @@ FEW = {
     "fmn": {"steps": 20},
     "cw": {"steps": 30, "searches": 4, "rate": 0.05, "first_weight": 0.1},
     "apgd-ce": {"steps": 20, "restarts": 2},
-    "apgd-t": {"steps": 10, "targets": 2},
+    "apgd-t": {"steps": 10, "classes_tried": 2},
     "square": {"queries": 30},
 }
 CASES = [(name, norm) for name, spec in ATTACKS.items() for norm in spec.norms]

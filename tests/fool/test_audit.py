@@ -19,9 +19,8 @@ from unmask.fool.audit import run as run_module
 from unmask.fool.audit.gate import Gate
 from unmask.fool.audit.plan import LADDER, AuditPlan
 from unmask.fool.audit.result import Audit, Share, figure_names
-from unmask.fool.audit.run import audit
+from unmask.fool.audit.run import run_audit
 from unmask.fool.audit.shard import attack_shard
-from unmask.fool.audit.subject import Subject
 from unmask.fool.norms import NORMS
 from unmask.fool.victim import Victim
 
@@ -59,13 +58,13 @@ def smallest(images: Images, norm: str) -> np.ndarray:
     return away.min(1)
 
 
-SETTINGS = {"pictures": 40, "pairs": 2, "shard": 16, "queries": 60, "steps": 60}
+SETTINGS = {"images": 40, "pairs": 2, "shard": 16, "queries": 60, "steps": 60}
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_the_worst_case_is_the_closed_form(norm: str) -> None:
     images = pictures()
-    found = audit(Subject.of(Plane()), images, AuditPlan(norm=norm, eps=(0.02,), **SETTINGS))
+    found = run_audit(Victim.of(Plane()), images, AuditPlan(norm=norm, eps=(0.02,), **SETTINGS))
     known = smallest(images, norm)
     right = found.right
     assert right.tolist() == [False] * 4 + [True] * 36
@@ -82,12 +81,12 @@ def test_the_worst_case_is_the_closed_form(norm: str) -> None:
     assert (np.diff(parts) <= 0).all()
     assert parts[0] == 0.9
     assert found.smallest["median"] == pytest.approx(np.sort(known[right])[18], rel=0.01)
-    assert found.findings == ()
+    assert found.verdicts == ()
 
 
 def test_pairs_hold_the_distance_to_each_class() -> None:
     images = pictures()
-    found = audit(Subject.of(Plane()), images, AuditPlan(norm="linf", eps=(0.02,), **SETTINGS))
+    found = run_audit(Victim.of(Plane()), images, AuditPlan(norm="linf", eps=(0.02,), **SETTINGS))
     pairs = found.pairs
     assert pairs is not None
     # Two pictures of each class, of those classified right, towards each other class.
@@ -107,9 +106,9 @@ def test_pairs_hold_the_distance_to_each_class() -> None:
 def test_an_interrupted_audit_resumes_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images, subject = pictures(), Subject.of(Plane())
+    images, subject = pictures(), Victim.of(Plane())
     plan = AuditPlan(eps=(0.02,), **SETTINGS)
-    whole = audit(subject, images, plan)
+    whole = run_audit(subject, images, plan)
     attack, made = run_module.attack_shard, []
 
     def killed(*args: object) -> object:
@@ -120,11 +119,11 @@ def test_an_interrupted_audit_resumes_to_the_same_bits(
 
     monkeypatch.setattr(run_module, "attack_shard", killed)
     with pytest.raises(KeyboardInterrupt):
-        audit(subject, images, plan, directory=tmp_path)
+        run_audit(subject, images, plan, directory=tmp_path)
     assert len(list(tmp_path.glob("shards/*.npz"))) == 2
     again: list[object] = []
     monkeypatch.setattr(run_module, "attack_shard", lambda *a: again.append(a) or attack(*a))
-    resumed = audit(subject, images, plan, directory=tmp_path, resume=True)
+    resumed = run_audit(subject, images, plan, directory=tmp_path, resume=True)
     assert len(again) == 1
     for part in ("worst", "pairs"):
         mine, theirs = (getattr(a, part).__dict__ for a in (resumed, whole))
@@ -134,20 +133,20 @@ def test_an_interrupted_audit_resumes_to_the_same_bits(
     assert resumed.records == whole.records
     other = AuditPlan(eps=(0.03,), **SETTINGS)
     with pytest.raises(UserError, match=r"shards in .* are of another audit"):
-        audit(subject, images, other, directory=tmp_path, resume=True)
+        run_audit(subject, images, other, directory=tmp_path, resume=True)
 
 
 def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
-    images, subject = pictures(), Subject.of(Plane())
+    images, subject = pictures(), Victim.of(Plane())
     plan = AuditPlan(eps=(0.02,), **{**SETTINGS, "pairs": 0})
-    audit(subject, images, plan, directory=tmp_path)
+    run_audit(subject, images, plan, directory=tmp_path)
     (tmp_path / "shards" / "00001.npz").write_bytes(b"PK\x03\x04 half of")
     with pytest.raises(UserError, match=r"00001\.npz is no readable audit file"):
-        audit(subject, images, plan, directory=tmp_path, resume=True)
+        run_audit(subject, images, plan, directory=tmp_path, resume=True)
 
 
 def test_it_saves_and_loads(tmp_path: Path) -> None:
-    found = audit(Subject.of(Plane()), pictures(), AuditPlan(eps=(0.02, 0.05), **SETTINGS))
+    found = run_audit(Victim.of(Plane()), pictures(), AuditPlan(eps=(0.02, 0.05), **SETTINGS))
     found.save(tmp_path / "audit.npz")
     loaded = Audit.load(tmp_path / "audit.npz")
     assert loaded.as_dict() == json.loads(json.dumps(found.as_dict(), allow_nan=False))
@@ -159,11 +158,11 @@ def test_it_saves_and_loads(tmp_path: Path) -> None:
 
 
 def test_the_smaller_eps_never_shows_fewer_fooled_than_it_should() -> None:
-    both = audit(
-        Subject.of(Plane()), pictures(), AuditPlan(eps=(0.01, 0.03), attacks=("pgd",), **SETTINGS)
+    both = run_audit(
+        Victim.of(Plane()), pictures(), AuditPlan(eps=(0.01, 0.03), attacks=("pgd",), **SETTINGS)
     )
-    alone = audit(
-        Subject.of(Plane()), pictures(), AuditPlan(eps=(0.01,), attacks=("pgd",), **SETTINGS)
+    alone = run_audit(
+        Victim.of(Plane()), pictures(), AuditPlan(eps=(0.01,), attacks=("pgd",), **SETTINGS)
     )
     assert both.robust(0.01).count <= alone.robust(0.01).count + 1
     assert both.robust(0.03).count <= both.robust(0.01).count
@@ -173,10 +172,10 @@ def test_memory_is_that_of_a_shard() -> None:
     def peak(count: int) -> int:
         images = pictures(count)
         plan = AuditPlan(
-            eps=(0.02,), pictures=count, pairs=0, shard=50, steps=5, attacks=("pgd", "fmn")
+            eps=(0.02,), images=count, pairs=0, shard=50, steps=5, attacks=("pgd", "fmn")
         )
         tracemalloc.start()
-        audit(Subject.of(Plane()), images, plan)
+        run_audit(Victim.of(Plane()), images, plan)
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return most
@@ -188,16 +187,14 @@ def test_memory_is_that_of_a_shard() -> None:
 
 def test_a_black_box_is_attacked_without_gradients() -> None:
     plane = Plane()
-    subject = Subject(
-        "box", "ONNX", lambda x: plane(x).detach(), None, None, None, identity="0" * 64
-    )
-    found = audit(subject, pictures(), AuditPlan(eps=(0.3,), **SETTINGS))
+    subject = Victim(lambda x: plane(x).detach(), differentiable=False, name="box")
+    found = run_audit(subject, pictures(), AuditPlan(eps=(0.3,), **SETTINGS))
     assert found.pairs is None
     assert [r.name for r in found.records] == ["square"]
     assert sum(r.backwards for r in found.records) == 0
     assert found.robust(0.3).count == 0
     with pytest.raises(UserError, match="needs gradients"):
-        audit(subject, pictures(), AuditPlan(attacks=("apgd-ce",)))
+        run_audit(subject, pictures(), AuditPlan(attacks=("apgd-ce",)))
 
 
 @pytest.mark.parametrize(
@@ -209,7 +206,7 @@ def test_a_black_box_is_attacked_without_gradients() -> None:
         ({"eps": ()}, "needs an eps"),
         ({"norm": "l1"}, "unknown norm"),
         ({"attacks": ("pdg",)}, "did you mean 'pgd'"),
-        ({"pictures": 0}, "number of pictures is too small"),
+        ({"images": 0}, "number of images is too small"),
     ],
 )
 def test_bad_plans_get_a_clear_line(settings: dict[str, object], line: str) -> None:
@@ -219,14 +216,14 @@ def test_bad_plans_get_a_clear_line(settings: dict[str, object], line: str) -> N
 
 def test_pictures_that_do_not_suit_the_model() -> None:
     images = pictures()
-    small = Subject("m", "PyTorch", Plane(), None, None, (1, 28, 28), "0")
-    with pytest.raises(UserError, match=r"takes pictures of shape \[1, 28, 28\]: got \[1, 4, 4\]"):
-        audit(small, images, AuditPlan())
-    named = Subject("m", "PyTorch", Plane(), None, ("a", "b", "c"), None, "0")
-    with pytest.raises(UserError, match="has 3 classes: got pictures of 2"):
-        audit(named, images, AuditPlan())
-    with pytest.raises(UserError, match="no pictures"):
-        audit(Subject.of(Plane()), images[:0], AuditPlan())
+    small = Victim(Plane(), input_shape=(1, 28, 28))
+    with pytest.raises(UserError, match=r"takes images of shape \[1, 28, 28\]: got \[1, 4, 4\]"):
+        run_audit(small, images, AuditPlan())
+    named = Victim(Plane(), class_names=("a", "b", "c"))
+    with pytest.raises(UserError, match="has 3 classes: got images of 2"):
+        run_audit(named, images, AuditPlan())
+    with pytest.raises(UserError, match="no images"):
+        run_audit(Victim.of(Plane()), images[:0], AuditPlan())
 
 
 @given(st.integers(0, 50), st.integers(0, 50))

@@ -18,7 +18,6 @@ from unmask.fool.audit.diagnosis import diagnose
 from unmask.fool.audit.plan import AuditPlan
 from unmask.fool.audit.preflight import preflight
 from unmask.fool.audit.shard import as_tensors
-from unmask.fool.audit.subject import Subject
 from unmask.fool.goal import Goal
 from unmask.fool.outcome import Adversarials
 from unmask.fool.victim import Victim
@@ -32,20 +31,19 @@ def digits() -> tuple[Tensor, Tensor]:
 
 
 def looked_at(module: nn.Module, digits: tuple[Tensor, Tensor]):
-    subject = Subject.of(module)
-    return preflight(subject.victim(10), subject.module, *digits)
+    return preflight(Victim.of(module).fresh(10), *digits)
 
 
 @pytest.mark.parametrize("due", BROKEN)
 def test_each_broken_model_gets_its_own_warning(due: str, digits: tuple[Tensor, Tensor]) -> None:
     found = looked_at(BROKEN[due](Classifier.load("mnist")), digits)
-    assert [f.kind for f in found.findings] == [due]
+    assert [f.kind for f in found.verdicts] == [due]
 
 
 @pytest.mark.parametrize("name", [n for n in shipped() if n.startswith("mnist")])
 def test_models_that_ship_get_none(name: str, digits: tuple[Tensor, Tensor]) -> None:
     found = looked_at(Classifier.load(name), digits)
-    assert found.findings == ()
+    assert found.verdicts == ()
     assert found.accuracy > 0.95
     assert found.no_gradient == found.no_margin_gradient == 0
 
@@ -58,7 +56,7 @@ def test_pixels_in_0_to_255_are_noticed(digits: tuple[Tensor, Tensor]) -> None:
             return inner(pixels / 255)
 
     found = looked_at(Dim(), digits)
-    assert [f.kind for f in found.findings] == ["clean_accuracy"]
+    assert [f.kind for f in found.verdicts] == ["clean_accuracy"]
     assert found.accuracy_255 > 0.95 > found.accuracy
 
 
@@ -67,10 +65,10 @@ def test_the_gradients_of_a_quantised_model_fail_even_without_a_bound(
 ) -> None:
     module = BROKEN["quantised_input"](Classifier.load("mnist"))
     plan = AuditPlan(attacks=("fgsm",))
-    found = diagnose(Subject.of(module).victim(10), digits[0][:8], digits[1][:8], plan)
+    found = diagnose(Victim.of(module).fresh(10), digits[0][:8], digits[1][:8], plan)
     assert found.unconstrained is not None
     assert found.unconstrained < 0.95
-    assert "unconstrained_fails" in [f.kind for f in found.findings]
+    assert "unconstrained_fails" in [f.kind for f in found.verdicts]
 
 
 def test_an_attack_that_hides_its_success_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +87,7 @@ def test_an_attack_that_hides_its_success_is_caught(monkeypatch: pytest.MonkeyPa
     labels = torch.zeros(12, dtype=torch.int64)
     found = diagnose(Victim(first_pixel, classes=2), pixels, labels, plan)
     assert (found.watched[0].silent, found.watched[0].fooled) == (12, 0)
-    assert [f.kind for f in found.findings] == ["silent_success"]
+    assert [f.kind for f in found.verdicts] == ["silent_success"]
 
 
 class Answers(nn.Module):
@@ -125,8 +123,8 @@ def test_what_cannot_be_judged_gets_a_clear_line(
 def test_a_black_box_has_no_gradients_to_look_at(digits: tuple[Tensor, Tensor]) -> None:
     model = Classifier.load("mnist")
     box = Victim(model, classes=10, differentiable=False)
-    found = preflight(box, None, *digits)
-    assert (found.no_gradient, found.no_margin_gradient, found.findings) == (None, None, ())
+    found = preflight(box, *digits)
+    assert (found.no_gradient, found.no_margin_gradient, found.verdicts) == (None, None, ())
     assert box.cost.backwards == 0
 
 

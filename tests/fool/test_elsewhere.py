@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,16 @@ from travelling import Elsewhere, tiny, tiny_pictures
 from unmask.errors import UserError
 from unmask.fool.audit.plan import AuditPlan
 from unmask.fool.audit.result import Audit
-from unmask.fool.audit.run import audit
-from unmask.fool.audit.subject import Subject, load_subject
+from unmask.fool.audit.run import run_audit
 from unmask.fool.grid import Grid, fool_grid
 from unmask.fool.norms import Threat
+from unmask.fool.source import load_victim
+from unmask.fool.victim import Victim
 from unmask.models.checkpoint import write_tensors
 from unmask.models.classifier import Classifier
 
 PLAN = AuditPlan(
-    eps=(0.1,), attacks=("pgd", "fmn"), pictures=24, pairs=1, steps=6, queries=5, shard=8
+    eps=(0.1,), attacks=("pgd", "fmn"), images=24, pairs=1, steps=6, queries=5, shard=8
 )
 MODULE = """
 import torch
@@ -33,12 +33,14 @@ def make() -> torch.nn.Module:
 """
 
 
-def subject_of_audits() -> Subject:
-    return replace(Subject.of(tiny().eval(), "tiny"), made_from="travelling:tiny")
+def subject_of_audits() -> Victim:
+    victim = Victim.of(tiny().eval(), "tiny")
+    victim.made_from = "travelling:tiny"
+    return victim
 
 
 def audited(**settings: Any) -> Audit:
-    return audit(subject_of_audits(), tiny_pictures(60), PLAN, **settings)
+    return run_audit(subject_of_audits(), tiny_pictures(60), PLAN, **settings)
 
 
 def same(mine: Audit, theirs: Audit) -> bool:
@@ -64,8 +66,8 @@ def test_a_shard_that_fails_is_named_and_made_on_resuming(tmp_path: Path) -> Non
     part = audited(directory=tmp_path, on=Elsewhere(lost=[1]))
     assert len(part.worst) == 16
     assert part.pairs is None
-    assert part.failures == ("shard 1 (8 pictures): its worker was lost: made up",)
-    (warning,) = [f for f in part.findings if f.kind == "incomplete"]
+    assert part.failures == ("shard 1 (8 images): its worker was lost: made up",)
+    (warning,) = [f for f in part.verdicts if f.kind == "incomplete"]
     assert "shard 1" in warning.message
     part.save(tmp_path / "audit.npz")
     assert Audit.load(tmp_path / "audit.npz").failures == part.failures
@@ -84,11 +86,11 @@ def test_pairs_that_fail_are_named() -> None:
     found = audited(on=PairsLost())
     assert found.pairs is None
     assert len(found.worst) == 24
-    assert found.failures == ("pairs 0 (1 picture): its worker was lost: made up",)
+    assert found.failures == ("pairs 0 (1 image): its worker was lost: made up",)
 
 
 def test_an_audit_of_nothing_is_no_audit() -> None:
-    with pytest.raises(UserError, match=r"no picture could be attacked.*shard 0"):
+    with pytest.raises(UserError, match=r"no image could be attacked.*shard 0"):
         audited(on=Elsewhere(lost=range(3)))
 
 
@@ -120,11 +122,11 @@ def test_pairs_of_a_grid_that_fail_are_named_and_unchanged() -> None:
     np.testing.assert_array_equal(there.changed[:64], here.changed[:64])
     np.testing.assert_array_equal(there.changed[64:], there.originals[there.rows[64:]])
     assert there.as_dict()["failures"] == list(there.failures)
-    with pytest.raises(UserError, match="no picture could be attacked"):
+    with pytest.raises(UserError, match="no image could be attacked"):
         grid(Elsewhere(lost=[0, 1]))
 
 
-def travelled(subject: Subject) -> None:
+def travelled(subject: Victim) -> None:
     """Check that what arrives answers as what left, to the bit."""
     arrived = copy.deepcopy(subject)
     assert arrived is not subject
@@ -136,12 +138,12 @@ def travelled(subject: Subject) -> None:
     )
     shown = torch.rand(5, 1, 28, 28, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(
-        arrived.victim(10).logits(shown), subject.victim(10).logits(shown), rtol=0, atol=0
+        arrived.fresh(10).logits(shown), subject.fresh(10).logits(shown), rtol=0, atol=0
     )
 
 
 def test_a_classifier_travels_as_its_card_and_weights() -> None:
-    travelled(load_subject("mnist"))
+    travelled(load_victim("mnist"))
 
 
 def test_a_network_travels_as_its_import_path_and_weights(
@@ -151,16 +153,16 @@ def test_a_network_travels_as_its_import_path_and_weights(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     # Drawn anew wherever it is made, so that only its weights make it the same network.
-    travelled(load_subject("made_here:make"))
+    travelled(load_victim("made_here:make"))
     weights = {"2.weight": torch.randn(10, 784), "2.bias": torch.randn(10)}
     write_tensors(tmp_path / "w.safetensors", weights)
-    travelled(load_subject("made_here:make", weights=tmp_path / "w.safetensors"))
+    travelled(load_victim("made_here:make", weights=tmp_path / "w.safetensors"))
 
 
 def test_the_modes_travel_too() -> None:
     classifier = Classifier.load("mnist")
     next(iter(classifier.network.children())).train()
-    arrived = copy.deepcopy(Subject.of(classifier))
+    arrived = copy.deepcopy(Victim.of(classifier))
     assert arrived.module is not None
     assert [m.training for m in arrived.module.modules()] == [
         m.training for m in classifier.modules()
@@ -169,10 +171,11 @@ def test_the_modes_travel_too() -> None:
 
 def test_what_cannot_be_made_elsewhere_says_so() -> None:
     with pytest.raises(UserError, match="this network can't travel"):
-        copy.deepcopy(Subject.of(torch.nn.Linear(2, 2)))
-    box = Subject("box", "ONNX", lambda x: x, None, None, None, "0")
+        copy.deepcopy(Victim.of(torch.nn.Linear(2, 2)))
+    box = Victim(lambda x: x, differentiable=False)
     with pytest.raises(UserError, match="this black box can't travel"):
         copy.deepcopy(box)
-    lost = replace(Subject.of(torch.nn.Linear(2, 2)), made_from="no_such_module_here:make")
+    lost = Victim.of(torch.nn.Linear(2, 2))
+    lost.made_from = "no_such_module_here:make"
     with pytest.raises(UserError, match="there is no module no_such_module_here"):
         copy.deepcopy(lost)

@@ -18,10 +18,11 @@ from unmask.errors import UserError
 from unmask.execution.executor import Executor, executor
 from unmask.flow.repair import repair
 from unmask.fool.audit.plan import AuditPlan
-from unmask.fool.audit.run import audit
-from unmask.fool.audit.subject import Subject, load_subject
+from unmask.fool.audit.run import run_audit
 from unmask.fool.grid import fool_grid
 from unmask.fool.norms import Threat
+from unmask.fool.source import load_victim
+from unmask.fool.victim import Victim
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
@@ -47,10 +48,10 @@ def on() -> Iterator[Executor]:
 
 
 def test_an_audit(on: Executor, tmp_path: Path) -> None:
-    subject, images = load_subject("mnist"), load_mnist()[1]
-    plan = AuditPlan(attacks=("pgd",), pictures=30, pairs=1, steps=4, shard=10)
-    here = audit(subject, images, plan)
-    there = audit(subject, images, plan, on=on, directory=tmp_path)
+    subject, images = load_victim("mnist"), load_mnist()[1]
+    plan = AuditPlan(attacks=("pgd",), images=30, pairs=1, steps=4, shard=10)
+    here = run_audit(subject, images, plan)
+    there = run_audit(subject, images, plan, on=on, directory=tmp_path)
     assert here.pairs is not None
     assert there.pairs is not None
     for part in ("worst", "pairs"):
@@ -70,7 +71,7 @@ def test_a_grid(on: Executor) -> None:
         "stamp": {},
     }
     pixels, labels = torch.from_numpy(images.pixels).float() / 255, torch.from_numpy(images.labels)
-    subject = load_subject("mnist")
+    subject = load_victim("mnist")
     here, there = (fool_grid(subject, pixels, labels, on=o, **given) for o in (None, on))  # type: ignore[arg-type]
     np.testing.assert_array_equal(here.changed, there.changed)
     assert here.cost == there.cost
@@ -78,8 +79,8 @@ def test_a_grid(on: Executor) -> None:
 
 def test_what_cannot_travel_says_so(on: Executor) -> None:
     with pytest.raises(UserError, match="this network can't travel"):
-        audit(
-            Subject.of(nn.Sequential(nn.Flatten(), nn.Linear(16, 2))),
+        run_audit(
+            Victim.of(nn.Sequential(nn.Flatten(), nn.Linear(16, 2))),
             tiny_pictures(20),
             AuditPlan(attacks=("pgd",), pairs=0, steps=2),
             on=on,

@@ -9,15 +9,14 @@ from torch import Tensor, nn
 
 from unmask.data.mnist import load_mnist
 from unmask.errors import UserError
-from unmask.fool.boundary import to_boundary
 from unmask.fool.generator.attack import generator_attack
 from unmask.fool.generator.document import Adam, Training
-from unmask.fool.generator.eight_bit import to_eight_bits
 from unmask.fool.generator.smallest import smallest_change, soft_margin
 from unmask.fool.generator.stacked import Generators
 from unmask.fool.goal import Goal, every_target
 from unmask.fool.norms import Threat
 from unmask.fool.outcome import Adversarials, judge, saved
+from unmask.fool.refinement import to_boundary, to_eight_bits
 from unmask.fool.victim import Victim
 from unmask.models.classifier import Classifier
 

@@ -6,11 +6,10 @@ import torch
 from torch import nn
 
 from unmask.errors import UserError
-from unmask.fool.audit.subject import Subject
 from unmask.fool.grid import Grid, class_index, fool_grid
 from unmask.fool.norms import Threat
 from unmask.fool.outcome import saved
-from unmask.fool.pictures import require_pictures
+from unmask.fool.victim import Victim, require_images
 
 
 def network(channels: int = 1, seed: int = 0) -> nn.Module:
@@ -26,7 +25,7 @@ def pictures(count: int, channels: int = 1) -> torch.Tensor:
 
 def made(labels: torch.Tensor | None = None, **settings: object) -> Grid:
     given = {"names": ["a", "b"], "title": "made up", "threat": Threat.parse("l2"), "stamp": {}}
-    return fool_grid(Subject.of(network()), pictures(2), labels, **{**given, **settings})  # type: ignore[arg-type]
+    return fool_grid(Victim.of(network()), pictures(2), labels, **{**given, **settings})  # type: ignore[arg-type]
 
 
 def test_every_other_class_is_reached_on_values_that_a_file_can_hold() -> None:
@@ -62,22 +61,20 @@ def test_classes_may_be_chosen() -> None:
 
 def test_mistakes_are_told() -> None:
     own = str(made().labels[0])
-    with pytest.raises(UserError, match="the class to pass for is the picture's own"):
+    with pytest.raises(UserError, match="the class to pass for is the image's own"):
         made(targets=[own])
     with pytest.raises(UserError, match="unknown class"):
         made(targets=["frog"])
     with pytest.raises(UserError, match="unknown mode"):
         made(mode="slow")
-    black_box = Subject("m.onnx", "ONNX", network(), None, None, None, "")
+    threat = Threat.parse("l2")
+    black_box = Victim(network(), differentiable=False, name="m.onnx")
     with pytest.raises(UserError, match="needs gradients"):
-        fool_grid(
-            black_box, pictures(1), None, names="a", title="", threat=Threat.parse("l2"), stamp={}
-        )
-    tuples = Subject("m", "PyTorch", lambda x: (x, x), network(), None, None, "")  # type: ignore[arg-type,return-value]
-    with pytest.raises(UserError, match="must return logits"):
-        fool_grid(
-            tuples, pictures(1), None, names="a", title="", threat=Threat.parse("l2"), stamp={}
-        )
+        fool_grid(black_box, pictures(1), None, names="a", title="", threat=threat, stamp={})
+    twice = nn.Sequential(network())
+    twice.register_forward_hook(lambda module, given, answer: (answer, answer))
+    with pytest.raises(UserError, match="isn't clear which of the model's outputs"):
+        fool_grid(Victim.of(twice), pictures(1), None, names="a", title="", threat=threat, stamp={})
     assert class_index("b", ("a", "b")) == 1
 
 
@@ -87,7 +84,10 @@ def test_mistakes_are_told() -> None:
         (torch.full((1, 1, 8, 8), 1.01), r"must lie in \[0, 1\]: got 1.01"),
         (torch.full((1, 1, 8, 8), -0.5), r"must lie in \[0, 1\]: got -0.5"),
         (torch.full((1, 1, 8, 8), float("nan")), "not finite: got nan"),
-        (torch.zeros(1, 3, 8, 8), "another channels than the model takes, 1 x 8 x 8: got 3 x 8"),
+        (
+            torch.zeros(1, 3, 8, 8),
+            "another number of channels .*, 1 x 8 x 8: got 3 x 8",
+        ),
         (torch.zeros(1, 1, 8, 9), "another size than the model takes, 1 x 8 x 8: got 1 x 8 x 9"),
         (torch.zeros(1, 8, 8), "must be float"),
         (torch.zeros(1, 1, 8, 8, dtype=torch.uint8), r"got uint8\[1, 1, 8, 8\]"),
@@ -95,10 +95,10 @@ def test_mistakes_are_told() -> None:
 )
 def test_pictures_that_no_attack_may_start_from(pixels: torch.Tensor, said: str) -> None:
     with pytest.raises(UserError, match=said) as caught:
-        require_pictures(pixels, (1, 8, 8))
+        require_images(pixels, (1, 8, 8))
     assert "\n" not in str(caught.value)
 
 
 def test_good_pictures_pass() -> None:
-    require_pictures(pictures(3), (1, 8, 8))
-    require_pictures(pictures(3), None)
+    require_images(pictures(3), (1, 8, 8))
+    require_images(pictures(3), None)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from unmask.fool.ssim import ssim
+from unmask.fool.outcome import ssim
 
 
 def naive(a: np.ndarray, b: np.ndarray) -> float:

@@ -13,13 +13,13 @@ import pytest
 
 from unmask.data.images import Images
 from unmask.fool.audit.diagnosis import Diagnosis, Watched
-from unmask.fool.audit.finding import Finding
 from unmask.fool.audit.plan import AuditPlan
 from unmask.fool.audit.preflight import Preflight
 from unmask.fool.audit.result import Audit
 from unmask.fool.audit.shard import AttackRecord, Pairs, Worst
 from unmask.report.audit import write_audit
 from unmask.report.figures.audit import curve_figure, examples_figure, pairs_figure
+from unmask.verdict import Verdict
 
 NAMES = ("<cat>", "dog & co")
 
@@ -95,7 +95,7 @@ def test_figures_are_counted_over_their_denominators(made: Audit) -> None:
     assert made.figures()["robust_accuracy"] == 2 / 6
     # A black box that fools one of five where gradients had failed is worth a warning.
     assert made.black_box_gain == 1
-    assert [f.kind for f in made.findings] == ["black_box_beats_gradients"]
+    assert [f.kind for f in made.verdicts] == ["black_box_beats_gradients"]
     np.testing.assert_array_equal(made.matrix("success"), [[np.nan, 1], [0, np.nan]])
     np.testing.assert_array_equal(made.matrix("l2"), [[np.nan, 0.7], [np.nan, np.nan]])
 
@@ -103,9 +103,9 @@ def test_figures_are_counted_over_their_denominators(made: Audit) -> None:
 def test_the_page_needs_nothing_else_and_escapes_names(
     made: Audit, images: Images, tmp_path: Path
 ) -> None:
-    finding = Finding("random_output", "two looks differ", "switch it off")
+    finding = Verdict("random_output", "warning", "two looks differ", "switch it off")
     other = replace(
-        made, model="other", preflight=replace(made.preflight, findings=(finding,)), pairs=None
+        made, model="other", preflight=replace(made.preflight, verdicts=(finding,)), pairs=None
     )
     page = write_audit([made, other], images, tmp_path).read_text()
     assert "&lt;b&gt;mine&lt;/b&gt;" in page

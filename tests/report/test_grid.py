@@ -13,10 +13,10 @@ from PIL import Image
 from torch import nn
 
 from unmask.errors import UserError
-from unmask.fool.audit.subject import Subject
 from unmask.fool.grid import Grid, fool_grid
 from unmask.fool.norms import Threat
 from unmask.fool.outcome import saved
+from unmask.fool.victim import Victim
 from unmask.report.figures.grid import change_as_picture, columns, grid_figure, magnification
 from unmask.report.grid import write_grids
 from unmask.text import percent
@@ -25,7 +25,7 @@ from unmask.text import percent
 def made(channels: int, *, wrong: bool = False) -> Grid:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        subject = Subject.of(nn.Sequential(nn.Flatten(), nn.Linear(channels * 64, 3)))
+        subject = Victim.of(nn.Sequential(nn.Flatten(), nn.Linear(channels * 64, 3)))
     drawn = torch.rand(2, channels, 8, 8, generator=torch.Generator().manual_seed(5))
     said = subject.function(saved(drawn)).argmax(1)
     return fool_grid(

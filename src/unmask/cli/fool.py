@@ -10,7 +10,7 @@ app = App(
 app.command(
     "unmask.cli.fool_grid:draw_grid",
     name="grid",
-    help="Draw pictures changed a little so that a classifier takes each for every other class.",
+    help="Draw images changed a little so that a classifier takes each for every other class.",
 )
 app.command(
     "unmask.cli.fool_audit:audit_model",

@@ -11,19 +11,26 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from unmask.cli.options import Cifar10Source, Data, On, Size, elsewhere
-from unmask.errors import UserError, unknown
+from unmask.cli.options import (
+    Cifar10Source,
+    Data,
+    Norm,
+    On,
+    Seed,
+    Size,
+    elsewhere,
+    sizes,
+)
+from unmask.errors import UserError
 
 if TYPE_CHECKING:
     from unmask.data.images import Images
     from unmask.execution.executor import Executor
     from unmask.fool.audit.plan import AuditPlan
     from unmask.fool.audit.result import Audit
-    from unmask.fool.audit.subject import Subject
+    from unmask.fool.victim import Victim
 
 FAILED = 1
-# The usual sizes by norm, of grey and of coloured pictures.
-_SIZES = {"linf": ("0.3", "8/255"), "l2": ("1.5", "0.5")}
 
 
 def audit_model(
@@ -42,24 +49,28 @@ def audit_model(
     ] = None,
     source: Cifar10Source = None,
     size: Size = None,
-    norm: Annotated[str, Parameter(help="linf or l2")] = "linf",
+    norm: Norm = "linf",
     eps: Annotated[
-        str | None,
+        list[str] | None,
         Parameter(
-            help="the largest change, such as 0.3 or 8/255, or several between commas; by default "
-            "0.3 (grey) or 8/255 for linf, 1.5 (grey) or 0.5 for l2"
+            help="the largest changes, such as 0.3 or 8/255; by default 0.3 (grey) or 8/255 for "
+            "linf, 1.5 (grey) or 0.5 for l2",
+            consume_multiple=True,
         ),
     ] = None,
-    pictures: Annotated[int, Parameter(help="how many, spread over those there are")] = 1000,
+    images: Annotated[int, Parameter(help="how many, spread over those there are")] = 1000,
     pairs: Annotated[
-        int, Parameter(help="pictures of each class taken towards every other class, 0 for none")
+        int, Parameter(help="images of each class taken towards every other class, 0 for none")
     ] = 10,
     attacks: Annotated[
-        str | None, Parameter(help="names between commas; the norm's ensemble by default")
+        list[str] | None,
+        Parameter(help="their names; the norm's ensemble by default", consume_multiple=True),
     ] = None,
     steps: Annotated[int, Parameter(help="gradients an attack takes")] = 100,
-    queries: Annotated[int, Parameter(help="looks the black box takes")] = 1000,
-    seed: Annotated[int, Parameter(help="of everything random")] = 0,
+    queries: Annotated[
+        int, Parameter(help="forward passes an image that a black-box attack takes")
+    ] = 1000,
+    seed: Seed = 0,
     fail_if: Annotated[
         str | None, Parameter(help='exit with 1 when this holds, such as "median_l2<1.0"')
     ] = None,
@@ -70,40 +81,37 @@ def audit_model(
     resume: Annotated[bool, Parameter(help="go on where the audit in --out was stopped")] = False,
     json: Annotated[bool, Parameter(help="print everything as JSON")] = False,
 ) -> int:
-    """Attack a classifier with an ensemble of attacks, each picture's worst case judged afresh.
+    """Attack a classifier with an ensemble of attacks, each image's worst case judged afresh.
 
     The exit status is 1 when the condition of --fail-if holds.
     """
     # torch and matplotlib take a while to load, and --help needs none of them.
     from unmask.cli.loading import load_shown
     from unmask.fool.audit.gate import Gate
-    from unmask.fool.audit.plan import AuditPlan
+    from unmask.fool.audit.plan import AuditPlan, default_eps
     from unmask.fool.audit.result import figure_names
-    from unmask.fool.audit.subject import load_subject
+    from unmask.fool.source import load_victim
     from unmask.report.audit import audits_as_json, write_audit
     from unmask.report.files import require_writable
     from unmask.train.evaluation import matched
 
-    if norm not in _SIZES:
-        raise unknown("norm", norm, _SIZES)
     gate = None if fail_if is None else Gate.parse(fail_if)
-    subjects = [load_subject(model, weights=weights)]
+    subjects = [load_victim(model, weights=weights)]
     if against is not None:
-        subjects.append(load_subject(against))
+        subjects.append(load_victim(against))
     shape = subjects[0].input_shape or (None if size is None else (3, size, size))
     console = Console(stderr=True)
     found = load_shown(console, data, source, shape)
-    images = found.test or found.validation or found.train
+    shown = found.test or found.validation or found.train
     names = subjects[0].class_names
     if names is not None:
-        images = matched(images, names)
-    grey = images.pixels.shape[1] == 1
-    default = _SIZES[norm][0 if grey else 1]
+        shown = matched(shown, names)
+    usual = default_eps(norm, shown.pixels.shape[1])
     plan = AuditPlan(
         norm=norm,
-        eps=_sizes(eps or default),
-        attacks=tuple(a.strip() for a in attacks.split(",")) if attacks else (),
-        pictures=pictures,
+        eps=sizes(eps) if eps is not None else (usual,),
+        attacks=_names(attacks or []),
+        images=images,
         pairs=pairs,
         steps=steps,
         queries=queries,
@@ -114,13 +122,13 @@ def audit_model(
     require_writable(out)
     with elsewhere(on) as workers:
         audits = [
-            _shown(console, subject, images, plan, out / f"model-{i + 1}", workers, resume=resume)
+            _shown(console, subject, shown, plan, out / f"model-{i + 1}", workers, resume=resume)
             for i, subject in enumerate(subjects)
         ]
     # A gate never opens on what was left out.
     missing = len(audits[0].failures)
     failed = gate is not None and (missing > 0 or gate.holds(audits[0].figures()))
-    page = write_audit(audits, images, out)
+    page = write_audit(audits, shown, out)
     if json:
         print(audits_as_json(audits, gate=None if gate is None else (str(gate), failed)))
     else:
@@ -140,22 +148,18 @@ def audit_model(
     return FAILED if failed else 0
 
 
-def _sizes(text: str) -> tuple[float, ...]:
-    found = []
-    for part in text.split(","):
-        above, _, below = part.partition("/")
-        try:
-            found.append(float(above) / float(below or 1))
-        except (ValueError, ZeroDivisionError):
+def _names(texts: list[str]) -> tuple[str, ...]:
+    for text in texts:
+        if "," in text:
             raise UserError(
-                "eps is no number", got=repr(part.strip()), do="write 0.3 or 8/255"
-            ) from None
-    return tuple(found)
+                "several attacks stand between spaces", got=text, do=text.replace(",", " ")
+            )
+    return tuple(texts)
 
 
 def _shown(
     console: Console,
-    subject: Subject,
+    subject: Victim,
     images: Images,
     plan: AuditPlan,
     folder: Path,
@@ -163,7 +167,7 @@ def _shown(
     *,
     resume: bool,
 ) -> Audit:
-    from unmask.fool.audit.run import AuditProgress, audit
+    from unmask.fool.audit.run import AuditProgress, run_audit
 
     with Progress(
         TextColumn("{task.description}"),
@@ -189,7 +193,7 @@ def _shown(
             )
 
         try:
-            return audit(
+            return run_audit(
                 subject,
                 images,
                 plan,
@@ -223,9 +227,9 @@ def _print(console: Console, audits: list[Audit]) -> None:
     table.add_row("forwards and backwards", *(f"{c:,}" for c in cost))
     console.print(table, highlight=False)
     for found in audits:
-        for warning in found.findings:
+        for warning in found.verdicts:
             console.print(
-                f"warning: {found.model}: {warning.message}; {warning.do}",
+                f"warning: {found.model}: {warning.message}; {warning.fix}",
                 style="yellow",
                 markup=False,
                 highlight=False,

@@ -1,4 +1,4 @@
-"""The verb fool grid: pictures changed until the classifier says each other class."""
+"""The verb fool grid: images changed until the classifier says each other class."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from rich.console import Console
 
-from unmask.cli.options import Cifar10Source, On, elsewhere
+from unmask.cli.options import Cifar10Source, Norm, On, elsewhere, sizes
 from unmask.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from unmask.fool.audit.subject import Subject
     from unmask.fool.grid import Grid
+    from unmask.fool.victim import Victim
 
-# The document's: one sample of each of these digits, and a frog.
+# The course report's: one sample of each of these digits, and a frog.
 DIGITS, ANIMAL = (0, 1, 2, 4, 7), "frog"
 
 
@@ -25,16 +25,16 @@ def draw_grid(
         str | None,
         Parameter(
             help="a model that ships, a .safetensors file or my_module:make_model; mnist by "
-            "default, and cifar10 where model and pictures are there"
+            "default, and cifar10 where model and images are there"
         ),
     ] = None,
     /,
     *,
-    picture: Annotated[
-        list[Path] | None, Parameter(help="pictures of your own", consume_multiple=True)
+    image: Annotated[
+        list[Path] | None, Parameter(help="images of your own", consume_multiple=True)
     ] = None,
     label: Annotated[
-        str | None, Parameter(help="the true class of --picture; what the model says by default")
+        str | None, Parameter(help="the true class of --image; what the model says by default")
     ] = None,
     target: Annotated[
         list[str] | None,
@@ -48,51 +48,50 @@ def draw_grid(
     ] = None,
     source: Cifar10Source = None,
     mode: Annotated[
-        str, Parameter(help="fast: the smallest change; document: as the document did it")
+        str, Parameter(help="fast: the smallest change; document: as the course report did it")
     ] = "fast",
-    threat: Annotated[
-        str, Parameter(help="l2 or linf for the smallest change, linf:8/255 for any within it")
-    ] = "l2",
+    norm: Norm = "l2",
+    eps: Annotated[
+        str | None, Parameter(help="take any change within it, such as 8/255, not the smallest")
+    ] = None,
     seed: Annotated[int, Parameter(help="of the generators' weights")] = 0,
     on: On = "local",
-    out: Annotated[Path, Parameter(help="the folder for report, figures and pictures")] = Path(
+    out: Annotated[Path, Parameter(help="the folder for report, figures and images")] = Path(
         "runs/grid"
     ),
     json: Annotated[bool, Parameter(help="print everything as JSON")] = False,
 ) -> int:
-    """Change pictures until the classifier says each other class, and show the changes."""
+    """Change images until the classifier says each other class, and show the changes."""
     # torch and matplotlib take a while to load, and --help needs none of them.
     from unmask.data.cifar10 import cifar10_at_home
-    from unmask.fool.audit.subject import load_subject
     from unmask.fool.generator.attack import MODES
     from unmask.fool.grid import fool_grid
     from unmask.fool.norms import Threat
+    from unmask.fool.source import load_victim
     from unmask.report.files import require_writable
     from unmask.report.grid import write_grids
     from unmask.runtime import environment_stamp
 
-    aim = Threat.parse(threat)
+    aim = Threat.of(norm, None if eps is None else sizes([eps])[0])
     if mode not in MODES:
         raise unknown("mode", mode, MODES)
     require_writable(out)
     console = Console(stderr=True)
     names = [model] if model is not None else ["mnist"]
-    if model is None and not picture:
+    if model is None and not image:
         if source or cifar10_at_home():
             names.append("cifar10")
         else:
             console.print(
-                "the frog is skipped: it needs CIFAR-10's pictures (--source or UNMASK_DATA)",
+                "the frog is skipped: it needs CIFAR-10's images (--source or UNMASK_DATA)",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
             )
     grids = []
     for name in names:
-        subject = load_subject(name, weights=weights)
-        chosen = (
-            _own(subject, picture, label, size) if picture else _samples(console, subject, source)
-        )
+        subject = load_victim(name, weights=weights)
+        chosen = _own(subject, image, label, size) if image else _samples(console, subject, source)
         with console.status(f"fooling {name}"), elsewhere(on) as workers:
             grids.append(
                 fool_grid(
@@ -116,8 +115,8 @@ def draw_grid(
     return 0
 
 
-def _samples(console: Console, subject: Subject, source: Path | None) -> dict[str, Any]:
-    """Return the document's samples for a classifier of digits or of CIFAR-10."""
+def _samples(console: Console, subject: Victim, source: Path | None) -> dict[str, Any]:
+    """Return the course report's samples for a classifier of digits or of CIFAR-10."""
     import torch
 
     from unmask.cli.loading import load_shown
@@ -132,28 +131,26 @@ def _samples(console: Console, subject: Subject, source: Path | None) -> dict[st
     elif subject.class_names == CLASSES and subject.input_shape == (3, 32, 32):
         test = load_shown(console, "cifar10", source, None).test  # type: ignore[assignment]
         frogs = (test.labels == CLASSES.index(ANIMAL)).nonzero()[0]
-        # The first that the classifier knows: of a picture it misjudges little is to be learnt.
-        said = subject.victim(10).logits(torch.from_numpy(test.pixels[frogs]).float() / 255)
+        # The first that the classifier knows: of an image it misjudges little is to be learnt.
+        said = subject.fresh(10).logits(torch.from_numpy(test.pixels[frogs]).float() / 255)
         chosen = [int(frogs[int((said.argmax(1) == CLASSES.index(ANIMAL)).int().argmax())])]
         title = "CIFAR-10"
     else:
         raise UserError(
-            "the samples that ship are no pictures for this model",
+            "the samples that ship are no images for this model",
             got=f"{len(subject.class_names or ())} classes, input {subject.input_shape}",
-            do="give pictures of your own with --picture",
+            do="give images of your own with --image",
         )
     return {
         "pixels": torch.from_numpy(test.pixels[chosen]).float() / 255,
         "labels": torch.from_numpy(test.labels[chosen]),
-        "names": [f"test picture {i}" for i in chosen],
+        "names": [f"test image {i}" for i in chosen],
         "title": title,
     }
 
 
-def _own(
-    subject: Subject, files: list[Path], label: str | None, size: int | None
-) -> dict[str, Any]:
-    """Return pictures of the user's own, read at the model's size."""
+def _own(subject: Victim, files: list[Path], label: str | None, size: int | None) -> dict[str, Any]:
+    """Return images of the user's own, read at the model's size."""
     import numpy as np
     import torch
 
@@ -170,7 +167,7 @@ def _own(
         try:
             pictures.append(decode_picture(content, size=shape[1:], channels=shape[0]))
         except UserError as error:
-            raise UserError(f"{file} is no picture to fool with", got=error) from error
+            raise UserError(f"{file} is no image to fool with", got=error) from error
     labels = None
     if label is not None:
         names = subject.class_names
@@ -181,17 +178,17 @@ def _own(
         "pixels": torch.from_numpy(np.stack(pictures)).float() / 255,
         "labels": labels,
         "names": [file.stem for file in files],
-        "title": "Your pictures",
+        "title": "Your images",
     }
 
 
-def _shape(subject: Subject, size: int | None) -> tuple[int, int, int]:
+def _shape(subject: Victim, size: int | None) -> tuple[int, int, int]:
     """Return the shape that a model which doesn't say takes, found by trying."""
     import torch
 
     if size is None or size < 1:
         raise UserError(
-            "the model doesn't say what size its pictures have",
+            "the model doesn't say what size its images have",
             got="no --size" if size is None else size,
             do="give the side in pixels, such as --size 32",
         )
@@ -205,7 +202,7 @@ def _shape(subject: Subject, size: int | None) -> tuple[int, int, int]:
         else:
             return channels, size, size
     raise UserError(
-        f"{subject.name} takes no pictures of {size} x {size}", got=reason, do="give another --size"
+        f"{subject.name} takes no images of {size} x {size}", got=reason, do="give another --size"
     )
 
 
@@ -217,7 +214,7 @@ def _print(console: Console, grid: Grid) -> None:
         for i in grid.misjudged
     ]
     lines += [
-        f"{grid.title}: {int(outcome.reached_saved.sum())} of {pairs} pictures fool it when saved "
+        f"{grid.title}: {int(outcome.reached_saved.sum())} of {pairs} images fool it when saved "
         f"with 8 bits ({int(outcome.reached.sum())} before), {grid.mode} mode, {grid.threat}",
         f"mean L2 {outcome.l2.mean():.3f}, Linf {255 * outcome.linf.mean():.1f}/255, SSIM "
         f"{outcome.similarity.mean():.3f}; {outcome.steps.mean():.0f} steps and "

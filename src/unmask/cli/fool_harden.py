@@ -11,7 +11,17 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from unmask.cli.epochs import epoch_progress
-from unmask.cli.options import Cifar10Source, Data, Device, Epochs, FiguresAsJson, Resume, Size
+from unmask.cli.options import (
+    Cifar10Source,
+    Data,
+    Device,
+    Epochs,
+    FiguresAsJson,
+    Norm,
+    Resume,
+    Size,
+    sizes,
+)
 from unmask.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,15 +33,20 @@ def harden(
     data: Data,
     /,
     *,
-    threat: Annotated[
-        str, Parameter(help="what is withstood: linf:0.3, linf:8/255 or l2:1.5")
-    ] = "linf:0.3",
+    norm: Norm = "linf",
+    eps: Annotated[
+        str | None,
+        Parameter(
+            help="the largest change that is withstood, such as 0.3 or 8/255; by default 0.3 "
+            "(grey) or 8/255 for linf, 1.5 (grey) or 0.5 for l2"
+        ),
+    ] = None,
     epochs: Epochs = 12,
     steps: Annotated[
         int, Parameter(help="gradients an attack of a batch takes; 1 is the fast gradient step")
     ] = 4,
     margin: Annotated[
-        float, Parameter(help="how far pictures are changed, as a multiple of the threat's size")
+        float, Parameter(help="how far images are changed, as a multiple of --eps")
     ] = 1.1,
     source: Cifar10Source = None,
     size: Size = None,
@@ -42,17 +57,19 @@ def harden(
     resume: Resume = False,
     json: FiguresAsJson = False,
 ) -> int:
-    """Train a classifier on pictures attacked at every step; audit it with unmask fool audit."""
+    """Train a classifier on images attacked at every step; audit it with unmask fool audit."""
     # torch takes a while to load, and --help needs none of it.
     from unmask.cli.loading import load_shown
+    from unmask.fool.audit.plan import default_eps
     from unmask.fool.harden import harden as harden_on
     from unmask.fool.norms import Threat
     from unmask.train.fit import FitInterrupted
 
-    withstood = Threat.parse(threat)
-    _ = withstood.bound
+    size_given = None if eps is None else Threat.of(norm, sizes([eps])[0])
     console = Console(stderr=True)
     pictures = load_shown(console, data, source, None if size is None else (3, size, size))
+    usual = default_eps(norm, pictures.train.pixels.shape[1])
+    withstood = size_given or Threat.of(norm, usual)
     out = out or Path("runs") / f"harden-{Path(data).stem}"
     with epoch_progress(console, _figures) as show:
         try:

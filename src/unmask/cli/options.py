@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,6 +10,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from unmask.errors import UserError
 from unmask.execution.executor import Executor, executor
 
 # Spellings of earlier versions, and what each is called now: the command line names it in its line.
@@ -85,3 +87,24 @@ def elsewhere(on: str) -> AbstractContextManager[Executor | None]:
     Raises UserError, see executor.
     """
     return nullcontext() if on == "local" else executor(on)
+
+
+def sizes(texts: Sequence[str]) -> tuple[float, ...]:
+    """Return the sizes of changes in texts such as "0.3" and "8/255".
+
+    Raises:
+        UserError: for a text that is no number above 0 and at most 1, the range of a pixel, or for
+            several between commas.
+    """
+    found = []
+    for text in texts:
+        if "," in text:
+            raise UserError(
+                "several sizes stand between spaces", got=text, do=text.replace(",", " ")
+            )
+        above, _, below = text.partition("/")
+        try:
+            found.append(float(above) / float(below or 1))
+        except (ValueError, ZeroDivisionError):
+            raise UserError("eps is no number", got=repr(text), do="write 0.3 or 8/255") from None
+    return tuple(found)

@@ -13,9 +13,9 @@ from unmask.coursework.cells import all_of
 from unmask.coursework.exercise import Drawings, Progress
 from unmask.coursework.sections import Cell, Picture
 from unmask.data.images import Images
-from unmask.fool.audit.subject import Subject
 from unmask.fool.grid import Grid, fool_grid
 from unmask.fool.norms import Threat
+from unmask.fool.victim import Victim
 from unmask.models.classifier import Classifier
 
 DOCUMENT_WAY, SMALLEST = "the document's way", "the smallest change"
@@ -58,7 +58,7 @@ def fool(
     classifier: Classifier, pictures: Images, names: Sequence[str], title: str, progress: Progress
 ) -> Fooled:
     """Change each picture until the classifier says each other class, in both ways."""
-    subject = Subject.of(classifier, "the classifier", kind="Unmask's")
+    subject = Victim.of(classifier, "the classifier", kind="Unmask's")
     pixels = torch.from_numpy(pictures.pixels).float() / 255
     labels = torch.from_numpy(pictures.labels)
     found = {}

@@ -12,7 +12,7 @@ from unmask.errors import UserError
 
 @dataclass(frozen=True)
 class Goal:
-    """The true classes of n pictures, int64[n], and those to be said instead, int64[n].
+    """The true classes of n images, int64[n], and those to be said instead, int64[n].
 
     targets None asks for any class but the true one. Raises UserError when a target is the true
     class.
@@ -30,7 +30,7 @@ class Goal:
         if len(same):
             raise UserError(
                 "the class to pass for is the true class",
-                got=f"class {int(self.targets[same[0]])} for picture {int(same[0])}",
+                got=f"class {int(self.targets[same[0]])} for image {int(same[0])}",
                 do="choose another class",
             )
 
@@ -59,9 +59,9 @@ class Goal:
 
 
 def every_target(labels: Tensor, classes: int) -> tuple[Tensor, Goal]:
-    """Return all pairs of a picture and a class that isn't its own.
+    """Return all pairs of an image and a class that isn't its own.
 
-    labels: int64[n]. Returns the row of the picture, int64[n * (classes - 1)], picture by picture
+    labels: int64[n]. Returns the row of the image, int64[n * (classes - 1)], image by image
     with the classes ascending, and the goal of each pair.
     """
     rows = torch.arange(len(labels)).repeat_interleave(classes)

@@ -1,4 +1,4 @@
-"""Pictures by classes: each picture changed until the classifier says each other class."""
+"""Images by classes: each image changed until the classifier says each other class."""
 
 from __future__ import annotations
 
@@ -15,13 +15,11 @@ from torch import Tensor
 from unmask.errors import UserError, unknown
 from unmask.execution.executor import Executor
 from unmask.execution.local import LocalExecutor
-from unmask.fool.audit.subject import Subject
 from unmask.fool.generator.attack import MODES, generator_attack
 from unmask.fool.goal import Goal, every_target
 from unmask.fool.norms import Threat
 from unmask.fool.outcome import Adversarials, Outcome, judge, saved
-from unmask.fool.pictures import require_pictures
-from unmask.fool.victim import Cost
+from unmask.fool.victim import Cost, Victim, require_images
 
 # Pairs attacked together: rounding may depend on it, so it is the same wherever they are attacked.
 _TOGETHER = 64
@@ -29,13 +27,13 @@ _TOGETHER = 64
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """n pictures, and m of them changed to pass for another class.
+    """n images, and m of them changed to pass for another class.
 
     originals: float32[n, c, h, w] in [0, 1]. names, labels [n]: what they are called and are. said,
-    certainty [n]: what the classifier says of them unchanged. rows, targets [m]: which picture was
+    certainty [n]: what the classifier says of them unchanged. rows, targets [m]: which image was
     to pass for which class. changed: float32[m, c, h, w], on values k / 255, as they are saved.
     outcome: what is true of them, each array [m]. cost and seconds are those of the attack.
-    failures: a line for each shard of pairs that could not be attacked; its pictures are unchanged.
+    failures: a line for each shard of pairs that could not be attacked; its images are unchanged.
     """
 
     title: str
@@ -58,11 +56,11 @@ class Grid:
 
     @property
     def misjudged(self) -> NDArray[np.int64]:
-        """The pictures that the classifier takes for another class before any change."""
+        """The images that the classifier takes for another class before any change."""
         return np.flatnonzero(self.said != self.labels)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all but the pictures themselves as plain values."""
+        """Return all but the images themselves as plain values."""
         pictures = zip(self.names, self.labels, self.said, self.certainty, strict=True)
         outcome = {name: np.asarray(values) for name, values in vars(self.outcome).items()}
         pairs = [
@@ -99,7 +97,7 @@ class Grid:
 class _Shared:
     """What every task reads: it travels to a node once."""
 
-    subject: Subject
+    model: Victim
     pixels: NDArray[np.float32]
     classes: int
     threat: Threat
@@ -111,7 +109,7 @@ class _Shared:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """One task: the rows of the pictures, their labels and their targets, each int64[n]."""
+    """One task: the rows of the images, their labels and their targets, each int64[n]."""
 
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
@@ -120,7 +118,7 @@ class _Pairs:
 
 @dataclass(frozen=True)
 class _Changed:
-    """What a task gives back: pictures and steps as in Adversarials, and what they cost."""
+    """What a task gives back: images and steps as in Adversarials, and what they cost."""
 
     pixels: NDArray[np.float32]
     steps: NDArray[np.int64]
@@ -129,7 +127,7 @@ class _Changed:
 
 def _attacked(shared: _Shared, pairs: _Pairs) -> _Changed:
     torch.set_num_threads(shared.threads)
-    victim = shared.subject.victim(shared.classes)
+    victim = shared.model.fresh(shared.classes)
     found = generator_attack(
         victim,
         torch.from_numpy(shared.pixels[pairs.rows]),
@@ -142,7 +140,7 @@ def _attacked(shared: _Shared, pairs: _Pairs) -> _Changed:
 
 
 def fool_grid(
-    subject: Subject,
+    model: Victim,
     pixels: Tensor,
     labels: Tensor | None,
     *,
@@ -155,32 +153,32 @@ def fool_grid(
     on: Executor | None = None,
     stamp: dict[str, Any],
 ) -> Grid:
-    """Change each picture by the generator attack until the model says each other class.
+    """Change each image by the generator attack until the model says each other class.
 
     pixels: float32[n, c, h, w] in [0, 1]. labels: int64[n], what the model says where None.
-    targets: the names of the classes to pass for, all by default; a picture's own is left out.
+    targets: the names of the classes to pass for, all by default; an image's own is left out.
     on: who attacks the pairs, this process by default; the bits are the same. Raises UserError
-    when the pictures don't fit the model, it has no gradients, a class doesn't exist, a picture has
+    when the images don't fit the model, it has no gradients, a class doesn't exist, an image has
     no class left to pass for, or nothing could be attacked.
     """
     if mode not in MODES:
         raise unknown("mode", mode, MODES)
-    require_pictures(pixels, subject.input_shape)
-    if subject.module is None:
+    require_images(pixels, model.input_shape)
+    if model.module is None:
         raise UserError(
             "the generator attack needs gradients",
-            got=f"{subject.name}, which gives logits alone",
+            got=f"{model.name}, which gives logits alone",
             do="audit it with a black-box attack: unmask fool audit",
         )
-    class_names = subject.class_names or _numbered(subject, pixels)
-    victim = subject.victim(len(class_names))
+    class_names = model.class_names or _numbered(model, pixels)
+    victim = model.fresh(len(class_names))
     logits = victim.logits(pixels)
     said = logits.argmax(1)
     labels = said if labels is None else labels
     rows, goal = _pairs(labels, class_names, targets)
     begun = time.perf_counter()
     threads = torch.get_num_threads()
-    shared = _Shared(subject, pixels.numpy(), len(class_names), threat, mode, seed, threads)
+    shared = _Shared(model, pixels.numpy(), len(class_names), threat, mode, seed, threads)
     found, cost, failures = _changed(on or LocalExecutor(), shared, rows, goal)
     seconds = time.perf_counter() - begun
     outcome = judge(victim, pixels[rows], found, goal, threat)
@@ -230,7 +228,7 @@ def _changed(
         backwards += done.result.cost.backwards
     failures = [errors[index] for index in sorted(errors)]
     if len(failures) == len(shards):
-        raise UserError("no picture could be attacked", got=failures[0], do="see what it says")
+        raise UserError("no image could be attacked", got=failures[0], do="see what it says")
     return Adversarials(pixels, steps), Cost(forwards, backwards), failures
 
 
@@ -241,18 +239,9 @@ def class_index(name: str, class_names: Sequence[str]) -> int:
     return list(class_names).index(name)
 
 
-def _numbered(subject: Subject, pixels: Tensor) -> tuple[str, ...]:
+def _numbered(model: Victim, pixels: Tensor) -> tuple[str, ...]:
     """Return names for the classes of a model that has none for them."""
-    with torch.no_grad():
-        answer = subject.function(pixels[:1])
-    if not isinstance(answer, Tensor) or answer.ndim != 2 or answer.shape[1] < 2:
-        shape = list(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
-        raise UserError(
-            "the model must return logits, one for each class",
-            got=shape,
-            do="wrap it in a module that returns a tensor [pictures, classes]",
-        )
-    return tuple(str(k) for k in range(answer.shape[1]))
+    return tuple(str(k) for k in range(model.fresh().logits(pixels[:1]).shape[1]))
 
 
 def _pairs(
@@ -268,8 +257,8 @@ def _pairs(
     if lost:
         own = class_names[int(labels[lost[0]])]
         raise UserError(
-            "the class to pass for is the picture's own",
-            got=f"{own} for picture {lost[0] + 1}",
+            "the class to pass for is the image's own",
+            got=f"{own} for image {lost[0] + 1}",
             do="choose another class",
         )
     return rows[chosen], goal[chosen]

@@ -1,4 +1,4 @@
-"""Adversarial training: a classifier that learns from pictures attacked at every step."""
+"""Adversarial training: a classifier that learns from images attacked at every step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from unmask.data.images import Images
 from unmask.errors import UserError
-from unmask.fool.attacks.pgd import pgd
+from unmask.fool.attacks.descent import pgd
 from unmask.fool.goal import Goal
 from unmask.fool.norms import Threat
 from unmask.fool.outcome import judge
@@ -29,13 +29,13 @@ _GUARDS = 1000
 
 @dataclass(frozen=True)
 class Hardening:
-    """How hard the pictures are that a classifier learns from, and the guard against overfitting.
+    """How hard the images are that a classifier learns from, and the guard against overfitting.
 
-    threat: norm and eps that accuracy is guarded at. margin: how far pictures learnt from are
+    threat: norm and eps that accuracy is guarded at. margin: how far images learnt from are
     changed, as a multiple of eps: a little beyond it, accuracy at eps is higher. steps: gradients a
     batch; 1 is the fast gradient step from a random start (Wong et al., 2020), more is projected
     gradient descent (Madry et al., 2018). warmup: the part of the run over which the change grows
-    from 0. guard: pictures that are never learnt from, attacked after every epoch by guard_steps of
+    from 0. guard: images that are never learnt from, attacked after every epoch by guard_steps of
     projected gradient descent. Raises UserError for a threat without eps and steps below 1.
     """
 
@@ -93,7 +93,7 @@ class Hardening:
             "margin": self.margin,
             "steps": self.steps,
             "warmup": self.warmup,
-            "guard_pictures": len(self.guard),
+            "guard_images": len(self.guard),
             "guard_sha256": self.guard.sha256,
             "guard_steps": self.guard_steps,
         }
@@ -137,7 +137,7 @@ def harden(
 ) -> Trained:
     """Train a classifier that withstands threat; write out/model.safetensors with its card.
 
-    A part of the training pictures, 1000 or a tenth, is the guard: the epoch kept is the one that
+    A part of the training images, 1000 or a tenth, is the guard: the epoch kept is the one that
     classifies most of it rightly under attack. steps and margin: see Hardening. Raises UserError as
     hold_out and train_classifier do.
     """

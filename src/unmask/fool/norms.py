@@ -15,7 +15,7 @@ _ROUNDING = 1e-5
 
 
 class Norm(ABC):
-    """A norm of changes, float[b, ...], one value for each of the b pictures.
+    """A norm of changes, float[b, ...], one value for each of the b images.
 
     It supplies start, direction and projection, so that no attack knows which norm it works in.
     """
@@ -114,6 +114,13 @@ class Threat:
             raise UserError("eps is no size of a change", got=self.eps, do="give a number above 0")
 
     @staticmethod
+    def of(norm: str, eps: float | None = None) -> Threat:
+        """Return the threat of a norm by its name. Raises UserError as the class does."""
+        if norm not in NORMS:
+            raise unknown("norm", norm, NORMS)
+        return Threat(NORMS[norm], eps)
+
+    @staticmethod
     def parse(text: str) -> Threat:
         """Return the threat of "l2", "linf:0.3" or "linf:8/255".
 
@@ -167,7 +174,7 @@ def _safe(values: Tensor) -> Tensor:
 
 
 def wide(values: Tensor, like: Tensor) -> Tensor:
-    """Return values [b] shaped so that they spread over each picture of a batch like."""
+    """Return values [b] shaped so that they spread over each image of a batch like."""
     return values.reshape(-1, *[1] * (like.ndim - 1))
 
 

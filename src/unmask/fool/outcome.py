@@ -9,18 +9,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from unmask.fool.goal import Goal
 from unmask.fool.norms import NORMS, Threat
-from unmask.fool.ssim import ssim
 from unmask.fool.victim import Victim
+
+_WINDOW, _SIGMA = 11, 1.5
+_K1, _K2 = 0.01, 0.03
+_PICTURES = 512
 
 
 @dataclass(frozen=True)
 class Adversarials:
-    """The pictures an attack gives back, float32[n, c, h, w], and its steps for each, int64[n].
+    """The images an attack gives back, float32[n, c, h, w], and its steps for each, int64[n].
 
-    Where it failed, it gives back its last try or the picture itself. Nothing else that an attack
+    Where it failed, it gives back its last try or the image itself. Nothing else that an attack
     says is believed: see judge.
     """
 
@@ -30,10 +34,10 @@ class Adversarials:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is true of n pictures that an attack gave back, each array [n].
+    """What is true of n images that an attack gave back, each array [n].
 
     said: the class the classifier says. reached: whether that is the goal and the change is within
-    the threat. reached_saved: the same of the picture rounded to 8 bits, where half a step of 1/255
+    the threat. reached_saved: the same of the image rounded to 8 bits, where half a step of 1/255
     a value is forgiven its size. certainty: the probability of the class said. l2, linf: the size
     of the change. similarity: SSIM with the original.
     """
@@ -49,16 +53,16 @@ class Outcome:
 
 
 def saved(pixels: Tensor) -> Tensor:
-    """Return pixels as an 8-bit picture holds them, still float32 in [0, 1]."""
+    """Return pixels as an 8-bit image holds them, still float32 in [0, 1]."""
     return (pixels * 255).round().clamp(0, 255) / 255
 
 
 def judge(
     victim: Victim, originals: Tensor, found: Adversarials, goal: Goal, threat: Threat
 ) -> Outcome:
-    """Judge what an attack gave back, by the pictures alone.
+    """Judge what an attack gave back, by the images alone.
 
-    Pictures are clipped to [0, 1] first; one that holds NaN has not reached its goal. The forwards
+    Images are clipped to [0, 1] first; one that holds NaN has not reached its goal. The forwards
     needed count as the victim's cost like any others.
     """
     unharmed = found.pixels.flatten(1).isfinite().all(1)
@@ -66,7 +70,7 @@ def judge(
     change = (pixels - originals).double()
     logits = victim.logits(pixels)
     rounded = saved(pixels)
-    # The saved picture may be further away by what rounding adds, and by no more.
+    # The saved image may be further away by what rounding adds, and by no more.
     slack = threat.norm.size((rounded - pixels).double())
     within = unharmed & threat.allows(change)
     within_saved = unharmed & threat.allows((rounded - originals).double(), slack)
@@ -80,6 +84,35 @@ def judge(
         similarity=_array(ssim(originals, pixels)),
         steps=_array(found.steps),
     )
+
+
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Return the mean structural similarity of images in [0, 1], float64[n], at most 1.
+
+    a, b: float[n, c, h, w]. A Gaussian window of 11 x 11, or as large as the image allows,
+    sigma 1.5, over the places where it fits whole; the mean over them and the channels (Wang et
+    al., 2004).
+    """
+    side = min(_WINDOW, *a.shape[-2:])
+    at = torch.arange(side, dtype=torch.float64, device=a.device) - (side - 1) / 2
+    window = torch.exp(-(at**2) / (2 * _SIGMA**2))
+    window = window / window.sum()
+    a, b = a.double(), b.double()
+    parts = zip(torch.split(a, _PICTURES), torch.split(b, _PICTURES), strict=True)
+    return torch.cat([_similarity(x, y, window) for x, y in parts])
+
+
+def _similarity(a: Tensor, b: Tensor, window: Tensor) -> Tensor:
+    n, c, h, w = a.shape
+    moments = torch.stack([a, b, a * a, b * b, a * b]).reshape(-1, 1, h, w)
+    smooth = functional.conv2d(moments, window[None, None, :, None])
+    smooth = functional.conv2d(smooth, window[None, None, None, :])
+    mean_a, mean_b, aa, bb, ab = smooth.reshape(5, n, c * smooth.shape[2] * smooth.shape[3])
+    c1, c2 = _K1**2, _K2**2
+    likeness = (2 * mean_a * mean_b + c1) * (2 * (ab - mean_a * mean_b) + c2)
+    scale = (mean_a**2 + mean_b**2 + c1) * (aa - mean_a**2 + bb - mean_b**2 + c2)
+    similarity: Tensor = (likeness / scale).mean(1)
+    return similarity
 
 
 def _wide(rows: Tensor) -> Tensor:

@@ -1,22 +1,30 @@
-"""A classifier under attack, with every picture it judges counted."""
+"""A classifier under attack: pixels in [0, 1] to logits, with every image it judges counted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from unmask.errors import UserError
 from unmask.fool.goal import Goal
+from unmask.models.classifier import Classifier
+from unmask.runtime import sha256
 
 Loss = Callable[[Tensor, Goal], Tensor]
-"""Logits float[b, classes] and their goal to one value a picture, float[b], small when reached."""
+"""Logits float[b, classes] and their goal to one value an image, float[b], small when reached."""
+
+_BATCH = 256
 
 
 @dataclass(frozen=True)
 class Cost:
-    """How many pictures went forwards through a classifier, and how many backwards."""
+    """How many images went forwards through a classifier, and how many backwards."""
 
     forwards: int = 0
     backwards: int = 0
@@ -25,47 +33,189 @@ class Cost:
         return Cost(self.forwards - other.forwards, self.backwards - other.backwards)
 
 
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a model wants done to pixels in [0, 1] before it is given them.
+
+    Args:
+        mean: one number a channel, taken away; () for none.
+        std: one number a channel, divided by; () for none.
+        bgr: whether the channels come in the order blue, green, red.
+        scale: by how much pixels are multiplied first, such as 255.
+    """
+
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    bgr: bool = False
+    scale: float = 1.0
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Return pixels float[b, c, h, w] as the model wants them."""
+        if self.bgr:
+            pixels = pixels.flip(1)
+        if self.scale != 1:
+            pixels = pixels * self.scale
+        if self.mean:
+            pixels = pixels - _by_channel(self.mean, pixels)
+        if self.std:
+            pixels = pixels / _by_channel(self.std, pixels)
+        return pixels
+
+    def __str__(self) -> str:
+        told = ["channels in the order BGR"] if self.bgr else []
+        told += [f"pixels in 0 to {self.scale:g}"] if self.scale != 1 else []
+        if self.mean or self.std:
+            told.append(f"mean {_numbers(self.mean)} and std {_numbers(self.std)}")
+        return " and ".join(told) or "pixels in [0, 1]"
+
+
 class Victim:
     """A function from pixels in [0, 1], float32[b, c, h, w], to logits, float[b, classes].
 
-    At most batch pictures go through it at a time, which bounds memory whatever an attack asks
-    for. It is used as it is: nothing here switches its mode or freezes it. differentiable says
-    whether gradients can be had; a black box gives logits alone. device is where pixels must be.
+    It is used as it is: nothing here switches its mode or freezes it.
+
+    Args:
+        function: what is attacked. Its answer may be a tensor [b, classes], an array, a mapping
+            or a tuple in which one entry is clearly the logits, one logit an image [b] or [b, 1]
+            of two classes, or the class alone, int[b]; see as_logits.
+        classes: how many there are; None to find out from the first answer.
+        batch: how many images go through it at a time, which bounds memory.
+        differentiable: whether it has gradients; a black box gives its answers alone.
+        device: where pixels must be.
+        name: what it is called in reports.
+        kind: "Unmask's", "PyTorch" or "ONNX".
+        module: the network, None for a black box.
+        class_names: None where the model doesn't name them.
+        input_shape: channels, height, width; None where the model doesn't say.
+        identity: the SHA-256 of its weights or file.
+        made_from: the import path of its module, the content of its ONNX file, or None. An
+            executor carries it to other processes as that and its weights (safetensors).
+        preprocessing: what is done to pixels before function is given them.
     """
 
     def __init__(
         self,
-        function: Callable[[Tensor], Tensor],
+        function: Callable[[Tensor], Any],
         *,
-        classes: int,
-        batch: int = 64,
+        classes: int | None = None,
+        batch: int = _BATCH,
         differentiable: bool = True,
         device: torch.device | str = "cpu",
+        name: str = "model",
+        kind: str = "PyTorch",
+        module: nn.Module | None = None,
+        class_names: Sequence[str] | None = None,
+        input_shape: tuple[int, int, int] | None = None,
+        identity: str = "",
+        made_from: str | bytes | None = None,
+        preprocessing: Preprocessing | None = None,
     ) -> None:
         self.function = function
-        self.classes = classes
         self.batch = batch
         self.differentiable = differentiable
         self.device = torch.device(device)
+        self.name = name
+        self.kind = kind
+        self.module = module
+        self.class_names = None if class_names is None else tuple(class_names)
+        self.input_shape = input_shape
+        self.identity = identity
+        self.made_from = made_from
+        self.preprocessing = preprocessing
+        self.labels_only = False
+        self.gradients_not_finite = 0
+        self._classes = classes if classes is not None or not class_names else len(class_names)
         self._forwards = 0
         self._backwards = 0
 
+    @staticmethod
+    def of(
+        model: nn.Module | Callable[[Tensor], Any],
+        name: str = "model",
+        *,
+        kind: str = "PyTorch",
+        preprocessing: Preprocessing | None = None,
+        batch: int = _BATCH,
+    ) -> Victim:
+        """Return a network or any other function as it stands, for the attacks.
+
+        Args:
+            model: an nn.Module, whose mode and weights aren't touched, or a function of pixels,
+                which is taken for a black box.
+            name: what it is called in reports.
+            kind: "Unmask's" or "PyTorch".
+            preprocessing: what the model wants done to pixels in [0, 1].
+            batch: how many images go through it at a time.
+        """
+        if not isinstance(model, nn.Module):
+            return Victim(
+                model, differentiable=False, name=name, kind=kind, preprocessing=preprocessing
+            )
+        card = model.card if isinstance(model, Classifier) else None
+        parameters = next(model.parameters(), None)
+        return Victim(
+            model,
+            batch=batch,
+            device=parameters.device if parameters is not None else "cpu",
+            name=name,
+            kind=kind,
+            module=model,
+            class_names=card.class_names if card else None,
+            input_shape=card.input_shape if card else None,
+            identity=_identity(model),
+            preprocessing=preprocessing,
+        )
+
+    @property
+    def classes(self) -> int:
+        """How many classes it tells apart. Raises UserError before it has answered once."""
+        if self._classes is None:
+            raise UserError(
+                "it isn't known how many classes the model has",
+                got=self.name,
+                do="give it an image first, or say how many",
+            )
+        return self._classes
+
     @property
     def cost(self) -> Cost:
-        """What has been asked of it so far."""
+        """How many images it has been given so far."""
         return Cost(self._forwards, self._backwards)
+
+    def fresh(self, classes: int | None = None) -> Victim:
+        """Return it with its cost at 0, whose answers are checked for so many classes."""
+        other = copy.copy(self)
+        other._forwards = other._backwards = 0
+        other._classes = self._classes if classes is None else classes
+        return other
+
+    # An executor carries a victim by what made it; a copy in this process shares everything.
+    def __copy__(self) -> Victim:
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
+        return other
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from unmask.fool.source import travelling
+
+        return travelling(self)
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Return logits float32[n, classes] of pixels float32[n, c, h, w], without a graph."""
         self._forwards += len(pixels)
         with torch.no_grad():
-            parts = [self.function(part).float() for part in torch.split(pixels, self.batch)]
-        return torch.cat(parts) if parts else torch.empty(0, self.classes, device=self.device)
+            parts = [self._answer(part) for part in torch.split(pixels, self.batch) if len(part)]
+        if parts:
+            return torch.cat(parts)
+        return torch.empty(0, self._classes or 0, device=self.device)
 
     def gradient(self, pixels: Tensor, goal: Goal, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits [n, classes], the loss [n] and its gradient by the pixels [n, c, h, w].
 
-        Raises AssertionError for a black box: an attack that needs gradients isn't run on one.
+        Where the gradient isn't finite it is 0: no attack may be led anywhere by it.
+
+        Raises:
+            AssertionError: for a black box; an attack that needs gradients isn't run on one.
         """
         assert self.differentiable, "a black box has no gradients"
         self._forwards += len(pixels)
@@ -75,7 +225,7 @@ class Victim:
             rows = slice(start, start + self.batch)
             part = pixels[rows].detach().requires_grad_()
             with torch.enable_grad():
-                logits = self.function(part).float()
+                logits = self._answer(part)
                 values = loss(logits, goal[rows])
                 if values.requires_grad:
                     (gradient,) = torch.autograd.grad(values.sum(), part, allow_unused=True)
@@ -83,12 +233,77 @@ class Victim:
                     gradient = None
             if gradient is None:
                 gradient = torch.zeros_like(part)
+            bad = ~gradient.flatten(1).isfinite().all(1)
+            self.gradients_not_finite += int(bad.sum())
+            if bad.any():
+                gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
             found.append((logits.detach(), values.detach(), gradient))
         if not found:
             empty = pixels.new_empty(0)
-            return pixels.new_empty(0, self.classes), empty, torch.empty_like(pixels)
-        said, losses, gradients = (list(column) for column in zip(*found, strict=True))
-        return torch.cat(said), torch.cat(losses), torch.cat(gradients)
+            return pixels.new_empty(0, self._classes or 0), empty, torch.empty_like(pixels)
+        answers, losses, gradients = (list(column) for column in zip(*found, strict=True))
+        return torch.cat(answers), torch.cat(losses), torch.cat(gradients)
+
+    def _answer(self, pixels: Tensor) -> Tensor:
+        wanted = pixels if self.preprocessing is None else self.preprocessing(pixels)
+        answer, labels_only = as_logits(self.function(wanted), len(pixels), self._classes)
+        self._classes = answer.shape[1]
+        self.labels_only = self.labels_only or labels_only
+        return answer
+
+
+def as_logits(answer: Any, images: int, classes: int | None) -> tuple[Tensor, bool]:
+    """Return the logits in what a model answered, float32[images, classes].
+
+    Args:
+        answer: a tensor or array [images, classes]; a mapping with "logits", or with a single
+            entry of that shape; a tuple likewise; one logit an image of two classes; or classes
+            alone, int[images], which become logits of 1 and 0.
+        images: how many it was asked about.
+        classes: how many classes there are, None where that isn't known.
+
+    Returns:
+        The logits, and whether the answer was classes alone.
+
+    Raises:
+        UserError: when it isn't clear what the logits are.
+    """
+    tensor = _only_tensor(answer, images, classes)
+    shape = tuple(tensor.shape)
+    if len(shape) > 2 and shape[0] == images and all(s == 1 for s in shape[2:]):
+        tensor = tensor.flatten(1)
+    single_value = tensor.ndim >= 1 and tensor.numel() == images == len(tensor)
+    if single_value and not tensor.is_floating_point():
+        if classes is None:
+            raise UserError(
+                "a model that gives the class alone doesn't say how many there are",
+                got=f"{_dtype(tensor)}{list(shape)}",
+                do="say how many classes there are",
+            )
+        labels = tensor.reshape(images).long()
+        if bool((labels < 0).any()) or bool((labels >= classes).any()):
+            raise UserError(
+                f"the model gives classes outside 0 to {classes - 1}",
+                got=f"{int(labels.min())} to {int(labels.max())}",
+                do="give the images that it was trained on",
+            )
+        return torch.nn.functional.one_hot(labels, classes).float(), True
+    if single_value and classes in (None, 2):
+        single = tensor.reshape(images).float()
+        return torch.stack([torch.zeros_like(single), single], 1), False
+    if (
+        tensor.ndim != 2
+        or tensor.shape[0] != images
+        or (classes is not None and tensor.shape[1] != classes)
+    ):
+        wanted = "logits" if classes is None else f"{classes} logits"
+        raise UserError(
+            f"the model must return {wanted} an image, one for each class",
+            got=f"a tensor of shape {list(answer.shape if hasattr(answer, 'shape') else shape)} "
+            f"for {images} images",
+            do="give the images that it was trained on",
+        )
+    return tensor.float(), False
 
 
 def cross_entropy(logits: Tensor, goal: Goal) -> Tensor:
@@ -101,3 +316,101 @@ def cross_entropy(logits: Tensor, goal: Goal) -> Tensor:
 def margin(logits: Tensor, goal: Goal) -> Tensor:
     """Return by how much the goal is missed, in logits; see Goal.margin."""
     return goal.margin(logits)
+
+
+def require_images(pixels: Tensor, shape: tuple[int, int, int] | None) -> None:
+    """Check that pixels are float[n, c, h, w] in [0, 1], of the model's shape (c, h, w) if known.
+
+    Raises:
+        UserError: naming the first image that isn't.
+    """
+    if pixels.ndim != 4 or 0 in pixels.shape[1:] or not pixels.is_floating_point():
+        raise UserError(
+            "images must be float[n, channels, height, width]",
+            got=f"{_dtype(pixels)}{list(pixels.shape)}",
+            do="divide 8-bit values by 255; a grey image has one channel",
+        )
+    given = tuple(pixels.shape[1:])
+    if shape is not None and given != shape:
+        wrong = "number of channels" if given[0] != shape[0] else "size"
+        raise UserError(
+            f"the images have another {wrong} than the model takes, {_by(shape)}",
+            got=_by(given),
+            do="give channels x height x width as the model was trained",
+        )
+    values = pixels.flatten(1)
+    for name, bad, do in (
+        ("hold values that are not finite", ~values.isfinite().all(1), "mend them"),
+        (
+            "must lie in [0, 1]",
+            (values.amin(1) < 0) | (values.amax(1) > 1),
+            "divide 8-bit values by 255, and leave normalising to the model (mean, std)",
+        ),
+    ):
+        rows = bad.nonzero().flatten()
+        if len(rows):
+            first = values[rows[0]]
+            raise UserError(
+                f"pixels {name}",
+                got=f"{first.min().item():.4g} to {first.max().item():.4g} in image {rows[0]}",
+                do=do,
+            )
+
+
+def _only_tensor(answer: Any, images: int, classes: int | None) -> Tensor:
+    """Return the one tensor of an answer that can be the logits."""
+    if isinstance(answer, Tensor):
+        return answer
+    if isinstance(answer, np.ndarray):
+        return torch.from_numpy(answer)
+    if isinstance(getattr(answer, "logits", None), Tensor):
+        logits: Tensor = answer.logits
+        return logits
+    if isinstance(answer, Mapping) and isinstance(answer.get("logits"), (Tensor, np.ndarray)):
+        return torch.as_tensor(answer["logits"])
+    if isinstance(answer, (Mapping, tuple, list)):
+        entries: Iterator[Any] = iter(answer.values() if isinstance(answer, Mapping) else answer)
+        fitting = [
+            torch.as_tensor(entry)
+            for entry in entries
+            if isinstance(entry, (Tensor, np.ndarray))
+            and entry.ndim == 2
+            and len(entry) == images
+            and (classes is None or entry.shape[1] == classes)
+        ]
+        if len(fitting) == 1:
+            return fitting[0]
+        told = list(answer) if isinstance(answer, Mapping) else f"a {type(answer).__name__}"
+        raise UserError(
+            "it isn't clear which of the model's outputs are the logits",
+            got=f"{told}, {len(fitting)} of them of the right shape",
+            do="wrap it in a module that returns the logits alone",
+        )
+    raise UserError(
+        "the model must return one tensor of logits",
+        got=f"a {type(answer).__name__}",
+        do="wrap it in a module that returns the logits alone",
+    )
+
+
+def _identity(module: nn.Module) -> str:
+    chunks: list[bytes | memoryview] = []
+    for name, tensor in sorted(module.state_dict().items()):
+        chunks += [name.encode(), tensor.detach().cpu().contiguous().float().numpy().tobytes()]
+    return sha256(*chunks)
+
+
+def _by_channel(values: tuple[float, ...], pixels: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=pixels.dtype, device=pixels.device)[:, None, None]
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(f"{v:.4g}" for v in values) or "0"
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

@@ -32,7 +32,7 @@ NORMS = {"linf": "L∞", "l2": "L2"}
 def write_audit(audits: Sequence[Audit], images: Images, folder: Path) -> Path:
     """Write report.html, figures/ and data/ into the folder; return the page's path.
 
-    audits: of the same pictures and plan, the first the one that is judged. images: those that were
+    audits: of the same images and plan, the first the one that is judged. images: those that were
     audited on. Raises UserError when the folder can't be written.
     """
     curve = curve_figure(audits)

@@ -15,10 +15,10 @@ from torch import Tensor
 from unmask.errors import UserError
 from unmask.fool.attacks import ATTACKS
 from unmask.fool.generator.attack import generator_attack
-from unmask.fool.generator.eight_bit import to_eight_bits
 from unmask.fool.goal import Goal
 from unmask.fool.norms import NORMS, Threat
 from unmask.fool.outcome import Adversarials, Outcome, judge, saved
+from unmask.fool.refinement import to_eight_bits
 from unmask.fool.victim import Victim
 from unmask.models.classifier import Classifier
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from unmask.fool.attacks.found import Found
+from unmask.fool.attacks.base import Found, attack
 from unmask.fool.goal import Goal
 from unmask.fool.norms import Threat, wide
 from unmask.fool.outcome import Adversarials
@@ -20,6 +20,7 @@ _FIRST, _SHORTER, _SHORTEST = 22, 3, 6
 _TINY = 1e-12
 
 
+@attack("apgd-ce", budget="steps")
 def apgd_ce(
     victim: Victim,
     pixels: Tensor,
@@ -34,8 +35,8 @@ def apgd_ce(
 
     pixels: float32[n, c, h, w] in [0, 1]. The step starts at 2 eps and is halved at checkpoints
     where the loss fell in less than three quarters of the steps since the last, or where neither
-    step nor best loss changed; the search then goes on from the best point. A picture that reaches
-    its goal leaves at once. At most restarts * (steps + 1) gradients a picture. Raises UserError
+    step nor best loss changed; the search then goes on from the best point. An image that reaches
+    its goal leaves at once. At most restarts * (steps + 1) gradients an image. Raises UserError
     without eps.
     """
     found = Found(pixels, threat)
@@ -44,6 +45,7 @@ def apgd_ce(
     return found.adversarials()
 
 
+@attack("apgd-t", budget="steps")
 def apgd_t(
     victim: Victim,
     pixels: Tensor,
@@ -53,13 +55,13 @@ def apgd_t(
     generator: torch.Generator,
     steps: int = 100,
     restarts: int = 1,
-    targets: int = 9,
+    classes_tried: int = 9,
 ) -> Adversarials:
     """Descend the ratio of logit differences towards one class after another (APGD-T).
 
     As apgd_ce, with the targeted difference of logits ratio for a loss. Without a target, the
     classes the victim holds likeliest are tried in turn, targets of them; any other class than the
-    true one ends the search. One forward a picture more then, and up to targets times the
+    true one ends the search. One forward an image more then, and up to targets times the
     gradients.
     """
     found = Found(pixels, threat)
@@ -69,7 +71,7 @@ def apgd_t(
         own = goal.labels[:, None]
         logits = victim.logits(pixels).scatter(1, own, float("-inf"))
         order = logits.sort(dim=1, descending=True, stable=True).indices[:, : victim.classes - 1]
-        wishes = [Goal(goal.labels, column) for column in order[:, :targets].T]
+        wishes = [Goal(goal.labels, column) for column in order[:, :classes_tried].T]
     for _ in range(restarts):
         for wish in wishes:
             _descend(victim, found, goal, wish, ratio, steps, generator)
@@ -102,7 +104,7 @@ def checkpoints(steps: int) -> list[int]:
 
 @dataclass
 class _Descent:
-    """Where the pictures still to be fooled stand, one row each."""
+    """Where the images still to be fooled stand, one row each."""
 
     rows: Tensor
     start: Tensor
@@ -164,7 +166,7 @@ def _descend(
     steps: int,
     generator: torch.Generator,
 ) -> None:
-    """Descend the loss of wish from a random start; a picture is done when it reaches its goal."""
+    """Descend the loss of wish from a random start; an image is done when it reaches its goal."""
     threat = found.threat
     here = _begin(victim, found, goal, wish, loss, generator)
     checks = checkpoints(steps)
@@ -186,7 +188,7 @@ def _begin(
 ) -> _Descent:
     """Return a descent that stands somewhere on the ball's surface."""
     norm, eps = found.threat.norm, found.threat.bound
-    # Drawn for all, so that what one picture meets doesn't depend on which others are left.
+    # Drawn for all, so that what one image meets doesn't depend on which others are left.
     noise = norm.noise(found.originals, eps, generator)
     noise = noise * wide(eps / norm.size(noise), noise)
     rows = found.open()

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from unmask.fool.attacks.found import Found
+from unmask.fool.attacks.base import Found, attack
 from unmask.fool.goal import Goal
 from unmask.fool.norms import Threat, wide
 from unmask.fool.outcome import Adversarials
@@ -19,6 +19,7 @@ _INSIDE = 0.999999
 _PROGRESS, _CHECKS = 0.9999, 10
 
 
+@attack("cw", norms=("l2",), bounded=False)
 def carlini_wagner(
     victim: Victim,
     pixels: Tensor,
@@ -37,8 +38,8 @@ def carlini_wagner(
     pixels: float32[n, c, h, w] in [0, 1]. Each pixel is (1 + tanh w) / 2, and Adam at rate descends
     in w for steps steps. c starts at first_weight and grows tenfold until the goal is reached; then
     it is halved in between, searches descents in all (Carlini and Wagner, 2017). stop_early ends a
-    picture's descent when a tenth of the steps brought less than 0.01 %. generator is not drawn
-    from. At most searches * steps gradients a picture; with an eps, fewer where a change within it
+    image's descent when a tenth of the steps brought less than 0.01 %. generator is not drawn
+    from. At most searches * steps gradients an image; with an eps, fewer where a change within it
     is found.
     """
     found = Found(pixels, threat)

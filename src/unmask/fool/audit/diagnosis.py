@@ -1,4 +1,4 @@
-"""Were the attacks at fault? The indicators of attack failure, on a few pictures.
+"""Were the attacks at fault? The indicators of attack failure, on a few images.
 
 After Pintor et al., 2022, "Indicators of Attack Failure: Debugging and Improving Optimization of
 Adversarial Examples".
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unmask.fool.attacks.pgd import pgd
-from unmask.fool.audit.finding import Finding
+from unmask.fool.attacks.descent import pgd
 from unmask.fool.audit.plan import AuditPlan
 from unmask.fool.goal import Goal
 from unmask.fool.norms import NORMS, Threat
 from unmask.fool.outcome import judge
 from unmask.fool.victim import Loss, Victim, margin
+from unmask.verdict import Verdict
 
 _UNCONSTRAINED_STEPS = 50
 _LATE, _STILL = 0.9, 0.1
@@ -28,8 +28,8 @@ _BORDER = 1e-5
 class Watched:
     """What was seen of one attack on the way.
 
-    eps: None for the smallest change. fooled: by the judge. silent: the pictures that it fooled on
-    the way without giving that picture back. unfinished: of those that it didn't fool, the part for
+    eps: None for the smallest change. fooled: by the judge. silent: the images that it fooled on
+    the way without giving that image back. unfinished: of those that it didn't fool, the part for
     which its margin fell by more than a tenth of its whole fall in the last tenth of its looks.
     """
 
@@ -43,35 +43,29 @@ class Watched:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The indicators on n pictures; unconstrained: the part that projected gradient descent fools
+    """The indicators on n images; unconstrained: the part that projected gradient descent fools
     when pixels may become anything, None for a black box."""
 
     pictures: int
     unconstrained: float | None
     watched: tuple[Watched, ...]
-    findings: tuple[Finding, ...]
+    verdicts: tuple[Verdict, ...]
 
 
 class _Watcher(Victim):
-    """A victim that notes which of some pictures each look belongs to, and the margin there.
+    """A victim that notes which of some images each look belongs to, and the margin there.
 
-    A look belongs to the picture that it is nearer to than half that picture's distance from any
+    A look belongs to the image that it is nearer to than half that image's distance from any
     other; looks so far away that this can't be told are left out.
     """
 
     def __init__(self, victim: Victim, originals: Tensor, goal: Goal, threat: Threat) -> None:
-        super().__init__(
-            victim.function,
-            classes=victim.classes,
-            batch=victim.batch,
-            differentiable=victim.differentiable,
-            device=victim.device,
-        )
+        vars(self).update(vars(victim))
         self.originals, self.goal, self.threat = originals, goal, threat
         self.order = {"l2": 2.0, "linf": float("inf")}[threat.norm.name]
         apart = torch.cdist(originals.flatten(1), originals.flatten(1), p=self.order)
         apart.fill_diagonal_(float("inf"))
-        # A single picture owns every look.
+        # A single image owns every look.
         self.territory = apart.amin(1) / 2 if len(originals) else originals.new_empty(0)
         self.margins: list[list[float]] = [[] for _ in range(len(originals))]
         self.reached = torch.zeros(len(originals), dtype=torch.bool, device=originals.device)
@@ -104,14 +98,14 @@ class _Watcher(Victim):
 
 
 def diagnose(victim: Victim, pixels: Tensor, labels: Tensor, plan: AuditPlan) -> Diagnosis:
-    """Run every attack of the plan on a few pictures that the model gets right, and watch it.
+    """Run every attack of the plan on a few images that the model gets right, and watch it.
 
     pixels: float32[n, c, h, w]; labels: int64[n].
     """
     goal = Goal(labels)
     watched = tuple(_watch(victim, pixels, goal, plan, i) for i in range(len(plan.runs(victim))))
     free = _unconstrained(victim, pixels, goal) if victim.differentiable and len(pixels) else None
-    return Diagnosis(len(pixels), free, watched, _findings(free, watched, len(pixels)))
+    return Diagnosis(len(pixels), free, watched, _verdicts(free, watched, len(pixels)))
 
 
 def _watch(victim: Victim, pixels: Tensor, goal: Goal, plan: AuditPlan, run: int) -> Watched:
@@ -144,7 +138,7 @@ def _still_falling(margins: list[float]) -> bool:
 def _unconstrained(victim: Victim, pixels: Tensor, goal: Goal) -> float:
     threat = Threat(NORMS["linf"], 1.0)
     generator = torch.Generator().manual_seed(0)
-    # From the picture itself: a random start so large fools by itself.
+    # From the image itself: a random start so large fools by itself.
     found = pgd(
         victim,
         pixels,
@@ -158,25 +152,27 @@ def _unconstrained(victim: Victim, pixels: Tensor, goal: Goal) -> float:
     return float(judge(victim, pixels, found, goal, threat).reached.mean())
 
 
-def _findings(
+def _verdicts(
     free: float | None, watched: tuple[Watched, ...], pictures: int
-) -> tuple[Finding, ...]:
-    findings = []
+) -> tuple[Verdict, ...]:
+    verdicts = []
     if free is not None and free < 0.95:
-        findings.append(
-            Finding(
+        verdicts.append(
+            Verdict(
                 "unconstrained_fails",
+                "warning",
                 f"with pixels free to become anything, gradients fool only {free:.0%} of "
-                f"{pictures} pictures",
+                f"{pictures} images",
                 "don't believe the gradients' figures; look for what masks them",
             )
         )
-    findings += [
-        Finding(
+    verdicts += [
+        Verdict(
             "silent_success",
-            f"{w.attack} saw {w.silent} of {w.pictures} pictures fooled on its way that it didn't "
+            "warning",
+            f"{w.attack} saw {w.silent} of {w.pictures} images fooled on its way that it didn't "
             "give back",
-            "let the attack return the best picture it met, or mind the model's randomness",
+            "let the attack return the best image it met, or mind the model's randomness",
         )
         for w in watched
         if w.silent
@@ -184,12 +180,13 @@ def _findings(
     for w in watched:
         failed = w.pictures - w.fooled
         if failed >= 5 and w.unfinished > 0.5:
-            findings.append(
-                Finding(
+            verdicts.append(
+                Verdict(
                     "unfinished",
+                    "warning",
                     f"{w.attack} was still getting nearer on {w.unfinished:.0%} of the {failed} "
-                    "pictures it failed on",
+                    "images it failed on",
                     "give it more steps",
                 )
             )
-    return tuple(findings)
+    return tuple(verdicts)

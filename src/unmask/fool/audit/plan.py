@@ -1,4 +1,4 @@
-"""What an audit is to do: which changes, which attacks, on how many pictures."""
+"""What an audit is to do: which changes, which attacks, on how many images."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ ENSEMBLES = {
 }
 # Of the smallest changes towards every class.
 PAIR_ATTACKS = {"linf": "fmn", "l2": "ddn"}
+# The usual sizes by norm, of grey and of coloured images.
+_USUAL = {"linf": (0.3, 8 / 255), "l2": (1.5, 0.5)}
 # Of the largest eps: where descents tighten what the smallest-change attacks found.
 LADDER = (2.0, 1.6, 1.3, 1.15, 0.85, 0.7, 0.5)
 
@@ -25,17 +27,17 @@ class AuditPlan:
     """Every setting of an audit.
 
     norm: "linf" or "l2". eps: the sizes, in units of pixels in [0, 1], at which every attack that
-    needs one is run. attacks: names in ATTACKS, in order; empty for the norm's ensemble. pictures:
-    how many, spread evenly over those given. pairs: of how many pictures of each class the smallest
+    needs one is run. attacks: names in ATTACKS, in order; empty for the norm's ensemble. images:
+    how many, spread evenly over those given. pairs: of how many images of each class the smallest
     change towards every other class is sought, 0 for none. steps: gradients of each attack that
     takes steps (C&W but its own), for each class tried. queries: looks of the black box. shard:
-    pictures attacked together, which bounds memory. Raises UserError.
+    images attacked together, which bounds memory. Raises UserError.
     """
 
     norm: str = "linf"
     eps: tuple[float, ...] = (0.3,)
     attacks: tuple[str, ...] = ()
-    pictures: int = 1000
+    images: int = 1000
     pairs: int = 10
     steps: int = 100
     queries: int = 1000
@@ -53,8 +55,8 @@ class AuditPlan:
         if not self.eps:
             raise UserError("an audit needs an eps at least", do="give one, such as 0.3")
         for name, value, low in (
-            ("number of pictures", self.pictures, 1),
-            ("number of pictures a class for pairs", self.pairs, 0),
+            ("number of images", self.images, 1),
+            ("number of images a class for pairs", self.pairs, 0),
             ("number of steps", self.steps, 1),
             ("number of queries", self.queries, 1),
             ("seed", self.seed, 0),
@@ -105,3 +107,24 @@ class AuditPlan:
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain values."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @staticmethod
+    def from_dict(entries: dict[str, Any]) -> AuditPlan:
+        """Return the plan that as_dict wrote; audits of 0.1 call the images pictures."""
+        plain: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in entries.items()
+        }
+        if "pictures" in plain:
+            plain["images"] = plain.pop("pictures")
+        return AuditPlan(**plain)
+
+
+def default_eps(norm: str, channels: int) -> float:
+    """Return the usual size of a change: of grey images (one channel) and of coloured ones.
+
+    Raises:
+        UserError: for an unknown norm.
+    """
+    if norm not in _USUAL:
+        raise unknown("norm", norm, _USUAL)
+    return _USUAL[norm][0 if channels == 1 else 1]

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from unmask.errors import UserError
 from unmask.fool.audit.diagnosis import Diagnosis, Watched
-from unmask.fool.audit.finding import Finding
 from unmask.fool.audit.plan import AuditPlan
 from unmask.fool.audit.preflight import Preflight
 from unmask.fool.audit.shard import (
@@ -22,6 +21,7 @@ from unmask.fool.audit.shard import (
     write_arrays,
 )
 from unmask.stats import wilson
+from unmask.verdict import Verdict
 
 _ROUNDING = 1e-5
 _QUANTILES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
@@ -32,14 +32,14 @@ _BLACK_BOX = 0.05
 
 @dataclass(frozen=True)
 class Share:
-    """A part of some pictures with its 95 % confidence interval (Wilson, 1927)."""
+    """A part of some images with its 95 % confidence interval (Wilson, 1927)."""
 
     count: int
     of: int
 
     @property
     def value(self) -> float:
-        """The part; NaN of no pictures."""
+        """The part; NaN of no images."""
         return self.count / self.of if self.of else float("nan")
 
     @property
@@ -66,12 +66,12 @@ def figure_names(plan: AuditPlan) -> list[str]:
 
 @dataclass(frozen=True)
 class Audit:
-    """An audit of one model on some pictures; every figure is the judge's, none an attack's word.
+    """An audit of one model on some images; every figure is the judge's, none an attack's word.
 
-    worst: the nearest adversarial of each picture over the whole ensemble. pairs: None where none
+    worst: the nearest adversarial of each image over the whole ensemble. pairs: None where none
     were asked for. examples: uint8[k, c, h, w], the nearest adversarial of each class, of the
-    pictures example_rows. records: one for each attack and eps, summed over all pictures.
-    failures: the shards that could not be attacked, a line each; their pictures are missing.
+    images example_rows. records: one for each attack and eps, summed over all images.
+    failures: the shards that could not be attacked, a line each; their images are missing.
     """
 
     model: str
@@ -95,24 +95,24 @@ class Audit:
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        """bool[n]: which pictures the model classifies right as they are."""
+        """bool[n]: which images the model classifies right as they are."""
         right: NDArray[np.bool_] = self.worst.clean == self.worst.labels
         return right
 
     @property
     def clean(self) -> Share:
-        """The part of all pictures that is classified right as they are."""
+        """The part of all images that is classified right as they are."""
         return Share(int(self.right.sum()), len(self.worst))
 
     def robust(self, eps: float) -> Share:
-        """Return the part of all pictures that no attack fooled within eps, in units of pixels.
+        """Return the part of all images that no attack fooled within eps, in units of pixels.
 
-        A picture that the model misjudges as it is counts as fooled.
+        An image that the model misjudges as it is counts as fooled.
         """
         return Share(int((self.worst.size > eps + _ROUNDING).sum()), len(self.worst))
 
     def fooled(self, eps: float) -> Share:
-        """Return the part of the pictures classified right that some attack fooled within eps."""
+        """Return the part of the images classified right that some attack fooled within eps."""
         sizes = self.worst.size[self.right]
         return Share(int((sizes <= eps + _ROUNDING).sum()), len(sizes))
 
@@ -125,7 +125,7 @@ class Audit:
     def curve(
         self, end: float, points: int = 201
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return sizes from 0 to end and the part of all pictures that withstands each."""
+        """Return sizes from 0 to end and the part of all images that withstands each."""
         sizes = np.linspace(0, end, points)
         counts = (self.worst.size[None, :] > sizes[:, None] + _ROUNDING).mean(1)
         return sizes, counts
@@ -134,7 +134,7 @@ class Audit:
     def smallest(self) -> dict[str, float | None]:
         """The quantiles and the mean of the smallest change in the audit's norm.
 
-        Over the pictures classified right; one that nothing fooled counts as infinite in the
+        Over the images classified right; one that nothing fooled counts as infinite in the
         quantiles, and None is said where the quantile is. The mean is over those fooled.
         """
         sizes = np.sort(self.worst.size[self.right])
@@ -148,24 +148,25 @@ class Audit:
 
     @property
     def saved(self) -> Share:
-        """Of the adversarials found, the part that still fools as an 8-bit picture."""
+        """Of the adversarials found, the part that still fools as an 8-bit image."""
         found = self.worst.by >= 0
         return Share(int(self.worst.saved[found].sum()), int(found.sum()))
 
     @property
     def black_box_gain(self) -> int:
-        """How many pictures a black box fooled, at a size where all gradients before had failed."""
+        """How many images a black box fooled, at a size where all gradients before had failed."""
         gradients = any(r.needs_gradient for r in self.records)
         return sum(r.nearer for r in self.records if not r.needs_gradient and r.eps) * gradients
 
     @property
-    def findings(self) -> tuple[Finding, ...]:
+    def verdicts(self) -> tuple[Verdict, ...]:
         """Every reason not to take the figures at their face."""
-        found = [*self.preflight.findings, *self.diagnosis.findings]
+        found = [*self.preflight.verdicts, *self.diagnosis.verdicts]
         if self.failures:
             found.append(
-                Finding(
+                Verdict(
                     "incomplete",
+                    "warning",
                     f"{len(self.failures)} parts could not be attacked and are left out: "
                     + "; ".join(self.failures),
                     "run the same command with --resume, which attacks these alone",
@@ -174,8 +175,9 @@ class Audit:
         attacked = int((self.worst.by >= 0).sum())
         if attacked and self.unstable > 0.01 * attacked:
             found.append(
-                Finding(
+                Verdict(
                     "unstable_predictions",
+                    "warning",
                     f"{self.unstable} of {attacked} adversarials are judged otherwise at another "
                     "look",
                     "switch the model's randomness off",
@@ -184,9 +186,10 @@ class Audit:
         gain = self.black_box_gain
         if gain > _BLACK_BOX * self.clean.count:
             found.append(
-                Finding(
+                Verdict(
                     "black_box_beats_gradients",
-                    f"a black box fooled {gain} of {self.clean.count} pictures on which every "
+                    "warning",
+                    f"a black box fooled {gain} of {self.clean.count} images on which every "
                     "gradient had failed",
                     "look for what masks the gradients",
                 )
@@ -216,7 +219,7 @@ class Audit:
     def figures(self) -> dict[str, float]:
         """Return the figures that a gate may name, figure_names; infinity where nothing fooled.
 
-        robust_accuracy is that of all pictures at the largest eps, fooled the part of those
+        robust_accuracy is that of all images at the largest eps, fooled the part of those
         classified right there, warnings the number of findings.
         """
         largest = max(self.plan.eps)
@@ -224,7 +227,7 @@ class Audit:
             "clean_accuracy": self.clean.value,
             "robust_accuracy": self.robust(largest).value,
             "fooled": self.fooled(largest).value,
-            "warnings": float(len(self.findings)),
+            "warnings": float(len(self.verdicts)),
         }
         for eps in self.plan.eps:
             named[f"robust_accuracy_at_{eps:g}"] = self.robust(eps).value
@@ -254,7 +257,7 @@ class Audit:
                 "reached": Share(int(pairs.reached.sum()), len(pairs.rows)).as_dict(),
                 **{n: _plain(self.matrix(n)) for n in ("success", "l2", "linf", "similarity")},
             },
-            "warnings": [asdict(f) for f in self.findings],
+            "warnings": [_as_dict(v) for v in self.verdicts],
             "preflight": self.preflight.figures,
             "diagnosis": {
                 "pictures": self.diagnosis.pictures,
@@ -283,8 +286,16 @@ class Audit:
             "records": [asdict(r) for r in self.records],
             "unstable": self.unstable,
             "failures": self.failures,
-            "preflight": asdict(self.preflight),
-            "diagnosis": asdict(self.diagnosis),
+            "preflight": {
+                **self.preflight.figures,
+                "findings": [v.as_dict() for v in self.preflight.verdicts],
+            },
+            "diagnosis": {
+                "pictures": self.diagnosis.pictures,
+                "unconstrained": self.diagnosis.unconstrained,
+                "watched": [asdict(w) for w in self.diagnosis.watched],
+                "findings": [v.as_dict() for v in self.diagnosis.verdicts],
+            },
             "stamp": self.stamp,
         }
         write_arrays(path, arrays, header)
@@ -298,27 +309,24 @@ class Audit:
         pairs = None
         if "pairs_rows" in arrays:
             pairs = Pairs(**{f.name: arrays[f"pairs_{f.name}"] for f in fields(Pairs)})
-        plan: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in h["plan"].items()
-        }
         before, seen = h["preflight"], h["diagnosis"]
         return Audit(
             model=h["model"],
             data=h["data"],
             class_names=tuple(h["class_names"]),
-            plan=AuditPlan(**plan),
+            plan=AuditPlan.from_dict(h["plan"]),
             worst=Worst(**{f.name: arrays[f"worst_{f.name}"] for f in fields(Worst)}),
             pairs=pairs,
             records=tuple(AttackRecord(**r) for r in h["records"]),
             unstable=h["unstable"],
             examples=arrays["examples"],
             example_rows=arrays["example_rows"],
-            preflight=Preflight(**{**before, "findings": _found(before["findings"])}),
+            preflight=_preflight(before),
             diagnosis=Diagnosis(
                 seen["pictures"],
                 seen["unconstrained"],
                 tuple(Watched(**w) for w in seen["watched"]),
-                _found(seen["findings"]),
+                _verdicts(seen["findings"]),
             ),
             stamp=h["stamp"],
             # Audits of earlier versions know of none.
@@ -326,8 +334,22 @@ class Audit:
         )
 
 
-def _found(findings: list[dict[str, str]]) -> tuple[Finding, ...]:
-    return tuple(Finding(**f) for f in findings)
+def _preflight(entries: dict[str, Any]) -> Preflight:
+    figures = {k: v for k, v in entries.items() if k != "findings"}
+    return Preflight(**figures, verdicts=_verdicts(entries["findings"]))
+
+
+def _verdicts(entries: list[dict[str, Any]]) -> tuple[Verdict, ...]:
+    """Return verdicts as they were saved; audits of 0.1 name the remedy "do"."""
+    return tuple(
+        Verdict(e["kind"], "warning", e["message"], e["do"]) if "do" in e else Verdict(**e)
+        for e in entries
+    )
+
+
+def _as_dict(verdict: Verdict) -> dict[str, Any]:
+    # "do" is what the remedy was called in 0.1, and what readers of the JSON look for.
+    return {**verdict.as_dict(), "do": verdict.fix}
 
 
 def _plain(table: NDArray[np.float64]) -> list[list[float | None]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from unmask.data.images import Images
+from unmask.data.sources import load_source
 from unmask.errors import UserError
 from unmask.execution.executor import Executor
 from unmask.execution.local import LocalExecutor
 from unmask.fool.audit.diagnosis import Diagnosis, diagnose
-from unmask.fool.audit.parts import Parts, Store
-from unmask.fool.audit.plan import AuditPlan
+from unmask.fool.audit.plan import AuditPlan, default_eps
 from unmask.fool.audit.preflight import Preflight, preflight
 from unmask.fool.audit.result import Audit
 from unmask.fool.audit.shard import (
@@ -30,8 +30,9 @@ from unmask.fool.audit.shard import (
     attack_pairs,
     attack_shard,
 )
-from unmask.fool.audit.subject import Subject
-from unmask.fool.victim import Victim
+from unmask.fool.audit.store import Parts, Store
+from unmask.fool.source import Model, as_victim
+from unmask.fool.victim import Victim, require_images
 from unmask.runtime import environment_stamp
 
 _LOOKED_AT, _WATCHED = 256, 32
@@ -53,7 +54,7 @@ class AuditProgress:
 class _Shared:
     """What every task reads: it travels to a node once."""
 
-    subject: Subject
+    model: Victim
     images: Images
     plan: AuditPlan
     # Rounding may depend on it, so the workers take as many as this process.
@@ -61,7 +62,7 @@ class _Shared:
 
     def victim(self) -> Victim:
         torch.set_num_threads(self.threads)
-        return self.subject.victim(len(self.images.class_names))
+        return self.model.fresh(len(self.images.class_names))
 
 
 def _attacked(shared: _Shared, task: tuple[int, NDArray[np.int64]]) -> Shard:
@@ -75,7 +76,103 @@ def _paired(shared: _Shared, task: tuple[int, NDArray[np.int64]]) -> Pairs:
 
 
 def audit(
-    subject: Subject,
+    model: Model,
+    data: Images | str | Path | tuple[Any, Any],
+    *,
+    eps: float | Sequence[float] | None = None,
+    norm: str = "linf",
+    images: int = 1000,
+    attacks: Sequence[str] = (),
+    pairs: int = 10,
+    steps: int = 100,
+    queries: int = 5000,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    batch_size: int = 256,
+    seed: int = 0,
+    directory: str | Path | None = None,
+    resume: bool = False,
+    progress: Callable[[AuditProgress], None] | None = None,
+) -> Audit:
+    """Attack a classifier with an ensemble: what is left of it, and whether that can be believed.
+
+    Args:
+        model: a network, a function of float32[b, c, h, w] to logits, a model that ships, a file,
+            or "my_module:make_model".
+        data: images with labels: Images, "mnist", a folder, or (images, labels), the images
+            float[n, c, h, w] in [0, 1] (kept on 8 bits) or uint8.
+        eps: the largest changes, in units of pixels in [0, 1]; by default 0.3 (grey) or 8/255 for
+            linf, 1.5 (grey) or 0.5 for l2.
+        norm: "linf" or "l2".
+        images: how many, spread evenly over those given.
+        attacks: names in unmask.fool.attacks.ATTACKS; the norm's ensemble by default.
+        pairs: how many images of each class are taken towards every other class, 0 for none.
+        steps: gradients an attack takes.
+        queries: forward passes an image that a black-box attack takes.
+        mean: what the model wants taken away from the images, one number or one a channel.
+        std: what it wants them divided by then.
+        batch_size: how many images go through the model at a time.
+        seed: of everything random.
+        directory: where parts are kept as they are done; resume goes on from there.
+        resume: whether to use what lies in directory.
+        progress: called as the audit goes on.
+
+    Returns:
+        The audit: print it, or read clean, robust(eps), smallest, verdicts, figures().
+
+    Raises:
+        UserError: for images that don't suit the model and a model that can't be judged.
+    """
+    found = as_images(data)
+    victim = as_victim(model, mean=mean, std=std, batch_size=batch_size, images=found.pixels)
+    if eps is None:
+        eps = default_eps(norm, found.pixels.shape[1])
+    plan = AuditPlan(
+        norm=norm,
+        eps=(float(eps),) if isinstance(eps, (int, float)) else tuple(float(e) for e in eps),
+        attacks=tuple(attacks),
+        images=images,
+        pairs=pairs,
+        steps=steps,
+        queries=queries,
+        seed=seed,
+    )
+    return run_audit(
+        victim,
+        found,
+        plan,
+        directory=None if directory is None else Path(directory),
+        resume=resume,
+        progress=progress,
+    )
+
+
+def as_images(data: Images | str | Path | tuple[Any, Any]) -> Images:
+    """Return the images of a name, a folder, or arrays; see audit.
+
+    Raises:
+        UserError: when there are none, or the arrays aren't images in [0, 1] with labels.
+    """
+    if isinstance(data, Images):
+        return data
+    if isinstance(data, (str, Path)):
+        found = load_source(str(data))
+        return found.test or found.validation or found.train
+    pixels, labels = (np.asarray(part) for part in data)
+    if pixels.dtype != np.uint8:
+        tensor = torch.as_tensor(pixels)
+        require_images(tensor if tensor.is_floating_point() else tensor.float(), None)
+        pixels = np.rint(pixels * 255).astype(np.uint8)
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or not len(labels):
+        raise UserError(
+            "labels must be one whole number an image", got=f"{labels.dtype}{list(labels.shape)}"
+        )
+    classes = int(labels.max()) + 1
+    return Images(pixels, labels.astype(np.int64), tuple(map(str, range(classes))), "arrays")
+
+
+def run_audit(
+    model: Victim,
     images: Images,
     plan: AuditPlan,
     *,
@@ -84,35 +181,35 @@ def audit(
     on: Executor | None = None,
     progress: Callable[[AuditProgress], None] | None = None,
 ) -> Audit:
-    """Attack a model with the whole ensemble and judge every picture afresh.
+    """Attack a model with the whole ensemble and judge every image afresh.
 
     images: of the model's size and classes. directory keeps each shard as soon as it is done; with
     resume those of the same audit are used again, to the very bits of an audit that was never
     stopped. on: who attacks the shards, this process by default; the bits are the same. A shard
-    that fails is named in Audit.failures, and its pictures are left out of every figure. Memory is
-    that of one shard, however many pictures there are. Raises UserError for pictures that don't
+    that fails is named in Audit.failures, and its images are left out of every figure. Memory is
+    that of one shard, however many images there are. Raises UserError for images that don't
     suit the model, a model that can't be judged, shards of another audit, and when no shard can be
     attacked.
     """
-    _check(subject, images)
-    victim = subject.victim(len(images.class_names))
-    rows = _spread(len(images), plan.pictures)
-    key = _key(subject, images, plan)
+    _check(model, images)
+    victim = model.fresh(len(images.class_names))
+    rows = _spread(len(images), plan.images)
+    key = _key(model, images, plan)
     store = Store(directory, key, resume)
     specs = ", ".join(s.name for s in plan.specs(victim))
     shards = np.array_split(rows, -(-len(rows) // plan.shard))
     total = len(shards) + 1
     tell = progress or (lambda _: None)
     tell(AuditProgress("looking at the model", 0, total))
-    before, seen = _look(subject, victim, images, rows, plan)
-    shared = _Shared(subject, images, plan, torch.get_num_threads())
+    before, seen = _look(victim, images, rows, plan)
+    shared = _Shared(model, images, plan, torch.get_num_threads())
     on = on or LocalExecutor()
     attacks = Parts(store.shards, shards)
     for done, running, failed in attacks.made(on, _attacked, shared):
         tell(AuditProgress(f"attacking with {specs}", done, total, running, failed))
     parts, failures = attacks.read(), attacks.failures("shard")
     if not parts:
-        raise UserError("no picture could be attacked", got=failures[0], do="see what it says")
+        raise UserError("no image could be attacked", got=failures[0], do="see what it says")
     tell(AuditProgress("seeking every class", len(shards), total, failed=len(failures)))
     worst = Worst.joined([p.worst for p in parts])
     records = tuple(
@@ -120,7 +217,7 @@ def audit(
         for column in zip(*(p.records for p in parts), strict=True)
     )
     pairs = None
-    # Which pictures are paired depends on all of them.
+    # Which images are paired depends on all of them.
     if plan.pairs and victim.differentiable and not failures:
         chosen = Parts(store.pairs, _to_pair(images, worst, plan))
         for _ in chosen.made(on, _paired, shared):
@@ -130,7 +227,7 @@ def audit(
     tell(AuditProgress("done", total, total, failed=len(failures)))
     examples, example_rows = _examples(parts, worst, images)
     return Audit(
-        model=subject.name,
+        model=model.name,
         data=images.name,
         class_names=images.class_names,
         plan=plan,
@@ -144,8 +241,8 @@ def audit(
         diagnosis=seen,
         stamp=environment_stamp(
             **key,
-            kind=subject.kind,
-            device=str(subject.device),
+            kind=model.kind,
+            device=str(model.device),
             threads=torch.get_num_threads(),
         ),
         failures=tuple(failures),
@@ -153,16 +250,16 @@ def audit(
 
 
 def _look(
-    subject: Subject, victim: Victim, images: Images, rows: NDArray[np.int64], plan: AuditPlan
+    victim: Victim, images: Images, rows: NDArray[np.int64], plan: AuditPlan
 ) -> tuple[Preflight, Diagnosis]:
     pixels, labels = as_tensors(images, rows[_spread(len(rows), _LOOKED_AT)], victim)
-    before = preflight(victim, subject.module, pixels, labels)
+    before = preflight(victim, pixels, labels)
     right = (victim.logits(pixels).argmax(1) == labels).nonzero().flatten()[:_WATCHED]
     return before, diagnose(victim, pixels[right], labels[right], plan)
 
 
 def _to_pair(images: Images, worst: Worst, plan: AuditPlan) -> list[NDArray[np.int64]]:
-    """Return the rows of the pictures that are taken towards every class, in tasks."""
+    """Return the rows of the images that are taken towards every class, in tasks."""
     right = worst.clean == worst.labels
     of_class = [
         np.flatnonzero(right & (worst.labels == k))[: plan.pairs]
@@ -188,28 +285,28 @@ def _examples(
     return pixels[index], rows[index]
 
 
-def _check(subject: Subject, images: Images) -> None:
+def _check(model: Victim, images: Images) -> None:
     if not len(images):
-        raise UserError("there are no pictures to audit on", got=images.name)
+        raise UserError("there are no images to audit on", got=images.name)
     shape = tuple(images.pixels.shape[1:])
-    if subject.input_shape is not None and subject.input_shape != shape:
+    if model.input_shape is not None and model.input_shape != shape:
         raise UserError(
-            f"{subject.name} takes pictures of shape {list(subject.input_shape)}",
+            f"{model.name} takes images of shape {list(model.input_shape)}",
             got=list(shape),
-            do="give pictures of the model's channels and size",
+            do="give images of the model's channels and size",
         )
-    names = subject.class_names
+    names = model.class_names
     if names is not None and len(names) != len(images.class_names):
         raise UserError(
-            f"{subject.name} has {len(names)} classes",
-            got=f"pictures of {len(images.class_names)}",
-            do="give the pictures that it was trained on",
+            f"{model.name} has {len(names)} classes",
+            got=f"images of {len(images.class_names)}",
+            do="give the images that it was trained on",
         )
 
 
-def _key(subject: Subject, images: Images, plan: AuditPlan) -> dict[str, Any]:
+def _key(model: Victim, images: Images, plan: AuditPlan) -> dict[str, Any]:
     return {
-        "model": subject.identity,
+        "model": model.identity,
         "data": images.sha256,
         "settings": plan.as_dict(),
     }

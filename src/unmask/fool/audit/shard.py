@@ -1,4 +1,4 @@
-"""A few pictures under the whole ensemble, and their worst cases on disk."""
+"""A few images under the whole ensemble, and their worst cases on disk."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from unmask.data.images import Images
 from unmask.errors import UserError
 from unmask.fool.attacks import ATTACKS
 from unmask.fool.audit.plan import PAIR_ATTACKS, AuditPlan
-from unmask.fool.boundary import to_boundary
 from unmask.fool.goal import Goal, every_target
 from unmask.fool.norms import Threat
 from unmask.fool.outcome import Adversarials, Outcome, judge, saved
+from unmask.fool.refinement import to_boundary
 from unmask.fool.victim import Victim
 from unmask.runtime import seeded, write_atomically
 
@@ -30,7 +30,7 @@ _ATTACK_STREAM, _PAIR_STREAM = 21, 22
 
 @dataclass(frozen=True)
 class AttackRecord:
-    """What one attack did: how many pictures it was shown, fooled, and what that cost.
+    """What one attack did: how many images it was shown, fooled, and what that cost.
 
     eps: None for the smallest change. fooled: by the judge. nearer: for how many its change is the
     smallest of the attacks up to it.
@@ -53,12 +53,12 @@ class AttackRecord:
 
 @dataclass(frozen=True)
 class Worst:
-    """The nearest judged adversarial of each of n pictures, each array [n].
+    """The nearest judged adversarial of each of n images, each array [n].
 
-    rows: the picture's place among those given. clean: the class said of the picture itself. size:
-    of the smallest change in the audit's norm, 0 where the picture itself is misjudged and infinity
+    rows: the image's place among those given. clean: the class said of the image itself. size:
+    of the smallest change in the audit's norm, 0 where the image itself is misjudged and infinity
     where no attack succeeded. said, certainty, l2, linf, similarity, saved: of that adversarial
-    (saved: whether it still fools as an 8-bit picture); NaN and -1 where there is none. by: the
+    (saved: whether it still fools as an 8-bit image); NaN and -1 where there is none. by: the
     attack, as an index into the records.
     """
 
@@ -87,7 +87,7 @@ class Worst:
 
 @dataclass(frozen=True)
 class Pairs:
-    """The smallest change of a picture towards each other class, each array [pairs]."""
+    """The smallest change of an image towards each other class, each array [pairs]."""
 
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
@@ -108,9 +108,9 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Shard:
-    """What attacking some of the pictures came to.
+    """What attacking some of the images came to.
 
-    examples: uint8[k, c, h, w], the nearest adversarial of each class that has one, of the pictures
+    examples: uint8[k, c, h, w], the nearest adversarial of each class that has one, of the images
     example_rows. unstable: how many adversarials another look at judges otherwise.
     """
 
@@ -143,7 +143,7 @@ class Shard:
 def attack_shard(
     victim: Victim, images: Images, rows: NDArray[np.int64], plan: AuditPlan, number: int
 ) -> Shard:
-    """Attack the pictures of these rows with every attack of the plan, worst case by picture.
+    """Attack the images of these rows with every attack of the plan, worst case by image.
 
     number: the shard's, which with the plan's seed settles everything random.
     """
@@ -206,7 +206,7 @@ def _shortened(victim: Victim, pixels: Tensor, found: Adversarials, goal: Goal) 
 def attack_pairs(
     victim: Victim, images: Images, rows: NDArray[np.int64], plan: AuditPlan, number: int
 ) -> Pairs:
-    """Seek the smallest change of these pictures towards every other class."""
+    """Seek the smallest change of these images towards every other class."""
     pixels, labels = as_tensors(images, rows, victim)
     places, goal = every_target(labels, len(images.class_names))
     spec = ATTACKS[PAIR_ATTACKS[plan.norm]]
@@ -234,7 +234,7 @@ def attack_pairs(
 
 
 def as_tensors(images: Images, rows: NDArray[np.int64], victim: Victim) -> tuple[Tensor, Tensor]:
-    """Return these pictures as float32 in [0, 1], and their labels, where the victim is."""
+    """Return these images as float32 in [0, 1], and their labels, where the victim is."""
     pixels = torch.from_numpy(images.pixels[rows]).to(victim.device).float() / 255
     return pixels, torch.from_numpy(images.labels[rows]).to(victim.device)
 
@@ -278,7 +278,7 @@ class _Running:
         }
 
     def open(self, threat: Threat) -> Tensor:
-        """Return the pictures still to be attacked, int64[k]."""
+        """Return the images still to be attacked, int64[k]."""
         limit = 0.0 if threat.eps is None else threat.eps
         return torch.from_numpy(np.flatnonzero(self.size > limit + 1e-5)).to(self.labels.device)
 
@@ -306,7 +306,7 @@ class _Running:
         return int((again != self.said[rows.numpy()]).sum())
 
     def examples(self, classes: int) -> Tensor:
-        """Return of each class the picture whose change is smallest, where it has one."""
+        """Return of each class the image whose change is smallest, where it has one."""
         labels = self.labels.cpu().numpy()
         chosen = []
         for k in range(classes):

@@ -1,4 +1,4 @@
-"""The generator attack on any number of pairs of a picture and a class."""
+"""The generator attack on any number of pairs of an image and a class."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import torch
 from torch import Tensor
 
 from unmask.errors import UserError, unknown
-from unmask.fool.boundary import to_boundary
 from unmask.fool.generator.document import Training, document_way
-from unmask.fool.generator.eight_bit import to_eight_bits
 from unmask.fool.generator.smallest import smallest_change
 from unmask.fool.generator.stacked import Generators
 from unmask.fool.goal import Goal
 from unmask.fool.norms import Threat
 from unmask.fool.outcome import Adversarials
+from unmask.fool.refinement import to_boundary, to_eight_bits
 from unmask.fool.victim import Victim
 
 MODES = ("fast", "document")
@@ -37,11 +36,12 @@ def generator_attack(
     training: Training | None = None,
     chunk: int | None = None,
 ) -> Adversarials:
-    """Return the pictures that generators f_ij give once the classifier says their class.
+    """Return the images that generators f_ij give once the classifier says their class.
 
-    pixels: float[n, c, h, w] in [0, 1], one a pair. mode "document" is the document's way, whose
-    pictures are as near as they happen to be; "fast" starts at the picture in closed form, seeks
-    the smallest change, or any within the threat's eps, and ends on values k / 255 where it can.
+    pixels: float[n, c, h, w] in [0, 1], one a pair. mode "document" is the way of the course
+    report, whose images are as near as they happen to be; "fast" starts at the image in closed
+    form, seeks the smallest change, or any within the threat's eps, and ends on values k / 255
+    where it can.
     hidden: units of both hidden layers, 16 in fast and 64 in document mode by default. steps:
     gradient evaluations of the classifier a pair at most, 60 and 1000 by default. chunk: pairs
     trained side by side, by default as many as fit into 256 MiB; it changes no result. The weights

@@ -1,4 +1,4 @@
-"""The document's way: pre-train each generator on its picture, then on the frozen classifier."""
+"""The course report's way: pre-train each generator on its image, then on the frozen classifier."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BETAS, _EPSILON = (0.9, 0.999), 1e-7
 
 @dataclass(frozen=True)
 class Training:
-    """How the document's generators are trained, where it is silent.
+    """How the course report's generators are trained, where it is silent.
 
     rate: Adam's. tolerance: the mean squared error at which pre-training ends. pretraining: its
     steps at most.
@@ -62,10 +62,10 @@ def document_way(
     training: Training,
     steps: int,
 ) -> Adversarials:
-    """Return the pictures of f_ij: Adam until it gives the picture, then until C says the class.
+    """Return the images of f_ij: Adam until it gives the image, then until C says the class.
 
     The output is a sigmoid. Each of the generators is pre-trained on the mean squared error to its
-    picture, and then, with Adam started afresh, on the cross-entropy of C o f. The steps told
+    image, and then, with Adam started afresh, on the cross-entropy of C o f. The steps told
     are those of both, the latter steps at most.
     """
     taken = _pretrain(generators, pixels.flatten(1), training)

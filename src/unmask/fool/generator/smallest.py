@@ -21,7 +21,7 @@ _LAST_STEP = 0.05
 _FAR = 2.0
 # Within a given eps there must be room for the rounding to 8 bits.
 _INSIDE = 0.99
-# A misjudged picture is taken for some class without any change; a generator gives it back to the
+# A misjudged image is taken for some class without any change; a generator gives it back to the
 # last bit or two, far below a step of 1/255.
 _NOTHING = 1e-3
 # How sharply the largest other class stands out, over the range of the logits.
@@ -33,7 +33,7 @@ _PACE, _LAST_PACE = 0.1, 0.01
 def soft_margin(logits: Tensor, goal: Goal) -> Tensor:
     """Return Goal.margin made smooth, which grows with the logits as it does, float[n].
 
-    The largest other logit is softened over a twentieth of the range of the picture's logits: the
+    The largest other logit is softened over a twentieth of the range of the image's logits: the
     descent then turns to the next class before it overtakes, and, unlike with cross-entropy, small
     logits (a flat softmax) don't make it push every class down alike.
     """
@@ -54,7 +54,7 @@ def smallest_change(
     *,
     steps: int,
 ) -> tuple[Adversarials, Tensor]:
-    """Return the nearest pictures found that reach their goal, and whether they do, bool[n].
+    """Return the nearest images found that reach their goal, and whether they do, bool[n].
 
     With an eps the first one found within it counts and the pair is done. Otherwise each step
     trains a generator on its class and, weighted, on its distance: the weight is the one at which

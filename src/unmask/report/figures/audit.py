@@ -1,4 +1,4 @@
-"""The figures of an audit: accuracy by size of change, pairs of classes, pictures that fooled."""
+"""The figures of an audit: accuracy by size of change, pairs of classes, images that fooled."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MATRICES = {
 
 @styled_figure
 def curve_figure(audits: Sequence[Audit], *, narrow: bool = False) -> Figure:
-    """Return the part of all pictures still classified right by the size of the change."""
+    """Return the part of all images still classified right by the size of the change."""
     figure = Figure(figsize=(4.6, 4.0) if narrow else (8.2, 4.2), layout="constrained")
     ax = figure.subplots()
     end = max(found.reach for found in audits)
@@ -63,7 +63,7 @@ def curve_figure(audits: Sequence[Audit], *, narrow: bool = False) -> Figure:
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.set(ylim=(-0.02, 1.02), xlabel=f"{_NORMS[norm]} of the change, pixels in 0 to 1")
     ax.set_xlim(left=0)
-    ax.set_ylabel("still classified right" if narrow else "pictures still classified right")
+    ax.set_ylabel("still classified right" if narrow else "images still classified right")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=1 if narrow else 3, borderaxespad=0.2)
     return figure
 
@@ -90,7 +90,7 @@ def pairs_figure(found: Audit) -> Figure:
 
 @styled_figure
 def examples_figure(found: Audit, images: Images) -> Figure:
-    """Return the nearest adversarial of each class: the picture, the change, what fooled."""
+    """Return the nearest adversarial of each class: the image, the change, what fooled."""
     count = len(found.examples)
     columns = max(count, 1)
     figure = Figure(figsize=(min(0.92 * columns + 0.7, 11.0), 3.5), layout="constrained")

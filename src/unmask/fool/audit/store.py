@@ -72,7 +72,7 @@ class Store:
         if resume and file.exists() and file.read_text() != text:
             raise UserError(
                 f"the shards in {folder} are of another audit",
-                got="another model, other pictures or other settings",
+                got="another model, other images or other settings",
                 do="leave --resume out, or choose another --out",
             )
         if not resume and folder.is_dir():
@@ -83,7 +83,7 @@ class Store:
 
 
 class Parts(Generic[P]):
-    """Parts of an audit, each of some rows of the pictures: made where they are missing."""
+    """Parts of an audit, each of some rows of the images: made where they are missing."""
 
     def __init__(self, kept: Kept[P], rows: list[NDArray[np.int64]]) -> None:
         self.kept: Kept[P] = kept
@@ -120,6 +120,6 @@ class Parts(Generic[P]):
     def failures(self, what: str) -> list[str]:
         """Return each failure in one line, in order."""
         return [
-            f"{what} {i} ({count} picture{'s' if count > 1 else ''}): {self.errors[i]}"
+            f"{what} {i} ({count} image{'s' if count > 1 else ''}): {self.errors[i]}"
             for i, count in ((i, len(self.rows[i])) for i in sorted(self.errors))
         ]

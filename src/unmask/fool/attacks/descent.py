@@ -1,17 +1,44 @@
-"""Projected gradient descent from random starts."""
+"""The gradient step and projected gradient descent: the two simplest attacks within an eps."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from unmask.fool.attacks.found import Found
+from unmask.fool.attacks.base import Found, attack
 from unmask.fool.goal import Goal
 from unmask.fool.norms import Threat
 from unmask.fool.outcome import Adversarials
 from unmask.fool.victim import Loss, Victim, cross_entropy
 
 
+@attack("fgsm")
+def fgsm(
+    victim: Victim,
+    pixels: Tensor,
+    goal: Goal,
+    threat: Threat,
+    *,
+    generator: torch.Generator,
+    loss: Loss = cross_entropy,
+) -> Adversarials:
+    """Go once from each image as far as allowed against the gradient (Goodfellow et al., 2015).
+
+    pixels: float32[n, c, h, w] in [0, 1]. The step is returned whether or not it reaches the goal;
+    an image that has reached it already stays. generator is not drawn from. One gradient a
+    image. Raises UserError without eps.
+    """
+    eps = threat.bound
+    logits, _, gradient = victim.gradient(pixels, goal, loss)
+    found = Found(pixels, threat)
+    found.offer(found.open(), pixels, goal.reached(logits))
+    rows = found.open()
+    step = eps * threat.norm.direction(gradient[rows])
+    found.pixels[rows] = (pixels[rows] - step).clamp(0, 1)
+    return found.adversarials()
+
+
+@attack("pgd", budget="steps")
 def pgd(
     victim: Victim,
     pixels: Tensor,
@@ -28,15 +55,15 @@ def pgd(
     """Descend the loss within the ball of eps, back into it after every step (Madry et al., 2018).
 
     pixels: float32[n, c, h, w] in [0, 1]. step: the norm of one step, in units of pixels; None
-    takes 2.5 eps / steps. A picture that reaches its goal leaves at once; the others start again
+    takes 2.5 eps / steps. An image that reaches its goal leaves at once; the others start again
     elsewhere, restarts times in all. At most restarts * steps gradients and restarts forwards a
-    picture. Raises UserError without eps.
+    image. Raises UserError without eps.
     """
     eps, norm = threat.bound, threat.norm
     length = 2.5 * eps / steps if step is None else step
     found = Found(pixels, threat)
     for _ in range(restarts):
-        # Drawn for all, so that what one picture meets doesn't depend on which others are left.
+        # Drawn for all, so that what one image meets doesn't depend on which others are left.
         noise = norm.noise(pixels, eps, generator)
         rows = found.open()
         start, wish = pixels[rows], goal[rows]

@@ -1,4 +1,4 @@
-"""The last refinement: on the values that a saved picture can hold."""
+"""The last refinements of an adversarial: back to the boundary, and onto the values of 8 bits."""
 
 from __future__ import annotations
 
@@ -10,15 +10,31 @@ from unmask.fool.norms import Norm, Threat, wide
 from unmask.fool.outcome import saved
 from unmask.fool.victim import Victim, margin
 
+_HALVINGS = 8
+
 _ROUNDS = 12
 _LEVELS = 255
 _ROUNDING = 1e-6
 
 
+def to_boundary(victim: Victim, originals: Tensor, found: Tensor, goal: Goal) -> Tensor:
+    """Return each found image moved towards its original for as long as it reaches its goal.
+
+    found: images that do reach it. The boundary is bisected on the line between the two.
+    """
+    change = found - originals
+    low, high = originals.new_zeros(len(found)), originals.new_ones(len(found))
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        reached = goal.reached(victim.logits(originals + wide(middle, change) * change))
+        low, high = torch.where(reached, low, middle), torch.where(reached, middle, high)
+    return torch.where(wide(high, change) < 1, originals + wide(high, change) * change, found)
+
+
 def to_eight_bits(
     victim: Victim, originals: Tensor, found: Tensor, goal: Goal, threat: Threat
 ) -> tuple[Tensor, Tensor]:
-    """Return the nearest pictures on values k / 255 that reach their goal, and whether any does.
+    """Return the nearest images on values k / 255 that reach their goal, and whether any does.
 
     found, near the boundary, is rounded; then values move by single steps of 1/255, those first
     that gain most by the gradient for what they add to the distance: outwards while the goal is
@@ -56,7 +72,7 @@ def to_eight_bits(
 def _outwards(
     pictures: Tensor, originals: Tensor, gradient: Tensor, missing: Tensor, norm: Norm
 ) -> Tensor:
-    """Return pictures with the cheapest single steps that should lower the margin by missing."""
+    """Return images with the cheapest single steps that should lower the margin by missing."""
     step = -gradient.sign()
     change = (pictures - originals) * _LEVELS
     levels = pictures * _LEVELS + step
@@ -75,7 +91,7 @@ def _outwards(
 def _inwards(
     pictures: Tensor, originals: Tensor, gradient: Tensor, room: Tensor, norm: Norm
 ) -> Tensor:
-    """Return pictures with the best single steps back that should raise the margin by room."""
+    """Return images with the best single steps back that should raise the margin by room."""
     change = (pictures - originals) * _LEVELS
     step = -change.sign()
     if norm.name != "l2":

@@ -1,0 +1,256 @@
+"""Where the model that is attacked comes from: a name, a file, an import path, another process."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from unmask.errors import UserError
+from unmask.fool.victim import Preprocessing, Victim
+from unmask.models.checkpoint import ModelCard, TensorFile
+from unmask.models.classifier import Classifier
+from unmask.models.cnn import ARCHITECTURES, build
+from unmask.models.imported import load_model
+from unmask.runtime import sha256
+
+Model: TypeAlias = nn.Module | Callable[[Tensor], Any] | Victim | str | Path
+
+
+def as_victim(
+    model: Model,
+    *,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    batch_size: int = 256,
+    images: Any = None,
+) -> Victim:
+    """Return any model for the attacks.
+
+    Args:
+        model: a network, a function of float32[b, c, h, w], or what load_victim takes.
+        mean: one number or one a channel that the model wants taken away from pixels in [0, 1].
+        std: one number or one a channel that it wants them divided by then.
+        batch_size: how many images go through it at a time.
+        images: those that it is going to be given, to know the number of channels.
+
+    Raises:
+        UserError: when mean or std isn't one positive number, or one a channel.
+    """
+    if isinstance(model, Victim):
+        return model
+    channels = None if images is None or len(images.shape) != 4 else int(images.shape[1])
+    wanted = None
+    if mean is not None or std is not None:
+        wanted = Preprocessing(
+            mean=_by_channel("mean", 0.0 if mean is None else mean, channels),
+            std=_by_channel("std", 1.0 if std is None else std, channels),
+        )
+    if isinstance(model, (str, Path)):
+        victim = load_victim(str(model), preprocessing=wanted)
+        victim.batch = batch_size
+        return victim
+    return Victim.of(model, preprocessing=wanted, batch=batch_size)
+
+
+def _by_channel(
+    name: str, value: float | Sequence[float], channels: int | None
+) -> tuple[float, ...]:
+    values = tuple(float(v) for v in np.atleast_1d(np.asarray(value, dtype=float)))
+    if len(values) == 1 and channels:
+        values *= channels
+    if channels and len(values) != channels:
+        raise UserError(
+            f"{name} needs one number, or one a channel ({channels})",
+            got=f"{len(values)} numbers",
+        )
+    if not all(np.isfinite(values)) or (name == "std" and min(values) <= 0):
+        raise UserError(f"{name} isn't usable", got=value, do="give finite numbers, std above 0")
+    return values
+
+
+def load_victim(
+    source: str, *, weights: Path | None = None, preprocessing: Preprocessing | None = None
+) -> Victim:
+    """Return the model of a shipped name, a .safetensors or .onnx file, or an import path.
+
+    Args:
+        source: "mnist", a file, or "my_module:make_model", which is set to eval mode.
+        weights: a safetensors file for the network of an import path.
+        preprocessing: what the model wants done to pixels in [0, 1].
+
+    Returns:
+        The model; an ONNX file is a black box, see onnx_victim.
+
+    Raises:
+        UserError: when something is missing, damaged, of another format, or would be unpickled.
+    """
+    suffix = Path(source).suffix.lower()
+    imported = ":" in source and suffix not in (".onnx", ".safetensors", ".pt2")
+    if weights is not None and not imported:
+        raise UserError(
+            "--weights are for a network by its import path alone",
+            got=source,
+            do="write my_module:make_model in the model's place",
+        )
+    if suffix in (".pt2", ".pt", ".pth", ".ckpt", ".pkl", ".bin"):
+        raise UserError(
+            f"a {suffix} file can hold pickles, which could run any code when opened",
+            got=source,
+            do="save the weights as safetensors and name the network (my_module:make_model "
+            "--weights FILE), or export it as ONNX",
+        )
+    if suffix == ".onnx":
+        try:
+            content = Path(source).read_bytes()
+        except OSError as error:
+            raise UserError("there is no such file", got=source, do="give an .onnx file") from error
+        return _onnx(source, content, torch.get_num_threads(), preprocessing)
+    if not imported:
+        return Victim.of(
+            Classifier.load(source), source, kind="Unmask's", preprocessing=preprocessing
+        )
+    module = load_model(source)
+    if weights is not None:
+        TensorFile(weights).load_into(module)
+    victim = Victim.of(module.eval(), source, preprocessing=preprocessing)
+    victim.made_from = source
+    return victim
+
+
+def travelling(victim: Victim) -> tuple[Any, ...]:
+    """Return what makes a victim anew in another process, as pickle's __reduce__ has it.
+
+    Raises:
+        UserError: for a model that nothing but itself says how to make.
+    """
+    if isinstance(victim.made_from, bytes):
+        threads = torch.get_num_threads()
+        return _onnx, (victim.name, victim.made_from, threads, victim.preprocessing)
+    if victim.module is None:
+        raise UserError("this black box can't travel to another process", got=victim.name)
+    packed = Packed.of(victim.module, victim.made_from)
+    return _arrived, (victim.name, victim.kind, packed, victim.preprocessing)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A network on its way to another process, as plain values.
+
+    path: the import path that makes it, or None for one of Unmask's architectures, whose model card
+    is card, as JSON. state: its parameters and buffers, as safetensors. modes: which of its
+    modules are in training mode, in the order of nn.Module.modules.
+    """
+
+    path: str | None
+    card: str
+    state: bytes
+    modes: tuple[bool, ...]
+
+    @staticmethod
+    def of(module: nn.Module, path: str | None) -> Packed:
+        """Pack a network. Raises UserError for one that nothing but itself says how to make."""
+        card = ""
+        if path is None:
+            if not isinstance(module, Classifier) or module.card.architecture not in ARCHITECTURES:
+                raise UserError(
+                    "this network can't travel to another process",
+                    got=f"a {type(module).__name__} that was made in this one",
+                    do="give its import path (load_victim), or one of Unmask's classifiers",
+                )
+            card = json.dumps(asdict(module.card))
+        # Clones, since the format refuses tensors that share memory.
+        state = {k: v.detach().cpu().clone().contiguous() for k, v in module.state_dict().items()}
+        return Packed(path, card, save(state), tuple(m.training for m in module.modules()))
+
+    def module(self) -> nn.Module:
+        """Return the network, on the CPU. Raises UserError when its import path leads nowhere."""
+        module = load_model(self.path) if self.path is not None else self._classifier()
+        try:
+            module.load_state_dict(load(self.state))
+        except RuntimeError as error:
+            raise UserError(
+                f"{self.path} makes another network here than where it was packed",
+                got=" ".join(str(error).split())[:200],
+                do="install the same code on every node",
+            ) from error
+        for part, training in zip(module.modules(), self.modes, strict=True):
+            part.training = training
+        return module
+
+    def _classifier(self) -> Classifier:
+        entries = json.loads(self.card)
+        for name in ("input_shape", "mean", "std", "class_names"):
+            entries[name] = tuple(entries[name])
+        card = ModelCard(**entries)
+        network = build(card.architecture, card.settings, card.input_shape, len(card.class_names))
+        return Classifier(network, card)
+
+
+# Every task of a worker is handed the model anew, and a worker serves one audit at a time.
+@functools.lru_cache(maxsize=2)
+def _arrived(name: str, kind: str, packed: Packed, preprocessing: Preprocessing | None) -> Victim:
+    victim = Victim.of(packed.module(), name, kind=kind, preprocessing=preprocessing)
+    victim.made_from = packed.path
+    return victim
+
+
+@functools.lru_cache(maxsize=2)
+def _onnx(path: str, content: bytes, threads: int, preprocessing: Preprocessing | None) -> Victim:
+    try:
+        import onnxruntime  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise UserError(
+            "an ONNX file needs onnxruntime", got=str(error), do="pip install 'unmask[export]'"
+        ) from error
+    try:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise UserError(
+            f"{path} is no ONNX model that ONNX Runtime reads",
+            got=str(error).splitlines()[0][:200],
+            do="export it again",
+        ) from error
+    inputs = session.get_inputs()
+    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
+        raise UserError(
+            f"{path} doesn't take one batch of images, float32[b, c, h, w]",
+            got=", ".join(f"{i.name} {i.type}{i.shape}" for i in inputs),
+            do="export it with pixels in [0, 1] as its only input",
+        )
+    fixed = isinstance(inputs[0].shape[0], int)
+    name, shape = inputs[0].name, inputs[0].shape[1:]
+    output = session.get_outputs()[0].name
+
+    def run(pixels: Tensor) -> Tensor:
+        batch = pixels.detach().cpu().numpy().astype(np.float32)
+        # An export for one image alone is fed one at a time.
+        parts = np.split(batch, len(batch)) if fixed else [batch]
+        return torch.from_numpy(
+            np.concatenate([session.run([output], {name: part})[0] for part in parts])
+        )
+
+    told: dict[str, Any] = session.get_modelmeta().custom_metadata_map
+    names = json.loads(told["class_names"]) if "class_names" in told else None
+    return Victim(
+        run,
+        differentiable=False,
+        name=path,
+        kind="ONNX",
+        class_names=names,
+        input_shape=tuple(shape) if all(isinstance(v, int) for v in shape) else None,
+        identity=sha256(content),
+        made_from=content,
+        preprocessing=preprocessing,
+    )
