@@ -111,6 +111,6 @@ def test_a_model_of_ones_own(
     assert main([*arguments, "--size", "27", *out]) == 2
     assert "takes no images of 27 x 27" in capsys.readouterr().err
     assert main([*arguments, "--size", "28", *out]) == 0
-    assert "3 of 3 pictures fool it" in capsys.readouterr().out
+    assert "3 of 3 images fool it" in capsys.readouterr().out
     assert main(["fool", "grid", "grids_own_model:make", *out]) == 2
     assert "--image" in capsys.readouterr().err
