@@ -90,7 +90,7 @@ def test_mistakes_get_one_line(change: dict[str, object], line: str) -> None:
 
 
 def test_an_attack_is_registered_once() -> None:
-    with pytest.raises(ValueError, match="an attack called 'fgsm' already"):
+    with pytest.raises(UserError, match="the attack is already registered: got 'fgsm'"):
         attack("fgsm")(lambda: None)
 
 

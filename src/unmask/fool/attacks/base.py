@@ -14,6 +14,7 @@ from unmask.errors import UserError
 from unmask.fool.norms import Threat
 from unmask.fool.outcome import Adversarials
 from unmask.fool.victim import Victim
+from unmask.registry import Registry
 
 F = TypeVar("F", bound=Callable[..., Adversarials])
 
@@ -58,7 +59,7 @@ class AttackSpec:
             )
 
 
-ATTACKS: dict[str, AttackSpec] = {}
+ATTACKS: Registry[AttackSpec] = Registry("attack")
 
 
 def attack(
@@ -75,14 +76,12 @@ def attack(
         A decorator that gives the function back as it is.
 
     Raises:
-        ValueError: when another function has that name already.
+        UserError: when another attack has that name already.
     """
 
     def register(function: F) -> F:
-        known = ATTACKS.get(name)
-        if known is not None and known.function.__qualname__ != function.__qualname__:
-            raise ValueError(f"there is an attack called {name!r} already")
-        ATTACKS[name] = AttackSpec(name, function, norms, needs_gradient, bounded, budget)
+        spec = AttackSpec(name, function, norms, needs_gradient, bounded, budget)
+        ATTACKS.register(name)(spec)
         return function
 
     return register
