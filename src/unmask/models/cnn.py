@@ -134,6 +134,109 @@ def strided_cnn(
     return nn.Sequential(*layers)
 
 
+def paired_cnn(
+    shape: tuple[int, int, int],
+    classes: int,
+    widths: Sequence[int] = (32, 64),
+    hidden: int = 200,
+) -> nn.Module:
+    """Return (3x3 convolution, ReLU) twice and a max-pool for each width, a hidden layer, logits.
+
+    Images [b, c, h, w] to logits [b, classes]. Nothing is padded and there is no batch norm: the
+    small network of Zhang et al. (2019, TRADES) with one hidden layer for its two.
+    """
+    layers: list[nn.Module] = []
+    channels, height, width_left = shape
+    for width in widths:
+        for c in (channels, width):
+            layers += [nn.Conv2d(c, width, 3), nn.ReLU()]
+        layers.append(nn.MaxPool2d(2))
+        channels = width
+        height, width_left = (height - 4) // 2, (width_left - 4) // 2
+    if height < 1 or width_left < 1:
+        raise UserError(
+            "images are too small for this network",
+            got=f"{shape[1]} x {shape[2]}",
+            do="give at least 16 x 16 pixels",
+        )
+    features = channels * height * width_left
+    layers += [nn.Flatten(), nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, classes)]
+    for layer in layers:
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return nn.Sequential(*layers)
+
+
+class WideResNet(nn.Module):
+    """A wide residual network: [b, c, h, w] to [b, classes] (Zagoruyko and Komodakis, 2016).
+
+    A 3x3 convolution, three groups of (depth - 4) / 6 blocks with 16, 32 and 64 times widen
+    channels, the second and third at half the size, batch norm and the activation before each
+    convolution, the mean over what is left of the image, and a linear layer.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        classes: int,
+        depth: int = 16,
+        widen: int = 4,
+        activation: str = "relu",
+    ) -> None:
+        super().__init__()
+        if depth < 10 or (depth - 4) % 6:
+            raise ValueError("depth must be 10, 16, 22 and so on")
+        kinds: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
+        if activation not in kinds:
+            raise ValueError("activation must be relu or silu")
+        self.stem = nn.Conv2d(shape[0], 16, 3, padding=1, bias=False)
+        blocks: list[nn.Module] = []
+        channels = 16
+        for group, width in enumerate((16 * widen, 32 * widen, 64 * widen)):
+            for block in range((depth - 4) // 6):
+                stride = 2 if group and not block else 1
+                blocks.append(_PreActivation(channels, width, stride, kinds[activation]))
+                channels = width
+        self.blocks = nn.Sequential(*blocks)
+        self.norm = nn.BatchNorm2d(channels)
+        self.act = kinds[activation]()
+        self.head = nn.Linear(channels, classes)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits [b, classes] of normalised images [b, c, h, w]."""
+        x = self.act(self.norm(self.blocks(self.stem(x))))
+        logits: Tensor = self.head(x.mean((2, 3)))
+        return logits
+
+
+class _PreActivation(nn.Module):
+    """(Batch norm, activation, 3x3 convolution) twice, added to what is given or its projection."""
+
+    def __init__(self, channels: int, width: int, stride: int, activation: type[nn.Module]) -> None:
+        super().__init__()
+        self.first = nn.BatchNorm2d(channels)
+        self.act = activation()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, width, 3, stride, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            activation(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+        )
+        same = channels == width and stride == 1
+        self.shortcut = None if same else nn.Conv2d(channels, width, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = self.act(self.first(x))
+        kept = x if self.shortcut is None else self.shortcut(active)
+        added: Tensor = self.layers(active) + kept
+        return added
+
+
 class WhitenedCNN(nn.Module):
     """A small network that learns colour pictures in few epochs: [b, c, h, w] to [b, classes].
 
@@ -219,6 +322,8 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "document_masks": document_masks,
     "block_cnn": block_cnn,
     "strided_cnn": strided_cnn,
+    "paired_cnn": paired_cnn,
+    "wide_resnet": WideResNet,
     "whitened_cnn": WhitenedCNN,
 }
 
