@@ -108,7 +108,7 @@ def audited(annotated: AnnotatedImages, out: Path, fold: int, faces: int) -> dic
     masked, bare = (card.class_names.index(name) for name in (MASKED, BARE))
     told: dict[str, Any] = {"faces": len(images), "fold": fold, "crop": CROP, "context": CONTEXT}
     for norm, plan in PLANS.items():
-        plan = replace(plan, pictures=len(images), pairs=len(images))
+        plan = replace(plan, images=len(images), pairs=len(images))
         result = run_audit(Victim.of(judge, "the detector on crops"), images, plan)
         entry: dict[str, Any] = {
             "right_as_they_are": result.clean.as_dict(),
