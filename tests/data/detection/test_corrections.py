@@ -10,6 +10,7 @@ from unmask.data.detection.corrections import (
     FACE_CORRECTIONS,
     Correction,
     apply_corrections,
+    read_copies,
     read_corrections,
     write_corrections,
 )
@@ -133,6 +134,21 @@ def test_the_corrections_that_ship_are_sorted_and_give_reasons(tmp_path: Path) -
     assert {c.class_name for c in everything} <= {"", *FACE_CLASSES}
 
 
+def test_copies_are_grouped(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text("group,image\n1,a\n2,b\n1,c\n2,d\n")
+    assert read_copies(tmp_path / "c.csv") == [("a", "c"), ("b", "d")]
+    (tmp_path / "c.csv").write_text("image\na\n")
+    with pytest.raises(UserError, match="columns"):
+        read_copies(tmp_path / "c.csv")
+
+
+def test_the_copies_that_ship_are_groups_without_a_common_image() -> None:
+    groups = read_copies()
+    assert all(len(group) > 1 for group in groups)
+    images = [image for group in groups for image in group]
+    assert len(set(images)) == len(images)
+
+
 @pytest.mark.data
 @pytest.mark.skipif(not FACES.exists(), reason="needs the face mask set; set UNMASK_DATA")
 def test_the_corrections_that_ship_fit_the_set() -> None:
@@ -140,6 +156,7 @@ def test_the_corrections_that_ship_fit_the_set() -> None:
     of_stem = {path.stem: i for i, path in enumerate(faces.paths)}
     found = read_corrections()
     assert set(found) <= set(of_stem)
+    assert {image for group in read_copies() for image in group} <= set(of_stem)
     for stem, own in found.items():
         i = of_stem[stem]
         width, height = faces.sizes[i]

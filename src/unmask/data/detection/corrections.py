@@ -23,6 +23,7 @@ Action = Literal["add", "remove", "class", "box", "ignore"]
 Box = tuple[int, int, int, int]
 
 FACE_CORRECTIONS = Path(__file__).parent / "face_corrections.csv"
+FACE_COPIES = Path(__file__).parent / "face_copies.csv"
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _NEW_SIDES = tuple(f"new_{side}" for side in _SIDES)
 COLUMNS = ("image", "action", *_SIDES, "class", *_NEW_SIDES, "reason")
@@ -92,17 +93,7 @@ def read_corrections(path: str | os.PathLike[str] | None = None) -> dict[str, li
         UserError: the file is missing or a row isn't a correction; the row is named.
     """
     file = FACE_CORRECTIONS if path is None else Path(path)
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"can't read the corrections {file.name}", got=error) from error
-    rows = csv.DictReader(io.StringIO(text))
-    if tuple(rows.fieldnames or ()) != COLUMNS:
-        raise UserError(
-            f"{file.name} has other columns than corrections have",
-            got=", ".join(rows.fieldnames or ["none"]),
-            do=f"write {','.join(COLUMNS)}",
-        )
+    rows = _rows(file, COLUMNS)
     found: dict[str, list[Correction]] = {}
     for row in rows:
         try:
@@ -111,6 +102,42 @@ def read_corrections(path: str | os.PathLike[str] | None = None) -> dict[str, li
             raise UserError(f"{file.name} line {rows.line_num}", got=error) from error
         found.setdefault(correction.image, []).append(correction)
     return found
+
+
+def read_copies(path: str | os.PathLike[str] | None = None) -> list[tuple[str, ...]]:
+    """Return the groups of images that show the same photograph, by the images' stems.
+
+    Args:
+        path: a CSV file with the columns group and image, in UTF-8; by default the one that ships,
+            of the images that read_corrections speaks of. These are cut or scaled in different
+            ways, or taken a moment apart: most differ too much for a hash of the whole image.
+
+    Returns:
+        A tuple of two stems or more for each group. Such images belong in the same fold.
+
+    Raises:
+        UserError: the file is missing or has other columns.
+    """
+    file = FACE_COPIES if path is None else Path(path)
+    groups: dict[str, list[str]] = {}
+    for row in _rows(file, ("group", "image")):
+        groups.setdefault(row["group"], []).append(row["image"])
+    return [tuple(images) for images in groups.values()]
+
+
+def _rows(file: Path, columns: tuple[str, ...]) -> csv.DictReader[str]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"can't read {file.name}", got=error) from error
+    rows = csv.DictReader(io.StringIO(text))
+    if tuple(rows.fieldnames or ()) != columns:
+        raise UserError(
+            f"{file.name} has other columns than it needs",
+            got=", ".join(rows.fieldnames or ["none"]),
+            do=f"write {','.join(columns)}",
+        )
+    return rows
 
 
 def _correction(row: dict[str, str]) -> Correction:
