@@ -46,7 +46,7 @@ def test_a_picture_is_drawn_written_and_summed_up(
 ) -> None:
     assert main(["mask", "detect", "two.png", "--model", model, "--out", "o"]) == 0
     out, err = capsys.readouterr()
-    assert out == "1 picture: 2 faces: 1 with mask, 1 without mask\ndrawn and written: o\n"
+    assert out == "1 image: 2 faces: 1 with mask, 1 without mask\ndrawn and written: o\n"
     assert err == ""
     (entries,) = json.loads((here / "o/detections.json").read_text())
     assert entries["file"] == "two.png"
@@ -61,7 +61,7 @@ def test_patterns_that_the_shell_put_in_full_are_many_sources(
 ) -> None:
     arguments = ["two.png", "masked.png", "two.png", "--model", model, "--out", "o"]
     assert main(["mask", "detect", *arguments]) == 0
-    assert capsys.readouterr().out.startswith("3 pictures: ")
+    assert capsys.readouterr().out.startswith("3 images: ")
     drawn = {path.relative_to(here / "o/drawn").as_posix() for path in here.glob("o/drawn/**/*.*")}
     assert drawn == {"two.png", "masked.png", "2/two.png"}
 
@@ -85,8 +85,41 @@ def test_masks_can_be_required(
     here: Path, model: str, capsys: pytest.CaptureFixture[str], picture: str, status: int
 ) -> None:
     assert main(["mask", "detect", picture, "--model", model, "--require-masks"]) == status
-    said = "unmask: not every face wears a mask as it should\n"
-    assert capsys.readouterr().err == (said if status else "")
+    err = capsys.readouterr().err
+    assert ("two.png: without mask" in err) == bool(status)
+    assert err.endswith("not every face wears a mask as it should\n") == bool(status)
+
+
+def test_a_gate_stays_shut_for_what_was_passed_over(
+    here: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gate = ["mask", "detect", "in", "--model", model, "--require-masks", "--json"]
+    (here / "in").mkdir()
+    paint((240, 160), FACES[:1]).save(here / "in" / "a.png")
+    (here / "in" / "notes.txt").write_text("no image")
+    assert main(gate) == 0
+    (here / "in" / "b.heic").write_bytes(b"an image that is not opened")
+    capsys.readouterr()
+    assert main(gate) == 2
+    out, err = capsys.readouterr()
+    assert json.loads(out)["summary"]["passed_over"] == ["b.heic"]
+    assert "1 not looked at" in err
+    assert main([*gate, "--skip-unreadable"]) == 0
+    paint((240, 160), FACES).save(here / "in" / "c.png")
+    assert main([*gate, "--skip-unreadable"]) == 1
+
+
+def test_a_gate_is_shut_for_a_video_in_a_folder(here: Path, model: str) -> None:
+    (here / "in").mkdir()
+    film(here / "in" / "v.mp4")
+    gate = ["mask", "detect", "in", "--model", model, "--require-masks"]
+    assert main(gate) == 1
+    assert main([*gate, "--tolerate", "60"]) == 0
+
+
+def test_mirrored_is_gone(here: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["mask", "detect", "two.png", "--model", model, "--mirrored"]) == 2
+    assert "--mirrored is gone" in capsys.readouterr().err
 
 
 def test_blurred_faces_can_not_be_told(here: Path, model: str) -> None:
@@ -114,7 +147,9 @@ def test_bad_files_are_named_and_skipped_and_the_status_says_so(
     Image.new("1", (30000, 30000)).save(folder / "bomb.png")
     assert main(["mask", "detect", "in", "--model", model, "--out", "o"]) == 2
     out, err = capsys.readouterr()
-    assert out.startswith("4 pictures: 6 faces: 3 with mask, 3 without mask\n")
+    assert out.startswith(
+        "4 images: 6 faces: 3 with mask, 3 without mask; 4 not looked at or not whole\n"
+    )
     lines = err.splitlines()
     assert len(lines) == 5
     for line, name, reason in zip(
@@ -139,7 +174,7 @@ def test_bad_files_are_named_and_skipped_and_the_status_says_so(
         (["text.jpg"], "text.jpg: no picture in a format of BMP"),
         (["nowhere.jpg"], "there is no such source: got nowhere.jpg"),
         (["97"], "there is no camera 97"),
-        (["empty"], "no pictures in empty: got nothing"),
+        (["empty"], "no images in empty: got nothing"),
         (["two.png", "nowhere.jpg"], "there is no such source: got nowhere.jpg"),
         (["text.mp4"], "text.mp4 is no video that can be read"),
         (["two.png", "--formats", "xml"], "unknown format: got 'xml'"),
@@ -169,7 +204,7 @@ def test_in_a_video_faces_are_followed_and_voted_on(
     command = ["mask", "detect", "v.mp4", "--model", model, "--out", "o", "--formats", "jsonl"]
     assert main(command) == 0
     assert capsys.readouterr().out.startswith(
-        "12 frames: 2 faces: 1 with mask, 1 mask worn improperly\n"
+        "12 frames of 1 video: 2 faces: 1 with mask, 1 mask worn improperly\n"
     )
     frames = [json.loads(line) for line in (here / "o/detections.jsonl").read_text().splitlines()]
     assert [frame["frame"] for frame in frames] == list(range(12))
@@ -189,7 +224,7 @@ def test_a_video_may_be_stopped_early(
 ) -> None:
     film(here / "v.mp4")
     assert main(["mask", "detect", "v.mp4", "--model", model, "--seconds", "0.45"]) == 0
-    assert capsys.readouterr().out.startswith("5 frames: 2 faces")
+    assert capsys.readouterr().out.startswith("5 frames of 1 video: 2 faces")
 
 
 def test_a_video_that_is_cut_is_looked_at_to_its_end_and_named(
@@ -258,7 +293,7 @@ def test_ctrl_c_keeps_what_was_seen(
 
     monkeypatch.setattr(mask_detect, "_look_at_picture", interrupted)
     assert main(["mask", "detect", "in", "--model", model, "--out", "o"]) == 130
-    assert capsys.readouterr().out.startswith("2 pictures: 4 faces")
+    assert capsys.readouterr().out.startswith("2 images: 4 faces")
     assert len(json.loads((here / "o/detections.json").read_text())) == 2
 
 

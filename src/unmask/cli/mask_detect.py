@@ -17,18 +17,23 @@ from unmask.errors import UserError
 
 if TYPE_CHECKING:
     from unmask.data.listing import PictureFile
+    from unmask.mask.runtime.detections import Detections
     from unmask.mask.runtime.detector import MaskDetector
+    from unmask.mask.runtime.gate import Summary, Watch
     from unmask.mask.runtime.sources import Sources, VideoSource
-    from unmask.mask.runtime.summary import Summary
     from unmask.mask.runtime.writers import Record
 
 FAILED, UNREADABLE, INTERRUPTED = 1, 2, 130
+# What is hidden need not be a face for certain: few false positives are better than one face seen.
+HIDE_THRESHOLD = 0.05
 _SHOW_EVERY = 0.5
+# Of the sightings that shut a gate.
+_MOST_NAMED = 10
 
 
 @dataclass(frozen=True)
 class _Job:
-    """With what is looked, and where it goes."""
+    """The detector with its options, and where what it finds goes."""
 
     detector: MaskDetector
     options: dict[str, Any]
@@ -59,10 +64,30 @@ def detect(
         float | None,
         Parameter(help="side in pixels of the smallest faces to find; 10, in large videos more"),
     ] = None,
-    blur: Annotated[bool, Parameter(help="hide the faces in what is drawn")] = False,
-    require_masks: Annotated[
-        bool, Parameter(help="exit with 1 when a face is bare or its mask worn improperly")
+    blur: Annotated[
+        bool, Parameter(help="hide the heads of all that may be faces in what is drawn")
     ] = False,
+    require_masks: Annotated[
+        bool,
+        Parameter(
+            help="a gate: exit with 1 when a face is bare or its mask worn improperly, with 2 when "
+            "anything was not looked at"
+        ),
+    ] = False,
+    tolerate: Annotated[
+        float, Parameter(help="seconds that a person in a video may be without; --require-masks")
+    ] = 0.0,
+    skip_unreadable: Annotated[
+        bool, Parameter(help="let a gate pass though some files could not be looked at")
+    ] = False,
+    classes: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="what the model's classes are: with=NAME without=NAME improper=NAME",
+            consume_multiple=True,
+        ),
+    ] = (),
+    mirrored: Annotated[bool, Parameter(show=False)] = False,
     formats: Annotated[
         tuple[str, ...],
         Parameter(help="json, jsonl, csv, coco: files to write", consume_multiple=True),
@@ -75,23 +100,30 @@ def detect(
     ),
     json: Annotated[bool, Parameter(help="print the faces of pictures and the summary")] = False,
 ) -> int:
-    """Find faces and say which wear a mask, which none, which improperly; draw and write it.
+    """Find faces and tell which wear a mask, which none, which improperly; draw and write it.
 
-    The exit status is 1 when --require-masks fails, and 2 when a file could not be read.
+    The exit status is 1 when --require-masks fails, and 2 when a file could not be read. A gate is
+    green only when something was looked at, and nothing passed over.
     """
+    from unmask.mask.runtime.classes import renamed
     from unmask.mask.runtime.detector import MaskDetector
+    from unmask.mask.runtime.gate import Summary, require_mask_class
     from unmask.mask.runtime.sources import Sources, open_sources
-    from unmask.mask.runtime.summary import Summary, require_mask_class
     from unmask.mask.runtime.writers import write_records
 
     if seconds is not None and not seconds > 0:
         raise UserError("--seconds must be positive", got=seconds)
+    if not 0 <= tolerate < float("inf"):
+        raise UserError("--tolerate takes seconds, 0 or more", got=tolerate)
+    refuse_mirrored(mirrored)
     with contextlib.ExitStack() as stack:
         sources = Sources.joined([stack.enter_context(open_sources(text)) for text in source])
         detector = MaskDetector.load(model)
+        if classes:
+            detector = detector.with_classes(renamed(detector.class_names, classes))
         if require_masks:
             require_mask_class(detector.class_names)
-        options: dict[str, Any] = {"threshold": threshold}
+        options: dict[str, Any] = {} if threshold is None else {"threshold": threshold}
         if smallest is not None:
             options["smallest"] = smallest
         adders = [
@@ -99,7 +131,7 @@ def detect(
             for kind in dict.fromkeys(formats)
         ]
         shown: list[dict[str, Any]] = []
-        summary = Summary(detector.class_names)
+        summary = Summary(detector.class_names, passed_over=sources.passed_over)
 
         def add(record: Record) -> None:
             for writer in adders:
@@ -121,11 +153,23 @@ def detect(
     else:
         print(summary.line())
         print(f"drawn and written: {out}")
-    if require_masks and not summary.all_masked:
-        _say("not every face wears a mask as it should")
+    if require_masks and (bare := summary.unmasked(tolerate)):
+        for sighting in bare[:_MOST_NAMED]:
+            _say(sighting.line())
+        more = f" ({len(bare)} sightings)" if len(bare) > _MOST_NAMED else ""
+        _say(f"not every face wears a mask as it should{more}")
         return FAILED
     if stopped:
         return INTERRUPTED
+    if require_masks and not summary.seen:
+        _say("nothing was looked at, so the gate stays shut")
+        return UNREADABLE
+    if require_masks and not summary.complete and not skip_unreadable:
+        missed = len(summary.failures) + len(summary.passed_over)
+        _say(f"{missed} not looked at, or not whole; --skip-unreadable lets the gate pass")
+        return UNREADABLE
+    if require_masks and skip_unreadable:
+        return 0
     if summary.failures:
         _say(f"{len(summary.failures)} could not be read, or not whole; all else was looked at")
         return UNREADABLE
@@ -166,15 +210,25 @@ def _look_at_picture(file: PictureFile, job: _Job) -> None:
     from unmask.runtime import write_atomically
 
     picture = open_picture(file.read())
-    found = job.detector.detect(picture, **job.options)
-    job.add(Record("/".join(file.path), found))
-    job.summary.pictures += 1
-    job.summary.add(found.names())
-    if job.blur:
-        hide(picture, found.boxes)
+    found, likely = _found(job, picture, job.options)
+    name = "/".join(file.path)
+    job.add(Record(name, found))
+    job.summary.add_image(name, found)
+    hide(picture, likely)
     with write_atomically(_named(job.drawn.joinpath(*file.path), ".jpg", ".png")) as stream:
         kind = "PNG" if file.path[-1].lower().endswith(".png") else "JPEG"
         draw(picture, found).save(stream, kind, quality=92)
+
+
+def _found(job: _Job, image: Any, options: dict[str, Any]) -> tuple[Detections, Any]:
+    """Return the faces of an image, and the boxes that are to be hidden in what is drawn of it."""
+    import numpy as np
+
+    least = options.get("threshold", job.detector.facts.calibration.face)
+    if not job.blur:
+        return job.detector.detect(image, **options), np.zeros((0, 4), np.float32)
+    likely = job.detector.detect(image, **{**options, "threshold": min(least, HIDE_THRESHOLD)})
+    return likely.at(np.flatnonzero(likely.scores >= least)), likely.boxes
 
 
 def _look_at_video(video: VideoSource, job: _Job) -> None:
@@ -182,12 +236,13 @@ def _look_at_video(video: VideoSource, job: _Job) -> None:
     from PIL import Image
 
     from unmask.mask.runtime.drawing import draw, hide
+    from unmask.mask.runtime.gate import Watch
     from unmask.mask.runtime.tracking import Tracker
     from unmask.mask.runtime.video import VideoReader, write_video
     from unmask.mask.runtime.views import WHOLE
     from unmask.mask.runtime.writers import Record
 
-    tracker, options = Tracker(), dict(job.options)
+    tracker, options, watch = Tracker(), dict(job.options), Watch(video.name)
     path = _named(job.drawn / video.name, ".mp4")
     live = sys.stderr.isatty()
     with VideoReader(video) as reader, contextlib.ExitStack() as stack:
@@ -195,9 +250,9 @@ def _look_at_video(video: VideoSource, job: _Job) -> None:
         once = 10.0 * max(reader.width, reader.height) / WHOLE
         options.setdefault("smallest", max(10.0, once))
         write = stack.enter_context(write_video(path, reader.width, reader.height, reader.rate))
-        stack.callback(lambda: _count(tracker, job.summary))
+        stack.callback(lambda: _count(tracker, watch, job.summary))
         start = shown = time.monotonic()
-        written = 0
+        written, before_this = 0, None
         rate = 0.0
         before = start
         for frame in reader:
@@ -205,24 +260,26 @@ def _look_at_video(video: VideoSource, job: _Job) -> None:
             if job.seconds is not None and elapsed >= job.seconds:
                 break
             picture = Image.fromarray(frame.pixels)
-            tracked = tracker.update(job.detector.detect(picture, **options))
+            found, likely = _found(job, picture, options)
+            tracked = tracker.update(found)
             at = time.time() if video.live else frame.seconds
+            watch.see(found, tracked.numbers, frame.number, elapsed)
             job.add(Record(video.name, tracked.detections, frame.number, at, tracked.numbers))
             if job.blur:
-                hide(picture, np.vstack([tracked.detections.boxes, tracked.unseen]))
+                hide(picture, np.vstack([likely, tracked.unseen]))
             now = time.monotonic()
             rate = 0.9 * rate + 0.1 / (now - before) if rate else 1 / (now - before)
             before = now
             note = f"{rate:.0f} frames/s"
             draw(picture, tracked.detections, numbers=tracked.numbers, note=note, grow=False)
             pixels = np.asarray(picture)
-            # Of a camera that is faster than we are, each frame stands for those passed over.
-            due = (
-                max(round((now - start) * reader.rate), written + 1) if video.live else written + 1
-            )
+            # A frame stands until the next: of a camera that is faster than the detector, and where
+            # a video's frames are further apart than its rate says.
+            due = max(round(((now - start) if video.live else elapsed) * reader.rate), written)
             for _ in range(due - written):
-                write(pixels)
-            written = due
+                write(before_this if not video.live and before_this is not None else pixels)
+            write(pixels)
+            written, before_this = due + 1, pixels
             job.summary.frames += 1
             if live and now - shown > _SHOW_EVERY:
                 shown = now
@@ -240,11 +297,22 @@ def _named(path: Path, *suffixes: str) -> Path:
     return path if path.suffix.lower() in suffixes else path.with_name(path.name + suffixes[0])
 
 
-def _count(tracker: Any, summary: Summary) -> None:
+def _count(tracker: Any, watch: Watch, summary: Summary) -> None:
     from unmask.mask.runtime.detections import NOT_JUDGED_NAME
 
     known = (*summary.class_names, NOT_JUDGED_NAME)
     summary.add(known[track.label] for track in tracker.faces())
+    summary.sightings += watch.end()
+    summary.videos += 1
+
+
+def refuse_mirrored(asked: bool) -> None:
+    """Raise UserError for an option that was taken out."""
+    if asked:
+        raise UserError(
+            "--mirrored is gone: it took ten times as long and found nothing more",
+            do="leave it out",
+        )
 
 
 def _fail(summary: Summary, line: str) -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json as json_module
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
 
-from unmask.cli.mask_detect import UNREADABLE
+from unmask.cli.mask_detect import UNREADABLE, refuse_mirrored
 from unmask.cli.mask_table import print_metrics, print_reliabilities
 from unmask.cli.options import Annotations, FiguresAsJson
 from unmask.data.detection.dataset import left_out, read_annotated, readable
 from unmask.errors import UserError
 from unmask.mask.evaluate.confidence import reliabilities
 from unmask.mask.evaluate.metrics import measured
+from unmask.mask.runtime.classes import renamed
 from unmask.mask.runtime.detector import MaskDetector
 
 # Average precision goes through all thresholds, so boxes are wanted of far lower scores too.
@@ -32,6 +34,17 @@ def evaluate(
     threshold: Annotated[
         float | None, Parameter(help="the score at which a box counts; the file's own by default")
     ] = None,
+    classes: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="what the annotations' classes are: with=NAME without=NAME improper=NAME",
+            consume_multiple=True,
+        ),
+    ] = (),
+    corrected: Annotated[
+        bool, Parameter(help="the face mask set: with what its annotators missed put right")
+    ] = False,
+    mirrored: Annotated[bool, Parameter(show=False)] = False,
     json: FiguresAsJson = False,
 ) -> int:
     """Measure a detector on annotated pictures it was not trained on.
@@ -41,8 +54,14 @@ def evaluate(
     """
     if threshold is not None and not 0 < threshold <= 1:
         raise UserError("the threshold must lie in 0 to 1", got=threshold, do="try 0.5")
+    refuse_mirrored(mirrored)
     detector = MaskDetector.load(model)
     annotated, warnings = read_annotated(folder)
+    if classes:
+        names = renamed(annotated.class_names, classes)
+        annotated = replace(annotated, class_names=names)
+    if corrected:
+        annotated = annotated.corrected()
     annotated, damaged = readable(annotated.with_classes(detector.class_names))
     warnings += damaged
     found = [detector.detect(path, threshold=_FLOOR) for path in annotated.paths]

@@ -54,7 +54,7 @@ def test_supervision_gets_every_field(monkeypatch: pytest.MonkeyPatch) -> None:
     found = made(5)
     got = found.to_supervision()
     np.testing.assert_array_equal(got["xyxy"], found.boxes)
-    np.testing.assert_array_equal(got["confidence"], found.scores)
+    np.testing.assert_array_equal(got["confidence"], found.confidences())
     np.testing.assert_array_equal(got["class_id"], found.labels)
     assert got["data"]["class_name"].tolist() == found.names()
 

@@ -30,7 +30,7 @@ def names(text: str) -> tuple[list[str], list[str]]:
 @pytest.mark.parametrize(
     ("text", "pictures", "videos"),
     [
-        ("in", ["a.jpg", "b.png", "deep/c.png"], []),
+        ("in", ["a.jpg", "b.png", "deep/c.png"], ["v.mp4"]),
         ("all.zip", ["x/b.png"], []),
         ("in/a.jpg", ["in/a.jpg"], []),
         ("in/*.png", ["in/b.png"], []),
@@ -80,14 +80,14 @@ def test_of_several_sources_no_two_files_are_named_alike(tree: Path) -> None:
         paths = ["/".join(file.path) for file in joined.pictures]
         assert all(file.read() for file in joined.pictures)
     assert paths == ["a.jpg", "b.png", "deep/c.png", "c.png", "2/a.jpg", "2/b.png", "2/deep/c.png"]
-    assert [video.name for video in joined.videos] == ["v", "2/v"]
+    assert [v.name for v in joined.videos] == ["v.mp4", "2/v.mp4", "v", "2/v"]
     assert joined.warnings == [*one.warnings, *two.warnings, *three.warnings, "said"]
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("empty", "no pictures in empty: got nothing"),
+        ("empty", "no images in empty: got nothing"),
         ("in/*.bmp", "no file fits the pattern"),
         ("nowhere.jpg", "there is no such source: got nowhere.jpg"),
     ],

@@ -60,5 +60,5 @@ def test_a_face_that_fills_any_picture_is_seen_no_larger_than_faces_in_training(
 
 def test_boxes_go_to_the_pictures_pixels() -> None:
     view = View(100, 50, 300, 150, 400, 100)
-    boxes = view.to_picture(np.array([[0, 0, 400, 100], [40, 10, 80, 20]], np.float32))
+    boxes = view.to_image(np.array([[0, 0, 400, 100], [40, 10, 80, 20]], np.float32))
     np.testing.assert_array_equal(boxes, [[100, 50, 300, 150], [120, 60, 140, 70]])

@@ -7,7 +7,7 @@ import pytest
 
 from unmask.errors import UserError
 from unmask.mask.runtime.detections import Detections
-from unmask.mask.runtime.summary import Summary, require_mask_class
+from unmask.mask.runtime.gate import Summary, require_mask_class
 from unmask.mask.runtime.writers import FORMATS, Record, write_records
 
 NAMES = ("with_mask", "without_mask")
@@ -94,18 +94,15 @@ def test_an_unknown_format_names_the_known_ones(tmp_path: Path) -> None:
 
 def test_the_summary_counts_in_plain_words() -> None:
     summary = Summary(NAMES, pictures=2)
-    assert summary.line() == "2 pictures: no faces"
-    assert summary.all_masked
+    assert summary.line() == "2 images: no faces"
     summary.add(["with_mask", "with_mask", "not_judged"])
-    assert summary.all_masked
     summary.add(["without_mask"])
-    assert not summary.all_masked
     assert summary.line() == (
-        "2 pictures: 4 faces: 2 with mask, 1 without mask, 1 too small or blurred to judge"
+        "2 images: 4 faces: 2 with mask, 1 without mask, 1 too small or blurred to judge"
     )
     assert summary.as_dict()["faces"] == {"with_mask": 2, "without_mask": 1, "not_judged": 1}
-    summary.add(["mask_weared_incorrect"])
-    assert not summary.all_masked
+    summary.passed_over.append("a.heic")
+    assert summary.line().endswith("; 1 not looked at or not whole")
 
 
 def test_masks_are_required_only_where_they_are_known() -> None:

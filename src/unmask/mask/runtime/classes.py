@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from unmask.errors import UserError
 from unmask.mask.runtime.detections import NOT_JUDGED_NAME
 
 Colour = tuple[int, int, int]
@@ -32,6 +35,32 @@ _OTHERS: tuple[Colour, ...] = (
     (240, 228, 66),
     (213, 94, 0),
 )
+
+
+def renamed(names: tuple[str, ...], given: Sequence[str]) -> tuple[str, ...]:
+    """Return class names by the names that the gate and the drawings know.
+
+    Args:
+        names: as a detector or annotations have them.
+        given: "with=Mask", "without=No Mask", "improper=...": which of names is which.
+
+    Raises:
+        UserError: for anything else, or a name that isn't there.
+    """
+    kinds = {"with": WITH, "without": WITHOUT, "improper": IMPROPER}
+    new = dict(zip(names, names, strict=True))
+    for text in given:
+        kind, _, name = text.partition("=")
+        if kind not in kinds or name not in names:
+            raise UserError(
+                "--classes takes with=NAME, without=NAME and improper=NAME",
+                got=text,
+                do=f"the names are {', '.join(names[:12])}",
+            )
+        new[name] = kinds[kind]
+    if len(set(new.values())) != len(new):
+        raise UserError("--classes gives two classes one name", got=" ".join(given))
+    return tuple(new.values())
 
 
 def short_words(name: str) -> str:

@@ -80,6 +80,11 @@ class Detections:
         known = (*self.class_names, NOT_JUDGED_NAME)
         return [known[label] for label in self.labels]
 
+    def confidences(self) -> NDArray[np.float32]:
+        """Return float32[n]: that it is a face of its class, or a face where it was not judged."""
+        likely = self.probabilities[np.arange(len(self)), np.maximum(self.labels, 0)]
+        return np.where(self.labels == NOT_JUDGED, self.scores, self.scores * likely)
+
     def as_dict(self) -> dict[str, Any]:
         """Return what JSON can hold; from_dict takes it back to the same bits."""
         faces = [
@@ -132,7 +137,9 @@ class Detections:
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
         """Return COCO's results: boxes as left, top, width, height; category 1 is the first class.
 
-        Faces that were not judged have category 0.
+        The score is that of the face times the probability of its class, by which average precision
+        should be measured; face_score is the former alone. Faces that were not judged have category
+        0 and the score of the face.
         """
         corners = self.boxes.astype(np.float64)
         sizes = corners[:, 2:] - corners[:, :2]
@@ -143,11 +150,13 @@ class Detections:
                 "bbox": [*corner, *size],
                 "area": size[0] * size[1],
                 "score": score,
+                "face_score": face_score,
             }
-            for label, corner, size, score in zip(
+            for label, corner, size, score, face_score in zip(
                 self.labels.tolist(),
                 corners[:, :2].tolist(),
                 sizes.tolist(),
+                self.confidences().tolist(),
                 self.scores.tolist(),
                 strict=True,
             )
@@ -163,7 +172,7 @@ class Detections:
             ) from error
         return supervision.Detections(
             xyxy=self.boxes,
-            confidence=self.scores,
+            confidence=self.confidences(),
             class_id=self.labels,
             data={"class_name": np.array(self.names(), dtype=str)},
         )

@@ -105,6 +105,12 @@ class MaskDetector:
         plain = Calibration(nms_iou=self.facts.calibration.nms_iou)
         return MaskDetector(self._session, replace(self.facts, calibration=plain))
 
+    def with_classes(self, class_names: tuple[str, ...]) -> MaskDetector:
+        """Return the same detector with other names for its classes."""
+        if len(class_names) != len(self.class_names):
+            raise UserError(f"the detector has {len(self.class_names)} classes", got=class_names)
+        return MaskDetector(self._session, replace(self.facts, class_names=class_names))
+
     def detect(
         self,
         image: str | os.PathLike[str] | Image.Image | Pixels,

@@ -27,7 +27,8 @@ _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
 _TAG_AREA = 7.0
 # A hidden face is told by no more than this many values a side, whatever its size.
 HIDDEN_CELLS = 5
-_BEYOND = 0.2
+# How far a head reaches beyond its face, as a fraction of the box: to the sides, up and down.
+_ASIDE, _ABOVE, _BELOW = 0.3, 0.45, 0.2
 
 
 class _Place(NamedTuple):
@@ -90,18 +91,18 @@ def draw(
 
 
 def hide(picture: Image.Image, boxes: NDArray[np.float32]) -> None:
-    """Make the faces in boxes[n, 4] of an RGB picture unrecognisable, in the picture itself.
+    """Make the heads of faces in boxes[n, 4] of an RGB image unrecognisable, in the image itself.
 
-    Each face, and a fifth more on every side, becomes HIDDEN_CELLS squared mean colours with smooth
-    changes between them: what is not in these can't be had back.
+    Each becomes HIDDEN_CELLS squared mean colours with smooth changes between them: what is not in
+    these can't be had back.
     """
     for left, top, right, bottom in boxes.tolist():
-        across, down = _BEYOND * (right - left), _BEYOND * (bottom - top)
+        wide, high = right - left, bottom - top
         region = (
-            max(0, int(left - across)),
-            max(0, int(top - down)),
-            min(picture.width, int(right + across) + 1),
-            min(picture.height, int(bottom + down) + 1),
+            max(0, int(left - _ASIDE * wide)),
+            max(0, int(top - _ABOVE * high)),
+            min(picture.width, int(right + _ASIDE * wide) + 1),
+            min(picture.height, int(bottom + _BELOW * high) + 1),
         )
         size = (region[2] - region[0], region[3] - region[1])
         if min(size) < 1:

@@ -7,15 +7,24 @@ import functools
 import glob
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from unmask.data.listing import PictureFile, list_pictures, read_file
+from unmask.data.listing import Listing, PictureFile, list_pictures, read_file, skipped
+from unmask.data.picture import SUFFIXES
 from unmask.errors import UserError
 
 VIDEO_SUFFIXES = frozenset(
     {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
 )
+
+
+# Files that may show faces and that nothing here opens.
+_OTHER_MEDIA = frozenset({
+    ".3gp", ".arw", ".avif", ".cr2", ".cr3", ".dng", ".exr", ".flv", ".gifv", ".hdr", ".heic",
+    ".heif", ".j2k", ".jp2", ".jxl", ".m2ts", ".mts", ".mxf", ".nef", ".ogv", ".orf", ".pdf",
+    ".psd", ".raf", ".raw", ".rw2", ".svg", ".tga", ".vob",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,11 +41,15 @@ class VideoSource:
 
 @dataclass(frozen=True)
 class Sources:
-    """The picture files and videos to look at, and one line for all that was passed over."""
+    """The image files and videos to look at, and one line for all that was passed over.
+
+    passed_over: the names of files that may show faces and can't be opened.
+    """
 
     pictures: list[PictureFile]
     videos: list[VideoSource]
     warnings: list[str]
+    passed_over: list[str] = field(default_factory=list)
 
     @staticmethod
     def joined(parts: list[Sources]) -> Sources:
@@ -52,6 +65,7 @@ class Sources:
             [replace(p, path=path) for p, path in zip(pictures, paths, strict=True)],
             [replace(v, name="/".join(name)) for v, name in zip(videos, names, strict=True)],
             [warning for part in parts for warning in part.warnings],
+            [name for part in parts for name in part.passed_over],
         )
 
 
@@ -69,11 +83,8 @@ def open_sources(text: str) -> Iterator[Sources]:
     elif text.isascii() and text.isdigit() and not path.exists():
         yield Sources([], [VideoSource(f"camera-{int(text)}", int(text), True)], [])
     elif path.is_dir() or (path.is_file() and path.suffix.lower() == ".zip"):
-        with list_pictures(path) as listing:
-            if not listing.files:
-                seen = listing.warnings[0] if listing.warnings else "nothing"
-                raise UserError(f"no pictures in {text}", got=seen, do="give one with pictures")
-            yield Sources(listing.files, [], listing.warnings)
+        with list_pictures(path, SUFFIXES | VIDEO_SUFFIXES | _OTHER_MEDIA) as listing:
+            yield _of_listing(path, listing)
     elif path.exists():
         yield _files([path])
     elif any(sign in text for sign in "*?["):
@@ -90,6 +101,33 @@ def open_sources(text: str) -> Iterator[Sources]:
             got=text,
             do="give a picture, a folder, a pattern, a video, a camera's number or an address",
         )
+
+
+def _of_listing(path: Path, listing: Listing) -> Sources:
+    """Return what there is in a folder or archive; of an archive no videos, which must be files."""
+
+    def of(suffixes: frozenset[str]) -> list[PictureFile]:
+        return [f for f in listing.files if Path(f.path[-1]).suffix.lower() in suffixes]
+
+    images, videos, others = of(SUFFIXES), of(VIDEO_SUFFIXES), of(_OTHER_MEDIA)
+    if not path.is_dir():
+        videos, others = [], others + videos
+    passed_over = ["/".join(file.path) for file in others]
+    warnings = list(listing.warnings)
+    # What list_pictures left out and names can't be told to hold no face.
+    passed_over += [line for line in warnings if " skipped: " in line]
+    warnings += [
+        skipped((name,), "no format that is opened here") for name in passed_over[: len(others)]
+    ]
+    if not images and not videos:
+        seen = warnings[0] if warnings else "nothing"
+        raise UserError(f"no images in {path}", got=seen, do="give one with images")
+    named = ["/".join(file.path) for file in videos]
+    opened = [
+        VideoSource(name, str(path.joinpath(*f.path)), False)
+        for name, f in zip(named, videos, strict=True)
+    ]
+    return Sources(images, opened, warnings, passed_over)
 
 
 def _files(files: list[Path]) -> Sources:

@@ -57,6 +57,7 @@ class VideoReader:
         self.source = source
         self.ended = ""
         self._capture = capture or _opened(self._cv2, source)
+        self._stamp = -1.0
         ok, first = self._read()
         if not ok:
             self._capture.release()
@@ -83,11 +84,17 @@ class VideoReader:
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames; in ended stands afterwards why a video ended too early."""
         pictures = _latest(self._every()) if self.source.live else enumerate(self._every())
-        count = 0
+        count, first, before = 0, max(self._stamp, 0.0), -1.0
         for number, picture in pictures:
             count = number + 1
             pixels = self._cv2.cvtColor(picture, self._cv2.COLOR_BGR2RGB)
-            yield Frame(pixels, number, number / self.rate)
+            seconds = number / self.rate
+            if not self.source.live:
+                # By the container, since frames may be further apart than the rate says.
+                stamp = self._stamp - first
+                seconds = stamp if stamp > before else before + 1 / self.rate
+                before = seconds
+            yield Frame(pixels, number, seconds)
         if self.source.live:
             self.ended = f"{self.source.name} stopped giving frames after {count}"
         elif self.total and count < self.total * (1 - _TOLERATED) - 1:
@@ -106,7 +113,10 @@ class VideoReader:
 
     def _read(self) -> tuple[bool, Any]:
         try:
-            return self._capture.read()  # type: ignore[no-any-return]
+            ok, picture = self._capture.read()
+            if ok and not self.source.live:
+                self._stamp = float(self._capture.get(self._cv2.CAP_PROP_POS_MSEC)) / 1000
+            return ok, picture
         except self._cv2.error:
             return False, None
 
