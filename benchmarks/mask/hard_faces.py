@@ -276,6 +276,30 @@ def _scarf(pixels: Pixels, box: NDArray[np.float32], random: np.random.Generator
     return canvas.cover((colour * light[..., None]).astype(np.float32), inside.astype(np.float32))
 
 
+def _niqab(pixels: Pixels, box: NDArray[np.float32], random: np.random.Generator) -> Pixels:
+    """Draw a dark niqab, with the eyes free."""
+    canvas = _Canvas(pixels, box)
+    lift = random.uniform(-0.03, 0.03)
+
+    def whole(d: ImageDraw.ImageDraw) -> None:
+        d.ellipse((*canvas.at(-0.15, -0.25), *canvas.at(1.15, 1.05)), fill=255)
+        d.polygon(
+            [canvas.at(*p) for p in ((-0.1, 0.5), (1.1, 0.5), (1.45, 1.9), (-0.45, 1.9))], 255
+        )
+        d.rounded_rectangle(
+            (*canvas.at(0.08, 0.29 + lift), *canvas.at(0.92, 0.5 + lift)),
+            radius=0.1 * canvas.height * _FINE,
+            fill=0,
+        )
+
+    cover = canvas.shape(whole, 0.008)
+    tone = np.array(random.choice([(16, 16, 19), (40, 36, 48), (70, 60, 55)]), np.float32)
+    x, y = canvas.grid()
+    folds = 1 + 0.25 * np.sin(9 * x + 3 * y + random.uniform(0, 6)) * np.clip(y - 0.5, 0, 1)
+    light = folds + 0.04 * canvas.noise(random, 0.02, 0.02)
+    return canvas.cover((tone * light[..., None]).astype(np.float32), cover)
+
+
 def _dyed(canvas: _Canvas, cloth: NDArray[np.float32]) -> Pixels:
     """Return the picture with the mask of a face in cloth, [h, w, 3], its own folds kept.
 
@@ -321,6 +345,7 @@ DRAWN: dict[str, tuple[str, Draw]] = {
     "hand over the mouth": (BARE, _hand),
     "beard": (BARE, _beard),
     "scarf": (BARE, _scarf),
+    "niqab": (BARE, _niqab),
     "black mask": (MASKED, _dark),
     "patterned mask": (MASKED, _patterned),
 }

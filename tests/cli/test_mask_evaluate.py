@@ -83,9 +83,10 @@ def test_a_damaged_picture_is_named_and_the_status_says_so(
         (["evaluate", "empty", "--model", "d.onnx"], "no annotated pictures in empty"),
         (["evaluate", "faces", "--model", "faces"], "there is no such detector"),
         (["train", "empty"], "no annotated pictures in empty"),
-        (["train", "faces", "--validation", "7"], "can't be dealt out into folds"),
+        (["train", "faces", "--validation", "7"], "one image in 7 is 0.143"),
+        (["train", "faces"], "3 images are too few to hold out one in 5"),
         (["train", "faces", "--scale", "0"], "the scale must lie in 0.1 to 8"),
-        (["train", "faces", "--validation", "3", "--epochs", "0"], "epochs"),
+        (["train", "faces", "--validation", "0.333", "--epochs", "0"], "epochs"),
         (["export", "d.onnx", "e.onnx"], "safetensors"),
         (["export", "nowhere.safetensors", "e.onnx"], "there is no such file"),
     ],
@@ -111,8 +112,8 @@ def test_own_pictures_are_trained_on_as_what_ships_was(
         raise UserError("seen")
 
     monkeypatch.setattr(mask_train, "train_detector", take)
-    assert main(["mask", "train", "faces", "--validation", "3"]) == 2
-    assert main(["mask", "train", "faces", "--validation", "3", "--scale", "3.2"]) == 2
+    assert main(["mask", "train", "faces", "--validation", "0.333"]) == 2
+    assert main(["mask", "train", "faces", "--validation", "0.333", "--scale", "3.2"]) == 2
     assert seen[0] == DetectorSettings()
     least, most = CanvasSettings().scales
     assert seen[1].canvas == CanvasSettings(scales=(2 * least, 2 * most))
@@ -122,12 +123,22 @@ def test_own_pictures_are_trained_on_as_what_ships_was(
 def test_own_pictures_become_a_detector_that_is_exported_and_used(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["--epochs", "1", "--batch", "2", "--validation", "3", "--out", "run"]
+    arguments = ["--epochs", "1", "--batch-size", "2", "--validation", "0.333", "--out", "run"]
     assert main(["mask", "train", "faces", *arguments]) == 0
-    assert "try it: unmask mask detect PICTURE --model run/detector.onnx" in capsys.readouterr().out
+    assert "try it: unmask mask detect IMAGE --model run/detector.onnx" in capsys.readouterr().out
     assert main(["mask", "export", "run/detector.safetensors", "e.onnx", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["largest_difference"] <= 1e-3
     assert told["bytes"] == (here / "e.onnx").stat().st_size
     for model in ("run/detector.onnx", "e.onnx"):
         assert main(["mask", "detect", "faces", "--model", model, "--out", "seen"]) == 0
+
+
+def test_a_training_that_was_stopped_is_not_overwritten_unasked(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "run").mkdir()
+    (here / "run" / "checkpoint.safetensors").write_bytes(b"of another day")
+    assert main(["mask", "train", "faces", "--out", "run", "--validation", "0.333"]) == 2
+    assert "--resume continues it, --overwrite begins anew" in capsys.readouterr().err
+    assert (here / "run" / "checkpoint.safetensors").read_bytes() == b"of another day"

@@ -13,13 +13,29 @@ from rich.console import Console
 from unmask.cli.epochs import epoch_progress
 from unmask.cli.mask_detect import UNREADABLE
 from unmask.cli.mask_table import print_metrics
-from unmask.cli.options import Annotations, BatchSize, Device, Epochs, FiguresAsJson, Resume
-from unmask.data.detection.dataset import AnnotatedImages, left_out, read_annotated, readable
+from unmask.cli.options import (
+    Annotations,
+    BatchSize,
+    Device,
+    Epochs,
+    FiguresAsJson,
+    LearningRate,
+    Resume,
+    Seed,
+)
+from unmask.data.detection.dataset import (
+    AnnotatedImages,
+    given_parts,
+    left_out,
+    read_annotated,
+    readable,
+)
 from unmask.errors import UserError
-from unmask.mask.evaluate.confidence import calibrated, found_in
-from unmask.mask.evaluate.folds import folds
+from unmask.mask.evaluate.confidence import answers, calibrated, found_in
+from unmask.mask.evaluate.folds import Fold, folds
 from unmask.mask.evaluate.metrics import measured
-from unmask.mask.training.canvases import CanvasSettings
+from unmask.mask.runtime.classes import renamed
+from unmask.mask.training.canvases import WILD, CanvasSettings
 from unmask.mask.training.export import export_detector
 from unmask.mask.training.network import load_detector, network_detector
 from unmask.mask.training.trainer import DetectorProgress, DetectorSettings, train_detector
@@ -37,42 +53,76 @@ def train(
         Path | None, Parameter(help="where everything goes; runs/mask-FOLDER by default")
     ] = None,
     epochs: Epochs = _FIT.epochs,
-    batch: BatchSize = _FIT.batch_size,
-    rate: Annotated[float, Parameter(help="the filters' peak learning rate")] = _FIT.rate,
+    batch_size: BatchSize = _FIT.batch_size,
+    learning_rate: LearningRate = _FIT.rate,
     scale: Annotated[
-        float, Parameter(help="pixels that the network sees for one of a picture, up to 640 in all")
+        float, Parameter(help="pixels that the network sees for one of an image, up to 640 in all")
     ] = _SCALE,
     validation: Annotated[
-        int, Parameter(help="one in so many pictures validates and calibrates")
-    ] = 5,
+        float | None,
+        Parameter(
+            help="fraction of the images that validates and calibrates, 0.5 at most; 0.2, or the "
+            "folder valid beside train"
+        ),
+    ] = None,
+    classes: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="what the annotations' classes are: with=NAME without=NAME improper=NAME",
+            consume_multiple=True,
+        ),
+    ] = (),
+    wild: Annotated[
+        bool,
+        Parameter(
+            help="draw hands, beards, scarves and shields on faces, change light and camera, show "
+            "scenes without a face: for the classes of the face mask set, and long trainings"
+        ),
+    ] = False,
     device: Device = "auto",
-    seed: Annotated[int, Parameter(help="of weights, order and canvases")] = 0,
+    seed: Seed = 0,
     resume: Resume = False,
+    overwrite: Annotated[bool, Parameter(help="begin anew where a training was stopped")] = False,
     json: FiguresAsJson = False,
 ) -> int:
-    """Train a detector on annotated pictures with any class names, and write it as ONNX.
+    """Train a detector on annotated images with any class names, and write it as ONNX.
 
     The exit status is 2 when a file could not be read: it is named, and the others are used.
     """
     console = Console(stderr=True)
     if not 0.1 <= scale <= 8:
         raise UserError("the scale must lie in 0.1 to 8", got=scale)
+    if validation is not None and not 0 < validation <= 0.5:
+        raise UserError(
+            "--validation must be a fraction, over 0 and 0.5 at most",
+            got=f"{validation:g}",
+            do=f"one image in {validation:g} is {1 / max(validation, 2):.3g}",
+        )
+    out = out or Path("runs") / f"mask-{folder.stem}"
+    if (out / "checkpoint.safetensors").exists() and not (resume or overwrite):
+        raise UserError(
+            f"there is a training in {out}",
+            do="--resume continues it, --overwrite begins anew, --out goes elsewhere",
+        )
     annotated, warnings = read_annotated(folder)
+    if classes:
+        annotated = replace(annotated, class_names=renamed(annotated.class_names, classes))
     annotated, damaged = readable(annotated)
     warnings += damaged
     for line in warnings:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    chosen, held = folds(annotated, validation, seed)[0]
-    least, most = (side * scale / _SCALE for side in CanvasSettings().scales)
-    settings = DetectorSettings(canvas=CanvasSettings(scales=(least, most)))
-    fit = replace(settings.fit, epochs=epochs, batch_size=batch, rate=rate, seed=seed)
+    chosen, held = _dealt(annotated, validation, seed)
+    canvas = WILD if wild else CanvasSettings()
+    least, most = (side * scale / _SCALE for side in canvas.scales)
+    settings = DetectorSettings(canvas=replace(canvas, scales=(least, most)))
+    fit = replace(settings.fit, epochs=epochs, batch_size=batch_size, rate=learning_rate, seed=seed)
     settings = replace(settings, fit=fit)
-    out = out or Path("runs") / f"mask-{folder.stem}"
     _train(console, annotated[chosen], settings, out, resume, device)
     network, card = load_detector(out / "detector.safetensors")
     found = found_in(network_detector(network, card.class_names, scale), annotated[held])
     calibration = calibrated(annotated[held], found, scale=scale)
-    metrics = measured(annotated[held], found, threshold=calibration.face)
+    said = [answers(d, calibration, scale=scale, threshold=0.0) for d in found]
+    metrics = measured(annotated[held], said, threshold=calibration.face)
     onnx = out / "detector.onnx"
     difference = export_detector(network, card, onnx, calibration=calibration, scale=scale)
     if json:
@@ -84,11 +134,27 @@ def train(
         }
         print(json_module.dumps(told))
     else:
-        print("on the pictures held out, by which it is calibrated too:")
+        print("on the images held out, by which it is calibrated too:")
         print_metrics(Console(), metrics)
         print(f"{onnx}: scores within {difference:.1e} of PyTorch's")
-        print(f"try it: unmask mask detect PICTURE --model {onnx}")
+        print(f"try it: unmask mask detect IMAGE --model {onnx}")
     return UNREADABLE if left_out(warnings) else 0
+
+
+def _dealt(annotated: AnnotatedImages, validation: float | None, seed: int) -> Fold:
+    """Return the images to train and to validate with: as their folders say, or dealt out."""
+    given = given_parts(annotated)
+    if validation is None and given:
+        return given["train"], given["validation"]
+    count = round(1 / (validation or 0.2))
+    try:
+        return folds(annotated, count, seed)[0]
+    except UserError as error:
+        raise UserError(
+            f"{len(annotated)} images are too few to hold out one in {count}",
+            got=error,
+            do=f"give {count} that differ or more, or a larger --validation, 0.5 at most",
+        ) from error
 
 
 def _train(

@@ -266,6 +266,35 @@ def left_out(warnings: tuple[str, ...]) -> bool:
     return any(" skipped: " in line for line in warnings)
 
 
+# How exports name the folders of their parts.
+_PARTS = {
+    "train": "train",
+    "training": "train",
+    "valid": "validation",
+    "val": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def given_parts(annotated: AnnotatedImages) -> dict[str, NDArray[np.int64]]:
+    """Return the images of "train", "validation" and "test" by the folders that they lie in.
+
+    It is empty unless every image lies in the folder of one part and there are both to train and to
+    validate with.
+    """
+    names = []
+    for path in annotated.paths:
+        parts = [_PARTS[part.lower()] for part in path.parts[:-1] if part.lower() in _PARTS]
+        names.append(parts[-1] if parts else "")
+    found = {
+        name: np.flatnonzero(np.array(names) == name) for name in ("train", "validation", "test")
+    }
+    whole = "" not in names and len(found["train"]) and len(found["validation"])
+    return found if whole else {}
+
+
 def _read(files: list[PictureFile], index: PictureIndex) -> tuple[Found, list[str]]:
     told: list[str] = []
     for reader in _READERS:

@@ -79,7 +79,7 @@ class MaskDetector:
         if path is None:
             ShippedCard.read(file.with_suffix(".json")).check(content, file)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = cpu_threads()
+        options.intra_op_num_threads = _threads()
         options.log_severity_level = 4
         for name, value in THREADS.items():
             options.add_session_config_entry(name, value)
@@ -179,6 +179,12 @@ class MaskDetector:
         good &= (boxes[:, 2:] > boxes[:, :2]).all(1)
         good &= (seen[:, 2:] - seen[:, :2]).mean(1) >= view.least
         return boxes[good], scores[good]
+
+
+def _threads() -> int:
+    """Return how many threads to use: as many as OMP_NUM_THREADS says, or as there are cores."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return min(int(asked), cpu_threads()) if asked.isdigit() and int(asked) else cpu_threads()
 
 
 def _opened(image: str | os.PathLike[str] | Image.Image | Pixels) -> Image.Image:

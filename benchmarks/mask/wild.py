@@ -1,0 +1,197 @@
+"""What detectors of folds find in images that they were not trained on, and in harder copies.
+
+Each fold's detector is quantised as it ships and looks at the images that its training left out: as
+they are, in the dark, turned, blurred, far away; at the hard set of hard_faces; and all folds look
+at images without a face, none of which were trained on. What is found goes, uncalibrated, into
+FOLDS/fold-K/wild.json, from which benchmarks.release.detector_card makes its figures.
+
+    python -m benchmarks.mask.wild FACES --folds runs/mask-folds --samples SCIKIT-IMAGE-WHEEL
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from benchmarks.mask.hard_faces import compose
+from benchmarks.release.train_detector import SAMPLES
+from PIL import Image, ImageFilter
+
+from unmask.data.detection.boxes import area, clip
+from unmask.data.detection.dataset import AnnotatedImages, load_faces
+from unmask.mask.evaluate.confidence import FLOOR
+from unmask.mask.evaluate.folds import folds
+from unmask.mask.runtime.calibration import Calibration
+from unmask.mask.runtime.detector import MaskDetector
+from unmask.mask.training.cross_validation import write_onnx
+from unmask.mask.training.scenes import texture
+from unmask.runtime import seeded, write_atomically
+
+COUNT, SCALE = 5, 1.6
+_STREAM = 41
+# Of each fold's left-out images, for the copies that are turned or changed.
+COPIES = 60
+# scikit-image's samples that show people, or that were trained on.
+_FACES = {"astronaut.png", "camera.png", "multipage.tif", "multipage_rgb.tif"}
+TEXTURES = 30
+
+
+@dataclass
+class Entry:
+    """An image, what is on it, and which of its faces it is about."""
+
+    pixels: Any
+    boxes: Any
+    labels: Any
+    ignored: Any
+    about: Any
+
+
+def _entry(annotated: AnnotatedImages, i: int, change: Callable[[Any], Any] | None = None) -> Entry:
+    pixels = annotated.pixels(i)
+    boxes = annotated.boxes[i]
+    return Entry(
+        pixels if change is None else change(pixels),
+        boxes,
+        annotated.labels[i],
+        annotated.ignored[i],
+        np.ones(len(boxes), bool),
+    )
+
+
+def darkened(pixels: Any, factor: float = 0.1) -> Any:
+    """Return an image of that fraction of its brightness, rounded down."""
+    return (pixels * factor).astype(np.uint8)
+
+
+def blurred(pixels: Any) -> Any:
+    """Return an image out of focus by two pixels."""
+    return np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(2)))
+
+
+def turned(annotated: AnnotatedImages, i: int, degrees: float) -> Entry:
+    """Return an image turned about its middle on a canvas that holds it whole."""
+    image = Image.fromarray(annotated.pixels(i))
+    made = image.rotate(degrees, Image.Resampling.BILINEAR, expand=True, fillcolor=(114,) * 3)
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+
+    def moved(boxes: Any) -> Any:
+        middle = (boxes[:, :2] + boxes[:, 2:]) / 2 - np.array(image.size) / 2
+        x, y = middle.T
+        at = np.stack([x * cos + y * sin, y * cos - x * sin], 1) + np.array(made.size) / 2
+        wide, high = ((boxes[:, 2:] - boxes[:, :2]) / 2).T
+        half = np.stack([np.hypot(wide * cos, high * sin), np.hypot(wide * sin, high * cos)], 1)
+        return np.concatenate([at - half, at + half], 1).astype(np.float32)
+
+    boxes = moved(annotated.boxes[i])
+    cut = clip(boxes, *made.size)
+    inside = area(cut) > 0
+    return Entry(
+        np.asarray(made),
+        cut[inside],
+        annotated.labels[i][inside],
+        clip(moved(annotated.ignored[i]), *made.size),
+        np.ones(int(inside.sum()), bool),
+    )
+
+
+def far(annotated: AnnotatedImages, i: int) -> Entry:
+    """Return an image at four tenths of its size: faces too small to judge among them."""
+    entry = _entry(annotated, i)
+    image = Image.fromarray(entry.pixels)
+    size = tuple(max(1, round(side * 0.4)) for side in image.size)
+    factor = np.array([size[0] / image.width, size[1] / image.height] * 2, np.float32)
+    entry.pixels = np.asarray(image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0))
+    entry.boxes, entry.ignored = entry.boxes * factor, entry.ignored * factor
+    return entry
+
+
+def sets(annotated: AnnotatedImages, fold: int) -> Iterator[tuple[str, Iterator[Entry]]]:
+    """Yield each set's name and its images."""
+    n = len(annotated)
+    chosen = seeded(fold, _STREAM).permutation(n)[:COPIES].tolist()
+    yield "as they are", (_entry(annotated, i) for i in range(n))
+    yield "dark", (_entry(annotated, i, darkened) for i in chosen)
+    for degrees in (15, 30, 45, 90):
+        yield f"turned {degrees}", (turned(annotated, i, degrees) for i in chosen)
+    yield "blurred", (_entry(annotated, i, blurred) for i in chosen)
+    yield "far", (far(annotated, i) for i in chosen)
+    for kind, images in compose(annotated, fold).items():
+        none = np.zeros((0, 4), np.float32)
+        yield kind, (Entry(p.pixels, p.boxes, p.labels, none, p.about) for p in images)
+
+
+def without_faces(samples: Path | None, cifar: Path | None) -> Iterator[tuple[str, Any]]:
+    """Yield the name and the pixels of images without a face, none of them trained on."""
+    if samples is not None:
+        with zipfile.ZipFile(samples) as wheel:
+            for name in wheel.namelist():
+                own = Path(name).name
+                known = own in SAMPLES or own in _FACES
+                image = name.startswith("skimage/data/") and own.endswith((".png", ".jpg", ".gif"))
+                if image and not known:
+                    opened = Image.open(io.BytesIO(wheel.read(name)))
+                    yield own, np.asarray(opened.convert("RGB"))
+    if cifar is not None:
+        sheet = np.asarray(Image.open(cifar / "test_00.webp").convert("RGB"))
+        cells = sheet.reshape(25, 32, 40, 32, 3).transpose(0, 2, 1, 3, 4).reshape(-1, 32, 32, 3)
+        for k in range(40):
+            # Six animals and things side by side, each ten times as large.
+            own = cells[k * 6 : k * 6 + 6].reshape(2, 3, 32, 32, 3)
+            tiled = own.transpose(0, 2, 1, 3, 4).reshape(64, 96, 3)
+            yield f"cifar-{k}", np.asarray(Image.fromarray(tiled).resize((480, 320), 3))
+    for k in range(TEXTURES):
+        yield f"texture-{k}", texture((320, 420), seeded(k, _STREAM, 1))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("faces", type=Path)
+    parser.add_argument("--folds", type=Path, default=Path("runs/mask-folds"))
+    parser.add_argument("--only", type=int, nargs="*", default=list(range(COUNT + 1)))
+    parser.add_argument("--samples", type=Path, help="scikit-image's wheel")
+    parser.add_argument("--cifar", type=Path, help="a folder with CIFAR-10's sheets")
+    told = parser.parse_args()
+    annotated = load_faces(told.faces, corrected=True)
+    dealt = folds(annotated, COUNT)
+    every = np.arange(len(annotated))
+    for k in told.only:
+        seen, held = dealt[k] if k < COUNT else (every, every[:0])
+        out = told.folds / f"fold-{k}"
+        onnx = out / "int8.onnx"
+        if not onnx.exists():
+            difference, agreement = write_onnx(onnx, out, annotated[seen], k, Calibration(), SCALE)
+            print(f"fold {k}: ONNX within {difference:.1e}, 8 bits {agreement}", flush=True)
+        detector = MaskDetector.load(onnx).uncalibrated()
+        found: dict[str, Any] = {}
+        for name, entries in sets(annotated[held], k) if len(held) else ():
+            found[name] = [
+                {
+                    "found": detector.detect(e.pixels, threshold=FLOOR).as_dict(),
+                    "boxes": e.boxes.tolist(),
+                    "labels": e.labels.tolist(),
+                    "ignored": e.ignored.tolist(),
+                    "about": e.about.tolist(),
+                }
+                for e in entries
+            ]
+        found["without a face"] = [
+            {"name": name, "found": detector.detect(pixels, threshold=FLOOR).as_dict()}
+            for name, pixels in without_faces(told.samples, told.cifar)
+        ]
+        with write_atomically(out / "wild.json") as file:
+            file.write(json.dumps(found).encode())
+        print(f"fold {k}: done", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
