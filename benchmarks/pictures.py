@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 from PIL import Image
-
 from unmask.coursework.masked import masked
+
 from unmask.data.samples import portrait
 from unmask.mask.runtime.detector import MaskDetector
 from unmask.mask.runtime.drawing import draw

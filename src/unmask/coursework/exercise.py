@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from unmask.coursework.sections import Section
 from unmask.coursework.study.run import Study, StudyPlan
@@ -88,6 +91,14 @@ class Drawings(Protocol):
 
     def grid(self, grid: Grid) -> bytes:
         """Return a grid of changed images as a PNG."""
+
+    def faces(
+        self, faces: Sequence[tuple[NDArray[np.uint8], str, bool]], rows: Sequence[str]
+    ) -> bytes:
+        """Return faces as a PNG: uint8[3, h, w], a caption, and whether that is right.
+
+        rows: the titles of the rows that the faces fill column by column.
+        """
 
 
 Progress = Callable[[str, float | None], None]

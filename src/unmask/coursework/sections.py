@@ -15,17 +15,23 @@ from unmask.runtime import write_atomically
 
 AGREES, SOME_SEEDS, DIFFERS = "agrees", "some seeds", "differs"
 CORRECTED, UNDECIDED, NOT_RUN = "corrected", "undecided", "not run"
+FROM_CARD = "from the card"
 VERDICTS = (AGREES, SOME_SEEDS, DIFFERS, CORRECTED, UNDECIDED, NOT_RUN)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure of the document, as it prints it, and ours; verdict, one of VERDICTS, and why."""
+    """A figure of the report, as it prints it, and ours; verdict, one of VERDICTS, and why.
+
+    source: where ours comes from, "" where it was measured in this run, FROM_CARD where what ships
+    says it of itself.
+    """
 
     document: str
     ours: str
     verdict: str
     why: str
+    source: str = ""
 
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:

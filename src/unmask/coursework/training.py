@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from unmask.coursework.exercise import Progress, Task
 from unmask.data.images import Images
 from unmask.models.classifier import Classifier
-from unmask.train.evaluation import Evaluation, evaluate
+from unmask.train.evaluation import Evaluation, evaluate, logits_of
 from unmask.train.fit import FitProgress
 from unmask.train.history import History
 from unmask.train.job import train_classifier
@@ -78,3 +81,8 @@ def stop_if_interrupted(history: History) -> None:
     """Raise KeyboardInterrupt for a history that Ctrl-C ended."""
     if history.ended == "interrupted":
         raise KeyboardInterrupt("training was interrupted")
+
+
+def predicted(classifier: Classifier, images: Images) -> NDArray[np.int64]:
+    """Return the class that a classifier predicts of each image, int64[n]."""
+    return logits_of(classifier, images).argmax(1).numpy()

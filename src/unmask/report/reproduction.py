@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from unmask.coursework.sections import (
     AGREES,
@@ -19,7 +22,7 @@ from unmask.coursework.sections import (
 )
 from unmask.coursework.study.run import Study
 from unmask.fool.grid import Grid
-from unmask.report.figures.grid import grid_figure
+from unmask.report.figures.grid import faces_figure, grid_figure
 from unmask.report.figures.study import study_figures
 from unmask.report.figures.style import STYLES, to_png, to_svg
 from unmask.report.files import to_json, write_files
@@ -52,6 +55,12 @@ class Figures:
     def grid(self, grid: Grid) -> bytes:
         """Return a grid of changed images as a PNG."""
         return to_png(grid_figure(grid))
+
+    def faces(
+        self, faces: Sequence[tuple[NDArray[np.uint8], str, bool]], rows: Sequence[str]
+    ) -> bytes:
+        """Return faces as a PNG: uint8[3, h, w], a caption, and whether that is right."""
+        return to_png(faces_figure(faces, rows))
 
 
 def write_reproduction(found: Reproduction, folder: Path) -> list[Path]:

@@ -149,6 +149,31 @@ FACE_RECIPES: dict[str, FaceRecipe] = {
             holdout=0.0,
         ),
     ),
+    "wide": FaceRecipe(
+        size=48,
+        context=0.25,
+        repeats=(1, 1, 3),
+        recipe=Recipe(
+            name="wide",
+            purpose="augmented, with half as many channels again and more views: what ships",
+            architecture="document_masks",
+            settings={"widths": [48, 96, 192], "dropout": [0.1, 0.2, 0.3], "hidden": 64},
+            config=FitConfig(
+                epochs=40,
+                batch_size=64,
+                optimizer="adamw",
+                rate=2e-3,
+                weight_decay=0.05,
+                warmup=0.2,
+                label_smoothing=0.05,
+                averaging="ema",
+                averaging_horizon=150,
+                augmentation=Augmentation(flip="random", shift=2, crop=0.75),
+                test_time="flip_shift",
+            ),
+            holdout=0.0,
+        ),
+    ),
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -129,6 +131,26 @@ def _caption(ax: Axes, text: str, *, failed: bool) -> None:
         color=_FAILED if failed else INK,
         fontweight="bold" if failed else "normal",
     )
+
+
+@styled_figure
+def faces_figure(
+    faces: Sequence[tuple[NDArray[np.uint8], str, bool]], rows: Sequence[str]
+) -> Figure:
+    """Draw faces column by column, the caption below each marked where it is wrong.
+
+    faces: uint8[3, h, w], a caption, and whether that is right. rows: the titles of the rows.
+    """
+    count = -(-len(faces) // len(rows))
+    figure = Figure(figsize=(1.5 * count + 1.3, 1.55 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), count, squeeze=False)
+    for place, (pixels, caption, right) in enumerate(faces):
+        ax = axes[place % len(rows), place // len(rows)]
+        _picture(ax, (pixels / 255).astype(np.float32), GRID)
+        _caption(ax, caption, failed=not right)
+    for ax, title in zip(axes[:, 0], rows, strict=True):
+        ax.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=8)
+    return figure
 
 
 def columns(grid: Grid) -> list[int]:
