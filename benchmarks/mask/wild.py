@@ -157,14 +157,25 @@ def main() -> int:
     parser.add_argument("faces", type=Path)
     parser.add_argument("--folds", type=Path, default=Path("runs/mask-folds"))
     parser.add_argument("--only", type=int, nargs="*", default=list(range(COUNT + 1)))
+    parser.add_argument("--pack", type=Path, help="what they were trained on, for its folds")
     parser.add_argument("--samples", type=Path, help="scikit-image's wheel")
     parser.add_argument("--cifar", type=Path, help="a folder with CIFAR-10's sheets")
     told = parser.parse_args()
     annotated = load_faces(told.faces, corrected=True)
-    dealt = folds(annotated, COUNT)
-    every = np.arange(len(annotated))
+    if told.pack is None:
+        fold = np.zeros(len(annotated), np.int64)
+        for k, (_, held) in enumerate(folds(annotated, COUNT)):
+            fold[held] = k
+    else:
+        with zipfile.ZipFile(told.pack) as archive:
+            entries = json.loads(archive.read("facts.json"))["images"]
+        dealt = {entry["name"]: entry["fold"] for entry in entries}
+        fold = np.array([dealt[path.stem] for path in annotated.paths])
+    with write_atomically(told.folds / "dealt.json") as file:
+        stems = [path.stem for path in annotated.paths]
+        file.write(json.dumps(dict(zip(stems, fold.tolist(), strict=True))).encode())
     for k in told.only:
-        seen, held = dealt[k] if k < COUNT else (every, every[:0])
+        seen, held = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
         out = told.folds / f"fold-{k}"
         onnx = out / "int8.onnx"
         if not onnx.exists():

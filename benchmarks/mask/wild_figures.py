@@ -15,7 +15,6 @@ from benchmarks.mask.wild import COUNT, SCALE
 
 from unmask.data.detection.dataset import FACE_CLASSES, AnnotatedImages
 from unmask.mask.evaluate.confidence import answers, calibrated, reliabilities
-from unmask.mask.evaluate.folds import folds
 from unmask.mask.evaluate.matching import FaceMatches, face_sides, matched
 from unmask.mask.evaluate.metrics import SIZES, measured, size_name
 from unmask.mask.runtime.calibration import Calibration
@@ -89,14 +88,15 @@ def all_figures(original: AnnotatedImages, folder: Path) -> dict[str, Any]:
     chosen = sorted(found)
     others = {k: [o for o in chosen if o != k] or [k] for k in chosen}
     fitted = {k: calibration_of(found, others[k]) for k in chosen}
-    dealt = folds(original.corrected(), COUNT)
+    dealt = json.loads((folder / "dealt.json").read_bytes())
+    fold = np.array([dealt[path.stem] for path in original.paths])
 
     def said(k: int, name: str, threshold: float | None = 0.0) -> Part:
         annotated, raw = part(found[k][name])
         return annotated, [answers(d, fitted[k], scale=SCALE, threshold=threshold) for d in raw]
 
     plain = {k: said(k, PLAIN) for k in chosen}
-    own = {k: (original[dealt[k][1].tolist()], plain[k][1]) for k in chosen}
+    own = {k: (original[np.flatnonzero(fold == k)], plain[k][1]) for k in chosen}
     told: dict[str, Any] = {
         "folds": chosen,
         "calibration": calibration_of(found, chosen).as_dict(),

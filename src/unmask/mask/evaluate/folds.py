@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from unmask.data.detection.corrections import read_copies
 from unmask.data.detection.dataset import AnnotatedImages
 from unmask.data.picture import open_picture
 from unmask.errors import UserError
@@ -58,7 +59,8 @@ def folds(annotated: AnnotatedImages, count: int = 5, seed: int = 0) -> list[Fol
 def duplicate_groups(annotated: AnnotatedImages) -> NDArray[np.int64]:
     """Return int64[n], a number for each image, the same for those that are nearly the same.
 
-    One that can't be read, or is of one colour, is like no other.
+    One that can't be read, or is of one colour, is like no other. Of the face mask set, copies that
+    the hash misses are known by name.
     """
     hashes = np.zeros((len(annotated), _SIDE * _SIDE), np.bool_)
     alone = np.ones(len(annotated), np.bool_)
@@ -69,7 +71,13 @@ def duplicate_groups(annotated: AnnotatedImages) -> NDArray[np.int64]:
             continue
         grey = np.asarray(image)
         hashes[i], alone[i] = difference_hash(grey), not np.ptp(grey)
-    return groups(hashes, MOST_DIFFERENT, alone)
+    group = groups(hashes, MOST_DIFFERENT, alone)
+    place = {path.stem: i for i, path in enumerate(annotated.paths)}
+    for copies in read_copies():
+        own = group[[place[stem] for stem in copies if stem in place]]
+        if len(own):
+            group[np.isin(group, own)] = own.min()
+    return group
 
 
 def difference_hash(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
