@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from unmask.flow.check import check_flow
     from unmask.flow.judge.verdicts import verdicts
     from unmask.flow.measure.probe import GradientProbe
+    from unmask.flow.watch import watch
     from unmask.fool.audit.run import audit
     from unmask.mask.runtime.detector import MaskDetector
     from unmask.models.classifier import Classifier
@@ -47,6 +48,7 @@ _HOMES = {
     "grid": "unmask.sweep.spec",
     "train_sweep": "unmask.sweep.engine",
     "verdicts": "unmask.flow.judge.verdicts",
+    "watch": "unmask.flow.watch",
 }
 
 __all__ = [
@@ -67,6 +69,7 @@ __all__ = [
     "grid",
     "train_sweep",
     "verdicts",
+    "watch",
 ]
 
 

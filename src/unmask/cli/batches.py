@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from unmask.cli.loading import load_shown
 from unmask.data.images import Images
 from unmask.errors import UserError
-from unmask.flow.check import Batch, call, first_line
+from unmask.flow.feed import Batch, call, first_line
 from unmask.flow.measure.wrappers import unwrap
 from unmask.models.imported import load_object
 from unmask.runtime import seeded

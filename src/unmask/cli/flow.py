@@ -21,6 +21,11 @@ app.command(
     help="Train nets over sigma_w2 and depth and draw the theory's trainable depth on the outcome.",
 )
 app.command(
+    "unmask.cli.flow_watch:watch",
+    name="watch",
+    help="Run your own training script unchanged and say what is wrong while it trains.",
+)
+app.command(
     "unmask.cli.flow_check:check",
     name="check",
     help="Check whether your own PyTorch model trains: verdicts, causes, fixes, repair.",

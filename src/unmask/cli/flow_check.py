@@ -18,7 +18,8 @@ from unmask.errors import UserError, unknown
 from unmask.verdict import SEVERITIES
 
 if TYPE_CHECKING:
-    from unmask.flow.check import FlowCheck, Loss, MakeOptimizer
+    from unmask.flow.check import FlowCheck, MakeOptimizer
+    from unmask.flow.feed import Loss
     from unmask.flow.repair import Repair, Trial
 
 # What torch calls the optimiser, its other settings, and the usual learning rate.

@@ -91,10 +91,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments are those of the process when left out. The status is the verb's own, 2 for a mistake
     of the user's, told in one line on stderr, and 130 after Ctrl-C.
     """
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    if tokens[:2] == ["flow", "watch"]:
+        from unmask.cli.flow_watch import before_script
+
+        tokens = before_script(tokens)
     try:
         with _own_streams():
             status = app(
-                None if arguments is None else list(arguments),
+                tokens,
                 exit_on_error=False,
                 print_error=False,
                 verbose=False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import cycle, islice
 from typing import Any
 
@@ -13,29 +14,35 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from unmask.errors import UserError
+from unmask.flow.feed import Batch, Loss, call, first_line, loss_of, pairs_of, refuse_unfit
+from unmask.flow.judge.crashes import advice
 from unmask.flow.judge.verdicts import verdicts
-from unmask.flow.measure.layers import tensors_in
+from unmask.flow.measure.calls import LossTap, loss_call
+from unmask.flow.measure.experiments import experiment
+from unmask.flow.measure.origin import origin
 from unmask.flow.measure.probe import GradientProbe
-from unmask.flow.measure.statistics import FlowStats
+from unmask.flow.measure.statistics import FlowStats, Origin
 from unmask.flow.measure.wrappers import unwrap
 from unmask.runtime import environment_stamp
 from unmask.verdict import Severity, Verdict, at_least
 
-Batch = tuple[Any, Any]
-Loss = Callable[[Any, Any], Tensor]
 MakeOptimizer = Callable[[Iterator[nn.Parameter]], Optimizer]
 DEFAULT_STEPS = 10
 
 
 @dataclass(frozen=True)
 class FlowCheck:
-    """What check_flow found: the statistics of every step, the verdicts, worst first, a stamp."""
+    """What check_flow found: the statistics of every step, the verdicts, worst first, a stamp.
+
+    untested holds a sentence for each thing that this check could not look at.
+    """
 
     model: str
     parameters: int
     history: tuple[FlowStats, ...]
     verdicts: tuple[Verdict, ...]
     stamp: dict[str, Any] = field(default_factory=dict)
+    untested: tuple[str, ...] = ()
 
     def at_least(self, severity: Severity) -> tuple[Verdict, ...]:
         """Return the verdicts of that severity ("note", "warning", "error") or a worse one."""
@@ -75,20 +82,38 @@ def check_flow(
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise UserError("the steps of a check must be a whole number", got=steps, do="10 is usual")
     original = unwrap(model)
-    batches = list(islice(_pairs(batch), 1 if optimizer is None else steps))
-    _refuse_unfit(original, batches[0] if batches else None)
+    batches = list(islice(pairs_of(batch), 1 if optimizer is None else steps))
+    refuse_unfit(original, batches[0] if batches else None)
     network, stepper = _copied(original, optimizer)
     device = next(network.parameters()).device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         history = _run(network, loss_fn, batches, stepper, steps)
+        torch.manual_seed(seed)
+        tried = experiment(original, call, partial(loss_of, loss_fn=loss_fn), batches)
+        history[0] = replace(history[0], experiments=tried)
     return FlowCheck(
         model=type(original).__name__,
         parameters=sum(p.numel() for p in original.parameters()),
         history=tuple(history),
         verdicts=tuple(verdicts(history)),
         stamp=environment_stamp(seed=seed, device=str(device)),
+        untested=_untested(history, stepper is not None),
     )
+
+
+def _untested(history: list[FlowStats], stepped: bool) -> tuple[str, ...]:
+    stats, tried = history[0], history[0].experiments
+    unseen = [x.name for x in stats.matrix_layers if x.output is not None and not x.output_gradient]
+    found = {
+        "what steps do: no optimiser was given": not stepped,
+        "what the loss is fed: it calls none of torch's own": not stats.calls,
+        "whether images are kept apart": tried is None or tried.mixed is None,
+        "whether the labels have to do with the images: too few were given": tried is None
+        or tried.linear is None,
+        f"{len(unseen)} layers inside checkpointed regions": bool(unseen),
+    }
+    return tuple(words for words, true in found.items() if true)
 
 
 def _run(
@@ -98,27 +123,53 @@ def _run(
     stepper: Optimizer | None,
     steps: int,
 ) -> list[FlowStats]:
-    losses: list[tuple[float, float | None]] = []
-    with GradientProbe(network, every=1) as probe:
+    losses: list[tuple[float, float | None, Origin | None]] = []
+    optimizers = [stepper] if stepper is not None else []
+    with GradientProbe(network, every=1, optimizers=optimizers) as probe:
+
+        def seen(name: str, output: Any, target: Any, options: Any, result: Any) -> None:
+            if probe.window is not None and result.requires_grad:
+                probe.window.calls.append(loss_call(name, output, target, options, result))
+
         for step, (inputs, targets) in enumerate(islice(cycle(batches), steps if stepper else 1)):
             torch.manual_seed(step)
-            loss = _loss(network, loss_fn, inputs, targets)
+            with LossTap(seen, every=True):
+                loss = loss_of(network, inputs, targets, loss_fn)
             network.zero_grad(set_to_none=True)
             _backward(loss)
-            after = None
+            made = after = None
+            if not _finite(network, loss):
+                made = _origin(network, inputs, targets, loss_fn, step)
             if stepper is not None:
                 _step(stepper)
                 # The same dropout as before the step, so that only the weights differ.
                 torch.manual_seed(step)
                 with torch.no_grad():
-                    after = _loss(network, loss_fn, inputs, targets).item()
-            losses.append((loss.item(), after))
-            if not torch.isfinite(loss):
+                    after = loss_of(network, inputs, targets, loss_fn).item()
+            losses.append((loss.item(), after, made))
+            if not torch.isfinite(loss) or made is not None:
                 break
     return [
-        replace(stats, loss=before, loss_after=after)
-        for stats, (before, after) in zip(probe.history, losses, strict=True)
+        replace(stats, loss=before, loss_after=after, origin=made)
+        for stats, (before, after, made) in zip(probe.history, losses, strict=True)
     ]
+
+
+def _finite(network: nn.Module, loss: Tensor) -> bool:
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    return bool(loss.isfinite()) and all(bool(g.isfinite().all()) for g in gradients)
+
+
+def _origin(
+    network: nn.Module, inputs: Any, targets: Any, loss_fn: Loss, step: int
+) -> Origin | None:
+    twin = copy.deepcopy(network)
+
+    def again() -> Tensor:
+        torch.manual_seed(step)
+        return loss_of(twin, inputs, targets, loss_fn)
+
+    return origin(twin, inputs, again)
 
 
 def _backward(loss: Tensor) -> None:
@@ -128,7 +179,7 @@ def _backward(loss: Tensor) -> None:
         raise UserError(
             "the loss's gradient can't be computed",
             got=first_line(error),
-            do="a training loop would stop here too",
+            do=advice(error) or "a training loop would stop here too",
         ) from error
 
 
@@ -141,109 +192,6 @@ def _step(optimizer: Optimizer) -> None:
             got=first_line(error),
             do="give an optimiser whose step() needs no argument",
         ) from error
-
-
-def call(model: nn.Module, inputs: Any) -> Any:
-    """Return the model's output for a tensor, or a tuple or dictionary of arguments."""
-    if isinstance(inputs, dict):
-        return model(**inputs)
-    if isinstance(inputs, (tuple, list)):
-        return model(*inputs)
-    return model(inputs)
-
-
-def _loss(model: nn.Module, loss_fn: Loss, inputs: Any, targets: Any) -> Tensor:
-    try:
-        output = call(model, inputs)
-    except Exception as error:
-        shapes = [tuple(t.shape) for t in tensors_in(inputs)]
-        raise UserError(
-            "the model's forward doesn't fit the batch",
-            got=f"inputs of shape {', '.join(map(str, shapes)) or 'unknown'}: {first_line(error)}",
-            do="give a batch as the training loop does",
-        ) from error
-    try:
-        loss = loss_fn(output, targets)
-    except Exception as error:
-        raise UserError(
-            "the loss doesn't fit the model's output",
-            got=first_line(error),
-            do="give loss_fn(output, targets) as the training loop does",
-        ) from error
-    if not isinstance(loss, Tensor) or loss.numel() != 1:
-        shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-        raise UserError(
-            "the loss is no scalar", got=shape, do="reduce it, for instance with .mean()"
-        )
-    if torch.is_grad_enabled() and loss.grad_fn is None:
-        raise UserError(
-            "the loss has no graph, so no gradient reaches the model",
-            do="look for .detach(), .item(), .data or torch.no_grad() on the way to it",
-        )
-    return loss
-
-
-def first_line(error: BaseException) -> str:
-    """Return an exception as one short line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else f"{text[:157]}..."
-
-
-def _refuse_unfit(model: nn.Module, pair: Batch | None) -> None:
-    if pair is None:
-        raise UserError("there is no batch to check with", do="give (inputs, targets)")
-    if not any(p.requires_grad for p in model.parameters()):
-        raise UserError(
-            "all parameters are frozen", do="set requires_grad on those that are to be trained"
-        )
-    if not model.training:
-        raise UserError("the model is in evaluation mode", do="call model.train() before the check")
-    inputs = pair[0]
-    device = next(model.parameters()).device
-    if device.type == "meta":
-        raise UserError(
-            "the model is on the meta device, where weights have no values",
-            do="make it on a real one",
-        )
-    tensors = [inputs] if isinstance(inputs, Tensor) else []
-    if isinstance(inputs, (dict, tuple, list)):
-        values = inputs.values() if isinstance(inputs, dict) else inputs
-        tensors = [t for t in values if isinstance(t, Tensor)]
-    for t in tensors:
-        if t.device.type != device.type:
-            raise UserError(
-                "the batch and the model are on different devices",
-                got=f"{t.device} and {device}",
-                do=f"move the batch with .to({str(device)!r})",
-            )
-    takes_indices = any(isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for m in model.modules())
-    if tensors and not takes_indices and not any(t.is_floating_point() for t in tensors):
-        raise UserError(
-            "the inputs are integers",
-            got=str(tensors[0].dtype).removeprefix("torch."),
-            do="scale them, for instance images.float() / 255",
-        )
-
-
-def _pairs(batch: Any) -> Iterable[Batch]:
-    if isinstance(batch, (tuple, list)) and len(batch) == 2:
-        first = batch[0]
-        if isinstance(first, (Tensor, dict)) or not _is_pair(first):
-            return [(batch[0], batch[1])]
-    if isinstance(batch, Tensor) or not isinstance(batch, Iterable):
-        raise UserError("a batch is (inputs, targets)", got=type(batch).__name__)
-    return _checked_pairs(batch)
-
-
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, (tuple, list)) and len(value) == 2 and isinstance(value[1], Tensor)
-
-
-def _checked_pairs(loader: Iterable[Any]) -> Iterator[Batch]:
-    for pair in loader:
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise UserError("a batch is (inputs, targets)", got=type(pair).__name__)
-        yield pair[0], pair[1]
 
 
 def _copied(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from unmask.errors import UserError
-from unmask.flow.check import Batch, Loss, call
+from unmask.flow.feed import Batch, Loss, call
 from unmask.flow.measure.statistics import FlowStats
 from unmask.flow.measure.wrappers import unwrap
 from unmask.flow.theory import Profile, WeightLayer, nonlinearity, predict

@@ -19,7 +19,8 @@ from unmask.execution.executor import Executor
 from unmask.execution.local import LocalExecutor
 from unmask.flow import changes
 from unmask.flow.changes import Fix
-from unmask.flow.check import Batch, FlowCheck, Loss, MakeOptimizer, call, check_flow
+from unmask.flow.check import FlowCheck, MakeOptimizer, check_flow
+from unmask.flow.feed import Batch, Loss, call
 from unmask.flow.judge import fixes
 from unmask.flow.judge.indicators import decay
 from unmask.flow.judge.verdicts import verdicts
@@ -51,6 +52,11 @@ class Trial:
     def loss(self) -> float:
         """Return the mean over seeds."""
         return sum(self.losses) / len(self.losses)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Return the mean over seeds, None where targets are no classes."""
+        return sum(self.accuracies) / len(self.accuracies) if self.accuracies else None
 
 
 @dataclass(frozen=True)
@@ -234,7 +240,7 @@ class _Runs:
         self.confirm(sorted(self.done, key=lambda p: self.done[p].loss)[:3])
         chosen: tuple[Fix, ...] = ()
         for plan in sorted(self.done, key=len):
-            if self.done[plan].loss < (1 - NEARLY) * self.done[chosen].loss:
+            if _lower(self.done[plan], self.done[chosen], NEARLY):
                 chosen = plan
         return chosen
 
@@ -264,7 +270,16 @@ class _Runs:
 
 
 def _worked(trial: Trial, before: Trial) -> bool:
-    return math.isfinite(trial.loss) and trial.loss < (1 - WORKED) * before.loss
+    return math.isfinite(trial.loss) and _lower(trial, before, WORKED)
+
+
+def _lower(trial: Trial, before: Trial, fraction: float) -> bool:
+    """Return whether a trial ends lower by such a fraction of the loss, and predicts no worse."""
+    if math.isinf(before.loss):
+        return math.isfinite(trial.loss)
+    worse = trial.accuracy is not None and trial.accuracy < (before.accuracy or 0.0)
+    # By difference, for a loss may be negative: it then says little without the accuracy.
+    return not worse and before.loss - trial.loss > fraction * abs(before.loss)
 
 
 def _of_network(check: FlowCheck, kinds: set[str]) -> bool:

@@ -43,7 +43,7 @@ def net(*layers: LayerStats, loss: float | None = 2.0) -> FlowStats:
 
 
 @given(st.floats(-3, 3), st.integers(4, 40))
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_decay_finds_a_constant_factor(per_layer, depth):
     layers = [layer(10 ** (-2 + per_layer * (depth - i))) for i in range(depth)]
     found = decay(net(*layers, layer(1.0)))

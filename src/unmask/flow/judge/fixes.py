@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from unmask.flow.judge.indicators import update_ratios
+from unmask.flow.judge.indicators import normalised, update_ratios
 from unmask.flow.measure.statistics import FlowStats, LayerStats
 from unmask.flow.theory import critical_sigma_w2
 from unmask.models.activations import ACTIVATIONS
@@ -40,6 +40,8 @@ def initialise(stats: FlowStats) -> str:
     else:
         assert name is not None
         what, instead, lead = critical(name), name, f"initialise for {name}"
+    if normalised(stats):
+        return "warm the learning rate up over the first few hundred steps, or lower it"
     if what is None:
         return f"put a normalisation layer after every layer, or use tanh instead of {instead}"
     return f"{lead} with sigma_w2 = {what[0]:.3g}, sigma_b2 = {what[1]:.2g}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -65,9 +66,27 @@ def gradient_norm(layer: LayerStats) -> float:
 
 
 def decay(stats: FlowStats) -> Decay | None:
-    """Fit the decay over the hidden layers; None with fewer than three that carry a gradient."""
+    """Fit the decay over the hidden layers; None with fewer than three that carry a gradient.
+
+    Layers of one kind are compared with one another: a branch has a scale of its own, and what
+    comes back along a residual stream shows in each kind of layer alike. Of several kinds the one
+    with most layers counts, and of equally many the one whose gradient keeps its size best.
+    """
     norms = [gradient_norm(layer) for layer in stats.matrix_layers[:-1]]
     points = [(i, math.log10(n)) for i, n in enumerate(norms) if 0 < n < math.inf]
+    roles: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    for i, y in points:
+        layer = stats.matrix_layers[i]
+        roles.setdefault((re.sub(r"\d+", "#", layer.name), layer.kind), []).append((i, y))
+    alike = [p for p in roles.values() if len(p) > 2]
+    # With layers of many names and kinds, each a few times, there is no better order than theirs.
+    fits = [fit for p in alike or [points] if (fit := _fit(p)) is not None]
+    most = max(map(len, alike), default=0)
+    best = [f for f, p in zip(fits, alike, strict=False) if len(p) == most] or fits
+    return min(best, key=lambda f: abs(f.per_layer * f.layers), default=None)
+
+
+def _fit(points: list[tuple[int, float]]) -> Decay | None:
     if len(points) < 3:
         return None
     n = len(points)
@@ -126,24 +145,56 @@ def sensitivities(stats: FlowStats) -> list[float]:
 
     About 1 in a network that trains, whatever its width, its loss or its optimiser. NaN where
     nothing was measured or the loss is not known: relative to one another the layers say little,
-    for where weights are small all of them fade alike.
+    for where weights are small all of them fade alike. A loss below zero has no natural size.
     """
-    if not stats.loss:
+    if not stats.loss or stats.loss < 0:
         return [math.nan for _ in stats.matrix_layers]
     return [
-        layer.weight_gradient.rms * layer.weight.rms * layer.weight.count / abs(stats.loss)
+        layer.weight_gradient.rms * layer.weight.rms * layer.weight.count / stats.loss
         if layer.weight is not None and layer.weight_gradient is not None
         else math.nan
         for layer in stats.matrix_layers
     ]
 
 
+def front_response(stats: FlowStats) -> tuple[float, LayerStats] | None:
+    """Return how the loss responds to the layers at the input, and which of them it answers most.
+
+    The first eighth of the layers that mix units, and at least one: where one of them is answered,
+    the gradient has come all the way, whatever side branches keep for themselves. Layers that are
+    small by design, among others that are not, and an output layer that starts at zero are judged
+    as if their weights had the usual size. None where nothing is known.
+    """
+    layers, response = stats.matrix_layers, sensitivities(stats)
+    if len(layers) < 2:
+        return None
+    last, hidden = layers[-1], list(zip(response[:-1], layers[:-1], strict=True))
+    small = sum(unborn(x) for _, x in hidden) <= len(hidden) / 2
+    end = 1.0
+    if unborn(last) and last.weight is not None:
+        end = last.weight.rms * math.sqrt(last.fan_in)
+    found = []
+    for r, x in hidden:
+        size = x.weight.rms * math.sqrt(x.fan_in) if x.weight is not None else 1.0
+        scale = end * (size if small and unborn(x) else 1.0)
+        if not math.isnan(r) and scale > 0 and x.kind != "Embedding":
+            found.append((r / scale, x))
+    front = found[: max(1, len(hidden) // 8)]
+    return max(front, key=lambda pair: pair[0]) if front else None
+
+
+def normalised(stats: FlowStats) -> bool:
+    """Return whether the network normalises as it goes, so that its weights' scale means little."""
+    norms = sum("Norm" in layer.kind for layer in stats.layers)
+    return norms > 1 and norms >= len(stats.matrix_layers) / 8
+
+
 def relative_gain(stats: FlowStats) -> float | None:
     """Return the step's expected decrease of the loss over the loss, or None."""
     gains = [x.expected_gain for x in stats.layers if x.expected_gain is not None]
-    if not gains or not stats.loss:
+    if not gains or not stats.loss or stats.loss < 0:
         return None
-    return sum(gains) / abs(stats.loss)
+    return sum(gains) / stats.loss
 
 
 def unborn(layer: LayerStats) -> bool:

@@ -5,6 +5,30 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 FlowKind = Literal[
+    # What the step does: the causes.
+    "not a number",
+    "bad data",
+    "no graph",
+    "activation before the loss",
+    "wrong loss",
+    "shapes broadcast",
+    "layers not registered",
+    "parameters without gradient",
+    "parameters in no optimiser",
+    "parameters in two optimisers",
+    "weights that don't move",
+    "gradients not zeroed",
+    "no step",
+    "gradients clipped away",
+    "weight decay too large",
+    "learning rate vanishes",
+    "images mixed",
+    "labels constant",
+    "batches sorted by class",
+    "wrong mode",
+    "batch too small",
+    "dropout too strong",
+    # What the signals show.
     "diverged",
     "symmetric initialisation",
     "inputs badly scaled",
@@ -16,8 +40,21 @@ FlowKind = Literal[
     "constant outputs",
     "learning rate too high",
     "learning rate too low",
+    "loss independent of the images",
+    "labels unrelated to the images",
+    "labels imbalanced",
+    "crashed",
 ]
 KINDS: tuple[FlowKind, ...] = get_args(FlowKind)
+
+# Faults of the step itself; what they bring about is not told beside them.
+CAUSES: frozenset[str] = frozenset(KINDS[: KINDS.index("labels constant")])
+CONSEQUENCES: frozenset[str] = frozenset(
+    (
+        *("diverged", "dead units", "saturated", "float underflow", "vanishing", "exploding"),
+        *("learning rate too high", "learning rate too low"),
+    )
+)
 
 
 def rank(kind: str) -> int:

@@ -1,36 +1,15 @@
-"""Judges of the step: did it diverge, and does it change the weights too much or too little?"""
+"""Judges of the learning rate: does a step change the weights too much or too little?"""
 
 from __future__ import annotations
 
-import math
-
 from unmask.flow.judge import fixes
 from unmask.flow.judge.indicators import FRESH, finite, median, pace, relative_gain, update_ratios
-from unmask.flow.measure.statistics import FlowStats, LayerStats, Magnitude
+from unmask.flow.measure.statistics import FlowStats
 from unmask.verdict import Verdict
 
 STILL, SLOW, SLOW_GAIN = 5e-5, 2e-4, 7e-4
 FAST, FAR_TOO_FAST, KEPT, HASTY_SHARE = 0.15, 0.3, 0.45, 0.25
 FAST_GAIN, OVERSHOT, LOSS_GREW = 5.0, 0.1, 3.0
-
-
-def diverged(history: list[FlowStats]) -> Verdict | None:
-    """Find the first NaN or infinity."""
-    for stats in history:
-        bad = next((x for x in stats.layers if not all(m.finite for m in _magnitudes(x))), None)
-        losses = [x for x in (stats.loss, stats.loss_after) if x is not None]
-        if bad is None and all(map(math.isfinite, losses)):
-            continue
-        return Verdict(
-            "diverged",
-            "error",
-            f"NaN or infinity at step {stats.step + 1}",
-            fixes.diverged(history),
-            step=stats.step,
-            subject=bad.name if bad else None,
-            evidence={"step": stats.step},
-        )
-    return None
 
 
 def too_high(history: list[FlowStats]) -> Verdict | None:
@@ -46,19 +25,23 @@ def too_high(history: list[FlowStats]) -> Verdict | None:
     losses = [s.loss for s in history if s.loss is not None]
     after = history[-1].loss_after
     recent = [*losses[-2:], *([after] if after is not None else [])]
-    grew = len(losses) > 2 and min(recent) > LOSS_GREW * losses[0]
+    # By difference, for a loss may be negative.
+    grew = len(losses) > 2 and min(recent) - losses[0] > (LOSS_GREW - 1) * abs(losses[0])
     if not hasty and not overshoots and not grew:
         return None
     stats = history[-1]
     # Gradient descent may overshoot at first and settle down as the gradient shrinks. Optimisers
     # that divide by the gradient's size go on with steps as large.
     settles = bool(losses) and recent[-1] < losses[0] and not _normalises(history[0])
+    summed = next((c for s in history for c in s.calls if c.reduction == "sum"), None)
     return Verdict(
         "learning rate too high",
         "warning" if settles and not _hasty(stats) else "error",
         f"a step changes the weights of a typical layer by {typical:.2g} of their size"
         + (f", and the loss went from {losses[0]:.3g} to {recent[-1]:.3g}" if grew else ""),
-        fixes.slower(history),
+        fixes.slower(history) if summed is None else 'reduction="mean", for which rates are meant',
+        cause=f"{summed.name} sums over {summed.shape[0]} images" if summed else "",
+        location=summed.location if summed else None,
         step=stats.step,
         evidence={"update_to_weight_ratio": typical}
         | ({"expected_gain": median(gains)} if gains else {}),
@@ -89,7 +72,7 @@ def too_low(history: list[FlowStats]) -> Verdict | None:
 def _kept_promise(stats: FlowStats) -> float | None:
     """Return the decrease of the loss over the one its gradient promised, or None."""
     gain = relative_gain(stats)
-    if stats.loss is None or stats.loss_after is None or not gain:
+    if not stats.loss or stats.loss_after is None or not gain:
         return None
     return (stats.loss - stats.loss_after) / abs(stats.loss) / gain
 
@@ -108,8 +91,3 @@ def _normalises(stats: FlowStats) -> bool:
         if x.update_to_weight_ratio is not None and x.weight is not None
     ]
     return bool(steps and stats.learning_rate) and median(steps) > 0.3 * (stats.learning_rate or 0)
-
-
-def _magnitudes(layer: LayerStats) -> list[Magnitude]:
-    all_of = (layer.weight, layer.weight_gradient, layer.output, layer.output_gradient)
-    return [m for m in all_of if m is not None]

@@ -11,8 +11,10 @@ from unmask.flow.judge.indicators import (
     decay,
     factors,
     finite,
+    front_response,
     gradient_norm,
     median,
+    normalised,
     relative_gain,
     sensitivities,
     unborn,
@@ -36,6 +38,7 @@ FADED, FADED_FAR, MANY_LAYERS = -0.65, -1.5, 7
 ANSWERS, ANSWERS_MORE = 0.03, 2.0
 WAY_ROUND = 0.1
 GROWN, GROWN_PLAIN, GROWN_A_LAYER = 0.9, 0.35, 0.04
+GROWN_NORMALISED = 3.0
 # A fading gradient does little harm where a step still lowers the loss by more than this share.
 CRAWLS = 0.006
 DEAD, SATURATED = 0.8, 0.6
@@ -200,25 +203,29 @@ def underflow(history: list[FlowStats]) -> Verdict | None:
 
 
 def vanishing(history: list[FlowStats]) -> Verdict | None:
-    """Judge how the gradient fades on its way back, and whether the loss answers."""
+    """Judge how the gradient fades on its way back, and whether the loss answers the first layers.
+
+    A fading gradient alone is no error: what counts is whether the layers at the input learn.
+    """
     stats = _first_profile(history)
     hidden, d = stats.matrix_layers[:-1], decay(stats)
-    fresh = stats.step <= FRESH
-    response = _hidden_response(stats) if fresh else []
-    later = finite(_hidden_response(history[-1]))
-    weakest = min(finite(response), default=None)
+    front = front_response(stats) if stats.step <= FRESH else None
+    weakest = front[0] if front is not None else None
+    later = front_response(history[-1])
+    now = later[0] if later is not None else 0.0
     total = d.total[1] if d is not None else 0.0
     faint = weakest is not None and weakest < FAINT
     fades = total < (FADED if faint else FADED_FAR) and (faint or weakest is None)
     silent = weakest is not None and weakest < UNRESPONSIVE
-    now = min(later, default=0.0)
-    if not fades and (not silent or now >= UNRESPONSIVE):
+    if not hidden or (not fades and (not silent or now >= UNRESPONSIVE)):
         return None
     gains = finite([g for g in map(relative_gain, history) if g is not None])
     crawls = median(gains) < CRAWLS if gains else d is None or total < FADED_FAR
     far = d is None or d.layers >= MANY_LAYERS or total < FADED_FAR
     answers = weakest is not None and now >= max(ANSWERS, ANSWERS_MORE * weakest)
-    x = hidden[response.index(weakest)] if weakest is not None else hidden[0]
+    # Through normalisation and residual connections a gradient finds its way as steps are made.
+    stuck = silent or (crawls and far and not normalised(stats))
+    x = front[1] if front is not None else hidden[0]
     said = []
     if d is not None and fades:
         said.append(
@@ -226,11 +233,14 @@ def vanishing(history: list[FlowStats]) -> Verdict | None:
             f"({10**-d.high:.2g} to {10**-d.low:.2g})"
         )
     if weakest is not None:
-        said.append(f"changing the weights of {x.name} by 1 % changes the loss by {weakest:.1g} %")
+        said.append(
+            f"changing the weights of {x.name} by 1 % along their gradient changes the loss by "
+            f"{weakest:.1g} %"
+        )
     f = factors(stats)
     return Verdict(
         "vanishing",
-        "error" if not answers and (silent or (crawls and far)) else "warning",
+        "error" if stuck and not answers else "warning",
         "; ".join(said),
         fixes.initialise(stats),
         step=stats.step,
@@ -245,38 +255,33 @@ def _first_profile(history: list[FlowStats]) -> FlowStats:
     return next((s for s in history if decay(s) is not None), history[0])
 
 
-def _hidden_response(stats: FlowStats) -> list[float]:
-    """Return how the loss responds to the hidden layers, as if the output layer had usual size."""
-    layers = stats.matrix_layers
-    if not layers:
-        return []
-    last, response = layers[-1], sensitivities(stats)[:-1]
-    if not unborn(last) or last.weight is None:
-        return response
-    size = last.weight.rms * math.sqrt(last.fan_in)
-    return [r / size if size > 0 else math.nan for r in response]
-
-
 def exploding(history: list[FlowStats]) -> Verdict | None:
-    """Judge how the gradient grows on its way back."""
+    """Judge how the gradient grows on its way back.
+
+    Where layers are normalised the scale of their weights cancels, and so do its consequences: a
+    warning is all that can be said.
+    """
     stats = _first_profile(history)
-    d = decay(stats)
+    d, calm = decay(stats), normalised(stats)
     response = finite(sensitivities(stats)) if stats.step <= FRESH else []
     strongest = max(response, default=None)
     forceful = strongest is None or strongest > FORCEFUL
     grows = d is not None and forceful and _grows(d, way_round(stats))
-    if not grows and not (strongest is not None and strongest > OVERRESPONSIVE):
+    if calm:
+        grows = grows and d is not None and d.total[0] > GROWN_NORMALISED
+    if not grows and not (strongest is not None and strongest > OVERRESPONSIVE and not calm):
         return None
     f = factors(stats)
     layers = stats.matrix_layers
     first = max(layers, key=lambda x: -1.0 if math.isnan(n := gradient_norm(x)) else n)
     return Verdict(
         "exploding",
-        "error",
+        "warning" if calm else "error",
         f"the gradient grows by a factor of {10**d.per_layer:.2g} a layer on its way back "
         f"({10**d.low:.2g} to {10**d.high:.2g})"
         if d is not None and grows
-        else f"a change of the weights by 1 % changes the loss by {strongest:.3g} %",
+        else "a change of the weights by 1 % along the gradient changes the loss by "
+        f"{strongest:.3g} %",
         fixes.initialise(stats),
         step=stats.step,
         subject=first.name,
@@ -300,21 +305,29 @@ def _fit(d: Decay | None) -> dict[str, float]:
 
 
 def constant(history: list[FlowStats]) -> Verdict | None:
-    """Find outputs that hardly depend on the image."""
+    """Find outputs that hardly depend on the image: the model's own, where they were seen."""
     stats = history[-1]
     layers = stats.matrix_layers
     last = layers[-1] if layers else None
-    if last is None or last.variation is None or last.output is None:
+    if last is None or last.output is None:
         return None
+    output = stats.output
+    silenced = 0.0
+    if last.slopes and (output is None or output.operation in (*RECTIFIERS, "hardtanh")):
+        silenced = last.slopes.dead
+        if last.slopes.activation in RECTIFIERS and last.slopes.saturated >= SHUT_OUTPUTS:
+            silenced = max(silenced, last.slopes.saturated)
     before = layers[-2] if len(layers) > 1 else last
-    silenced = last.slopes.dead if last.slopes else 0.0
-    if last.slopes and last.slopes.activation in RECTIFIERS:
-        shut = last.slopes.saturated
-        silenced = max(silenced, shut if shut >= SHUT_OUTPUTS else 0.0)
-    # An output layer that starts at zero says the same of every image, and is none the worse.
-    judged = [before] if unborn(last) else [before, last]
-    variation = min(x.variation or 0.0 for x in judged)
-    if variation >= CONSTANT and silenced < DEAD_CLASSES:
+    # An output layer that starts at zero predicts the same for every image, and is none the worse.
+    if unborn(last):
+        variation = before.variation if output is None or before.feeds(last) else None
+    elif output is not None:
+        variation = output.variation
+    else:
+        both = [v for v in (before.variation, last.variation) if v is not None]
+        variation = min(both, default=None)
+    constant = variation is not None and variation < CONSTANT
+    if not constant and silenced < DEAD_CLASSES:
         return None
     return Verdict(
         "constant outputs",
@@ -327,5 +340,5 @@ def constant(history: list[FlowStats]) -> Verdict | None:
         else fixes.initialise(history[0]),
         step=stats.step,
         subject=last.name,
-        evidence={"variation": variation, "silenced": silenced},
+        evidence={"variation": variation or 0.0, "silenced": silenced},
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,8 @@ from unmask.flow.measure.statistics import (
 
 PROBE_IMAGES = 512
 _CONVOLUTIONS = ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose")
+# Parameters that are added or looked up, whatever their shape: tokens, position tables, prompts.
+_LOOKED_UP = re.compile(r"token|pos|embed|bias|table|prompt|query|scale|gamma|beta|anchor", re.I)
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,18 @@ class Layer:
     name: str
     module: nn.Module
     weights: tuple[nn.Parameter, ...]
+    names: tuple[str, ...] = ()
 
     @property
     def matrix(self) -> bool:
-        """Return whether the layer mixes units."""
-        return any(w.ndim > 1 for w in self.weights)
+        """Return whether the layer mixes units, rather than scaling, shifting or looking up."""
+        return any(
+            sum(n > 1 for n in w.shape) > 1
+            # One unit, or units of one input.
+            or (name == "weight" and (w.ndim == 2 or (w.ndim > 2 and max(w.shape[:2]) > 1)))
+            for name, w in zip(self.names, self.weights, strict=True)
+            if not _LOOKED_UP.search(name)
+        )
 
     @property
     def fan_in(self) -> int:
@@ -53,7 +63,7 @@ class Layer:
 
 def layers_of(model: nn.Module) -> list[Layer]:
     """Return the layers of a network in the order of registration, tied weights once."""
-    owners: dict[str, list[nn.Parameter]] = {}
+    owners: dict[str, list[tuple[str, nn.Parameter]]] = {}
     for path, parameter in model.named_parameters():
         # A parametrised weight (weight_norm and its like) lives one module below its layer.
         owner = (
@@ -61,15 +71,21 @@ def layers_of(model: nn.Module) -> list[Layer]:
             .split(".parametrizations", 1)[0]
             .removesuffix("parametrizations")
         )
-        owners.setdefault(owner, []).append(parameter)
-    return [
-        Layer(
-            name or "(model)",
-            model.get_submodule(name),
-            tuple(p for p in own if p.ndim > 1) or tuple(own),
+        # Of a parametrised weight's parts, "original0" and its like, the layer's own name counts.
+        called = path.removeprefix(f"{owner}.").replace("parametrizations.", "").split(".")[0]
+        owners.setdefault(owner, []).append((called, parameter))
+    layers = []
+    for name, own in owners.items():
+        kept = [(called, p) for called, p in own if p.ndim > 1] or own
+        layers.append(
+            Layer(
+                name or "(model)",
+                model.get_submodule(name),
+                tuple(p for _, p in kept),
+                tuple(called for called, _ in kept),
+            )
         )
-        for name, own in owners.items()
-    ]
+    return layers
 
 
 @dataclass
@@ -130,7 +146,8 @@ class Collected:
             if w.grad is not None:
                 self.weight_gradient.add(w.grad, scale)
         largest = max(self.layer.weights, key=lambda w: w.numel())
-        if largest.ndim > 1:
+        # One unit alone is like no other.
+        if largest.ndim > 1 and len(largest) > 1:
             self.weight_spread = spread(largest.detach(), 0)
             if largest.grad is not None and not largest.grad.is_sparse:
                 self.gradient_spread = spread(largest.grad, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -39,17 +40,35 @@ _GRID, _SAMPLE = (-12.0, 12.0, 2401), 1024
 
 Seen = Callable[[str, Tensor, float], None]
 
+# Operations that pass no gradient, as users write them.
+_CUTS: dict[Any, str] = {
+    Tensor.detach: ".detach()",
+    Tensor.data.__get__: ".data",  # type: ignore[attr-defined]
+    Tensor.numpy: ".numpy()",
+    Tensor.item: ".item()",
+    Tensor.tolist: ".tolist()",
+    Tensor.argmax: ".argmax()",
+    torch.argmax: "argmax",
+    Tensor.round: ".round()",
+    torch.round: "round",
+    Tensor.sign: ".sign()",
+    torch.sign: "sign",
+    Tensor.floor: ".floor()",
+    Tensor.long: ".long()",
+    Tensor.int: ".int()",
+}
+
 
 class ActivationMode(TorchFunctionMode):
     """While entered, tells seen(name, phi', supremum) of every activation applied with gradients.
 
     Elementwise functions of _NAMES are found whether a module or a forward calls them; others
-    are left alone.
+    are left alone. cut is told of the operations that pass no gradient on to what needs one.
     """
 
-    def __init__(self, seen: Seen) -> None:
+    def __init__(self, seen: Seen, cut: Callable[[str], None] | None = None) -> None:
         super().__init__()
-        self._seen = seen
+        self._seen, self._cut = seen, cut
         self._suprema: dict[Any, float] = {}
 
     def __torch_function__(
@@ -61,8 +80,19 @@ class ActivationMode(TorchFunctionMode):
     ) -> Any:
         """Measure an activation before it runs, for it may overwrite its input."""
         kwargs = kwargs or {}
+        if torch.is_grad_enabled() and torch._C._current_graph_task_id() == -1:
+            # Nothing that goes wrong while looking may reach the training.
+            with contextlib.suppress(Exception):
+                self._look(func, args, kwargs)
+        return func(*args, **kwargs)
+
+    def _look(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._cut is not None and func in _CUTS and args:
+            if isinstance(args[0], Tensor) and args[0].requires_grad:
+                self._cut(_CUTS[func])
+            return
         name = _NAME_OF.get(func)
-        if name is not None and torch.is_grad_enabled():
+        if name is not None:
             z, rest, named = (*args, None)[0], args[1:], dict(kwargs)
             z = named.pop("input", None) if z is None else z
             if isinstance(z, Tensor) and z.is_floating_point() and z.numel():
@@ -72,7 +102,6 @@ class ActivationMode(TorchFunctionMode):
                     return result
 
                 self._seen(name, derivative(phi, few(z)), self._supremum(name, phi, rest, named))
-        return func(*args, **kwargs)
 
     def _supremum(
         self, name: str, phi: Callable[[Tensor], Tensor], rest: Any, named: dict[str, Any]
@@ -88,7 +117,9 @@ class ActivationMode(TorchFunctionMode):
 
 def derivative(phi: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     """Return phi'(z) of an elementwise phi, by autograd, in float32 or better."""
-    with torch.enable_grad(), torch.autocast(z.device.type, enabled=False):
+    # Checkpointing counts what its region saves for the backward pass: this is none of it.
+    apart = torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x)
+    with apart, torch.enable_grad(), torch.autocast(z.device.type, enabled=False):
         leaf = z.detach()
         leaf = (leaf.float() if leaf.dtype in (torch.float16, torch.bfloat16) else leaf).clone()
         leaf.requires_grad_()

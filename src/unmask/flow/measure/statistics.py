@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from unmask.flow.measure.calls import Cut, LossCall, OutputStats
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -163,6 +165,10 @@ class LayerStats:
     update_to_weight_ratio: float | None = None
     expected_gain: float | None = None
 
+    def feeds(self, after: LayerStats) -> bool:
+        """Return whether a layer's outputs can be what another one takes, by their number."""
+        return self.output_size == after.fan_in
+
 
 @dataclass(frozen=True)
 class InputStats:
@@ -174,11 +180,73 @@ class InputStats:
 
 
 @dataclass(frozen=True)
+class Experiments:
+    """Outcomes of changing a batch, each None where it could not be tried.
+
+    mixed: the part of an output's input gradient that belongs to other images of the batch, 0
+    where images keep apart. swapped: the relative change of the loss when the images change
+    places and their labels don't. linear: accuracy of a linear fit on held-out images of the
+    batches, beside chance, the accuracy of always predicting the commonest class; images: of how
+    many.
+    """
+
+    mixed: float | None = None
+    swapped: float | None = None
+    linear: float | None = None
+    chance: float | None = None
+    images: int = 0
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What made the first number that is none: an operation, the inputs or the weights.
+
+    place: "forward", "backward", "inputs" or "weights". operation: torch's name for it, "" for
+    inputs and weights. infinite: what it made is an infinity rather than NaN.
+    """
+
+    place: str
+    operation: str = ""
+    layer: str | None = None
+    location: str | None = None
+    infinite: bool = False
+
+
+@dataclass(frozen=True)
+class ParameterFacts:
+    """What a step did with the trainable tensors; all but the numbers are their names.
+
+    unheld: in no optimiser that stepped. unreached: no gradient came to them, not even of zeros.
+    still: they have a gradient, and the step left them as they were. shared: in two optimisers.
+    uncalled: layers that took no part in the forward pass. unregistered: modules in plain lists or
+    dictionaries, which no optimiser finds. foreign: tensors that optimisers hold and the model
+    doesn't. carried: whether the gradients still held those of an earlier step; half: whether a
+    weight that stayed is in half precision.
+    decay is the weight decay that is added to gradients, over the gradients' own size.
+    """
+
+    trainable: tuple[str, ...] = ()
+    unheld: tuple[str, ...] = ()
+    unreached: tuple[str, ...] = ()
+    still: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
+    uncalled: tuple[str, ...] = ()
+    unregistered: tuple[str, ...] = ()
+    foreign: int = 0
+    carried: bool = False
+    half: bool = False
+    decay: float | None = None
+    location: str | None = None
+
+
+@dataclass(frozen=True)
 class FlowStats:
     """The gradient flow of a network at one step (from 0): its layers in order of execution.
 
-    loss is the loss before the step and loss_after that on the same batch after it, where the
-    caller knows them. optimizer and learning_rate are None before any optimiser has stepped.
+    loss is the loss before the step and loss_after that on the same batch after it, where they are
+    known. optimizer and learning_rate are None before any optimiser has stepped. output is of the
+    whole model; calls, cuts and parameters say what the step did, where it was watched; experiments
+    what changing the batch showed; origin where the first NaN or infinity was made.
     """
 
     step: int
@@ -188,6 +256,12 @@ class FlowStats:
     loss_after: float | None = None
     optimizer: str | None = None
     learning_rate: float | None = None
+    output: OutputStats | None = None
+    calls: tuple[LossCall, ...] = ()
+    cuts: tuple[Cut, ...] = ()
+    parameters: ParameterFacts | None = None
+    experiments: Experiments | None = None
+    origin: Origin | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the statistics as plain values, fit for JSON but for NaN and infinity."""

@@ -1,0 +1,83 @@
+"""Errors of torch that end a training, in words that say what to do."""
+
+from __future__ import annotations
+
+import re
+
+# What torch says, and what to do about it.
+_KNOWN: tuple[tuple[str, str], ...] = (
+    (
+        r"expected (?:scalar type|target dtype to be) Long|expected scalar type Long|"
+        r"not implemented for '(?:Float|Int)'|target.*Long",
+        "class labels must be whole numbers: y.long()",
+    ),
+    (
+        r"Found dtype Long but expected Float|result type Float can't be cast to.*Long|"
+        r"must be floating point",
+        "this loss wants floating-point targets: y.float()",
+    ),
+    (
+        r"Target -?\d+ is out of bounds|Assertion .t >= 0 && t < n_classes",
+        "labels must lie from 0 to the number of outputs - 1: count the classes, or subtract 1",
+    ),
+    (
+        r"Expected more than 1 value per channel",
+        "batch normalisation needs two values a channel: DataLoader(..., drop_last=True)",
+    ),
+    (
+        r"does not require grad and does not have a grad_fn",
+        "the loss has no path to the model: look for .detach(), .item(), .data, argmax or "
+        "torch.no_grad() on the way to it",
+    ),
+    (
+        r"Trying to backward through the graph a second time",
+        "call backward() once a loss, or detach what is carried from step to step "
+        "(hidden = hidden.detach())",
+    ),
+    (
+        r"modified by an inplace operation",
+        "replace the in-place operation (x += 1, relu_(x), inplace=True) by one that makes a "
+        "new tensor",
+    ),
+    (
+        r"mat1 and mat2 shapes cannot be multiplied",
+        "the layer takes another number of inputs than it is given: compare the two sizes above, "
+        "and flatten images with x.flatten(1)",
+    ),
+    (
+        r"expected input.*to have (\d+) channels|expected 4D|Expected 3D \(unbatched\) or 4D",
+        "give images as (batch, channels, height, width)",
+    ),
+    (
+        r"Expected all tensors to be on the same device|on different devices",
+        "move the batch to the model's device: x.to(next(model.parameters()).device)",
+    ),
+    (
+        r"Expected input batch_size .* to match target batch_size",
+        "outputs and labels are of different numbers of images: reshape without joining the "
+        "batch's dimension with another",
+    ),
+    (
+        r"[Ee]xpected.*(?:Double|Float|Half|BFloat16).*(?:but|found|got)|same dtype",
+        "bring both to one type: x.float()",
+    ),
+    (
+        r"out of memory",
+        "use a smaller batch and accumulate gradients, or a smaller model",
+    ),
+    (
+        r"CheckpointError|different number of tensors was saved",
+        "the checkpointed region must compute the same again: keep hooks and random numbers out of "
+        "it, or train without checkpointing",
+    ),
+    (
+        r"size of tensor a .* must match the size of tensor b|output with shape",
+        "two tensors have sizes that don't go together: print both shapes there",
+    ),
+)
+
+
+def advice(error: BaseException | str) -> str:
+    """Return what to do about an error of torch's, or "" where nothing is known of it."""
+    text = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else error
+    return next((do for pattern, do in _KNOWN if re.search(pattern, text)), "")

@@ -1,0 +1,106 @@
+"""Judges of the data: what the labels are, and what changes of a batch show."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+
+from unmask.flow.measure.statistics import FlowStats
+from unmask.verdict import Verdict
+
+_CLASSIFIERS = ("cross_entropy", "nll_loss")
+LEAST_LABELS, MAJORITY = 32, 0.9
+# Batches that hold so small a fraction of all classes seen, and at least so many of them.
+SORTED, SORTED_BATCHES = 0.5, 3
+MIXED, SWAPPED = 1e-6, 1e-7
+# Standard errors above chance that a linear fit of related labels passes on a few hundred images.
+ABOVE_CHANCE = 2.0
+
+
+def data(history: list[FlowStats]) -> Iterator[Verdict]:
+    """Judge the labels of all steps seen together, and the outcomes of the experiments."""
+    last = history[-1].step
+    batches = [(s, c) for s in history for c in s.calls if c.name in _CLASSIFIERS and c.classes]
+    batches = [(s, c) for s, c in batches if len(c.shape) > 1 and c.shape[1] > 1]
+    counts: Counter[int] = Counter()
+    for _, c in batches:
+        counts.update(c.classes)
+    total = sum(counts.values())
+    where = batches[-1][1].location if batches else None
+    if total >= LEAST_LABELS:
+        name, most = counts.most_common(1)[0]
+        if len(counts) == 1:
+            yield Verdict(
+                "labels constant",
+                "error",
+                f"all {total} labels seen are {name}: nothing can be learnt from them",
+                "check how the labels are read",
+                location=where,
+                step=last,
+                evidence={"labels": float(total)},
+            )
+        elif most / total >= MAJORITY:
+            yield Verdict(
+                "labels imbalanced",
+                "warning",
+                f"{most / total:.0%} of the labels are {name}: always predicting it is as accurate",
+                "compare accuracy with that figure; weight the classes or sample them evenly",
+                location=where,
+                step=last,
+                evidence={"majority": most / total, "labels": float(total)},
+            )
+        few = [len(c.classes) <= max(1, SORTED * len(counts)) for _, c in batches]
+        large = [sum(c.classes.values()) >= 4 * len(counts) for _, c in batches]
+        if len(few) >= SORTED_BATCHES and len(counts) > 2 and all(few) and all(large):
+            yield Verdict(
+                "batches sorted by class",
+                "error",
+                f"each batch holds at most {max(len(c.classes) for _, c in batches)} of the "
+                f"{len(counts)} classes: every step unlearns the others",
+                "shuffle: DataLoader(..., shuffle=True)",
+                location=where,
+                step=last,
+                evidence={"classes": float(len(counts)), "batches": float(len(batches))},
+            )
+    yield from _experiments(history)
+
+
+def _experiments(history: list[FlowStats]) -> Iterator[Verdict]:
+    stats = history[0]
+    found = stats.experiments
+    if found is None:
+        return
+    if found.mixed is not None and found.mixed > MIXED:
+        yield Verdict(
+            "images mixed",
+            "error",
+            f"{found.mixed:.0%} of what the first image's output depends on are the other images "
+            "of its batch",
+            "keep the batch's dimension apart: transpose where view or reshape is used, "
+            "batch_first=True in recurrent and attention layers",
+            step=stats.step,
+            evidence={"mixed": found.mixed},
+        )
+    learnt = stats.output is None or stats.output.variation is None or stats.output.variation > 0
+    if found.swapped is not None and found.swapped < SWAPPED and learnt:
+        yield Verdict(
+            "loss independent of the images",
+            "error",
+            "the loss stays the same when the images change places and their labels don't",
+            "look for what makes the output or the targets constant on the way to the loss",
+            step=stats.step,
+            evidence={"change": found.swapped},
+        )
+    if found.linear is not None and found.chance is not None:
+        error = math.sqrt(found.chance * (1 - found.chance) / found.images)
+        if found.linear < found.chance + ABOVE_CHANCE * error:
+            yield Verdict(
+                "labels unrelated to the images",
+                "warning",
+                f"a linear fit predicts {found.linear:.0%} of held-out labels, where always "
+                f"predicting the commonest is right for {found.chance:.0%}",
+                "check that images and labels are shuffled together",
+                step=stats.step,
+                evidence={"linear": found.linear, "chance": found.chance},
+            )

@@ -1,0 +1,163 @@
+"""Judges of what the loss is fed: the activation before it, its targets, its shapes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from unmask.flow.measure.calls import LossCall
+from unmask.flow.measure.statistics import FlowStats
+from unmask.verdict import Verdict
+
+# Classes that fewer outputs than this are no classifier's.
+_SEVERAL = 2
+_REGRESSIONS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
+_BOUNDED = ("sigmoid", "tanh", "hardtanh", "relu")
+
+
+def head(history: list[FlowStats]) -> Iterator[Verdict]:
+    """Judge every loss that was called, once a place: first what it is fed, then its targets."""
+    done: set[tuple[str, str | None, str]] = set()
+    for stats in history:
+        for call in stats.calls:
+            for verdict in _judged(call, stats):
+                key = (call.name, call.location, verdict.kind)
+                if key not in done:
+                    done.add(key)
+                    yield verdict
+
+
+def _judged(call: LossCall, stats: FlowStats) -> Iterator[Verdict]:
+    def verdict(kind: str, message: str, fix: str, **evidence: float) -> Verdict:
+        return Verdict(
+            kind,
+            "error",
+            message,
+            fix,
+            location=call.location,
+            step=stats.step,
+            evidence=evidence,
+        )
+
+    several = len(call.shape) > 1 and call.shape[1] >= _SEVERAL
+    over = _wrong_dimension(call)
+    if over is not None:
+        yield verdict(
+            "activation before the loss",
+            f"{call.operation} before {call.name} is taken over dimension {call.dim}, {over}, "
+            "instead of over the classes",
+            f"{call.operation}(dim=1)",
+            dim=float(call.dim or 0),
+        )
+    elif call.name == "cross_entropy":
+        yield from _cross_entropy(call, several, verdict)
+    elif call.name == "nll_loss":
+        if call.operation == "softmax" or (call.operation != "log_softmax" and call.high > 1e-5):
+            fed = "probabilities" if call.operation == "softmax" else "scores"
+            yield verdict(
+                "wrong loss",
+                f"nll_loss is fed {fed} up to {call.high:.3g}; it wants log-probabilities, at most "
+                "0, and falls without bound",
+                "use cross_entropy on the scores, or log_softmax(scores, dim=1) before nll_loss",
+                highest=call.high,
+            )
+    elif call.name.startswith("binary_cross_entropy"):
+        yield from _binary(call, verdict)
+    elif call.name in _REGRESSIONS:
+        yield from _regression(call, verdict)
+
+
+def _wrong_dimension(call: LossCall) -> str | None:
+    if call.operation not in ("softmax", "log_softmax") or call.dim is None:
+        return None
+    if call.name not in ("cross_entropy", "nll_loss") or len(call.shape) < 2:
+        return None
+    return None if call.dim == 1 else "the images of a batch" if call.dim == 0 else "the places"
+
+
+def _cross_entropy(call: LossCall, several: bool, verdict: object) -> Iterator[Verdict]:
+    assert callable(verdict)
+    classes = call.shape[1] if len(call.shape) > 1 else 1
+    if len(call.shape) > 1 and call.shape[1] == 1:
+        yield verdict(
+            "wrong loss",
+            "cross_entropy is fed one output an image: softmax over one is 1, so the loss is 0",
+            "give one output a class, or use binary_cross_entropy_with_logits",
+            outputs=1.0,
+        )
+    elif call.operation == "softmax":
+        least = math.log(1 + (classes - 1) / math.e)
+        yield verdict(
+            "activation before the loss",
+            "softmax stands before cross_entropy, which applies it itself: the loss can't fall "
+            f"below {least:.3g}, and its gradient is small where the network is wrong",
+            "feed cross_entropy the scores before softmax",
+            least_loss=least,
+        )
+    elif call.operation in _BOUNDED and several:
+        yield verdict(
+            "activation before the loss",
+            f"{call.operation} stands before cross_entropy and bounds the scores",
+            f"feed cross_entropy the output layer's own scores, without {call.operation}",
+            lowest=call.low,
+            highest=call.high,
+        )
+
+
+def _binary(call: LossCall, verdict: object) -> Iterator[Verdict]:
+    assert callable(verdict)
+    logits = call.name.endswith("with_logits")
+    if call.target_low < 0 or call.target_high > 1:
+        yield verdict(
+            "wrong loss",
+            f"{call.name} gets targets from {call.target_low:g} to {call.target_high:g}, where "
+            "only 0 to 1 have a meaning: the loss falls without bound",
+            "use cross_entropy with one output a class"
+            if call.target_high > 1
+            else "scale the targets to 0 and 1",
+            target_low=call.target_low,
+            target_high=call.target_high,
+        )
+    elif logits and call.operation in ("sigmoid", "softmax", "relu"):
+        twice = ", which applies a sigmoid itself" if call.operation != "relu" else ""
+        yield verdict(
+            "activation before the loss",
+            f"{call.operation} stands before {call.name}{twice}",
+            f"feed it the scores before {call.operation}",
+            lowest=call.low,
+            highest=call.high,
+        )
+    elif not logits and call.operation == "softmax" and call.shape[-1] == 1:
+        yield verdict(
+            "activation before the loss",
+            "softmax over one output is always 1",
+            "use sigmoid, or binary_cross_entropy_with_logits on the scores",
+        )
+
+
+def _regression(call: LossCall, verdict: object) -> Iterator[Verdict]:
+    assert callable(verdict)
+    out, aim = call.shape, call.target_shape
+    if out != aim and math.prod(out) > 1 and math.prod(aim) > 1:
+        yield verdict(
+            "shapes broadcast",
+            f"{call.name} compares outputs of shape {list(out)} with targets of shape {list(aim)}: "
+            "each is broadcast against every other",
+            "give both one shape, for instance with output.squeeze(1)",
+        )
+    elif _class_indices(call):
+        yield verdict(
+            "wrong loss",
+            f"{call.name} compares one output with class numbers 0 to {call.target_high:g}, as if "
+            "class 2 lay between 1 and 3",
+            "use cross_entropy with one output a class",
+            classes=float(len(call.classes)),
+        )
+
+
+def _class_indices(call: LossCall) -> bool:
+    """Return whether targets are the numbers of classes: whole, from 0, none left out."""
+    one_each = math.prod(call.shape) == call.shape[0] if call.shape else False
+    numbers = sorted(call.classes)
+    whole = len(numbers) > 2 and numbers == list(range(len(numbers))) and len(numbers) <= 1000
+    return one_each and whole and min(call.classes.values(), default=0) > 0

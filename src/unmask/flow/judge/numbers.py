@@ -1,0 +1,97 @@
+"""The judge of NaN and infinity: what made the first of them, or that training diverged."""
+
+from __future__ import annotations
+
+import math
+
+from unmask.flow.judge import fixes
+from unmask.flow.measure.statistics import FlowStats, LayerStats, Magnitude
+from unmask.verdict import Verdict
+
+# Operations that make NaN or infinity of some finite numbers, whatever the learning rate: what to
+# do, and why.
+_AWAY, _MASKED = "divide by x.clamp_min(1e-8)", "leave one place of each row unmasked"
+_RISKY: dict[str, tuple[str, str]] = {
+    "sqrt": ("sqrt(x + 1e-8)", "the derivative of sqrt at 0 is infinite"),
+    "rsqrt": ("rsqrt(x + 1e-8)", "1 / sqrt(x) is infinite at 0"),
+    "norm": ("divide by norm.clamp_min(1e-8), or torch.nn.functional.normalize", "x / |x| at 0"),
+    "log": ("log(x.clamp_min(1e-8)), or log_softmax", "log(0) is minus infinity"),
+    "log2": ("log2(x.clamp_min(1e-8))", "log(0) is minus infinity"),
+    "log10": ("log10(x.clamp_min(1e-8))", "log(0) is minus infinity"),
+    "log1p": ("log1p(x.clamp_min(-1 + 1e-6))", "log(0) is minus infinity"),
+    "div": (_AWAY, "division by 0"),
+    "truediv": (_AWAY, "division by 0"),
+    "rtruediv": (_AWAY, "division by 0"),
+    "rdiv": (_AWAY, "division by 0"),
+    "reciprocal": (_AWAY, "division by 0"),
+    "pow": ("keep the base above 0: x.clamp_min(1e-8)", "a fractional power at or below 0"),
+    "exp": ("exp(x.clamp_max(80)), or logsumexp", "exp overflows above 88 in float32"),
+    "softmax": (_MASKED, "a row that is masked throughout"),
+    "attention": (_MASKED, "a row that is masked throughout"),
+    "std": ("x.std(correction=0) + 1e-8, of two values or more", "the deviation of one value"),
+    "var": ("x.var(correction=0), of two values or more", "the variance of one value"),
+    "acos": ("clamp to -1 + 1e-6 .. 1 - 1e-6", "its derivative at 1 is infinite"),
+    "asin": ("clamp to -1 + 1e-6 .. 1 - 1e-6", "its derivative at 1 is infinite"),
+    "atan2": ("move the arguments off 0", "its derivative at (0, 0) is no number"),
+}
+
+
+def numbers(history: list[FlowStats]) -> Verdict | None:
+    """Find the first NaN or infinity, and what made it where that is known."""
+    for stats in history:
+        bad = next((x for x in stats.layers if not all(m.finite for m in _magnitudes(x))), None)
+        losses = [x for x in (stats.loss, stats.loss_after) if x is not None]
+        if bad is None and all(map(math.isfinite, losses)) and stats.origin is None:
+            continue
+        made = _made(stats, first=stats is history[0])
+        if made is not None:
+            return made
+        return Verdict(
+            "diverged",
+            "error",
+            f"NaN or infinity at step {stats.step + 1}",
+            fixes.diverged(history),
+            step=stats.step,
+            subject=bad.name if bad else None,
+            evidence={"step": stats.step},
+        )
+    return None
+
+
+def _made(stats: FlowStats, first: bool) -> Verdict | None:
+    origin = stats.origin
+    if origin is None or origin.place == "weights":
+        return None
+    evidence: dict[str, float] = {"step": stats.step}
+    if origin.place == "inputs":
+        return Verdict(
+            "bad data",
+            "error",
+            f"the inputs of step {stats.step + 1} hold NaN or infinity",
+            "clean the data: look for it with torch.isfinite(x).all()",
+            step=stats.step,
+            evidence=evidence,
+        )
+    name = origin.operation.rstrip("_")
+    known = next((k for k in (name, name.rpartition("_")[2]) if k in _RISKY), None)
+    if known is None and not first:
+        # Numbers that grew too large: the steps are to blame.
+        return None
+    fix, cause = _RISKY[known] if known else ("compute it in float32, on smaller numbers", "")
+    return Verdict(
+        "not a number",
+        "error",
+        f"{name} makes {'infinity' if origin.infinite else 'NaN'} of finite numbers"
+        + (", on the way back" if origin.place == "backward" else ""),
+        fix,
+        cause=cause,
+        subject=origin.layer,
+        location=origin.location,
+        step=stats.step,
+        evidence=evidence,
+    )
+
+
+def _magnitudes(layer: LayerStats) -> list[Magnitude]:
+    all_of = (layer.weight, layer.weight_gradient, layer.output, layer.output_gradient)
+    return [m for m in all_of if m is not None]

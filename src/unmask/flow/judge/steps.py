@@ -1,0 +1,163 @@
+"""Judges of what every step does with the parameters: who reaches, holds and moves them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from unmask.flow.measure.statistics import FlowStats, ParameterFacts
+from unmask.verdict import Severity, Verdict
+
+# Weight decay this many times as large as the gradient leaves the loss no say.
+DECAYS = 30.0
+_NAMED = 4
+
+
+def steps(history: list[FlowStats]) -> Iterator[Verdict]:
+    """Judge the steps by what was the same in all that were seen."""
+    seen = [(s, s.parameters) for s in history if s.parameters is not None]
+    if not seen:
+        return
+    stats, first = seen[0]
+    facts = [f for _, f in seen]
+    stepped = stats.optimizer is not None
+
+    def verdict(
+        kind: str, severity: Severity, message: str, fix: str, subject: str, cause: str = ""
+    ) -> Verdict:
+        step = seen[-1][0].step
+        return Verdict(kind, severity, message, fix, cause=cause, subject=subject, step=step)
+
+    for name in first.unregistered:
+        yield verdict(
+            "layers not registered",
+            "error",
+            f"{name} is a plain list or dictionary of layers: model.parameters() doesn't hold "
+            "them, so no optimiser trains them",
+            f"make {name} an nn.ModuleList or nn.ModuleDict",
+            name,
+        )
+    yield from _unreached(history, facts)
+    if not stepped:
+        return
+    unheld = [n for n in first.unheld if all(n in f.unheld for f in facts)]
+    if unheld:
+        yield _unheld(unheld, first, stats)
+    still = [n for n in first.still if all(n in f.still for f in facts)]
+    rate = seen[-1][0].learning_rate
+    # In full precision, and with a rate above 0, it is the rate that is too low.
+    if len(seen) > 1 and still and (rate == 0 or facts[-1].half):
+        yield verdict(
+            "weights that don't move",
+            "error",
+            f"{_some(still)} have a gradient, and no step changes them",
+            "set a learning rate above 0"
+            if rate == 0
+            else "keep the weights in float32: a step this small is lost in their rounding",
+            still[0],
+            cause="the learning rate is 0" if rate == 0 else "",
+        )
+    shared = [n for n in first.shared if all(n in f.shared for f in facts)]
+    if shared:
+        yield verdict(
+            "parameters in two optimisers",
+            "warning",
+            f"{_some(shared)} are moved twice a step, by two optimisers or groups",
+            "give every parameter to one optimiser",
+            shared[0].rpartition(".")[0] or shared[0],
+        )
+    later = [f for s, f in seen if s.step > 0]
+    carried = sum(f.carried for f in later)
+    if carried and carried >= min(2, len(later)):
+        yield Verdict(
+            "gradients not zeroed",
+            "error",
+            "every step adds its gradient to those of all steps before",
+            "call optimizer.zero_grad() once a step, before backward()",
+            location=later[-1].location,
+            step=seen[-1][0].step,
+            evidence={"steps": float(carried)},
+        )
+    decay = facts[-1].decay
+    if decay is not None and decay > DECAYS:
+        yield Verdict(
+            "weight decay too large",
+            "error",
+            f"weight decay adds {decay:.3g} times the gradient's own size: the step shrinks the "
+            "weights, whatever the loss",
+            "weight_decay=1e-4, or AdamW with weight_decay=0.01",
+            step=seen[-1][0].step,
+            evidence={"decay_to_gradient": decay},
+        )
+
+
+def _unreached(history: list[FlowStats], facts: list[ParameterFacts]) -> Iterator[Verdict]:
+    first = facts[0]
+    never = [n for n in first.unreached if all(n in f.unreached for f in facts)]
+    if not never:
+        return
+    layers: dict[str, list[str]] = {}
+    for name in first.trainable:
+        layers.setdefault(name.rpartition(".")[0] or "(model)", []).append(name)
+    missing = [x for x, own in layers.items() if set(own) <= set(never)]
+    uncalled = {x for x in first.uncalled if all(x in f.uncalled for f in facts)}
+    last = history[-1].step
+    unused = [x for x in missing if x in uncalled]
+    cut = [x for x in missing if x not in uncalled]
+    cuts = [c for s in history for c in s.cuts if c.layer in missing]
+    harsh = [c for c in cuts if c.operation != ".item()"] or cuts
+    under = [x for x in unused if any(c.layer == x and "no_grad" in c.operation for c in cuts)]
+    unused = [x for x in unused if x not in under]
+    cut = [*cut, *under]
+    if cut:
+        where = harsh[-1] if harsh else None
+        everything = set(never) >= set(first.trainable)
+        yield Verdict(
+            "parameters without gradient",
+            "error" if where is not None or everything else "warning",
+            f"no gradient comes to {_some(cut)}, of {len(layers)} layers with parameters",
+            f"leave out {where.operation} there, or set requires_grad_(False) where it is meant"
+            if where is not None
+            else "use what they give on the way to the loss, or set requires_grad_(False)",
+            cause=f"{where.operation} cuts the graph after {where.layer}" if where else "",
+            subject=cut[0],
+            location=where.location if where is not None else None,
+            step=last,
+            evidence={"layers": float(len(cut)), "of": float(len(layers))},
+        )
+    if unused:
+        yield Verdict(
+            "parameters without gradient",
+            "warning",
+            f"{_some(unused)} took no part in the forward pass, so nothing trains them",
+            "call them in forward, or take them out",
+            subject=unused[0],
+            step=last,
+            evidence={"layers": float(len(unused)), "of": float(len(layers))},
+        )
+
+
+def _unheld(unheld: list[str], facts: ParameterFacts, stats: FlowStats) -> Verdict:
+    lacking = set(unheld)
+    of = len(facts.trainable)
+    # The head alone, or the last blocks, may be trained on purpose.
+    kept = [n in lacking for n in facts.trainable]
+    tail = kept == sorted(kept, reverse=True) and not all(kept) and not facts.foreign
+    replaced = " It holds others that the model doesn't use." if facts.foreign else ""
+    return Verdict(
+        "parameters in no optimiser",
+        "warning" if tail else "error",
+        f"the optimiser lacks {len(unheld)} of {of} trainable tensors: {_some(unheld)}.{replaced}",
+        "set requires_grad_(False) on what is not to be trained, or give the optimiser "
+        "model.parameters()"
+        if tail
+        else "make the optimiser from model.parameters() once the model is complete",
+        subject=unheld[0].rpartition(".")[0] or unheld[0],
+        location=facts.location,
+        step=stats.step,
+        evidence={"lacking": float(len(unheld)), "trainable": float(of)},
+    )
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

@@ -1,0 +1,284 @@
+"""What a training step does: the model's output, the losses it is fed to, and where in whose code.
+
+All are plain values, kept in FlowStats beside the statistics of the layers.
+"""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_OURS = str(Path(__file__).parents[2])
+_LIBRARIES = tuple({_OURS, *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib"))})
+_INSTALLED = ("site-packages", "dist-packages")
+_OPERATIONS = {
+    "SoftmaxBackward0": "softmax",
+    "LogSoftmaxBackward0": "log_softmax",
+    "SigmoidBackward0": "sigmoid",
+    "TanhBackward0": "tanh",
+    "ReluBackward0": "relu",
+    "HardtanhBackward0": "hardtanh",
+}
+# What hands its input on, or only shapes it.
+_SHAPES = (
+    *("View", "Reshape", "UnsafeView", "Squeeze", "Unsqueeze", "Transpose", "T", "Permute"),
+    *("Select", "Slice", "ToCopy", "Clone", "Alias", "Expand", "AsStrided"),
+)
+
+
+@dataclass(frozen=True)
+class OutputStats:
+    """What the model gave: entries an image, how they vary over images, what made them last.
+
+    variation is the standard deviation over images relative to the RMS, None for a batch of one.
+    operation is "softmax", "sigmoid", "tanh", "relu" or "log_softmax" where one of these comes
+    last, and dim the dimension that a softmax is taken over.
+    """
+
+    size: int
+    variation: float | None
+    operation: str | None = None
+    dim: int | None = None
+
+
+@dataclass(frozen=True)
+class LossCall:
+    """One call of a loss of torch.nn.functional: what it was fed.
+
+    low and high bound the outputs that it was given, target_low and target_high the targets;
+    classes is how many targets of each class there are where they are whole numbers of one
+    dimension. value is the loss, None where it is not reduced.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    target_shape: tuple[int, ...]
+    low: float
+    high: float
+    target_low: float
+    target_high: float
+    integers: bool
+    classes: dict[int, int]
+    operation: str | None
+    dim: int | None
+    reduction: str
+    value: float | None
+    location: str | None
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A place where the graph is cut: the operation, the layer it follows, the user's line."""
+
+    operation: str
+    layer: str | None
+    location: str | None
+
+
+def user_line(depth: int = 1) -> str | None:
+    """Return "file:line" of the innermost frame that is neither a library's nor ours, or None."""
+    frame = sys._getframe(depth)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if is_users(name):
+            return f"{relative(name)}:{frame.f_lineno}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+def is_users(name: str) -> bool:
+    """Return whether a file of code is neither a library's nor ours."""
+    return not name.startswith((*_LIBRARIES, "<")) and not any(i in name for i in _INSTALLED)
+
+
+def relative(name: str) -> str:
+    """Return a file's path from the working folder, where it lies in it."""
+    path = Path(name)
+    return path.relative_to(Path.cwd()).as_posix() if path.is_relative_to(Path.cwd()) else name
+
+
+def last_operation(tensor: Tensor) -> tuple[str | None, int | None]:
+    """Return which bounded or rectifying operation made a tensor last, and a softmax's dimension.
+
+    What only shapes, copies or casts a tensor is passed over.
+    """
+    node = tensor.grad_fn
+    while node is not None:
+        name = node.name()
+        if name in _OPERATIONS:
+            dim = getattr(node, "_saved_dim", None)
+            # Saved as an unsigned number: the last dimension is 2^64 - 1.
+            if dim is not None and dim >= 1 << 63:
+                dim -= 1 << 64
+            if dim is not None and dim < 0:
+                dim += tensor.ndim
+            return _OPERATIONS[name], dim
+        if not name.removesuffix("Backward0").startswith(_SHAPES) or not node.next_functions:
+            return None, None
+        node = node.next_functions[0][0]
+    return None, None
+
+
+def logits_in(output: Any) -> Any:
+    """Return the tensor of a model's output that a loss is meant for, where it is clear, or None.
+
+    That is the output itself, its "logits" or "out", or the first of its floating-point tensors.
+    """
+    import torch
+
+    if isinstance(output, torch.Tensor):
+        return output
+    for name in ("logits", "out", "prediction_logits"):
+        found = output.get(name) if isinstance(output, dict) else getattr(output, name, None)
+        if isinstance(found, torch.Tensor):
+            return found
+    values: Any = output.values() if isinstance(output, dict) else output
+    if isinstance(values, (tuple, list)) or isinstance(output, dict):
+        for value in values:
+            if isinstance(value, torch.Tensor) and value.is_floating_point() and value.ndim > 0:
+                return value
+    return None
+
+
+LOSSES = (
+    *("cross_entropy", "nll_loss", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"),
+    *("binary_cross_entropy", "binary_cross_entropy_with_logits", "kl_div", "multi_margin_loss"),
+)
+
+
+class LossTap:
+    """While entered, tells seen(call) of every call of one of torch's losses, and changes nothing.
+
+    failed is told of the calls that raise. Nothing that either raises reaches the training. A loss
+    that was imported by its name before is told of only where every is asked for, which has torch
+    tell of each of its functions: for a few steps, not for a training.
+    """
+
+    def __init__(
+        self,
+        seen: Callable[[str, Any, Any, dict[str, Any], Any], None],
+        failed: Callable[[str, Any, Any, BaseException], None] | None = None,
+        every: bool = False,
+    ) -> None:
+        self._seen, self._failed = seen, failed
+        self._originals: dict[str, Any] = {}
+        self._mode: Any = _loss_mode(self) if every else None
+
+    def __enter__(self) -> LossTap:
+        from torch.nn import functional
+
+        if self._mode is not None:
+            self._mode.__enter__()
+            return self
+        for name in LOSSES:
+            self._originals[name] = getattr(functional, name)
+            setattr(functional, name, self._tapped(name, self._originals[name]))
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        from torch.nn import functional
+
+        if self._mode is not None:
+            self._mode.__exit__(*args)
+        for name, original in self._originals.items():
+            if getattr(getattr(functional, name), "__wrapped__", None) is original:
+                setattr(functional, name, original)
+        self._originals = {}
+
+    def _tapped(self, name: str, original: Any) -> Any:
+        import functools
+
+        import torch
+
+        @functools.wraps(original)
+        def loss(*args: Any, **kwargs: Any) -> Any:
+            if torch.compiler.is_compiling():
+                return original(*args, **kwargs)
+            return self.call(name, original, args, kwargs)
+
+        return loss
+
+    def call(self, name: str, original: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Call a loss and tell of it."""
+        try:
+            result = original(*args, **kwargs)
+        except Exception as error:
+            self._quietly(self._failed, name, args, kwargs, error)
+            raise
+        self._quietly(self._seen, name, args, kwargs, result)
+        return result
+
+    @staticmethod
+    def _quietly(tell: Any, name: str, args: Any, kwargs: dict[str, Any], result: Any) -> None:
+        if tell is None:
+            return
+        try:
+            given = {**dict(zip(("input", "target"), args, strict=False)), **kwargs}
+            rest = {k: v for k, v in kwargs.items() if k not in ("input", "target")}
+            if isinstance(result, BaseException):
+                tell(name, given.get("input"), given.get("target"), result)
+            else:
+                tell(name, given.get("input"), given.get("target"), rest, result)
+        except Exception:
+            return
+
+
+def _loss_mode(tap: LossTap) -> Any:
+    from torch.nn import functional
+    from torch.overrides import TorchFunctionMode
+
+    names = {getattr(functional, name): name for name in LOSSES}
+
+    class Mode(TorchFunctionMode):
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+        ) -> Any:
+            if func in names:
+                return tap.call(names[func], func, args, kwargs or {})
+            return func(*args, **(kwargs or {}))
+
+    return Mode()
+
+
+def loss_call(
+    name: str, output: Any, target: Any, options: dict[str, Any], result: Any
+) -> LossCall:
+    """Return what is kept of a loss's call."""
+    import torch
+
+    with torch.no_grad():
+        out, aim = output.detach(), target.detach()
+        integers = not aim.is_floating_point() and not aim.is_complex()
+        classes: dict[int, int] = {}
+        if integers and aim.numel():
+            values, counts = aim.flatten().unique(return_counts=True)
+            if len(values) <= 10_000:
+                classes = dict(zip(values.tolist(), counts.tolist(), strict=True))
+        elif aim.numel() and aim.ndim <= 1 and bool((aim == aim.round()).all()):
+            values, counts = aim.flatten().unique(return_counts=True)
+            classes = {int(v): n for v, n in zip(values.tolist(), counts.tolist(), strict=True)}
+        operation, dim = last_operation(output)
+        scalar = isinstance(result, torch.Tensor) and result.numel() == 1
+        return LossCall(
+            name=name,
+            shape=tuple(out.shape),
+            target_shape=tuple(aim.shape),
+            low=float(out.min()) if out.numel() else 0.0,
+            high=float(out.max()) if out.numel() else 0.0,
+            target_low=float(aim.min()) if aim.numel() else 0.0,
+            target_high=float(aim.max()) if aim.numel() else 0.0,
+            integers=integers,
+            classes=classes,
+            operation=operation,
+            dim=dim,
+            reduction=str(options.get("reduction", "mean")),
+            value=float(result.detach()) if scalar else None,
+            location=user_line(2),
+        )

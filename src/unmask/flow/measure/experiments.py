@@ -1,0 +1,112 @@
+"""What a batch shows when it is changed: mixed images, labels that don't matter, chance."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unmask.flow.measure.calls import logits_in
+from unmask.flow.measure.statistics import Experiments
+
+LEAST_IMAGES = 8
+# Images of the linear fit, and pixels of each that it reads.
+_FIT_IMAGES, _PIXELS, _FOLDS = 200, 256, 5
+
+
+def experiment(
+    model: nn.Module,
+    call: Callable[[nn.Module, Any], Any],
+    loss: Callable[[nn.Module, Any, Any], Tensor],
+    batches: Sequence[tuple[Any, Any]],
+) -> Experiments:
+    """Try the changes on a copy of a model; what can't be tried is None."""
+    x, y = batches[0]
+    mixed = swapped = None
+    plain = isinstance(x, Tensor) and isinstance(y, Tensor) and x.ndim > 1
+    if plain and LEAST_IMAGES <= len(x) == len(y):
+        mixed = _quietly(lambda: _mixed(copy.deepcopy(model).eval(), call, x))
+        swapped = _quietly(lambda: _swapped(copy.deepcopy(model), loss, x, y))
+    fit = _quietly(lambda: _linear(batches)) if plain else None
+    linear, chance, images = fit or (None, None, 0)
+    return Experiments(mixed, swapped, linear, chance, images)
+
+
+def _quietly(measure: Callable[[], Any]) -> Any:
+    # A model may do with its batch what no change of it allows: then there is no such figure.
+    try:
+        return measure()
+    except Exception:
+        return None
+
+
+def _mixed(model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Tensor) -> float | None:
+    if not x.is_floating_point():
+        return None
+    images = x[:LEAST_IMAGES].detach().clone().requires_grad_()
+    output = logits_in(call(model, images))
+    if output is None or output.ndim < 1 or len(output) != len(images):
+        return None
+    own = others = 0.0
+    # Both ends, for a recurrent layer over the batch passes on in one direction only.
+    for i in (0, len(images) - 1):
+        end = output[i].float().sum()
+        (g,) = torch.autograd.grad(end, images, allow_unused=True, retain_graph=True)
+        if g is None:
+            return None
+        size = g.flatten(1).abs().sum(1)
+        own += float(size[i])
+        others += float(size.sum() - size[i])
+    if not math.isfinite(own + others) or own + others == 0:
+        return None
+    return others / (own + others)
+
+
+def _swapped(
+    model: nn.Module, loss: Callable[[nn.Module, Any, Any], Tensor], x: Tensor, y: Tensor
+) -> float | None:
+    flat = y.reshape(len(y), -1)
+    if bool((flat == flat[:1]).all()):
+        return None
+    order = torch.roll(torch.arange(len(x)), len(x) // 2 - 1)
+    model.eval()
+    with torch.no_grad():
+        before, after = float(loss(model, x, y)), float(loss(model, x[order], y))
+    if not math.isfinite(before) or before == 0:
+        return None
+    return abs(after - before) / abs(before)
+
+
+def _linear(batches: Sequence[tuple[Any, Any]]) -> tuple[float, float, int] | None:
+    """Return a ridge classifier's cross-validated accuracy, that of the commonest class, and n."""
+    rows, labels = [], []
+    for x, y in batches:
+        if y.is_floating_point() or y.ndim != 1 or len(x) != len(y) or not x.is_floating_point():
+            return None
+        rows.append(x.detach().flatten(1).float().cpu())
+        labels.append(y.detach().cpu())
+    inputs, targets = torch.cat(rows).double().numpy(), torch.cat(labels).numpy()
+    n = len(inputs)
+    classes = np.unique(targets)
+    if n < _FIT_IMAGES or not 1 < len(classes) <= n // 8 or not np.isfinite(inputs).all():
+        return None
+    if len(np.unique(inputs, axis=0)) < 0.9 * n:
+        # The same images again would be known by heart.
+        return None
+    inputs = inputs[:, :: max(1, inputs.shape[1] // _PIXELS)]
+    inputs = (inputs - inputs.mean(0)) / (inputs.std(0) + 1e-9)
+    aims = (targets[:, None] == classes).astype(float) - 1 / len(classes)
+    right = 0
+    fold = np.arange(n) % _FOLDS
+    for k in range(_FOLDS):
+        a, b = inputs[fold != k], aims[fold != k]
+        gram = a.T @ a + 0.1 * n * np.eye(a.shape[1])
+        weights = np.linalg.solve(gram, a.T @ b)
+        right += int((classes[(inputs[fold == k] @ weights).argmax(1)] == targets[fold == k]).sum())
+    counts = np.unique(targets, return_counts=True)[1]
+    return right / n, float(counts.max() / n), n

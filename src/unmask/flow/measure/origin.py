@@ -1,0 +1,117 @@
+"""Where the first NaN or infinity of a forward or backward pass is made, by which operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from unmask.flow.measure.calls import user_line
+from unmask.flow.measure.layers import tensors_in
+from unmask.flow.measure.statistics import Origin
+
+# What writes infinities on purpose, as attention masks do.
+_MEANT = ("masked_fill", "masked_fill_", "full", "full_like", "where", "fill_", "triu", "tril")
+
+
+def origin(model: nn.Module, inputs: Any, loss: Callable[[], Tensor]) -> Origin | None:
+    """Return where NaN or infinity begins when a loss is computed and sent back, or None.
+
+    Args:
+        model: the network; its gradients are changed, so give a copy.
+        inputs: what it is fed.
+        loss: computes the loss anew, in the same way as when it wasn't finite.
+    """
+    if any(not bool(x.isfinite().all()) for x in tensors_in(inputs)):
+        return Origin("inputs")
+    for name, p in model.named_parameters():
+        if not bool(p.isfinite().all()):
+            return Origin("weights", layer=name.rpartition(".")[0] or name)
+    names = {id(m): n for n, m in model.named_modules()}
+    seen = _Search()
+    handles = [
+        nn.modules.module.register_module_forward_pre_hook(
+            lambda module, args: seen.enter(names.get(id(module)))
+        ),
+        nn.modules.module.register_module_forward_hook(
+            lambda module, args, output: seen.leave(), always_call=True
+        ),
+    ]
+    try:
+        with seen:
+            value = loss()
+        if seen.first is None and value.requires_grad:
+            value.backward()  # type: ignore[no-untyped-call]
+    except (RuntimeError, ValueError):
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen.first or seen.first_infinity
+
+
+class _Search(TorchFunctionMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: Origin | None = None
+        self.first_infinity: Origin | None = None
+        self._layers: list[str | None] = []
+
+    def enter(self, layer: str | None) -> None:
+        self._layers.append(layer or (self._layers[-1] if self._layers else None))
+
+    def leave(self) -> None:
+        if self._layers:
+            self._layers.pop()
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Run an operation and look at what it made of finite numbers."""
+        result = func(*args, **(kwargs or {}))
+        if self.first is None:
+            with torch._C.DisableTorchFunction(), torch.no_grad():
+                self._look(func, (args, kwargs or {}), result)
+        return result
+
+    def _look(self, func: Any, given: Any, result: Any) -> None:
+        name = getattr(func, "__name__", str(func)).strip("_")
+        layer = self._layers[-1] if self._layers else None
+        for out in _tensors(result):
+            if bool(out.isnan().any()):
+                if any(bool(x.isnan().any()) for x in _tensors(given)):
+                    continue
+                here = Origin("forward", name, layer, user_line())
+                infinite = any(bool(x.isinf().any()) for x in _tensors(given))
+                blamed = infinite and "softmax" not in name and self.first_infinity is not None
+                self.first = self.first_infinity if blamed else here
+                return
+            made = self.first_infinity is None and name not in _MEANT and bool(out.isinf().any())
+            if made and not any(bool(x.isinf().any()) for x in _tensors(given)):
+                self.first_infinity = Origin("forward", name, layer, user_line(), True)
+            if out.grad_fn is not None:
+                self._watch(out.grad_fn, name, layer, user_line())
+
+    def _watch(self, node: Any, name: str, layer: str | None, location: str | None) -> None:
+        def passed(to_inputs: Any, from_outputs: Any) -> None:
+            if self.first is not None:
+                return
+            if any(not bool(g.isfinite().all()) for g in _tensors(from_outputs)):
+                return
+            broken = [g for g in _tensors(to_inputs) if not bool(g.isfinite().all())]
+            if broken:
+                infinite = not any(bool(g.isnan().any()) for g in broken)
+                self.first = Origin("backward", name, layer, location, infinite)
+
+        node.register_hook(passed)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    yield from tensors_in(value)

@@ -1,0 +1,130 @@
+"""What a step does with a model's parameters: who holds, reaches and moves them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from unmask.flow.measure.calls import user_line
+from unmask.flow.measure.layers import Layer
+from unmask.flow.measure.statistics import ParameterFacts
+
+# Steps that are this large in all may be lost to the rounding of a half-precision weight.
+_WATCHED = 4
+
+
+class ParameterLedger:
+    """Keeps account of one step's parameters; its hooks only look."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.called: set[str] = set()
+        self._trainable = {id(p): n for n, p in model.named_parameters() if p.requires_grad}
+        self._held: dict[int, int] = {}
+        self._given: set[int] = set()
+        self._reached: set[int] = set()
+        self._still: set[str] = set()
+        self._foreign = 0
+        self._stepped = False
+        self._carried: dict[int, bool] = {}
+        self._stale = self._half = False
+        self._decay: list[tuple[float, float]] = []
+        self._location: str | None = None
+
+    def attach(self) -> Iterator[Any]:
+        """Yield the handles of hooks on a few parameters, which tell whether old gradients stay."""
+        watched = [p for p in self.model.parameters() if p.requires_grad and p.is_leaf]
+        for p in [*watched[:_WATCHED], *watched[_WATCHED:][-_WATCHED:]]:
+
+            def arrived(gradient: Tensor, p: Tensor = p) -> None:
+                present = p.grad is not None and bool(p.grad.any())
+                if id(p) not in self._carried or not present:
+                    self._carried[id(p)] = present
+
+            yield p.register_hook(arrived)  # type: ignore[no-untyped-call]
+
+    def before_step(self, optimizer: Optimizer) -> None:
+        """Look at an optimiser's parameters just before its step."""
+        self._stepped = True
+        self._location = self._location or user_line()
+        decoupled = type(optimizer).__name__ in ("AdamW", "SGDW", "Lamb", "Lion", "Adafactor")
+        for group in optimizer.param_groups:
+            wd = float(group.get("weight_decay") or 0.0)
+            for p in group["params"]:
+                if id(p) not in self._trainable:
+                    self._foreign += p.requires_grad
+                    continue
+                self._held[id(p)] = self._held.get(id(p), 0) + 1
+                self._stale |= self._carried.get(id(p), False)
+                if wd and not decoupled and p.ndim > 1 and p.grad is not None:
+                    g = float(torch.linalg.vector_norm(p.grad))
+                    self._decay.append((wd * float(torch.linalg.vector_norm(p.detach())), g))
+        self._look_at_gradients()
+
+    def _look_at_gradients(self) -> None:
+        for p in self.model.parameters():
+            if id(p) in self._trainable and id(p) not in self._reached and p.grad is not None:
+                self._given.add(id(p))
+                gradient = p.grad.coalesce().values() if p.grad.is_sparse else p.grad
+                if bool(gradient.any()):
+                    self._reached.add(id(p))
+
+    def after_step(self, layer: Layer, changes: list[Tensor]) -> None:
+        """Look at what a step changed of a layer."""
+        trained = [
+            (w, c) for w, c in zip(layer.weights, changes, strict=True) if id(w) in self._reached
+        ]
+        if trained and not any(bool(c.any()) for _, c in trained):
+            self._still.add(layer.name)
+            self._half |= any(w.element_size() < 4 for w, _ in trained)
+
+    def read(self, optimizers: Iterable[Optimizer] = ()) -> ParameterFacts:
+        """Return what was seen, names in the model's order; optimizers are others that may step."""
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                for p in group["params"]:
+                    self._held.setdefault(id(p), 1)
+        if not self._stepped:
+            self._look_at_gradients()
+        names = self._trainable
+        own = {n.rpartition(".")[0] or "(model)" for n in names.values()}
+        decay = [wd / g for wd, g in self._decay if g > 0]
+        return ParameterFacts(
+            trainable=tuple(names.values()),
+            unheld=tuple(n for i, n in names.items() if i not in self._held)
+            if self._stepped
+            else (),
+            unreached=tuple(n for i, n in names.items() if i not in self._given),
+            still=tuple(sorted(self._still)),
+            shared=tuple(n for i, n in names.items() if self._held.get(i, 0) > 1),
+            uncalled=tuple(sorted(own - self.called)),
+            unregistered=tuple(unregistered(self.model)),
+            foreign=self._foreign,
+            carried=self._stale,
+            half=self._half,
+            decay=sorted(decay)[len(decay) // 2] if decay else None,
+            location=self._location,
+        )
+
+
+def unregistered(model: nn.Module) -> Iterator[str]:
+    """Yield the names of plain lists, tuples and dictionaries that hold modules with weights.
+
+    model.parameters() doesn't know them, so no optimiser trains them.
+    """
+    known = {id(p) for p in model.parameters()}
+    for name, module in model.named_modules():
+        for attribute, value in vars(module).items():
+            if attribute.startswith("_") or not isinstance(value, (list, tuple, dict)):
+                continue
+            inside = value.values() if isinstance(value, dict) else value
+            for item in inside:
+                hidden = item.parameters() if isinstance(item, nn.Module) else ()
+                own = [item] if isinstance(item, nn.Parameter) else hidden
+                if any(id(p) not in known and p.requires_grad for p in own):
+                    yield f"{name}.{attribute}".removeprefix(".")
+                    break

@@ -1,0 +1,285 @@
+"""One probed step: the hooks while it lasts, and what they saw."""
+
+from __future__ import annotations
+
+import functools
+import math
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as hooks
+from torch.optim import Optimizer
+
+from unmask.flow.measure.calls import (
+    Cut,
+    LossCall,
+    OutputStats,
+    last_operation,
+    logits_in,
+    user_line,
+)
+from unmask.flow.measure.layers import (
+    Collected,
+    Layer,
+    Units,
+    input_stats,
+    spread,
+    tensors_in,
+)
+from unmask.flow.measure.parameters import ParameterLedger
+from unmask.flow.measure.slopes import ActivationMode
+from unmask.flow.measure.statistics import FlowStats, InputStats, few
+
+if TYPE_CHECKING:
+    from unmask.flow.measure.probe import GradientProbe
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Scaler(Protocol):
+    """What the probe asks of a torch.amp.GradScaler."""
+
+    def get_scale(self) -> float:
+        """Return what the loss is multiplied by."""
+        ...
+
+
+def _quiet(hook: F) -> F:
+    """Keep what goes wrong in a hook from the training."""
+
+    @functools.wraps(hook)
+    def quiet(self: Window, *args: Any) -> None:
+        try:
+            hook(self, *args)
+        except Exception as error:
+            self.probe.failed(error)
+
+    return quiet  # type: ignore[return-value]
+
+
+class Window:
+    """One probed step of a GradientProbe, from the first forward pass to the last optimiser."""
+
+    def __init__(self, probe: GradientProbe) -> None:
+        self.probe = probe
+        self.ledger = ParameterLedger(probe.model)
+        self._forget()
+        self._depth = 0
+        self._mode = ActivationMode(self._see_slope, self._see_cut)
+        self.scale = self._current_scale()
+        self._handles = [
+            hooks.register_module_forward_pre_hook(self._before_forward),
+            hooks.register_module_forward_hook(self._after_forward, always_call=True),
+            *self.ledger.attach(),
+        ]
+        self._stance: Any = None
+        # A compiled network would run past the hooks; only loaded dynamo can have compiled one.
+        if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
+            self._stance = torch.compiler.set_stance("force_eager")
+
+    def _forget(self) -> None:
+        self._collected: dict[str, Collected] = {}
+        self._current: Layer | None = None
+        self._input: InputStats | None = None
+        self._output: OutputStats | None = None
+        self._before: dict[Optimizer, list[tuple[Collected, list[Tensor]]]] = {}
+        self._stepped: set[int] = set()
+        self._optimizer: tuple[str, float] | None = None
+        self.calls: list[LossCall] = []
+        self.cuts: list[Cut] = []
+        self.loss: float | None = None
+
+    def close(self) -> None:
+        """Detach from everything."""
+        for handle in self._handles:
+            handle.remove()
+        if self._depth:
+            self._depth = 0
+            self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        if self._stance is not None:
+            self._stance.__exit__(None, None, None)
+            self._stance = None
+
+    def saw_backward(self) -> bool:
+        """Return whether a gradient came back through any layer."""
+        return any(c.output_gradient.rows for c in self._collected.values())
+
+    def stepped(self, optimizer: Optimizer) -> bool:
+        """Return whether this optimiser has stepped since the window was opened."""
+        return id(optimizer) in self._stepped
+
+    def complete(self, optimizers: list[Optimizer], expected: set[int]) -> bool:
+        """Return whether every optimiser known, or of every trainable weight, has stepped."""
+        if expected:
+            return expected <= self._stepped
+        trainable = {id(p) for p in self.probe.model.parameters() if p.requires_grad}
+        mine = {id(p) for o in self._before for g in o.param_groups for p in g["params"]}
+        again = all(id(o) in self._stepped for o in optimizers) and self.probe.step > 0
+        return trainable <= mine or again
+
+    def _current_scale(self) -> float:
+        return self.probe.scaler.get_scale() if self.probe.scaler is not None else 1.0
+
+    def _of(self, layer: Layer) -> Collected:
+        return self._collected.setdefault(layer.name, Collected(layer, len(self._collected)))
+
+    @_quiet
+    def _before_forward(self, module: nn.Module, args: Any) -> None:
+        # What checkpointing computes again during a backward pass has been seen already.
+        if id(module) not in self.probe.modules or _in_backward():
+            return
+        if self._depth == 0:
+            scale = self._current_scale()
+            if scale < self.scale:
+                # The scaler met an infinity, skipped the step and backed off: start over.
+                self._forget()
+            self.scale = scale
+            self._graph = torch.is_grad_enabled()
+            self._mode.__enter__()  # type: ignore[no-untyped-call]
+        self._depth += 1
+        layer = self.probe.by_module.get(id(module))
+        if layer is None:
+            return
+        if self._graph and not torch.is_grad_enabled() and self._trains(layer):
+            self.cuts.append(Cut("torch.no_grad()", layer.name, user_line()))
+        if layer.matrix and self._input is None and torch.is_grad_enabled():
+            x = next(tensors_in(args), None)
+            if x is not None:
+                with torch._C.DisableTorchFunction():
+                    self._input = input_stats(x)
+
+    @_quiet
+    def _after_forward(self, module: nn.Module, args: Any, output: Any) -> None:
+        if id(module) not in self.probe.modules or self._depth == 0 or _in_backward():
+            return
+        layer = self.probe.by_module.get(id(module))
+        self._depth -= 1
+        if self._depth == 0:
+            self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        # A forward that raised has no output, and still ends here. Measuring must not run through
+        # the mode that looks for activations.
+        if torch.is_grad_enabled() and output is not None:
+            with torch._C.DisableTorchFunction():
+                if layer is not None:
+                    self._see_output(layer, next(tensors_in(output), None))
+                if self._depth == 0:
+                    self._see_result(logits_in(output))
+
+    def _see_output(self, layer: Layer, z: Tensor | None) -> None:
+        collected = self._of(layer)
+        self.ledger.called.add(layer.name)
+        if layer.matrix:
+            self._current = layer
+        if z is None:
+            return
+        collected.see_output(z.detach())
+        if z.requires_grad:
+            scale = self.scale
+            gradients = collected.output_gradient
+            z.register_hook(lambda g: gradients.add(few(g), scale))  # type: ignore[no-untyped-call]
+
+    def _see_result(self, z: Any) -> None:
+        if not (isinstance(z, Tensor) and z.is_floating_point() and z.numel()):
+            return
+        operation, dim = last_operation(z)
+        rows = few(z.detach())
+        self._output = OutputStats(
+            size=z[0].numel() if z.ndim > 1 else 1,
+            variation=spread(rows, 0) if z.ndim > 0 and len(z) > 1 else None,
+            operation=operation,
+            dim=dim,
+        )
+
+    def _trains(self, layer: Layer) -> bool:
+        return any(w.requires_grad for w in layer.weights)
+
+    def _see_slope(self, name: str, slope: Tensor, supremum: float) -> None:
+        if self._current is None:
+            return
+        self._of(self._current).see_slope(name, slope, supremum)
+        units = self.probe.units.setdefault(self._current.name, Units())
+        units.see(slope, supremum, self._current.unit_dim if slope.ndim > 2 else -1)
+
+    def _see_cut(self, operation: str) -> None:
+        layer = self._current.name if self._current else None
+        self.cuts.append(Cut(operation, layer, user_line()))
+
+    def before_step(self, optimizer: Optimizer, closure: bool) -> None:
+        """Measure the weights and gradients that an optimiser is about to use, and keep a copy.
+
+        With a closure the gradients are still to come, and are measured after the step.
+        """
+        held = {id(p): g for g in optimizer.param_groups for p in g["params"]}
+        copies = []
+        if not closure:
+            self.ledger.before_step(optimizer)
+        for layer in self.probe.layers:
+            group = next((held[id(w)] for w in layer.weights if id(w) in held), None)
+            if group is None:
+                continue
+            collected = self._of(layer)
+            if not closure and any(w.grad is not None for w in layer.weights):
+                collected.see_weights(amp_scale(optimizer))
+            copies.append((collected, [w.detach().clone() for w in layer.weights]))
+            self._optimizer = type(optimizer).__name__, float(group["lr"])
+        self._before[optimizer] = copies
+
+    def after_step(self, optimizer: Optimizer) -> None:
+        """Measure what the optimiser's step changed."""
+        self._stepped.add(id(optimizer))
+        scale = amp_scale(optimizer)
+        for collected, before in self._before.get(optimizer, ()):
+            collected.see_weights(scale)
+            weights = collected.layer.weights
+            if any(w.shape != b.shape for w, b in zip(weights, before, strict=True)):
+                continue
+            changes = [w.detach() - b for w, b in zip(weights, before, strict=True)]
+            whole = _norm(before)
+            collected.update_to_weight_ratio = _norm(changes) / whole if whole > 0 else None
+            collected.expected_gain = -sum(
+                float(torch.dot(w.grad.flatten(), change.flatten())) / scale
+                for w, change in zip(weights, changes, strict=True)
+                if w.grad is not None and not w.grad.is_sparse
+            )
+            self.ledger.after_step(collected.layer, changes)
+        self._before[optimizer] = []
+
+    def read(self, step: int, units: dict[str, Units]) -> FlowStats:
+        """Return what was seen as plain numbers, layers in order of execution."""
+        for layer in self.probe.layers:
+            self._of(layer).see_weights(1.0)
+        layers = []
+        for c in sorted(self._collected.values(), key=lambda c: (not c.output.rows, c.place)):
+            u = units.get(c.layer.name)
+            layers.append(c.read(u.dead() if u else None, u.images if u else 0))
+        name, rate = self._optimizer or (None, None)
+        return FlowStats(
+            step,
+            tuple(layers),
+            input=self._input,
+            loss=self.loss,
+            optimizer=name,
+            learning_rate=rate,
+            output=self._output,
+            calls=tuple(self.calls),
+            cuts=tuple(self.cuts),
+            parameters=self.ledger.read(self.probe.optimizers()),
+        )
+
+
+def _in_backward() -> bool:
+    return torch._C._current_graph_task_id() != -1
+
+
+def _norm(tensors: list[Tensor]) -> float:
+    return math.hypot(*(float(torch.linalg.vector_norm(t)) for t in tensors))
+
+
+def amp_scale(optimizer: Optimizer) -> float:
+    """Return what an optimiser's gradients are multiplied by until its step divides by it."""
+    # A fused optimiser divides by the GradScaler's scale itself, during its step.
+    scale = getattr(optimizer, "grad_scale", None)
+    return float(scale) if scale is not None else 1.0

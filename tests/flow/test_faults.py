@@ -1,0 +1,351 @@
+"""Faults that people post, each in its smallest form, and healthy neighbours, which get no word."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from unmask.flow.check import check_flow
+from unmask.verdict import Verdict
+
+CLASSES = 5
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def batches(n: int = 6, size: int = 48) -> list[tuple[Tensor, Tensor]]:
+    g = torch.Generator().manual_seed(1)
+    centres = 1.5 * torch.randn(CLASSES, 20, generator=g)
+    pairs = []
+    for _ in range(n):
+        y = torch.randint(CLASSES, (size,), generator=g)
+        pairs.append((centres[y] + torch.randn(size, 20, generator=g), y))
+    return pairs
+
+
+def adam(parameters):
+    return torch.optim.Adam(parameters, lr=1e-3)
+
+
+def mlp(*after: nn.Module, outputs: int = CLASSES) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, outputs), *after)
+
+
+def found(model, loss=functional.cross_entropy, pairs=None, optimizer=adam) -> dict[str, Verdict]:
+    check = check_flow(model, loss, pairs or batches(), optimizer=optimizer, steps=5)
+    return {v.kind: v for v in check.verdicts if v.severity != "note"}
+
+
+class Net(nn.Module):
+    """A trunk and a head, joined as the test says."""
+
+    def __init__(self, forward, **parts):
+        super().__init__()
+        self.trunk, self.head = nn.Linear(20, 32), nn.Linear(32, CLASSES)
+        for name, part in parts.items():
+            setattr(self, name, part)
+        self._forward = forward
+
+    def forward(self, x):
+        return self._forward(self, x)
+
+
+def plain(net, x):
+    return net.head(net.trunk(x).relu())
+
+
+def without_gradient(net, x):
+    with torch.no_grad():
+        features = net.trunk(x).relu()
+    return net.head(features)
+
+
+def one_hot(loss):
+    return lambda o, y: loss(o, functional.one_hot(y, CLASSES).float())
+
+
+BEFORE = "activation before the loss"
+
+
+@pytest.mark.parametrize(
+    ("model", "loss", "kind"),
+    [
+        (lambda: mlp(nn.Softmax(1)), functional.cross_entropy, BEFORE),
+        (lambda: mlp(nn.LogSoftmax(0)), functional.nll_loss, BEFORE),
+        (lambda: mlp(nn.Sigmoid()), functional.cross_entropy, BEFORE),
+        (lambda: mlp(nn.Tanh()), functional.cross_entropy, BEFORE),
+        (lambda: mlp(nn.ReLU()), functional.cross_entropy, BEFORE),
+        (lambda: mlp(nn.Softmax(1)), nn.CrossEntropyLoss(), BEFORE),
+        (lambda: mlp(nn.Sigmoid()), one_hot(functional.binary_cross_entropy_with_logits), BEFORE),
+        (mlp, functional.nll_loss, "wrong loss"),
+        (lambda: mlp(nn.Softmax(1)), functional.nll_loss, "wrong loss"),
+        (lambda: mlp(outputs=1), lambda o, y: functional.cross_entropy(o, y * 0), "wrong loss"),
+        (
+            lambda: mlp(outputs=1),
+            lambda o, y: functional.binary_cross_entropy_with_logits(o, y.float()[:, None]),
+            "wrong loss",
+        ),
+        (
+            lambda: mlp(outputs=1),
+            lambda o, y: functional.mse_loss(o[:, 0], y.float()),
+            "wrong loss",
+        ),
+        (
+            lambda: mlp(outputs=1),
+            lambda o, y: functional.mse_loss(o, y.float() + 0.5),
+            "shapes broadcast",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Using a target size")
+def test_what_the_loss_is_fed(model, loss, kind):
+    verdict = found(model(), loss)[kind]
+    assert verdict.severity == "error"
+    assert verdict.fix
+
+
+def test_the_line_of_the_loss_is_named():
+    def loss(output, targets):
+        return functional.cross_entropy(output, targets)
+
+    line = loss.__code__.co_firstlineno + 1
+    verdict = found(mlp(nn.Softmax(1)), loss)[BEFORE]
+    assert verdict.location.endswith(f"test_faults.py:{line}")
+
+
+@pytest.mark.parametrize(
+    ("model", "loss"),
+    [
+        (mlp, functional.cross_entropy),
+        # Taken twice it stays the same.
+        (lambda: mlp(nn.LogSoftmax(1)), functional.cross_entropy),
+        (lambda: mlp(nn.LogSoftmax(1)), functional.nll_loss),
+        (lambda: mlp(nn.Sigmoid()), one_hot(functional.binary_cross_entropy)),
+        (mlp, one_hot(functional.binary_cross_entropy_with_logits)),
+        (mlp, one_hot(functional.cross_entropy)),
+        (lambda: mlp(nn.Softmax(1)), one_hot(functional.mse_loss)),
+        # A scale after the bound, as in cosine classifiers.
+        (lambda: Net(lambda net, x: 10 * plain(net, x).tanh()), functional.cross_entropy),
+        (mlp, lambda o, y: functional.cross_entropy(o, y) - 3),
+        (mlp, lambda o, y: -(o.softmax(1)[torch.arange(len(y)), y]).mean()),
+        (mlp, lambda o, y: functional.cross_entropy(o, y, reduction="sum")),
+        (mlp, lambda o, y: functional.cross_entropy(o, y, label_smoothing=0.1)),
+    ],
+)
+def test_healthy_losses_are_silent(model, loss):
+    assert found(model(), loss) == {}
+
+
+GRADIENT = "parameters without gradient"
+
+
+@pytest.mark.parametrize(
+    ("forward", "operation"),
+    [
+        (lambda net, x: net.head(net.trunk(x).relu().detach()), ".detach()"),
+        (lambda net, x: net.head(net.trunk(x).relu().data), ".data"),
+        (lambda net, x: net.head(torch.tensor(net.trunk(x).detach().numpy())), ".detach()"),
+        (lambda net, x: net.head(net.trunk(x).round()), None),
+        (without_gradient, "torch.no_grad()"),
+    ],
+)
+def test_a_graph_that_is_cut(forward, operation):
+    verdicts = found(Net(forward))
+    if operation is None:
+        # Rounding passes a gradient of zeros: nothing is cut, and nothing comes through.
+        assert "vanishing" in verdicts
+        return
+    verdict = verdicts[GRADIENT]
+    assert verdict.severity == "error"
+    assert verdict.subject == "trunk"
+    assert operation in verdict.cause
+    assert "test_faults.py:" in verdict.location
+
+
+def test_a_stop_of_the_gradient_that_is_meant():
+    def simsiam(net, x):
+        a, b = net.trunk(x), net.trunk(x + 0.1)
+        return net.head(a.relu()) + 0 * (a * b.detach()).sum()
+
+    assert found(Net(simsiam)) == {}
+    assert found(Net(without_gradient, trunk=nn.Linear(20, 32).requires_grad_(False))) == {}
+
+
+def test_a_layer_that_is_never_called():
+    verdict = found(Net(plain, b=nn.Linear(3, 3)))[GRADIENT]
+    assert (verdict.severity, verdict.subject) == ("warning", "b")
+    assert "no part" in verdict.message
+
+
+def test_layers_in_a_plain_list():
+    hidden = [nn.Linear(32, 32), nn.Linear(32, 32)]
+
+    def forward(net, x):
+        x = net.trunk(x).relu()
+        for layer in net.hidden:
+            x = layer(x).relu()
+        return net.head(x)
+
+    verdict = found(Net(forward, hidden=hidden))["layers not registered"]
+    assert (verdict.severity, verdict.subject) == ("error", "hidden")
+    net = Net(plain)
+    net.both = [net.trunk, net.head]
+    assert found(net) == {}
+
+
+def test_an_optimiser_that_lacks_parameters():
+    held = Net(plain)
+    verdict = found(held, optimizer=torch.optim.Adam(held.trunk.parameters()))
+    verdict = verdict["parameters in no optimiser"]
+    assert verdict.severity == "error"
+    assert "lacks 2 of 4 trainable tensors: head.weight, head.bias" in verdict.message
+    # The head alone may be trained on purpose.
+    verdict = found(held, optimizer=torch.optim.Adam(held.head.parameters()))
+    assert verdict["parameters in no optimiser"].severity == "warning"
+
+
+def test_a_parameter_in_two_groups_and_one_that_does_not_move():
+    net = mlp()
+    still = torch.optim.SGD(net.parameters(), lr=0.0)
+    verdict = found(net, optimizer=still)["weights that don't move"]
+    assert verdict.cause == "the learning rate is 0"
+    assert "learning rate too low" not in found(net, optimizer=still)
+
+
+def test_weight_decay_that_drowns_the_gradient():
+    def decaying(parameters):
+        return torch.optim.SGD(parameters, lr=1e-3, weight_decay=50.0)
+
+    assert "weight decay too large" in found(mlp(), optimizer=decaying)
+    assert found(mlp(), optimizer=lambda p: torch.optim.AdamW(p, weight_decay=0.1)) == {}
+
+
+@pytest.mark.parametrize(
+    ("forward", "operation"),
+    [
+        (lambda net, x: net.head((net.trunk(x) * 0).sqrt()), "sqrt"),
+        (lambda net, x: net.head(net.trunk(x) * 0).log(), "log"),
+        (lambda net, x: net.head((z := net.trunk(x) * 0) / z.norm(dim=1, keepdim=True)), "div"),
+        (
+            lambda net, x: net.head(
+                net.trunk(x).masked_fill(x.new_ones(1).bool(), -math.inf).softmax(1)
+            ),
+            "softmax",
+        ),
+        (lambda net, x: net.head((200 + net.trunk(x)).exp()), "exp"),
+        (
+            lambda net, x: net.head((net.trunk(x) * 0).norm(dim=1, keepdim=True) + net.trunk(x)),
+            None,
+        ),
+    ],
+)
+def test_the_operation_that_makes_nan(forward, operation):
+    verdicts = found(Net(forward))
+    if operation is None:
+        assert "not a number" not in verdicts
+        return
+    verdict = verdicts["not a number"]
+    assert operation in verdict.message
+    assert "test_faults.py:" in verdict.location
+    assert not {"diverged", "learning rate too high"} & set(verdicts)
+
+
+def test_nan_in_the_data_is_the_datas():
+    x, y = batches(1)[0]
+    x[0, 0] = math.nan
+    assert list(found(mlp(), pairs=[(x, y)])) == ["bad data"]
+
+
+def test_labels():
+    pairs = batches(8)
+    assert "labels constant" in found(mlp(), pairs=[(x, y * 0 + 2) for x, y in pairs])
+    rare = [(x, (y == 0).long() * (torch.arange(len(y)) < 6)) for x, y in pairs]
+    assert "always predicting" in found(mlp(), pairs=rare)["labels imbalanced"].message
+    ordered = sorted(
+        zip(*map(torch.cat, zip(*pairs, strict=True)), strict=True), key=lambda p: p[1]
+    )
+    blocks = [ordered[i : i + 48] for i in range(0, len(ordered), 48)]
+    by_class = [(torch.stack([x for x, _ in b]), torch.stack([y for _, y in b])) for b in blocks]
+    assert "batches sorted by class" in found(mlp(), pairs=by_class)
+    shuffled = [(x, y[torch.randperm(len(y))]) for x, y in pairs]
+    assert found(mlp(), pairs=shuffled)["labels unrelated to the images"].severity == "warning"
+    assert found(mlp(), pairs=pairs) == {}
+
+
+def test_images_that_are_mixed():
+    class Rows(nn.Module):
+        def __init__(self, batch_first: bool) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(5, 16, batch_first=batch_first)
+            self.head = nn.Linear(16, CLASSES)
+
+        def forward(self, x):
+            return self.head(self.lstm(x.unflatten(1, (4, 5)))[0][:, -1])
+
+    assert "images mixed" in found(Rows(batch_first=False))
+    assert found(Rows(batch_first=True)) == {}
+    normed = nn.Sequential(nn.Linear(20, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, CLASSES))
+    assert found(normed) == {}
+
+
+def test_side_branches_that_are_small_by_design():
+    class Branched(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Linear(20, 32)
+            self.blocks = nn.ModuleList(nn.Linear(32, 32) for _ in range(6))
+            self.scales = nn.Parameter(1e-6 * torch.ones(6, 32))
+            self.gate = nn.Linear(32, 1)
+            self.table = nn.Parameter(torch.zeros(9, 9))
+            self.head = nn.Linear(32, CLASSES)
+
+        def forward(self, x):
+            x = self.stem(x)
+            for scale, block in zip(self.scales, self.blocks, strict=True):
+                x = x + scale * block(x).relu() + self.table.mean()
+            x = x * self.gate(x).sigmoid()
+            return self.head(x)
+
+    assert found(Branched()) == {}
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpointed_regions_are_measured_around(reentrant):
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Linear(20, 32)
+            self.block = nn.Sequential(nn.Linear(32, 32), nn.GELU(), nn.Linear(32, 32))
+            self.head = nn.Linear(32, CLASSES)
+
+        def forward(self, x):
+            x = self.stem(x).relu()
+            return self.head(checkpoint(self.block, x, use_reentrant=reentrant))
+
+    assert {k for k, v in found(Checkpointed()).items() if v.severity == "error"} == set()
+
+
+def test_outputs_that_are_no_tensor_are_unwrapped():
+    class Output(dict):
+        pass
+
+    for wrap in (
+        lambda z: {"logits": z},
+        lambda z: (z, None),
+        lambda z: Output(loss=None, logits=z),
+    ):
+        assert found(Net(lambda net, x, wrap=wrap: wrap(plain(net, x)))) == {}
+
+
+def test_what_was_not_tested_is_said():
+    check = check_flow(mlp(), functional.cross_entropy, batches(1)[0])
+    assert any("no optimiser" in words for words in check.untested)
+    assert any("labels" in words for words in check.untested)

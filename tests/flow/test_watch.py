@@ -1,0 +1,311 @@
+"""watch: faults of whole loops with their lines, a training that stays the same bit for bit."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules import module as hooks
+from torch.optim import optimizer as optimizer_hooks
+
+import unmask
+from unmask.errors import UserError
+from unmask.flow.watch import Stopped, Watch, WatchReport
+from unmask.verdict import Verdict
+
+CENTRES = 1.5 * torch.randn(5, 20, generator=torch.Generator().manual_seed(1))
+
+
+def batch(i: int, n: int = 32) -> tuple[Tensor, Tensor]:
+    g = torch.Generator().manual_seed(i)
+    y = torch.randint(5, (n,), generator=g)
+    return CENTRES[y] + torch.randn(n, 20, generator=g), y
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def net(*after: nn.Module) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 5), *after)
+
+
+def train(model, steps: int = 12, optimizer=None, step=None) -> None:
+    optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def usual(optimizer, loss, i):
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    for i in range(steps):
+        x, y = batch(i)
+        (step or usual)(optimizer, functional.cross_entropy(model(x), y), i)
+
+
+def seen(run, **options) -> dict[str, Verdict]:
+    with Watch(**options) as session:
+        run()
+    return {v.kind: v for v in session.verdicts if v.severity != "note"}
+
+
+def untouched() -> tuple[object, ...]:
+    return (
+        functional.cross_entropy,
+        torch.autograd.backward,
+        torch.nn.utils.clip_grad_norm_,
+        torch.optim.Optimizer.zero_grad,
+        torch.optim.Optimizer.__init__,
+        len(hooks._global_forward_hooks),
+        len(hooks._global_forward_pre_hooks),
+        len(optimizer_hooks._global_optimizer_pre_hooks),
+        torch._C._len_torch_function_stack(),
+    )
+
+
+def test_a_healthy_training_gets_no_word_and_stays_the_same_to_the_bit():
+    model = nn.Sequential(
+        nn.Linear(20, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.2), nn.Linear(32, 5)
+    )
+    twin = copy.deepcopy(model)
+    before = untouched()
+    torch.manual_seed(3)
+    assert seen(lambda: train(model, 30), every=5) == {}
+    assert untouched() == before
+    torch.manual_seed(3)
+    train(twin, 30)
+    for (name, a), b in zip(model.state_dict().items(), twin.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_the_verdict_comes_while_it_trains_with_the_line():
+    told: list[tuple[int, Verdict]] = []
+    count = 0
+
+    def run():
+        nonlocal count
+        model = net(nn.Softmax(1))
+        optimizer = torch.optim.Adam(model.parameters())
+        for i in range(20):
+            count = i
+            x, y = batch(i)
+            optimizer.zero_grad()
+            functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+
+    with Watch(tell=lambda v: told.append((count, v))) as session:
+        run()
+    step, verdict = told[0]
+    assert step == 0
+    assert verdict.kind == "activation before the loss"
+    assert verdict.location.endswith(f"test_watch.py:{run.__code__.co_firstlineno + 8}")
+    assert [v.kind for v in session.verdicts] == [verdict.kind]
+
+
+def not_zeroed(optimizer, loss, i):
+    loss.backward()
+    optimizer.step()
+
+
+def accumulated(optimizer, loss, i):
+    (loss / 4).backward()
+    if i % 4 == 3:
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def zeroed_late(optimizer, loss, i):
+    loss.backward()
+    optimizer.zero_grad()
+    optimizer.step()
+
+
+def stepped_early(optimizer, loss, i):
+    optimizer.zero_grad()
+    optimizer.step()
+    loss.backward()
+
+
+def never_stepped(optimizer, loss, i):
+    optimizer.zero_grad()
+    loss.backward()
+
+
+@pytest.mark.parametrize(
+    ("step", "kind", "words"),
+    [
+        (not_zeroed, "gradients not zeroed", "adds its gradient"),
+        (zeroed_late, "no step", "zeroed after backward"),
+        (stepped_early, "no step", "comes before backward"),
+        (never_stepped, "no step", "no optimizer.step"),
+        (accumulated, None, ""),
+    ],
+)
+def test_the_order_of_a_step(step, kind, words):
+    found = seen(lambda: train(net(), 24, step=step))
+    if kind is None:
+        assert found == {}
+        return
+    assert found[kind].severity == "error"
+    assert words in found[kind].message
+    assert "test_watch.py:" in found[kind].location
+
+
+def test_an_optimiser_of_another_model_and_a_replaced_head():
+    other = torch.optim.SGD(net().parameters(), lr=0.1)
+    assert "no step" in seen(lambda: train(net(), optimizer=other))
+
+    def replaced():
+        model = net()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        model[2] = nn.Linear(32, 5)
+        train(model, optimizer=optimizer)
+
+    found = seen(replaced)["parameters in no optimiser"]
+    assert (found.severity, found.subject) == ("error", "2")
+
+
+def test_two_optimisers_that_take_turns_lack_nothing():
+    def run():
+        model = net()
+        both = [torch.optim.SGD(part.parameters(), lr=0.1) for part in (model[0], model[2])]
+
+        def turns(_, loss, i):
+            both[i % 2].zero_grad()
+            loss.backward()
+            both[i % 2].step()
+
+        train(model, optimizer=both[0], step=turns)
+
+    assert "parameters in no optimiser" not in seen(run)
+
+
+def test_a_schedule_of_every_batch():
+    def run():
+        model = net()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, 2, gamma=0.1)
+
+        def step(optimizer, loss, i):
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+
+        train(model, 40, optimizer, step)
+
+    found = seen(run)["learning rate vanishes"]
+    assert "every batch" in found.cause
+    assert "test_watch.py:" in found.location
+
+    def cosine():
+        model = net()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 40)
+
+        def step(optimizer, loss, i):
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+
+        train(model, 40, optimizer, step)
+
+    assert seen(cosine) == {}
+
+
+def test_modes():
+    def normed():
+        return nn.Sequential(nn.Linear(20, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 5))
+
+    assert seen(lambda: train(normed().eval()))["wrong mode"].severity == "error"
+
+    def validating(mode):
+        def run():
+            model = normed()
+            optimizer = torch.optim.Adam(model.parameters())
+            for epoch in range(3):
+                model.train()
+                train(model, 6, optimizer)
+                if mode:
+                    model.eval()
+                with torch.no_grad():
+                    for i in range(4):
+                        model(batch(100 + epoch + i)[0])
+
+        return run
+
+    assert "training mode" in seen(validating(False))["wrong mode"].message
+    assert seen(validating(True)) == {}
+    assert "dropout too strong" in seen(lambda: train(net(nn.Dropout(0.95))))
+
+
+def test_nan_names_its_operation_and_line():
+    class Root(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(20, 5)
+
+        def forward(self, x):
+            return (self.layer(x) * 0).log()
+
+    found = seen(lambda: train(Root()))["not a number"]
+    assert found.message.startswith("log makes infinity")
+    assert "test_watch.py:" in found.location
+
+
+def test_a_crash_is_explained_and_comes_through():
+    def run():
+        model = net()
+        functional.cross_entropy(model(batch(0)[0]), batch(0)[1] + 3).backward()
+
+    session = Watch()
+    with pytest.raises(IndexError), session:
+        run()
+    (verdict,) = session.report.at_least("error")
+    assert verdict.kind == "crashed"
+    assert "number of outputs" in verdict.fix
+    assert verdict.location.endswith(f"test_watch.py:{run.__code__.co_firstlineno + 2}")
+
+
+def test_it_can_stop_a_training():
+    session = Watch(stop_on="error")
+    with pytest.raises(Stopped), session:
+        train(net(nn.Softmax(1)))
+    assert session.report.models[0].steps <= 1
+    with pytest.raises(UserError, match="unknown severity"):
+        Watch(stop_on="fatal")
+
+
+def test_half_precision_and_a_scaler():
+    def scaled():
+        model = net()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
+        for i in range(12):
+            x, y = batch(i)
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = functional.cross_entropy(model(x), y)
+            optimizer.zero_grad()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+
+    assert seen(scaled) == {}
+
+
+def test_a_report_is_plain_values_and_public():
+    with unmask.watch(tell=lambda v: None) as session:
+        train(net())
+    report = session.report
+    assert isinstance(report, WatchReport)
+    (model,) = report.models
+    assert (model.model, model.steps) == ("Sequential", 12)
+    losses = [s.loss for s in model.history]
+    assert all(loss is not None and math.isfinite(loss) for loss in losses)
+    assert report.as_dict()["models"][0]["history"][0]["step"] == 0
