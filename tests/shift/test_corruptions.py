@@ -196,7 +196,7 @@ def test_a_corruption_of_your_own_is_registered_by_a_decorator() -> None:
             return x * p[0]
 
         assert float(corrupt(flat(1.0), "dim", 2.5).mean()) == pytest.approx(0.7)
-        with pytest.raises(UserError, match="already"):
+        with pytest.raises(UserError, match="already registered"):
             corruption("dim", family="digital", paper="", levels=(1,) * 5, none=1)(dim)
     finally:
         CORRUPTIONS.pop("dim", None)

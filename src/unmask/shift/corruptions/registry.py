@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from unmask.errors import UserError, unknown
+from unmask.registry import Registry
 
 HIGHEST = 5
 SMALLEST_SIDE, LARGEST_SIDE = 8, 4096
@@ -100,7 +100,7 @@ class Corruption:
         return tuple((1 - t) * a + t * b for a, b in zip(places[low], places[low + 1], strict=True))
 
 
-CORRUPTIONS: dict[str, Corruption] = {}
+CORRUPTIONS: Registry[Corruption] = Registry("corruption")
 
 
 def corruption(
@@ -115,16 +115,14 @@ def corruption(
 ) -> Callable[[Apply], Apply]:
     """Return a decorator that registers a function as a corruption, see Corruption.
 
-    A package may register its own when it is imported, or name a module that does in the entry
-    point group "unmask.corruptions".
+    An installed package that names a module in the entry-point group "unmask.plugins" registers its
+    own there, see unmask.registry.
 
     Raises:
         UserError: when the name is taken, the family unknown, or there aren't five levels.
     """
 
     def register(apply: Apply) -> Apply:
-        if name in CORRUPTIONS:
-            raise UserError("there is such a corruption already", got=repr(name))
         if family not in _FAMILIES:
             raise unknown("family of corruptions", family, _FAMILIES)
         rows = tuple(v if isinstance(v, tuple) else (v,) for v in levels)
@@ -134,25 +132,17 @@ def corruption(
                 f"the corruption {name} needs {HIGHEST} levels of as many parameters as none",
                 got=levels,
             )
-        CORRUPTIONS[name] = Corruption(name, family, paper, apply, rows, start, colour, mends)
+        found = Corruption(name, family, paper, apply, rows, start, colour, mends)
+        CORRUPTIONS.register(name)(found)
         return apply
 
     return register
 
 
-def corruptions() -> dict[str, Corruption]:
+def corruptions() -> Registry[Corruption]:
     """Return all corruptions by name, with those of installed packages."""
     from unmask.shift.corruptions import blur, digital, noise, strokes, weather  # noqa: F401
 
-    for entry in metadata.entry_points(group="unmask.corruptions"):
-        try:
-            entry.load()
-        except Exception as error:
-            raise UserError(
-                f"the corruptions of {entry.value} can't be loaded",
-                got=f"{type(error).__name__}: {error}",
-                do="mend or uninstall the package that names them",
-            ) from error
     return CORRUPTIONS
 
 

@@ -1,0 +1,319 @@
+"""The measurement itself: every corruption at every severity, geometry, pipeline, runtimes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unmask.data.images import Images
+from unmask.errors import UserError
+from unmask.runtime import environment_stamp, write_atomically
+from unmask.shift.corruptions.registry import Corruption, corrupt, corruptions
+from unmask.shift.fixes import best_temperature, has_batch_norm, reestimated
+from unmask.shift.geometry import FRAMINGS, worst_case
+from unmask.shift.judge import judge
+from unmask.shift.pipeline import Mistake, file_mistakes, value_mistakes
+from unmask.shift.result import Adapted, Shift, ShiftPlan, Temperature
+from unmask.shift.runtimes import runtimes
+from unmask.shift.scores import Scores, scores_of
+from unmask.shift.target import Target, as_images, as_target, batch_size_of
+
+_BISECTIONS = 4
+# Of the images: how many geometry, pipeline and runtimes are tried on.
+_GEOMETRY, _PIPELINE, _RUNTIMES, _ADAPTED = 200, 1000, 500, 500
+_CELLS = "cells.json"
+
+
+@dataclass(frozen=True)
+class ShiftProgress:
+    """How far a measurement is: what it is doing, steps done and steps in all."""
+
+    doing: str
+    done: int
+    total: int
+
+
+def measure_shift(
+    model: Any,
+    data: Any,
+    plan: ShiftPlan | None = None,
+    *,
+    files: tuple[Sequence[bytes], NDArray[np.int64]] | None = None,
+    directory: Path | None = None,
+    resume: bool = False,
+    progress: Callable[[ShiftProgress], None] | None = None,
+) -> Shift:
+    """Measure what is left of a classifier under shift, and judge it.
+
+    Args:
+        model: an nn.Module, a function of pixels in [0, 1], a shipped name, a .safetensors or .onnx
+            file, or an import path.
+        data: labelled images in any form that as_images takes.
+        plan: the settings, ShiftPlan() by default.
+        files: bytes and labels of image files, to try other ways of reading them.
+        directory: where the scores of each corruption are kept as soon as it is done.
+        resume: whether scores kept there by the same measurement are used again.
+        progress: told what is being done.
+
+    Returns:
+        The figures and verdicts.
+
+    Raises:
+        UserError: the model or data is missing or doesn't fit, or scores in the directory are of
+            another measurement.
+    """
+    plan = plan or ShiftPlan()
+    target = as_target(model)
+    images = as_images(data, target, most=plan.images)
+    pixels = torch.tensor(images.pixels)
+    labels, classes = images.labels, len(images.class_names)
+    channels = pixels.shape[1]
+    suite = [c for c in _chosen(plan) if channels == 3 or not c.colour]
+    store = _Store(directory, _key(target, images, plan), resume)
+    steps = len(suite) + 4
+    done = 0
+
+    def tell(doing: str) -> None:
+        if progress:
+            progress(ShiftProgress(doing, done, steps))
+
+    tell("clean images")
+    logits = _logits(target, pixels)
+    check_classes(logits, images)
+    clean = scores_of(logits, labels, classes)
+    cells, flips, smallest = {}, {}, {}
+    for found in suite:
+        tell(found.name)
+        row = store.row(found.name)
+        if row is None:
+            row = _row(target, pixels, labels, classes, logits, found.name, plan, clean)
+            store.keep(found.name, row)
+        cells[found.name] = tuple(Scores.from_dict(s) for s in row["scores"])
+        flips[found.name], smallest[found.name] = row["flips"], row["smallest"]
+        done += 1
+    result = Shift(
+        model=target.name,
+        data=images.name,
+        class_names=images.class_names,
+        class_counts=tuple(int(n) for n in np.bincount(labels, minlength=classes)),
+        plan=plan,
+        clean=clean,
+        cells=cells,
+        flips=flips,
+        smallest=smallest,
+        provenance=environment_stamp(
+            model=target.identity,
+            data=images.sha256,
+            images=len(images),
+            seed=plan.seed,
+            device=str(target.device),
+        ),
+    )
+    tell("geometry")
+    if plan.geometry:
+        few = _few(pixels, _GEOMETRY)
+        x, y = pixels[few].float() / 255, labels[few.numpy()]
+        truth = torch.from_numpy(y)
+        framings = {
+            name: float((target.logits(change(x)).argmax(1) == truth).double().mean())
+            for name, change in FRAMINGS.items()
+        }
+        result = replace(result, geometry=worst_case(target, x, y), framings=framings)
+    done += 1
+    tell("pipeline")
+    if plan.pipeline:
+        few = _few(pixels, min(_PIPELINE, 8 * batch_size_of(pixels)))
+        found_mistakes = value_mistakes(target, pixels[few].float() / 255, labels[few.numpy()])
+        size = (int(pixels.shape[2]), int(pixels.shape[3]))
+        read: list[Mistake] = []
+        if files is not None and len(files[0]):
+            read = file_mistakes(target, files[0], files[1], size, channels)
+        result = replace(result, mistakes=found_mistakes, file_mistakes=read)
+    done += 1
+    tell("runtimes")
+    if plan.runtimes:
+        few = _few(pixels, min(_RUNTIMES, 4 * batch_size_of(pixels)))
+        result = replace(
+            result,
+            runtimes=runtimes(
+                target, pixels[few].float() / 255, labels[few.numpy()], compiled=plan.compiled
+            ),
+        )
+    done += 1
+    tell("fixes")
+    if plan.fixes:
+        result = replace(
+            result,
+            temperature=_temperature(logits, labels, classes),
+            adapted=_adapted(target, pixels, labels, result),
+        )
+    done += 1
+    tell("done")
+    return replace(result, verdicts=judge(result))
+
+
+def check_classes(logits: Tensor, images: Images) -> None:
+    """Raise UserError unless there is a logit for each class of the images."""
+    if logits.shape[1] < len(images.class_names):
+        raise UserError(
+            f"the model tells {logits.shape[1]} classes apart",
+            got=f"images of {len(images.class_names)}",
+            do="give images of the model's classes",
+        )
+
+
+def _chosen(plan: ShiftPlan) -> list[Corruption]:
+    known = corruptions()
+    return [known[name] for name in (plan.corruptions or tuple(known))]
+
+
+def _logits(
+    target: Target, pixels: Tensor, name: str = "", severity: float = 0, seed: int = 0
+) -> Tensor:
+    """Return the logits of uint8 pixels under a corruption, a batch at a time."""
+    batch = batch_size_of(pixels)
+    found = []
+    for start in range(0, len(pixels), batch):
+        x = pixels[start : start + batch].to(target.device).float() / 255
+        if name:
+            rows = range(start, start + len(x))
+            x = corrupt(x, name, severity, seed=seed, rows=rows)
+        found.append(target.logits(x))
+    return torch.cat(found)
+
+
+def _row(
+    target: Target,
+    pixels: Tensor,
+    labels: NDArray[np.int64],
+    classes: int,
+    logits: Tensor,
+    name: str,
+    plan: ShiftPlan,
+    clean: Scores,
+) -> dict[str, Any]:
+    scores, changed = [], []
+    before = logits.argmax(1)
+    for severity in plan.severities:
+        found = _logits(target, pixels, name, severity, plan.seed)
+        scores.append(scores_of(found, labels, classes))
+        now = found.argmax(1)
+        changed.append(float((now != before).double().mean()))
+        before = now
+    return {
+        "scores": [s.as_dict() for s in scores],
+        "flips": sum(changed) / len(changed),
+        "smallest": _smallest(target, pixels, labels, name, plan, clean, scores)
+        if plan.smallest
+        else None,
+    }
+
+
+def _smallest(
+    target: Target,
+    pixels: Tensor,
+    labels: NDArray[np.int64],
+    name: str,
+    plan: ShiftPlan,
+    clean: Scores,
+    scores: list[Scores],
+) -> float | None:
+    """Return the smallest severity that costs plan.drop of accuracy, to a sixteenth."""
+    bound = clean.accuracy - plan.drop
+    place = next((i for i, s in enumerate(scores) if s.accuracy <= bound), None)
+    if place is None:
+        return None
+    low, high = (plan.severities[place - 1] if place else 0.0), plan.severities[place]
+    truth = torch.from_numpy(labels)
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        found = _logits(target, pixels, name, middle, plan.seed)
+        if float((found.argmax(1) == truth).double().mean()) <= bound:
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def _few(pixels: Tensor, most: int) -> Tensor:
+    """Return the places of at most so many images, spread over all."""
+    kept = min(most, len(pixels))
+    return torch.arange(kept) * len(pixels) // kept
+
+
+def _temperature(logits: Tensor, labels: NDArray[np.int64], classes: int) -> Temperature | None:
+    if len(labels) < 20:
+        return None
+    best = best_temperature(logits[::2], labels[::2])
+    rest, truth = logits[1::2], labels[1::2]
+    before = scores_of(rest, truth, classes).ece
+    return Temperature(best, before, scores_of(rest / best, truth, classes).ece)
+
+
+def _adapted(
+    target: Target, pixels: Tensor, labels: NDArray[np.int64], result: Shift
+) -> list[Adapted]:
+    """Try new batch-norm statistics under the three corruptions that cost most."""
+    if not has_batch_norm(target) or len(pixels) < 2:
+        return []
+    few = _few(pixels, min(_ADAPTED, 4 * batch_size_of(pixels)))
+    truth = torch.from_numpy(labels)[few]
+    worst = sorted(result.at_severity(3).items(), key=lambda x: x[1].accuracy)[:3]
+    found = []
+    for name, _ in worst:
+        x = corrupt(pixels[few].float() / 255, name, 3, seed=result.plan.seed)
+        before = (target.logits(x).argmax(1) == truth).double().mean()
+        after = (reestimated(target, x).logits(x).argmax(1) == truth).double().mean()
+        found.append(Adapted(name, float(before), float(after)))
+    return found
+
+
+def _key(target: Target, images: Images, plan: ShiftPlan) -> dict[str, Any]:
+    kept = ("severities", "drop", "seed", "smallest")
+    settings = {k: v for k, v in asdict(plan).items() if k in kept}
+    settings["severities"] = list(plan.severities)
+    return {"model": target.identity, "data": images.sha256, "settings": settings}
+
+
+class _Store:
+    """The rows of a measurement on disk, rewritten after each corruption."""
+
+    def __init__(self, directory: Path | None, key: dict[str, Any], resume: bool) -> None:
+        self.path = None if directory is None else directory / _CELLS
+        self.content: dict[str, Any] = {"key": key, "rows": {}}
+        if self.path is None or not resume or not self.path.exists():
+            return
+        try:
+            kept = json.loads(self.path.read_text())
+            same = kept["key"] == key
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(
+                f"{self.path} is damaged", got=str(error), do="leave out --resume to start anew"
+            ) from error
+        if not same:
+            raise UserError(
+                f"{self.path} holds another measurement",
+                got="another model, other images or settings",
+                do="choose another --out, or leave out --resume",
+            )
+        self.content = kept
+
+    def row(self, name: str) -> dict[str, Any] | None:
+        """Return what was kept of a corruption, or None."""
+        row: dict[str, Any] | None = self.content["rows"].get(name)
+        return row
+
+    def keep(self, name: str, row: dict[str, Any]) -> None:
+        """Keep the row of a corruption."""
+        self.content["rows"][name] = row
+        if self.path is not None:
+            with write_atomically(self.path) as file:
+                file.write(json.dumps(self.content).encode())

@@ -1,0 +1,234 @@
+"""What a shift measurement was asked for and what it found, and its figures by name."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from unmask.errors import UserError, unknown
+from unmask.shift.corruptions.registry import HIGHEST, corruptions
+from unmask.shift.geometry import WorstCase
+from unmask.shift.pipeline import Mistake
+from unmask.shift.runtimes import RuntimeResult
+from unmask.shift.scores import Scores
+from unmask.verdict import Verdict
+
+# Errors of AlexNet on ImageNet-C, mean over five severities (Hendrycks & Dietterich, 2019).
+ALEXNET = {
+    "gaussian_noise": 0.886428,
+    "shot_noise": 0.894468,
+    "impulse_noise": 0.922640,
+    "defocus_blur": 0.819880,
+    "glass_blur": 0.826268,
+    "motion_blur": 0.785948,
+    "zoom_blur": 0.798360,
+    "snow": 0.866816,
+    "frost": 0.826572,
+    "fog": 0.819324,
+    "brightness": 0.564592,
+    "contrast": 0.853204,
+    "elastic_transform": 0.646056,
+    "pixelate": 0.717840,
+    "jpeg_compression": 0.606500,
+}
+_IMAGENET_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class ShiftPlan:
+    """Every setting of a shift measurement.
+
+    Args:
+        corruptions: names; empty for all that suit the images.
+        severities: whole ones or any in (0, 5], growing.
+        images: how many, spread evenly over those given.
+        drop: the loss of accuracy whose smallest severity is looked for.
+        seed: of everything random.
+        smallest: whether the smallest severity is looked for, by bisection.
+        geometry: whether the worst rotation and translation is looked for.
+        pipeline: whether mistakes of the pipeline are tried.
+        runtimes: whether other runtimes are tried.
+        compiled: whether torch.compile is one of them.
+        fixes: whether a temperature and new batch-norm statistics are tried.
+
+    Raises:
+        UserError: a setting is out of range or unknown.
+    """
+
+    corruptions: tuple[str, ...] = ()
+    severities: tuple[float, ...] = (1, 2, 3, 4, 5)
+    images: int = 1000
+    drop: float = 0.1
+    seed: int = 0
+    smallest: bool = True
+    geometry: bool = True
+    pipeline: bool = True
+    runtimes: bool = True
+    compiled: bool = False
+    fixes: bool = True
+
+    def __post_init__(self) -> None:
+        known = corruptions()
+        for name in self.corruptions:
+            if name not in known:
+                raise unknown("corruption", name, known)
+        s = self.severities
+        if not s or list(s) != sorted(set(s)) or not 0 < s[0] <= s[-1] <= HIGHEST:
+            raise UserError("severities must grow from above 0 to 5", got=s, do="give 1 2 3 4 5")
+        if self.images < 1:
+            raise UserError("the number of images is too small", got=self.images, do="give 100")
+        if not 0 < self.drop < 1:
+            raise UserError("the drop must lie between 0 and 1", got=self.drop, do="0.1 is usual")
+        if self.seed < 0:
+            raise UserError("a seed is 0 or more", got=self.seed)
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """A temperature fitted on one half of the images, and the calibration error on the other."""
+
+    temperature: float
+    ece_before: float
+    ece_after: float
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """Accuracy under a corruption at severity 3 before and after new batch-norm statistics."""
+
+    corruption: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, eq=False)
+class Shift:
+    """What is left of a classifier under shift.
+
+    Args:
+        model: its name.
+        data: the name of the images.
+        class_names: in the order of the logits.
+        class_counts: images of each class.
+        plan: what was asked for.
+        clean: scores of the images as they are.
+        cells: by corruption, the scores at each severity of the plan.
+        flips: by corruption, the mean fraction of predictions that change from one severity to the
+            next, from 0 on.
+        smallest: by corruption, the smallest severity that costs plan.drop of accuracy; None where
+            5 doesn't.
+        framings: accuracy by another framing.
+        geometry: the worst case of a grid, or None.
+        mistakes: of the pipeline, with pixel values.
+        file_mistakes: of the pipeline, with image files.
+        runtimes: how other runtimes agree.
+        temperature: what calibration would be, or None.
+        adapted: what new batch-norm statistics would bring.
+        provenance: what is needed to replay it.
+        verdicts: worst first.
+    """
+
+    model: str
+    data: str
+    class_names: tuple[str, ...]
+    class_counts: tuple[int, ...]
+    plan: ShiftPlan
+    clean: Scores
+    cells: dict[str, tuple[Scores, ...]]
+    flips: dict[str, float]
+    smallest: dict[str, float | None]
+    framings: dict[str, float] = field(default_factory=dict)
+    geometry: WorstCase | None = None
+    mistakes: list[Mistake] = field(default_factory=list)
+    file_mistakes: list[Mistake] = field(default_factory=list)
+    runtimes: list[RuntimeResult] = field(default_factory=list)
+    temperature: Temperature | None = None
+    adapted: list[Adapted] = field(default_factory=list)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    verdicts: list[Verdict] = field(default_factory=list)
+
+    def at_severity(self, severity: float) -> dict[str, Scores]:
+        """Return the scores of each corruption at a severity of the plan; empty for another."""
+        if severity not in self.plan.severities:
+            return {}
+        place = self.plan.severities.index(severity)
+        return {name: row[place] for name, row in self.cells.items()}
+
+    def figures(self) -> dict[str, float]:
+        """Return the figures by name, as --fail-if knows them."""
+        found = {
+            "clean_accuracy": self.clean.accuracy,
+            "ece": self.clean.ece,
+            "confidence": self.clean.confidence,
+        }
+        if self.clean.auroc is not None:
+            found["auroc"] = self.clean.auroc
+        for severity in self.plan.severities:
+            cells = list(self.at_severity(severity).values())
+            if not cells:
+                continue
+            end = f"at_severity_{severity:g}"
+            found[f"accuracy_{end}"] = sum(c.accuracy for c in cells) / len(cells)
+            found[f"worst_accuracy_{end}"] = min(c.accuracy for c in cells)
+            found[f"ece_{end}"] = sum(c.ece for c in cells) / len(cells)
+            areas = [c.auroc for c in cells if c.auroc is not None]
+            if areas:
+                found[f"auroc_{end}"] = sum(areas) / len(areas)
+        errors = {k: sum(1 - c.accuracy for c in row) / len(row) for k, row in self.cells.items()}
+        if errors:
+            clean_error = 1 - self.clean.accuracy
+            found["mean_corruption_error"] = sum(errors.values()) / len(errors)
+            found["relative_corruption_error"] = found["mean_corruption_error"] - clean_error
+            found["flip_rate"] = sum(self.flips.values()) / len(self.flips)
+        if len(self.class_names) == _IMAGENET_CLASSES and set(ALEXNET) <= set(errors):
+            found["mce"] = sum(errors[k] / ALEXNET[k] for k in ALEXNET) / len(ALEXNET)
+        if self.geometry is not None:
+            found["worst_geometry_accuracy"] = self.geometry.worst
+        return found
+
+    @property
+    def worst_classes(self) -> list[tuple[str, float, float | None]]:
+        """(class, clean recall, mean recall at severity 3 or None), the worst first."""
+        cells = list(self.at_severity(3).values())
+        found = []
+        for k, name in enumerate(self.class_names):
+            clean = self.clean.recall[k]
+            if clean is None:
+                continue
+            shifted = [r for c in cells if (r := c.recall[k]) is not None]
+            found.append((name, clean, sum(shifted) / len(shifted) if shifted else None))
+        return sorted(found, key=lambda x: x[1] if x[2] is None else x[2])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        return {
+            "model": self.model,
+            "data": self.data,
+            "plan": asdict(self.plan),
+            "figures": self.figures(),
+            "clean": self.clean.as_dict(),
+            "corruptions": {
+                name: {
+                    "severities": [c.as_dict() for c in row],
+                    "flip_rate": self.flips[name],
+                    "smallest_severity": self.smallest.get(name),
+                }
+                for name, row in self.cells.items()
+            },
+            "framings": self.framings,
+            "geometry": None if self.geometry is None else self.geometry.as_dict(),
+            "pipeline": [m.as_dict() for m in [*self.mistakes, *self.file_mistakes]],
+            "runtimes": [r.as_dict() for r in self.runtimes],
+            "temperature": None if self.temperature is None else asdict(self.temperature),
+            "batch_norm": [asdict(a) for a in self.adapted],
+            "classes": [
+                {"name": n, "recall": c, "recall_at_severity_3": s}
+                for n, c, s in self.worst_classes
+            ],
+            "verdicts": [v.as_dict() for v in self.verdicts],
+            "provenance": self.provenance,
+        }
+
+    def __str__(self) -> str:
+        lines = [f"{k} {v:.4f}" for k, v in self.figures().items()]
+        return "\n".join([f"{self.model} on {self.data}", *lines, *map(str, self.verdicts)])

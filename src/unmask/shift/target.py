@@ -1,0 +1,326 @@
+"""The model that is asked and the images it is asked about, wherever they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unmask.data.images import Images
+from unmask.data.sources import Source, load_source
+from unmask.errors import UserError
+from unmask.models.classifier import Classifier
+from unmask.models.imported import load_model
+from unmask.runtime import sha256
+from unmask.train.evaluation import matched
+
+# Values of one batch: 128 colour images of side 224.
+_BATCH_VALUES = 20_000_000
+_LARGEST_BATCH = 500
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A classifier as a function of pixels in [0, 1].
+
+    Args:
+        name: as the user wrote it.
+        function: float32[b, c, h, w] to logits, whatever they are wrapped in.
+        module: the network, or None for a black box.
+        class_names: in the order of the logits; None where the model doesn't say.
+        input_shape: (c, h, w); None where the model doesn't say.
+        mean: of the normalisation inside, by channel; empty where the model doesn't say.
+        std: likewise.
+        identity: the SHA-256 of its weights or file.
+        device: where it runs.
+    """
+
+    name: str
+    function: Callable[[Tensor], Any]
+    module: nn.Module | None = None
+    class_names: tuple[str, ...] | None = None
+    input_shape: tuple[int, int, int] | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    identity: str = ""
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @torch.no_grad()
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Return float32[n, k] on the CPU of float32[n, c, h, w], in evaluation mode.
+
+        Raises:
+            UserError: the model can't take the images or returns no logits.
+        """
+        training = self.module is not None and self.module.training
+        if self.module is not None and training:
+            self.module.eval()
+        try:
+            batch = batch_size_of(pixels)
+            found = [self._answer(chunk) for chunk in torch.split(pixels, batch)]
+        finally:
+            if self.module is not None and training:
+                self.module.train()
+        return torch.cat(found)
+
+    def _answer(self, pixels: Tensor) -> Tensor:
+        try:
+            answer = self.function(pixels.to(self.device))
+        except UserError:
+            raise
+        except Exception as error:
+            line = (str(error).splitlines() or [""])[0][:200]
+            raise UserError(
+                f"the model can't take images of shape {list(pixels.shape[1:])}",
+                got=f"{type(error).__name__}: {line}",
+                do="give images of the model's channels and size",
+            ) from error
+        logits = unwrapped(answer)
+        if logits.ndim != 2 or len(logits) != len(pixels):
+            raise UserError(
+                "the model must return logits [images, classes]",
+                got=f"a tensor of shape {list(logits.shape)} for {len(pixels)} images",
+                do="wrap it so that it returns one row of logits an image",
+            )
+        if logits.shape[1] == 1:
+            # A single logit is that of the second of two classes.
+            logits = torch.cat([torch.zeros_like(logits), logits], 1)
+        return logits.detach().float().cpu()
+
+
+def batch_size_of(pixels: Tensor) -> int:
+    """Return how many such images one forward pass takes, so that memory stays bounded."""
+    return max(1, min(_LARGEST_BATCH, _BATCH_VALUES // max(1, pixels[:1].numel())))
+
+
+def unwrapped(answer: Any) -> Tensor:
+    """Return the logits in a model's answer: a tensor or array, a tuple's first, a "logits" entry.
+
+    Raises:
+        UserError: when there is no tensor in it.
+    """
+    if isinstance(answer, Mapping):
+        answer = answer.get("logits", next(iter(answer.values()), None))
+    elif hasattr(answer, "logits"):
+        answer = answer.logits
+    elif isinstance(answer, (tuple, list)) and answer:
+        answer = answer[0]
+    if isinstance(answer, np.ndarray):
+        answer = torch.from_numpy(answer)
+    if not isinstance(answer, Tensor):
+        raise UserError(
+            "the model must return a tensor of logits",
+            got=f"a {type(answer).__name__}",
+            do="wrap it in a module that returns the logits",
+        )
+    return answer
+
+
+def as_target(model: Any, name: str | None = None) -> Target:
+    """Return a model as a Target.
+
+    Args:
+        model: an nn.Module, a function of float32[b, c, h, w] in [0, 1], a shipped name, a
+            .safetensors or .onnx file, or an import path such as "my_module:make_model".
+        name: what reports call it.
+
+    Raises:
+        UserError: the model is missing, damaged, or of another kind.
+    """
+    if isinstance(model, Target):
+        return model
+    if isinstance(model, (str, Path)):
+        return _loaded(str(model))
+    if isinstance(model, Classifier):
+        card = model.card
+        return Target(
+            name or card.architecture,
+            model,
+            model,
+            card.class_names,
+            card.input_shape,
+            tuple(card.mean),
+            tuple(card.std),
+            _identity(model),
+            _device(model),
+        )
+    if isinstance(model, nn.Module):
+        return Target(
+            name or type(model).__name__,
+            model,
+            model,
+            identity=_identity(model),
+            device=_device(model),
+        )
+    if callable(model):
+        return Target(name or str(getattr(model, "__name__", type(model).__name__)), model)
+    raise UserError(
+        "a model is an nn.Module, a function of pixels, a name or a file", got=type(model).__name__
+    )
+
+
+def _loaded(source: str) -> Target:
+    suffix = Path(source).suffix.lower()
+    if suffix == ".onnx":
+        return _onnx(source)
+    if suffix in (".pt2", ".pt", ".pth", ".ckpt", ".pkl", ".bin"):
+        raise UserError(
+            f"a {suffix} file can hold pickles, which could run any code when opened",
+            got=source,
+            do="save the weights as safetensors, or export the model as ONNX",
+        )
+    if ":" in source and suffix != ".safetensors":
+        return as_target(load_model(source).eval(), source)
+    return as_target(Classifier.load(source), source)
+
+
+def _onnx(path: str) -> Target:
+    from unmask.models.onnx_file import cpu_session
+
+    try:
+        content = Path(path).read_bytes()
+        session = cpu_session(content, threads=torch.get_num_threads())
+    except OSError as error:
+        raise UserError("there is no such file", got=path, do="give an .onnx file") from error
+    except Exception as error:
+        raise UserError(
+            f"{path} is no ONNX model that ONNX Runtime reads",
+            got=str(error).splitlines()[0][:200],
+            do="export it again",
+        ) from error
+    (first, *others) = session.get_inputs()
+    if others or len(first.shape) != 4 or first.type != "tensor(float)":
+        raise UserError(
+            f"{path} doesn't take one batch of images, float32[b, c, h, w]",
+            got=f"{first.type}{first.shape}",
+            do="export it with pixels in [0, 1] as its only input",
+        )
+    one_by_one = isinstance(first.shape[0], int)
+    told = session.get_modelmeta().custom_metadata_map
+    names: tuple[str, ...] | None = None
+    if "class_names" in told:
+        import json
+
+        names = tuple(json.loads(told["class_names"]))
+
+    def run(pixels: Tensor) -> Tensor:
+        batch = pixels.detach().cpu().numpy().astype(np.float32)
+        parts = np.split(batch, len(batch) // first.shape[0]) if one_by_one else [batch]
+        answers = [session.run(None, {first.name: part})[0] for part in parts]
+        return torch.from_numpy(np.concatenate(answers))
+
+    shape = first.shape[1:]
+    known = all(isinstance(side, int) for side in shape)
+    return Target(
+        path,
+        run,
+        class_names=names,
+        input_shape=tuple(shape) if known else None,
+        identity=sha256(content),
+    )
+
+
+def _identity(module: nn.Module) -> str:
+    chunks: list[bytes | memoryview] = []
+    for name, tensor in sorted(module.state_dict().items()):
+        chunks += [name.encode(), tensor.detach().cpu().contiguous().float().numpy().tobytes()]
+    return sha256(*chunks)
+
+
+def _device(module: nn.Module) -> torch.device:
+    first = next(module.parameters(), None)
+    return torch.device("cpu") if first is None else first.device
+
+
+def as_images(data: Any, target: Target | None = None, *, most: int | None = None) -> Images:
+    """Return data as Images: those to test with, of the model's classes.
+
+    Args:
+        data: Images, a Source, a pair of tensors or arrays (pixels [n, c, h, w], labels [n]), a
+            DataLoader of such pairs, a named set, a folder or a zip. Pixels are uint8, or float in
+            [0, 1].
+        target: whose input shape and class names are followed.
+        most: how many to take, spread evenly over those there are (of a loader, the first).
+
+    Raises:
+        UserError: the data is missing, of another form, or has classes the model doesn't know.
+    """
+    if isinstance(data, (str, Path)):
+        data = load_source(str(data), shape=None if target is None else target.input_shape)
+    if isinstance(data, Source):
+        data = data.test or data.validation or data.train
+    if not isinstance(data, Images):
+        data = _paired(data, most)
+    if not len(data):
+        raise UserError("there are no images", got=data.name)
+    if target is not None:
+        if target.input_shape is not None and data.pixels.shape[1:] != target.input_shape:
+            raise UserError(
+                f"{target.name} takes images of shape {list(target.input_shape)}",
+                got=list(data.pixels.shape[1:]),
+                do="give images of the model's channels and size",
+            )
+        if target.class_names is not None:
+            numbered = data.class_names == tuple(map(str, range(len(data.class_names))))
+            if numbered and len(data.class_names) <= len(target.class_names):
+                # Numbers that nobody named count the model's classes.
+                data = Images(data.pixels, data.labels, target.class_names, data.name)
+            data = matched(data, target.class_names)
+    return spread(data, most)
+
+
+def spread(images: Images, most: int | None) -> Images:
+    """Return at most so many images, evenly spread over those there are."""
+    if most is None or most >= len(images):
+        return images
+    return images[np.arange(most) * len(images) // most]
+
+
+def _paired(data: Any, most: int | None) -> Images:
+    if (
+        isinstance(data, (tuple, list))
+        and len(data) == 2
+        and not isinstance(data[0], (tuple, list))
+    ):
+        pairs: Iterable[Any] = [data]
+    elif isinstance(data, Iterable):
+        pairs = data
+    else:
+        raise UserError(
+            "data is a named set, a folder, Images, (pixels, labels) or a loader of such pairs",
+            got=type(data).__name__,
+        )
+    pixels, labels, count = [], [], 0
+    for pair in pairs:
+        if not (isinstance(pair, (tuple, list)) and len(pair) == 2):
+            raise UserError("a batch is (pixels, labels)", got=type(pair).__name__)
+        pixels.append(_bytes(pair[0]))
+        labels.append(np.asarray(pair[1]).reshape(-1).astype(np.int64))
+        count += len(labels[-1])
+        if most is not None and count >= most:
+            break
+    if not count:
+        raise UserError("there are no images", got="an empty loader")
+    every = np.concatenate(labels)
+    names = tuple(str(k) for k in range(int(every.max()) + 1))
+    return Images(np.concatenate(pixels), every, names, "the data given")
+
+
+def _bytes(values: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    found = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if found.ndim == 3:
+        found = found[:, None]
+    if found.dtype == np.uint8:
+        return found
+    if found.size and not (float(found.min()) >= -1e-3 and float(found.max()) <= 1 + 1e-3):
+        raise UserError(
+            "pixels must be uint8, or float in [0, 1]",
+            got=f"{found.dtype} from {found.min():.3g} to {found.max():.3g}",
+            do="leave the normalisation to the model: wrap it as nn.Sequential(Normalize, model)",
+        )
+    return (found * 255).round().clip(0, 255).astype(np.uint8)
