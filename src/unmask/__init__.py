@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unmask import attacks
+    from unmask import attacks, shift
     from unmask.data.images import Images
     from unmask.errors import UserError
     from unmask.flow.check import check_flow
@@ -46,6 +46,7 @@ _HOMES = {
     "evaluate": "unmask.train.evaluation",
     "fit": "unmask.train.fit",
     "grid": "unmask.sweep.spec",
+    "shift": "unmask.shift",
     "train_sweep": "unmask.sweep.engine",
     "verdicts": "unmask.flow.judge.verdicts",
     "watch": "unmask.flow.watch",
@@ -67,6 +68,7 @@ __all__ = [
     "evaluate",
     "fit",
     "grid",
+    "shift",
     "train_sweep",
     "verdicts",
     "watch",

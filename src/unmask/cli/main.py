@@ -34,6 +34,11 @@ app.command(
     help="Can it be fooled? The smallest change that makes it say another class.",
 )
 app.command(
+    "unmask.cli.shift:shift",
+    name="shift",
+    help="Does it hold in the wild? Blur, noise, weather, another camera, another runtime.",
+)
+app.command(
     "unmask.cli.mask:app",
     name="mask",
     help="Does it hold in the street? Faces with and without masks.",
