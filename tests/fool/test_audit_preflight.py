@@ -20,7 +20,7 @@ from unmask.fool.audit.preflight import preflight
 from unmask.fool.audit.shard import as_tensors
 from unmask.fool.goal import Goal
 from unmask.fool.outcome import Adversarials
-from unmask.fool.victim import Victim
+from unmask.fool.victim import Preprocessing, Victim
 from unmask.models.classifier import Classifier, shipped
 
 
@@ -102,13 +102,13 @@ class Answers(nn.Module):
 @pytest.mark.parametrize(
     ("answer", "line"),
     [
-        (lambda x: (x.flatten(1)[:, :10], None), "must return one tensor of logits: got a tuple"),
-        (lambda x: x.flatten(1)[:, :9], "must return 10 logits a picture"),
-        (lambda x: x.flatten(1)[:, :10].mean(), "must return 10 logits a picture"),
+        (lambda x: (x.flatten(1)[:, :10],) * 2, "isn't clear which of the model's outputs"),
+        (lambda x: x.flatten(1)[:, :9], "must return 10 logits an image"),
+        (lambda x: x.flatten(1)[:, :10].mean(), "must return 10 logits an image"),
         (lambda x: x.flatten(1)[:, :10] / 0, "not finite"),
         (
             lambda x: nn.functional.conv2d(x, torch.zeros(1, 3, 3, 3)),
-            "can't take pictures of shape",
+            "can't take images of shape",
         ),
     ],
 )
@@ -135,3 +135,67 @@ def test_the_margin_of_the_watched_pictures_is_theirs() -> None:
     assert bool((smallest > 0).all())
     assert found.watched[0].pictures == len(linear.pixels)
     assert found.unconstrained == 1.0
+
+
+WANTED = {
+    "mean and std": Preprocessing((0.1307,), (0.3081,)),
+    "0 to 255": Preprocessing(scale=255),
+    "-1 to 1": Preprocessing((0.5,), (0.5,)),
+}
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_a_model_that_wants_its_images_otherwise_says_how(name: str) -> None:
+    wanted = WANTED[name]
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.rand(60, 1, 6, 6, generator=generator)
+    labels = (pixels.flatten(1).mean(1) > 0.5).long()
+    bar = float(wanted(torch.full((1, 1, 1, 1), 0.5)))
+
+    def bright(given: Tensor) -> Tensor:
+        above = given.flatten(1).mean(1) - bar
+        # Below its range it is sure of class 1, above it of class 0.
+        return torch.stack([torch.zeros_like(above), above], 1)
+
+    found = preflight(Victim(bright, classes=2), pixels, labels)
+    if abs(float(found.accuracy) - 1) < 0.2:
+        pytest.skip("the convention makes no difference to this model")
+    assert found.convention == str(wanted)
+    (verdict,) = [v for v in found.verdicts if v.kind == "clean_accuracy"]
+    assert f"{found.convention_accuracy:.1%} with {wanted}" in verdict.message
+
+
+def test_the_order_of_the_channels_is_tried() -> None:
+    pixels = torch.rand(60, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    labels = (pixels[:, 0].flatten(1).mean(1) > pixels[:, 2].flatten(1).mean(1)).long()
+
+    def redder(given: Tensor) -> Tensor:
+        apart = given[:, 2].flatten(1).mean(1) - given[:, 0].flatten(1).mean(1)
+        return torch.stack([torch.zeros_like(apart), apart], 1)
+
+    found = preflight(Victim(redder, classes=2), pixels, labels)
+    assert "BGR" in found.convention
+    assert found.convention_accuracy == 1
+
+
+def test_nothing_is_advised_to_a_model_that_is_right(digits: tuple[Tensor, Tensor]) -> None:
+    assert looked_at(Classifier.load("mnist"), digits).convention == ""
+
+
+def test_logits_that_are_clamped_or_not_numbers_are_named(digits: tuple[Tensor, Tensor]) -> None:
+    inner = Classifier.load("mnist")
+
+    class Clamped(nn.Module):
+        def forward(self, pixels: Tensor) -> Tensor:
+            return inner(pixels).clamp(-2, 2)
+
+    class Broken(nn.Module):
+        def forward(self, pixels: Tensor) -> Tensor:
+            logits = inner(pixels)
+            return torch.where(pixels[:, :, 14, 14] > 0.5, logits / 0, logits)
+
+    kinds = [v.kind for v in looked_at(Clamped(), digits).verdicts]
+    assert "clamped_logits" in kinds
+    verdicts = {v.kind: v for v in looked_at(Broken(), digits).verdicts}
+    assert verdicts["not_finite"].severity == "error"
+    assert "count as misclassified" in verdicts["not_finite"].message

@@ -37,9 +37,11 @@ def test_the_margin_is_the_difference_of_two_logits(logits, labels, shift):
         assert Goal(labels, targets).margin(logits)[i] == targeted
 
 
-def test_nan_never_reaches_a_goal():
+def test_what_is_not_finite_reaches_no_target_and_is_no_right_answer():
     logits = torch.tensor([[0.0, float("nan"), 1.0], [float("inf"), 0.0, 0.0], [0.0, 0.0, 1.0]])
-    assert Goal(torch.tensor([0, 1, 0])).reached(logits).tolist() == [False, False, True]
+    labels = torch.tensor([0, 0, 2])
+    assert Goal(labels).reached(logits).tolist() == [True, True, False]
+    assert Goal(labels, torch.tensor([1, 1, 1])).reached(logits).tolist() == [False] * 3
 
 
 @given(st.lists(st.integers(0, 3), max_size=5), st.integers(4, 6))
@@ -52,7 +54,7 @@ def test_every_target_pairs_each_picture_with_each_other_class(labels, classes):
 
 
 def test_the_true_class_is_no_target():
-    with pytest.raises(UserError, match="class 2 for picture 1"):
+    with pytest.raises(UserError, match="class 2 for image 1"):
         Goal(torch.tensor([0, 2]), torch.tensor([1, 2]))
 
 

@@ -69,7 +69,18 @@ def audit_model(
     steps: Annotated[int, Parameter(help="gradients an attack takes")] = 100,
     queries: Annotated[
         int, Parameter(help="forward passes an image that a black-box attack takes")
-    ] = 1000,
+    ] = 5000,
+    mean: Annotated[
+        list[float] | None,
+        Parameter(
+            help="what the model wants taken away from pixels in [0, 1], one a channel or one",
+            consume_multiple=True,
+        ),
+    ] = None,
+    std: Annotated[
+        list[float] | None,
+        Parameter(help="what it wants them divided by then", consume_multiple=True),
+    ] = None,
     seed: Seed = 0,
     fail_if: Annotated[
         str | None, Parameter(help='exit with 1 when this holds, such as "median_l2<1.0"')
@@ -90,7 +101,7 @@ def audit_model(
     from unmask.fool.audit.gate import Gate
     from unmask.fool.audit.plan import AuditPlan, default_eps
     from unmask.fool.audit.result import figure_names
-    from unmask.fool.source import load_victim
+    from unmask.fool.source import load_victim, normalisation
     from unmask.report.audit import audits_as_json, write_audit
     from unmask.report.files import require_writable
     from unmask.train.evaluation import matched
@@ -106,6 +117,9 @@ def audit_model(
     names = subjects[0].class_names
     if names is not None:
         shown = matched(shown, names)
+    wanted = normalisation(mean, std, shown.pixels.shape[1])
+    for subject in subjects:
+        subject.preprocessing = wanted
     usual = default_eps(norm, shown.pixels.shape[1])
     plan = AuditPlan(
         norm=norm,

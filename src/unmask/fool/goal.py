@@ -41,10 +41,15 @@ class Goal:
         return Goal(self.labels[rows], None if self.targets is None else self.targets[rows])
 
     def reached(self, logits: Tensor) -> Tensor:
-        """Return bool[n]: whether the classifier says what it was to say; never for NaN."""
-        said = logits.argmax(1)
-        good = said != self.labels if self.targets is None else said == self.targets
-        return good & logits.isfinite().all(1)
+        """Return bool[n]: whether the predicted class is the goal.
+
+        Logits that aren't finite are no prediction: they miss any target, and where any wrong
+        answer counts they are one.
+        """
+        predicted, finite = logits.argmax(1), logits.isfinite().all(1)
+        if self.targets is None:
+            return (predicted != self.labels) | ~finite
+        return (predicted == self.targets) & finite
 
     def margin(self, logits: Tensor) -> Tensor:
         """Return float[n]: by how much the logits miss the goal; below 0 where it is reached.

@@ -57,6 +57,11 @@ def saved(pixels: Tensor) -> Tensor:
     return (pixels * 255).round().clamp(0, 255) / 255
 
 
+def predicted(logits: Tensor) -> Tensor:
+    """Return the predicted classes, int64[n]; -1 where the logits aren't finite."""
+    return torch.where(logits.isfinite().all(1), logits.argmax(1), -1)
+
+
 def judge(
     victim: Victim, originals: Tensor, found: Adversarials, goal: Goal, threat: Threat
 ) -> Outcome:
@@ -75,7 +80,7 @@ def judge(
     within = unharmed & threat.allows(change)
     within_saved = unharmed & threat.allows((rounded - originals).double(), slack)
     return Outcome(
-        said=_array(logits.argmax(1)),
+        said=_array(predicted(logits)),
         reached=_array(goal.reached(logits) & within),
         reached_saved=_array(goal.reached(victim.logits(rounded)) & within_saved),
         certainty=_array(logits.double().softmax(1).amax(1)),

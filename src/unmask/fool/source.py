@@ -15,12 +15,12 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from unmask.errors import UserError
+from unmask.fool.onnx import onnx_victim
 from unmask.fool.victim import Preprocessing, Victim
 from unmask.models.checkpoint import ModelCard, TensorFile
 from unmask.models.classifier import Classifier
 from unmask.models.cnn import ARCHITECTURES, build
 from unmask.models.imported import load_model
-from unmask.runtime import sha256
 
 Model: TypeAlias = nn.Module | Callable[[Tensor], Any] | Victim | str | Path
 
@@ -48,17 +48,30 @@ def as_victim(
     if isinstance(model, Victim):
         return model
     channels = None if images is None or len(images.shape) != 4 else int(images.shape[1])
-    wanted = None
-    if mean is not None or std is not None:
-        wanted = Preprocessing(
-            mean=_by_channel("mean", 0.0 if mean is None else mean, channels),
-            std=_by_channel("std", 1.0 if std is None else std, channels),
-        )
+    wanted = normalisation(mean, std, channels)
     if isinstance(model, (str, Path)):
         victim = load_victim(str(model), preprocessing=wanted)
         victim.batch = batch_size
         return victim
     return Victim.of(model, preprocessing=wanted, batch=batch_size)
+
+
+def normalisation(
+    mean: float | Sequence[float] | None,
+    std: float | Sequence[float] | None,
+    channels: int | None,
+) -> Preprocessing | None:
+    """Return what mean and std ask for, None where both are None; see as_victim.
+
+    Raises:
+        UserError: when one isn't one finite number, or one a channel, or std isn't positive.
+    """
+    if mean is None and std is None:
+        return None
+    return Preprocessing(
+        mean=_by_channel("mean", 0.0 if mean is None else mean, channels),
+        std=_by_channel("std", 1.0 if std is None else std, channels),
+    )
 
 
 def _by_channel(
@@ -113,7 +126,7 @@ def load_victim(
             content = Path(source).read_bytes()
         except OSError as error:
             raise UserError("there is no such file", got=source, do="give an .onnx file") from error
-        return _onnx(source, content, torch.get_num_threads(), preprocessing)
+        return onnx_victim(source, content, torch.get_num_threads(), preprocessing)
     if not imported:
         return Victim.of(
             Classifier.load(source), source, kind="Unmask's", preprocessing=preprocessing
@@ -134,7 +147,7 @@ def travelling(victim: Victim) -> tuple[Any, ...]:
     """
     if isinstance(victim.made_from, bytes):
         threads = torch.get_num_threads()
-        return _onnx, (victim.name, victim.made_from, threads, victim.preprocessing)
+        return onnx_victim, (victim.name, victim.made_from, threads, victim.preprocessing)
     if victim.module is None:
         raise UserError("this black box can't travel to another process", got=victim.name)
     packed = Packed.of(victim.module, victim.made_from)
@@ -201,56 +214,3 @@ def _arrived(name: str, kind: str, packed: Packed, preprocessing: Preprocessing 
     victim = Victim.of(packed.module(), name, kind=kind, preprocessing=preprocessing)
     victim.made_from = packed.path
     return victim
-
-
-@functools.lru_cache(maxsize=2)
-def _onnx(path: str, content: bytes, threads: int, preprocessing: Preprocessing | None) -> Victim:
-    try:
-        import onnxruntime  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise UserError(
-            "an ONNX file needs onnxruntime", got=str(error), do="pip install 'unmask[export]'"
-        ) from error
-    try:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise UserError(
-            f"{path} is no ONNX model that ONNX Runtime reads",
-            got=str(error).splitlines()[0][:200],
-            do="export it again",
-        ) from error
-    inputs = session.get_inputs()
-    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
-        raise UserError(
-            f"{path} doesn't take one batch of images, float32[b, c, h, w]",
-            got=", ".join(f"{i.name} {i.type}{i.shape}" for i in inputs),
-            do="export it with pixels in [0, 1] as its only input",
-        )
-    fixed = isinstance(inputs[0].shape[0], int)
-    name, shape = inputs[0].name, inputs[0].shape[1:]
-    output = session.get_outputs()[0].name
-
-    def run(pixels: Tensor) -> Tensor:
-        batch = pixels.detach().cpu().numpy().astype(np.float32)
-        # An export for one image alone is fed one at a time.
-        parts = np.split(batch, len(batch)) if fixed else [batch]
-        return torch.from_numpy(
-            np.concatenate([session.run([output], {name: part})[0] for part in parts])
-        )
-
-    told: dict[str, Any] = session.get_modelmeta().custom_metadata_map
-    names = json.loads(told["class_names"]) if "class_names" in told else None
-    return Victim(
-        run,
-        differentiable=False,
-        name=path,
-        kind="ONNX",
-        class_names=names,
-        input_shape=tuple(shape) if all(isinstance(v, int) for v in shape) else None,
-        identity=sha256(content),
-        made_from=content,
-        preprocessing=preprocessing,
-    )

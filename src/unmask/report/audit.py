@@ -113,14 +113,19 @@ def _csv(found: Audit) -> str:
     rows: list[list[Any]] = [list(_COLUMNS)]
     w, names = found.worst, found.class_names
     for i in range(len(w)):
-        whole = [int(w.rows[i]), names[w.labels[i]], names[w.clean[i]], _number(w.size[i])]
+        whole = [int(w.rows[i]), names[w.labels[i]], _name(names, w.clean[i]), _number(w.size[i])]
         if w.by[i] < 0:
             rows.append([*whole, *[None] * (len(_COLUMNS) - len(whole))])
             continue
         sizes = [_number(v[i]) for v in (w.certainty, w.l2, w.linf, w.similarity)]
         attack = found.records[w.by[i]].name
-        rows.append([*whole, names[w.said[i]], *sizes, bool(w.saved[i]), attack])
+        rows.append([*whole, _name(names, w.said[i]), *sizes, bool(w.saved[i]), attack])
     return to_csv(rows)
+
+
+def _name(names: tuple[str, ...], index: int) -> str:
+    """Return a class's name, or what stands for an answer that was no number."""
+    return names[index] if index >= 0 else "not finite"
 
 
 def _number(value: float) -> str:

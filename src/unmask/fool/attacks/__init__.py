@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from unmask.fool.attacks.apgd import apgd_ce, apgd_t
+from unmask.fool.attacks.apgd import apgd_ce, apgd_dlr, apgd_t
 from unmask.fool.attacks.base import ATTACKS, AttackSpec, attack
 from unmask.fool.attacks.carlini_wagner import carlini_wagner
 from unmask.fool.attacks.descent import fgsm, pgd
+from unmask.fool.attacks.label_only import hopskipjump, rays
 from unmask.fool.attacks.minimum_norm import ddn, fmn
 from unmask.fool.attacks.square import square
 
@@ -13,12 +14,15 @@ __all__ = [
     "ATTACKS",
     "AttackSpec",
     "apgd_ce",
+    "apgd_dlr",
     "apgd_t",
     "attack",
     "carlini_wagner",
     "ddn",
     "fgsm",
     "fmn",
+    "hopskipjump",
     "pgd",
+    "rays",
     "square",
 ]

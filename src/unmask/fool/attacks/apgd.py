@@ -45,6 +45,27 @@ def apgd_ce(
     return found.adversarials()
 
 
+@attack("apgd-dlr", budget="steps")
+def apgd_dlr(
+    victim: Victim,
+    pixels: Tensor,
+    goal: Goal,
+    threat: Threat,
+    *,
+    generator: torch.Generator,
+    steps: int = 100,
+    restarts: int = 1,
+) -> Adversarials:
+    """Descend the ratio of logit differences, which is blind to their scale (APGD-DLR).
+
+    As apgd_ce, with the loss ratio.
+    """
+    found = Found(pixels, threat)
+    for _ in range(restarts):
+        _descend(victim, found, goal, goal, ratio, steps, generator)
+    return found.adversarials()
+
+
 @attack("apgd-t", budget="steps")
 def apgd_t(
     victim: Victim,

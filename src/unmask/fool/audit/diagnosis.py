@@ -22,6 +22,7 @@ from unmask.verdict import Verdict
 _UNCONSTRAINED_STEPS = 50
 _LATE, _STILL = 0.9, 0.1
 _BORDER = 1e-5
+_WATCHED_QUERIES = 1000
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,9 @@ def diagnose(victim: Victim, pixels: Tensor, labels: Tensor, plan: AuditPlan) ->
     pixels: float32[n, c, h, w]; labels: int64[n].
     """
     goal = Goal(labels)
-    watched = tuple(_watch(victim, pixels, goal, plan, i) for i in range(len(plan.runs(victim))))
+    # Of each attack the last run: at the smallest of the sizes asked for, where it is hardest.
+    last = {spec.name: i for i, (spec, _) in enumerate(plan.runs(victim))}
+    watched = tuple(_watch(victim, pixels, goal, plan, i) for i in sorted(last.values()))
     free = _unconstrained(victim, pixels, goal) if victim.differentiable and len(pixels) else None
     return Diagnosis(len(pixels), free, watched, _verdicts(free, watched, len(pixels)))
 
@@ -112,7 +115,8 @@ def _watch(victim: Victim, pixels: Tensor, goal: Goal, plan: AuditPlan, run: int
     spec, threat = plan.runs(victim)[run]
     watcher = _Watcher(victim, pixels, goal, threat)
     generator = torch.Generator().manual_seed(plan.seed + run)
-    found = spec.function(watcher, pixels, goal, threat, generator=generator, **plan.settings(spec))
+    settings = {k: min(v, _WATCHED_QUERIES) for k, v in plan.settings(spec).items()}
+    found = spec.function(watcher, pixels, goal, threat, generator=generator, **settings)
     outcome = judge(victim, pixels, found, goal, threat)
     failed = [m for m, ok in zip(watcher.margins, outcome.reached, strict=True) if not ok]
     falling = [_still_falling(margins) for margins in failed]

@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unmask.errors import UserError
 from unmask.fool.goal import Goal
-from unmask.fool.victim import Loss, Victim, cross_entropy, margin
+from unmask.fool.victim import Loss, Preprocessing, Victim, cross_entropy, margin
 from unmask.verdict import Verdict
 
 _SMALL = 1e-3
 _MODES = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
 _SAME = 1e-4
+_TRIED = 50
+# What models are usually trained with, of grey and of coloured images.
+_CONVENTIONS = {
+    1: (
+        Preprocessing(scale=255),
+        Preprocessing((0.5,), (0.5,)),
+        Preprocessing((0.1307,), (0.3081,)),
+        Preprocessing((1.0,), (-1.0,)),
+    ),
+    3: (
+        Preprocessing(scale=255),
+        Preprocessing((0.5,) * 3, (0.5,) * 3),
+        Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        Preprocessing((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+        Preprocessing((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+        Preprocessing((0.4815, 0.4578, 0.4082), (0.2686, 0.2613, 0.2758)),
+        Preprocessing(bgr=True),
+        Preprocessing(bgr=True, scale=255),
+        Preprocessing((0.5,) * 3, (0.5,) * 3, bgr=True),
+        Preprocessing((103.939, 116.779, 123.68), (), bgr=True, scale=255),
+        Preprocessing((0.406, 0.456, 0.485), (0.225, 0.224, 0.229), bgr=True),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -26,7 +50,9 @@ class Preflight:
     image alone and in a batch, both over the largest logit. unmoved: the part of the images
     whose logits don't change at all when every pixel moves by up to 0.001. no_gradient and
     no_margin_gradient: the part with a zero gradient of the cross-entropy and of the margin; None
-    for a black box.
+    for a black box. not_finite: gradients of the two that hold NaN or infinity. convention: the
+    usual preprocessing under which more images are classified right, "" where none is better, and
+    convention_accuracy the accuracy with it on the first images.
     """
 
     pictures: int
@@ -38,9 +64,12 @@ class Preflight:
     no_gradient: float | None
     no_margin_gradient: float | None
     verdicts: tuple[Verdict, ...]
+    not_finite: int = 0
+    convention: str = ""
+    convention_accuracy: float = 0.0
 
     @property
-    def figures(self) -> dict[str, float | None]:
+    def figures(self) -> dict[str, Any]:
         """The measurements by name."""
         return {k: v for k, v in self.__dict__.items() if k != "verdicts"}
 
@@ -54,8 +83,9 @@ def preflight(victim: Victim, pixels: Tensor, labels: Tensor) -> Preflight:
     logits = _first(victim, pixels)
     again, alone = victim.logits(pixels), victim.logits(pixels[:1])
     moved = victim.logits(_moved(pixels))
-    bright = victim.logits(pixels * 255)
-    largest = float(logits.abs().max()) or 1.0
+    wanted, gain = _convention(victim, pixels[:_TRIED], logits[:_TRIED], labels[:_TRIED])
+    finite = logits.isfinite().all(1)
+    largest = float(logits[finite].abs().max()) or 1.0
     accuracy = _accuracy(logits, labels)
     goal = Goal(labels)
     flat: tuple[float, float] | None = None
@@ -64,15 +94,21 @@ def preflight(victim: Victim, pixels: Tensor, labels: Tensor) -> Preflight:
     found = Preflight(
         pictures=len(pixels),
         accuracy=accuracy,
-        accuracy_255=_accuracy(bright, labels),
-        spread=float((again - logits).abs().max()) / largest,
-        batch_spread=float((alone - logits[:1]).abs().max()) / largest,
+        accuracy_255=_accuracy(victim.logits(pixels * 255), labels),
+        not_finite=victim.gradients_not_finite,
+        convention=str(wanted) if wanted else "",
+        convention_accuracy=_accuracy(logits[:_TRIED], labels[:_TRIED]) + gain,
+        spread=float((again - logits)[finite].abs().max()) / largest,
+        batch_spread=float((alone - logits[:1]).nan_to_num().abs().max()) / largest,
         unmoved=float((moved == logits).all(1).double().mean()),
         no_gradient=flat[0] if flat else None,
         no_margin_gradient=flat[1] if flat else None,
         verdicts=(),
     )
-    return Preflight(**found.figures, verdicts=_verdicts(found, victim.module, logits))  # type: ignore[arg-type]
+    return Preflight(
+        **found.figures,
+        verdicts=_verdicts(found, victim.module, logits, labels_only=victim.labels_only),
+    )
 
 
 def _first(victim: Victim, pixels: Tensor) -> Tensor:
@@ -88,17 +124,18 @@ def _first(victim: Victim, pixels: Tensor) -> Tensor:
             got=f"{type(error).__name__}: {said}",
             do="give images of the model's channels and size",
         ) from error
-    if not bool(logits.isfinite().all()):
+    if not bool(logits.isfinite().all(1).any()):
         raise UserError(
             "the model's logits are not finite",
-            got=f"NaN or infinity for {int((~logits.isfinite().all(1)).sum())} of "
-            f"{len(pixels)} images",
+            got=f"NaN or infinity for all of {len(pixels)} images",
             do="check its weights",
         )
     return logits
 
 
-def _verdicts(found: Preflight, module: nn.Module | None, logits: Tensor) -> tuple[Verdict, ...]:
+def _verdicts(
+    found: Preflight, module: nn.Module | None, logits: Tensor, *, labels_only: bool
+) -> tuple[Verdict, ...]:
     warnings = []
     changing = sum(m.training and isinstance(m, _MODES) for m in module.modules()) if module else 0
     if changing or found.batch_spread > _SAME >= found.spread:
@@ -120,7 +157,9 @@ def _verdicts(found: Preflight, module: nn.Module | None, logits: Tensor) -> tup
             )
         )
     sums = logits.sum(1)
-    probabilities = bool((logits >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all())
+    probabilities = (
+        not labels_only and bool((logits >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all())
+    )
     if probabilities:
         warnings.append(
             Verdict(
@@ -131,18 +170,57 @@ def _verdicts(found: Preflight, module: nn.Module | None, logits: Tensor) -> tup
             )
         )
     classes = logits.shape[1]
-    if found.accuracy < 1.5 / classes or found.accuracy_255 > found.accuracy + 0.2:
+    if found.convention:
         warnings.append(
             Verdict(
                 "clean_accuracy",
                 "warning",
-                f"only {found.accuracy:.1%} of the images are classified right"
-                + (
-                    f", but {found.accuracy_255:.1%} with pixels in 0 to 255"
-                    if found.accuracy_255 > found.accuracy + 0.2
-                    else ""
-                ),
-                "let the model take pixels in [0, 1] and normalise inside",
+                f"only {found.accuracy:.1%} of the images are classified right, but "
+                f"{found.convention_accuracy:.1%} with {found.convention}",
+                "give the model what it was trained on: --mean and --std, or a module that "
+                "does it inside",
+            )
+        )
+    elif found.accuracy < 1.5 / classes:
+        warnings.append(
+            Verdict(
+                "clean_accuracy",
+                "warning",
+                f"only {found.accuracy:.1%} of the images are classified right",
+                "let the model take pixels in [0, 1] and normalise inside; check the order of "
+                "the classes",
+            )
+        )
+    missing = int((~logits.isfinite().all(1)).sum())
+    if missing:
+        warnings.append(
+            Verdict(
+                "not_finite",
+                "error",
+                f"{missing} of {found.pictures} images get logits that are NaN or infinite; they "
+                "count as misclassified",
+                "find the operation that overflows or divides by 0",
+            )
+        )
+    extreme, share = _clamped(logits)
+    if share >= 0.1 and not labels_only:
+        warnings.append(
+            Verdict(
+                "clamped_logits",
+                "warning",
+                f"a logit of exactly {extreme:g}, the extreme of all, is given to {share:.0%} of "
+                "the images: the logits are clamped, and beyond it there is no gradient",
+                "audit the model without the clamp as well",
+            )
+        )
+    if found.not_finite:
+        warnings.append(
+            Verdict(
+                "gradient_not_finite",
+                "warning",
+                f"{found.not_finite} of {2 * found.pictures} gradients hold NaN or infinity: a "
+                "function with an infinite slope, such as a square root at 0",
+                "add a small constant inside it for the audit",
             )
         )
     if probabilities:
@@ -179,6 +257,33 @@ def _verdicts(found: Preflight, module: nn.Module | None, logits: Tensor) -> tup
             )
         )
     return tuple(warnings)
+
+
+def _clamped(logits: Tensor) -> tuple[float, float]:
+    """Return the extreme logit that most images share, and the part of them; 0 where too few."""
+    if logits.shape[1] == 2 and not bool(logits[:, 0].any()):
+        # A single logit: the other is 0 by construction.
+        return 0.0, 0.0
+    found = []
+    for extreme, mine in ((logits.amax(), logits.amax(1)), (logits.amin(), logits.amin(1))):
+        same = int((mine == extreme).sum())
+        found.append((float(extreme), same / len(logits) if same >= 4 else 0.0))
+    return max(found, key=lambda pair: pair[1])
+
+
+def _convention(
+    victim: Victim, pixels: Tensor, logits: Tensor, labels: Tensor
+) -> tuple[Preprocessing | None, float]:
+    """Return the usual preprocessing that makes clearly more images right, and by what part."""
+    right = logits.argmax(1) == labels
+    best, most, gain = None, 0, 0.0
+    for tried in _CONVENTIONS.get(pixels.shape[1], ()):
+        now = victim.logits(tried(pixels)).argmax(1) == labels
+        won, lost = int((now & ~right).sum()), int((right & ~now).sum())
+        # Twice the spread of as many coin tosses, and at least four images.
+        if won - lost > max(most, 3, 2 * (won + lost) ** 0.5):
+            best, most, gain = tried, won - lost, (won - lost) / len(pixels)
+    return best, gain
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> float:

@@ -172,6 +172,17 @@ class Audit:
                     "run the same command with --resume, which attacks these alone",
                 )
             )
+        failing = int(((self.worst.by >= 0) & (self.worst.said < 0)).sum())
+        if failing:
+            found.append(
+                Verdict(
+                    "not_finite_near",
+                    "error",
+                    f"{failing} images are changed a little and get logits that are NaN or "
+                    "infinite; they count as fooled",
+                    "find the operation that overflows or divides by 0",
+                )
+            )
         attacked = int((self.worst.by >= 0).sum())
         if attacked and self.unstable > 0.01 * attacked:
             found.append(
@@ -203,18 +214,29 @@ class Audit:
         those reached. NaN on the diagonal and where there is none.
         """
         k = len(self.class_names)
-        table = np.full((k, k), np.nan)
-        if self.pairs is None:
-            return table
-        for i in range(k):
-            for j in range(k):
-                here = (self.pairs.labels == i) & (self.pairs.targets == j)
-                reached = here & self.pairs.reached
-                if name == "success" and here.any():
-                    table[i, j] = self.pairs.reached[here].mean()
-                elif name != "success" and reached.any():
-                    table[i, j] = getattr(self.pairs, name)[reached].mean()
+        total, count = np.zeros((k, k)), np.zeros((k, k))
+        if self.pairs is not None:
+            counted = np.ones_like(self.pairs.reached) if name == "success" else self.pairs.reached
+            values = self.pairs.reached if name == "success" else getattr(self.pairs, name)
+            at = (self.pairs.labels[counted], self.pairs.targets[counted])
+            np.add.at(total, at, values[counted].astype(np.float64))
+            np.add.at(count, at, 1)
+        with np.errstate(invalid="ignore"):
+            table: NDArray[np.float64] = total / np.where(count > 0, count, np.nan)
         return table
+
+    def shown_classes(self, most: int = 20) -> list[int]:
+        """Return the classes that a matrix shows: all, or the most easily confused of many."""
+        k = len(self.class_names)
+        if k <= most or self.pairs is None:
+            return list(range(min(k, most)))
+        size = self.pairs.l2 if self.plan.norm == "l2" else self.pairs.linf
+        chosen: list[int] = []
+        for i in np.argsort(np.where(self.pairs.reached, size, np.inf), kind="stable"):
+            for c in (int(self.pairs.labels[i]), int(self.pairs.targets[i])):
+                if c not in chosen and len(chosen) < most:
+                    chosen.append(c)
+        return sorted(chosen)
 
     def figures(self) -> dict[str, float]:
         """Return the figures that a gate may name, figure_names; infinity where nothing fooled.
@@ -255,7 +277,11 @@ class Audit:
             else {
                 "pairs": len(pairs.rows),
                 "reached": Share(int(pairs.reached.sum()), len(pairs.rows)).as_dict(),
-                **{n: _plain(self.matrix(n)) for n in ("success", "l2", "linf", "similarity")},
+                "classes": [self.class_names[c] for c in self.shown_classes()],
+                **{
+                    n: _plain(self.matrix(n)[np.ix_(self.shown_classes(), self.shown_classes())])
+                    for n in ("success", "l2", "linf", "similarity")
+                },
             },
             "warnings": [_as_dict(v) for v in self.verdicts],
             "preflight": self.preflight.figures,

@@ -23,6 +23,7 @@ from unmask.fool.audit.plan import AuditPlan, default_eps
 from unmask.fool.audit.preflight import Preflight, preflight
 from unmask.fool.audit.result import Audit
 from unmask.fool.audit.shard import (
+    MOST_TARGETS,
     Pairs,
     Shard,
     Worst,
@@ -37,6 +38,10 @@ from unmask.runtime import environment_stamp
 
 _LOOKED_AT, _WATCHED = 256, 32
 _PAIR_PICTURES = 25
+# Of the images of a shard, of which an attack holds about ten copies.
+_SHARD_BYTES = 1 << 26
+# More would take longer than all else: pairs of many classes are a sample.
+_MOST_PAIRED = 200
 
 
 @dataclass(frozen=True)
@@ -196,12 +201,14 @@ def run_audit(
     rows = _spread(len(images), plan.images)
     key = _key(model, images, plan)
     store = Store(directory, key, resume)
-    specs = ", ".join(s.name for s in plan.specs(victim))
-    shards = np.array_split(rows, -(-len(rows) // plan.shard))
+    together = max(1, min(plan.shard, _SHARD_BYTES // (4 * images.pixels[0].size)))
+    shards = np.array_split(rows, -(-len(rows) // together))
     total = len(shards) + 1
     tell = progress or (lambda _: None)
     tell(AuditProgress("looking at the model", 0, total))
     before, seen = _look(victim, images, rows, plan)
+    # What a model answers tells which attacks it can be shown.
+    specs = ", ".join(dict.fromkeys(s.name for s in plan.specs(victim)))
     shared = _Shared(model, images, plan, torch.get_num_threads())
     on = on or LocalExecutor()
     attacks = Parts(store.shards, shards)
@@ -266,6 +273,8 @@ def _to_pair(images: Images, worst: Worst, plan: AuditPlan) -> list[NDArray[np.i
         for k in range(len(images.class_names))
     ]
     rows = worst.rows[np.sort(np.concatenate(of_class))]
+    if len(images.class_names) > MOST_TARGETS:
+        rows = rows[_spread(len(rows), _MOST_PAIRED)]
     return np.array_split(rows, -(-len(rows) // _PAIR_PICTURES)) if len(rows) else []
 
 

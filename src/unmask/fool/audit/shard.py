@@ -20,12 +20,14 @@ from unmask.fool.attacks import ATTACKS
 from unmask.fool.audit.plan import PAIR_ATTACKS, AuditPlan
 from unmask.fool.goal import Goal, every_target
 from unmask.fool.norms import Threat
-from unmask.fool.outcome import Adversarials, Outcome, judge, saved
+from unmask.fool.outcome import Adversarials, Outcome, judge, predicted, saved
 from unmask.fool.refinement import to_boundary
 from unmask.fool.victim import Victim
 from unmask.runtime import seeded, write_atomically
 
 _ATTACK_STREAM, _PAIR_STREAM = 21, 22
+# Of how many classes an image is taken towards every other one; of more, towards so many.
+MOST_TARGETS = 20
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ def attack_shard(
     number: the shard's, which with the plan's seed settles everything random.
     """
     pixels, labels = as_tensors(images, rows, victim)
-    clean = victim.logits(pixels).argmax(1)
+    clean = predicted(victim.logits(pixels))
     worst = _Running(pixels, clean, labels, plan)
     records = []
     for i, (spec, threat) in enumerate(plan.runs(victim)):
@@ -209,6 +211,13 @@ def attack_pairs(
     """Seek the smallest change of these images towards every other class."""
     pixels, labels = as_tensors(images, rows, victim)
     places, goal = every_target(labels, len(images.class_names))
+    if len(images.class_names) > MOST_TARGETS:
+        # Evenly spread over the classes, and from another one on for each image.
+        classes = len(images.class_names) - 1
+        step = -(-classes // MOST_TARGETS)
+        at = torch.arange(len(places), device=places.device)
+        chosen = (at % classes + at // classes) % step == 0
+        places, goal = places[chosen], goal[chosen]
     spec = ATTACKS[PAIR_ATTACKS[plan.norm]]
     threat, originals = Threat(plan.geometry), pixels[places]
     found = spec.function(
@@ -302,7 +311,7 @@ class _Running:
         rows = torch.from_numpy(np.flatnonzero(self.by >= 0))
         if not len(rows):
             return 0
-        again = victim.logits(self.pixels[rows]).argmax(1).cpu().numpy()
+        again = predicted(victim.logits(self.pixels[rows])).cpu().numpy()
         return int((again != self.said[rows.numpy()]).sum())
 
     def examples(self, classes: int) -> Tensor:

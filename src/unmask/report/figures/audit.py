@@ -70,20 +70,21 @@ def curve_figure(audits: Sequence[Audit], *, narrow: bool = False) -> Figure:
 
 @styled_figure
 def pairs_figure(found: Audit) -> Figure:
-    """Return the matrices by true class (row) and class passed for (column)."""
-    names = [legible(name) for name in found.class_names]
+    """Return the matrices by true class (row) and predicted class (column)."""
+    shown = found.shown_classes()
+    names = [legible(found.class_names[c]) for c in shown]
     k = len(names)
     side = min(max(2.8, 0.37 * k + 0.9), 7.0)
     figure = Figure(figsize=(2 * side + 0.4, 2 * side + 0.4), layout="constrained")
     short = max(len(name) for name in names) <= 3
     turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
     for ax, (name, title) in zip(figure.subplots(2, 2).ravel(), MATRICES.items(), strict=True):
-        table = found.matrix(name)
+        table = found.matrix(name)[np.ix_(shown, shown)]
         _heat(ax, table, small_is_easy=name in ("l2", "linf"))
         ax.set_title(title)
         ax.set_xticks(range(k), names, **({} if short else turned))
         ax.set_yticks(range(k), names)
-        ax.set(xlabel="class passed for", ylabel="true class")
+        ax.set(xlabel="predicted class", ylabel="true class")
         ax.grid(visible=False)
     return figure
 

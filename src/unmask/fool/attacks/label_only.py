@@ -1,0 +1,249 @@
+"""Attacks that see the predicted class and nothing else: RayS for Linf, HopSkipJump for L2."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from unmask.fool.attacks.base import Found, attack
+from unmask.fool.goal import Goal
+from unmask.fool.norms import NORMS, Threat, wide
+from unmask.fool.outcome import Adversarials
+from unmask.fool.victim import Victim
+
+# Of the largest possible change: how exactly a distance along a ray is known.
+_EXACT = 1e-3
+_HALVINGS = 12
+_STARTS = 100
+
+
+@attack("rays", norms=("linf",), needs_gradient=False, bounded=False, budget="queries")
+def rays(
+    victim: Victim,
+    pixels: Tensor,
+    goal: Goal,
+    threat: Threat,
+    *,
+    generator: torch.Generator,
+    queries: int = 5000,
+) -> Adversarials:
+    """Seek the smallest Linf change along directions of signs, block by block (RayS).
+
+    The signs of ever smaller blocks of the image are flipped, and a flip is kept where the class
+    changes nearer along the new direction, which one query tells; then the distance is bisected
+    (Chen and Gu, 2020). Every image has its own direction, block and budget.
+
+    Args:
+        victim: a model that need give no more than the class.
+        pixels: float32[n, c, h, w] in [0, 1].
+        goal: untargeted goals; a target is tried in the same way and rarely reached.
+        threat: Linf; with an eps an image is done within it.
+        generator: is not drawn from.
+        queries: forward passes an image.
+
+    Returns:
+        The nearest images found.
+    """
+    found = Found(pixels, threat)
+    n, size = len(pixels), pixels[0].numel() if len(pixels) else 0
+    signs = torch.ones(n, size, device=pixels.device)
+    radius = pixels.new_full((n,), math.inf)
+    block = torch.zeros(n, dtype=torch.int64, device=pixels.device)
+    level = torch.zeros_like(block)
+    # The image itself may have reached its goal.
+    _ask(victim, found, goal, found.open(), pixels)
+    flipped = signs
+    first = True
+    while True:
+        rows = found.open()
+        rows = rows[(found.steps[rows] < queries) & (size > 0)]
+        if not len(rows):
+            return found.adversarials()
+        if not first:
+            flipped = signs[rows].clone()
+            flipped *= torch.where(_block(size, level[rows], block[rows]), -1.0, 1.0)
+        else:
+            flipped = signs[rows]
+        reach = torch.where(radius[rows].isinf(), 1.0, radius[rows] * (1 - _EXACT))
+        better = _ask(victim, found, goal, rows, _along(pixels[rows], flipped, reach))
+        kept = rows[better]
+        signs[kept] = flipped[better]
+        radius[kept] = _nearest(victim, found, goal, kept, signs[kept], reach[better], queries)
+        if not first:
+            block[rows] += 1
+            done = block[rows] >= 2 ** level[rows]
+            level[rows[done]] += 1
+            block[rows[done]] = 0
+            # Blocks of single values are the last; then it begins anew.
+            level[rows] %= max(math.ceil(math.log2(max(size, 2))) + 1, 1)
+        first = False
+
+
+@attack("hopskipjump", norms=("l2",), needs_gradient=False, bounded=False, budget="queries")
+def hopskipjump(
+    victim: Victim,
+    pixels: Tensor,
+    goal: Goal,
+    threat: Threat,
+    *,
+    generator: torch.Generator,
+    queries: int = 5000,
+    first_samples: int = 100,
+) -> Adversarials:
+    """Walk along the boundary by gradients estimated from classes alone (HopSkipJump).
+
+    From noise of another class the boundary is bisected towards the image, its normal estimated
+    from samples around it, first_samples times the root of the round, and a step of geometrically
+    falling length taken along it (Chen, Jordan and Wainwright, 2020).
+
+    Args:
+        victim: a model that need give no more than the class.
+        pixels: float32[n, c, h, w] in [0, 1].
+        goal: untargeted goals; a target is reached where noise happens to be of its class.
+        threat: L2; with an eps an image is done within it.
+        generator: of the starts and samples.
+        queries: forward passes an image.
+        first_samples: how many tell the first normal.
+
+    Returns:
+        The nearest images found.
+    """
+    found = Found(pixels, threat)
+    _ask(victim, found, goal, found.open(), pixels)
+    at = pixels.clone()
+    started = torch.zeros(len(pixels), dtype=torch.bool, device=pixels.device)
+    for _ in range(_STARTS):
+        rows = found.open()
+        rows = rows[~started[rows] & (found.steps[rows] < queries)]
+        noise = torch.rand(pixels.shape, generator=generator).to(pixels)
+        if not len(rows):
+            continue
+        good = _ask(victim, found, goal, rows, noise[rows])
+        at[rows[good]] = noise[rows[good]]
+        started[rows[good]] = True
+    dimensions = pixels[0].numel() if len(pixels) else 1
+    # As in the paper: the error of the bisection, over the distance.
+    exact = 1 / (dimensions * math.sqrt(dimensions))
+    rows = found.open()
+    rows = rows[started[rows]]
+    at[rows] = _bisected(victim, found, goal, rows, at[rows], exact)
+    step = 0
+    while True:
+        rows = found.open()
+        rows = rows[started[rows] & (found.steps[rows] < queries)]
+        if not len(rows):
+            return found.adversarials()
+        step += 1
+        here, start = at[rows], pixels[rows]
+        away = NORMS["l2"].size(here - start)
+        spread = away / math.sqrt(dimensions) if step > 1 else torch.full_like(away, 0.1)
+        count = int(min(first_samples * math.sqrt(step), 10_000))
+        normal = _normal(victim, found, goal, rows, here, spread, count, generator)
+        length = away / math.sqrt(step)
+        todo = torch.arange(len(rows), device=rows.device)
+        for _ in range(_HALVINGS):
+            tries = (here[todo] + wide(length[todo], here) * normal[todo]).clamp(0, 1)
+            good = _ask(victim, found, goal, rows[todo], tries)
+            here[todo[good]] = tries[good]
+            todo = todo[~good]
+            length[todo] /= 2
+            if not len(todo):
+                break
+        at[rows] = _bisected(victim, found, goal, rows, here, exact)
+
+
+def _ask(victim: Victim, found: Found, goal: Goal, rows: Tensor, tries: Tensor) -> Tensor:
+    """Return bool[k]: which tries reach their goals, offered to found at the cost of one each."""
+    if not len(rows):
+        return torch.zeros(0, dtype=torch.bool, device=rows.device)
+    reached = goal[rows].reached(victim.logits(tries))
+    found.offer(rows, tries, reached)
+    return reached
+
+
+def _along(start: Tensor, signs: Tensor, radius: Tensor) -> Tensor:
+    return (start + wide(radius, start) * signs.view_as(start)).clamp(0, 1)
+
+
+def _nearest(
+    victim: Victim,
+    found: Found,
+    goal: Goal,
+    rows: Tensor,
+    signs: Tensor,
+    high: Tensor,
+    queries: int,
+) -> Tensor:
+    """Return the distance along each direction at which the class changes, bisected below high."""
+    start = found.originals[rows]
+    low, high = torch.zeros_like(high), high.clone()
+    going = torch.arange(len(rows), device=rows.device)
+    while True:
+        going = going[(high[going] - low[going] > _EXACT) & (found.steps[rows[going]] < queries)]
+        if not len(going):
+            return high
+        middle = (low[going] + high[going]) / 2
+        tries = _along(start[going], signs[going], middle)
+        reached = _ask(victim, found, goal, rows[going], tries)
+        high[going] = torch.where(reached, middle, high[going])
+        low[going] = torch.where(reached, low[going], middle)
+
+
+def _block(size: int, level: Tensor, block: Tensor) -> Tensor:
+    """Return bool[k, size]: which values lie in that block of 2**level equal ones."""
+    length = torch.ceil(size / 2.0**level).long()[:, None]
+    place = torch.arange(size, device=level.device)[None]
+    return torch.div(place, length, rounding_mode="floor") == block[:, None]
+
+
+def _bisected(
+    victim: Victim, found: Found, goal: Goal, rows: Tensor, there: Tensor, exact: float
+) -> Tensor:
+    """Return each image moved towards its original as far as it still reaches its goal."""
+    start = found.originals[rows]
+    low, high = there.new_zeros(len(rows)), there.new_ones(len(rows))
+    halvings = min(max(math.ceil(-math.log2(exact)), 1), 16)
+    for _ in range(halvings):
+        middle = (low + high) / 2
+        reached = _ask(victim, found, goal, rows, start + wide(middle, start) * (there - start))
+        high, low = torch.where(reached, middle, high), torch.where(reached, low, middle)
+    return torch.where(wide(high, there) < 1, start + wide(high, start) * (there - start), there)
+
+
+def _normal(
+    victim: Victim,
+    found: Found,
+    goal: Goal,
+    rows: Tensor,
+    here: Tensor,
+    spread: Tensor,
+    count: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """Return the estimated unit normal of the boundary at each image, into the goal's side."""
+    total = torch.zeros_like(here)
+    drawn = torch.zeros_like(here)
+    hits = here.new_zeros(len(rows))
+    together = max(victim.batch // max(len(rows), 1), 1)
+    for first in range(0, count, together):
+        k = min(together, count - first)
+        # One draw for all images: what one meets doesn't depend on which others are left.
+        noise = torch.randn((k, *here.shape[1:]), generator=generator).to(here)
+        noise = NORMS["l2"].direction(noise)
+        tries = (here[:, None] + spread[:, None, None, None, None] * noise[None]).clamp(0, 1)
+        # What clipping left of the sample is what was tried.
+        moved = (tries - here[:, None]) / spread[:, None, None, None, None]
+        flat = tries.flatten(0, 1)
+        reached = goal[rows.repeat_interleave(k)].reached(victim.logits(flat)).view(len(rows), k)
+        sign = reached.to(here) * 2 - 1
+        total += (sign[..., None, None, None] * moved).sum(1)
+        drawn += moved.sum(1)
+        hits += sign.sum(1)
+    found.steps[rows] += count
+    mean = hits / count
+    normal = total / count - wide(mean, here) * drawn / count
+    # Where all samples are of one side, they point there, or away from it.
+    normal = torch.where(wide(mean.abs() >= 1, here), wide(mean, here) * drawn, normal)
+    return NORMS["l2"].direction(normal)
