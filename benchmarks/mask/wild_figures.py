@@ -75,7 +75,8 @@ def together(parts: Sequence[Part]) -> Part:
 
 def calibration_of(found: dict[int, dict[str, Any]], chosen: Sequence[int]) -> Calibration:
     """Return the calibration by images that these folds' detectors were not trained on."""
-    sets = [found[k][name] for k in chosen for name in (PLAIN, *FITTED, EMPTY)]
+    wanted = (PLAIN, *FITTED, EMPTY)
+    sets = [found[k][name] for k in chosen for name in wanted if name in found[k]]
     return calibrated(*together([part(entries) for entries in sets]), scale=SCALE)
 
 
@@ -105,9 +106,10 @@ def all_figures(original: AnnotatedImages, folder: Path) -> dict[str, Any]:
         "shifts": {},
         "hard_set": {},
     }
-    for name in (PLAIN, *SHIFTS):
+    every = [name for name in found[chosen[0]] if all(name in found[k] for k in chosen)]
+    for name in (n for n in (PLAIN, *SHIFTS) if n in every):
         told["shifts"][name] = _shift(together([said(k, name, None) for k in chosen]))
-    for kind in found[chosen[0]]:
+    for kind in every:
         if kind not in (PLAIN, EMPTY, *SHIFTS):
             each = (_hard(found[k][kind], said(k, kind, None)) for k in chosen)
             told["hard_set"][kind] = _counted(list(chain.from_iterable(each)))
