@@ -13,7 +13,7 @@ STAMP = {"unmask": "0.1.0", "python": "3.11", "engine": "native", "data": "ab" *
 
 
 def plan(**settings: object) -> StudyPlan:
-    """Four epochs of the document's grid, three seeds each."""
+    """Four epochs of the report's grid, three seeds each."""
     return StudyPlan(**{"epochs": 4, **settings})  # type: ignore[arg-type]
 
 

@@ -11,6 +11,7 @@ from made_up_annotations import Made, voc_text, write_picture
 from unmask.cli.main import main
 from unmask.data import kaggle
 from unmask.data.cifar10 import CLASSES
+from unmask.errors import UserError
 
 BOX = (2.0, 2.0, 12.0, 12.0)
 MADE: Made = {
@@ -169,3 +170,35 @@ def test_cifar10_is_written_as_sheets_that_are_found(
     assert main(["data", "cifar10", "--json"]) == 1
     assert "lossless sheets" in json.loads(capsys.readouterr().out)["place"]
     assert "sheets hold cifar10 alone" in complaint(capsys, "mnist", "--sheets", "x")
+
+
+def test_without_a_network_no_account_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(handle: str) -> None:
+        raise ConnectionError("Failed to resolve 'www.kaggle.com'")
+
+    module = types.SimpleNamespace(dataset_download=refuse)
+    monkeypatch.setitem(sys.modules, "kagglehub", module)
+    assert main(["data", "faces"]) == 2
+    line = capsys.readouterr().err
+    assert "Failed to resolve" in line
+    assert "kaggle.json" not in line
+    assert "download the zip archive" in line
+
+
+def test_all_datasets_are_fetched_and_one_that_is_missing_stops_no_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from unmask.cli import data as data_module
+
+    def absent(source: Path | None, sheets: Path | None) -> None:
+        raise UserError("CIFAR-10 can't be fetched", got="no network")
+
+    monkeypatch.setattr(data_module, "_cifar10", absent)
+    assert main(["data", "all", "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert [found["name"] for found in json.loads(out)] == ["mnist"]
+    assert "warning: cifar10: CIFAR-10 can't be fetched: got no network" in err
+    assert "warning: faces: to download the face mask set needs kagglehub" in err
+    assert "2 of 3 datasets are not here: got all but faces, cifar10" in err

@@ -13,7 +13,7 @@ from unmask.cli.main import main
 from unmask.coursework.study import run as study_module
 from unmask.coursework.study.run import HISTORY_FILE, Study, StudyPlan
 from unmask.errors import UserError
-from unmask.report import export
+from unmask.report import study as study_files
 from unmask.sweep.engine import SweepInterrupted
 from unmask.sweep.history import FINISHED, SweepHistory
 
@@ -34,7 +34,7 @@ def _nothing_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
         (folder / "report.html").write_text("drawn")
         return [folder / "report.html"]
 
-    monkeypatch.setattr(export, "write_study", write)
+    monkeypatch.setattr(study_files, "write_study", write)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_study_ends_in_a_table_and_a_folder(
     assert "1 tanh 0." in printed
     assert "3 LeCun 0." in printed
     assert "of 2" in printed
-    assert "Not the document's settings: width, learning rate, batch size, epochs" in printed
+    assert "Not the report's settings: width, learning rate, batch size, epochs" in printed
     assert str(out / "report.html") in printed
     assert (out / "report.html").stat().st_size > 100_000
     assert (out / HISTORY_FILE).exists()
@@ -125,7 +125,7 @@ def test_a_short_study_probes_at_its_end(
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--width", "0"], "the width must be a whole number: got 0; give 1 to 1024"),
+        (["--width", "0"], 'Invalid value "0" for --width. Must be >= 1.'),
         (["--depths", "-1"], "the depth must be a whole number: got -1"),
         (["--depths"], "at least one of the depths, each once: got none"),
         (["--activations", "tahn"], "unknown activation: got 'tahn'; did you mean 'tanh'?"),
@@ -218,7 +218,7 @@ def test_what_was_trained_is_kept_when_writing_fails(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(export, "write_study", fail)
+        patch.setattr(study_files, "write_study", fail)
         assert main([*TINY, "--out", str(tmp_path)]) == status
     told = capsys.readouterr().err
     assert (line or str(error)) in told

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from unmask.coursework.bounds.calculus import CALCULUS, calculus
 from unmask.coursework.bounds.gradients import (
-    DOCUMENT,
+    REPORT,
     BoundedNet,
     LayerBox,
     activation_bounds,
@@ -224,7 +224,7 @@ def errors_energy(logits, loss):
 
 
 def test_the_documents_table_beside_the_careful_one():
-    found = {name: activation_bounds(name) for name in DOCUMENT}
+    found = {name: activation_bounds(name) for name in REPORT}
     assert {name: str(b.one_layer) for name, b in found.items()} == {
         "relu": "(−∞, ∞)",
         "tanh": "(−1, 1)",

@@ -118,7 +118,7 @@ def test_the_study_holds_each_cell_against_its_seeds(
     assert cells(c)["5 layers: tanh"].verdict == AGREES
     assert cells(d)["5 layers: largest gradients"].verdict == AGREES
     assert cells(d)["40 layers: largest gradients"].ours == "in 40 of 41 layers"
-    assert "Not the document's settings: epochs" in b.settings
+    assert "Not the report's settings: epochs" in b.settings
     assert [p.wide for s in (b, c, d) for p in s.pictures] == ["accuracy", "gradients", "curves"]
     lost = STUDY.missing("because")
     assert [set(cells(s)) for s in lost] == [set(cells(s)) for s in (b, c, d)]

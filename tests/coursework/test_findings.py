@@ -8,7 +8,7 @@ from unmask.coursework.study.run import Study
 def test_the_findings_are_those_of_the_tables() -> None:
     trained, toss, first_layer, pair = findings(study())
     assert trained == (
-        "Of 36 nets 26 trained at all. Of the document's figures for 9 of these cells, 7 agree "
+        "Of 36 nets 26 trained at all. Of the report's figures for 9 of these cells, 7 agree "
         "with ours, 1 is a toss of the seed and 1 differs."
     )
     assert toss.startswith("ReLU at 40 layers is a toss of the seed: 2 of our 3 seeds train, ")
@@ -17,7 +17,7 @@ def test_the_findings_are_those_of_the_tables() -> None:
         "After 3 epochs the largest gradient that reaches the first of 40 layers is 0.060 with "
         "ReLU, 0.020 with tanh, 0.010 with LeCun and 5.0 × 10⁻⁴² with Sigmoid (medians over seeds)."
     )
-    assert pair.startswith("The document says that the largest gradient of tanh is smaller")
+    assert pair.startswith("The report says that the largest gradient of tanh is smaller")
 
 
 def test_one_seed_says_nothing_of_a_toss() -> None:

@@ -13,9 +13,9 @@ from unmask.coursework.study.outcomes import (
     ACCURACY_TOLERANCE,
     AGREES,
     DIFFERS,
-    DOCUMENT_RUNS,
     LOSS_TOLERANCE,
     NO_FIGURE,
+    REPORT_RUNS,
     TOSS,
     Outcome,
     outcomes,
@@ -72,7 +72,7 @@ def test_the_table_has_a_cell_for_each_depth_and_activation() -> None:
     assert tanh.test_accuracy.mean == pytest.approx(0.961, abs=1e-6)
     assert tanh.test_accuracy.std == pytest.approx(0.001, abs=1e-6)
     assert tanh.test_loss.mean == pytest.approx(0.15, abs=1e-6)
-    assert tanh.document == DOCUMENT_RUNS[5, "tanh"]
+    assert tanh.document == REPORT_RUNS[5, "tanh"]
     assert by_cell[20, "sigmoid"].trained == 0
     assert by_cell[40, "relu"].trained == 2
 
@@ -81,12 +81,12 @@ def test_relu_at_40_layers_is_told_as_a_toss_with_its_counts() -> None:
     (relu,) = (o for o in study().outcomes if (o.depth, o.activation) == (40, "relu"))
     assert relu.agreement == TOSS
     assert relu.sentence.startswith(
-        "A toss of the seed: 2 of our 3 seeds train and 1 stays at chance. The document's run "
+        "A toss of the seed: 2 of our 3 seeds train and 1 stays at chance. The report's run "
         "stayed at chance, one of the outcomes seen, that of 1 of 3 seeds;"
     )
 
 
-TANH = DOCUMENT_RUNS[5, "tanh"]
+TANH = REPORT_RUNS[5, "tanh"]
 LOSS, ACCURACY = TANH.test_loss, TANH.test_accuracy
 
 
@@ -115,7 +115,7 @@ def test_agreement_follows_the_stated_rule(runs: list[tuple[float, float]], agre
 def test_a_sentence_says_how_far_the_document_lies_from_ours() -> None:
     outcome = cell(5, "tanh", [(0.12, 0.95), (0.11, 0.96)])
     assert outcome.sentence == (
-        "Differs: the document's run trained, but its accuracy 0.9698 lies 0.0098 above ours "
+        "Differs: the report's run trained, but its accuracy 0.9698 lies 0.0098 above ours "
         "(0.9500 to 0.9600; more than the tolerance of 0.005) and its loss 0.1042 lies 0.0058 "
         "below ours (0.1100 to 0.1200); all 2 of our seeds train."
     )
@@ -124,7 +124,7 @@ def test_a_sentence_says_how_far_the_document_lies_from_ours() -> None:
 def test_a_cell_that_the_document_lacks_is_said_to_have_no_figure() -> None:
     outcome = cell(7, "tanh", [(0.1, 0.97)])
     assert (outcome.agreement, outcome.document) == (NO_FIGURE, None)
-    assert outcome.sentence == "The document has no figure for this cell; our one seed trains."
+    assert outcome.sentence == "The report has no figure for this cell; our one seed trains."
 
 
 def test_diverged_seeds_are_counted_and_are_like_no_run_of_the_document() -> None:
@@ -142,8 +142,8 @@ def test_diverged_seeds_are_counted_and_are_like_no_run_of_the_document() -> Non
 
 
 def test_the_documents_table_is_whole() -> None:
-    assert {d for d, _ in DOCUMENT_RUNS} == {5, 20, 40}
-    assert {a for _, a in DOCUMENT_RUNS} == {"relu", "tanh", "sigmoid"}
-    assert len(DOCUMENT_RUNS) == 9
-    at_chance = {k for k, run in DOCUMENT_RUNS.items() if run.test_accuracy == CHANCE}
+    assert {d for d, _ in REPORT_RUNS} == {5, 20, 40}
+    assert {a for _, a in REPORT_RUNS} == {"relu", "tanh", "sigmoid"}
+    assert len(REPORT_RUNS) == 9
+    at_chance = {k for k, run in REPORT_RUNS.items() if run.test_accuracy == CHANCE}
     assert at_chance == {(5, "sigmoid"), (20, "sigmoid"), (40, "sigmoid"), (40, "relu")}

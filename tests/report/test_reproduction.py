@@ -108,11 +108,11 @@ def test_figures_are_counted_by_verdict() -> None:
 
 def test_the_page_opens_with_the_counts_and_what_is_not_plain() -> None:
     text = Reader(reproduction_page(FOUND)).text
-    start = text.index("The document, run again")
+    start = text.index("The course report, run again")
     assert "4 figures in 2 sections, in 1 min 15 s" in text
     for words in ("1 ✓ agrees", "1 ✗ differs", "1 ✎ corrected", "1 – not run"):
         assert start < text.index(words) < text.index("What differs or is corrected")
-    assert "faces: accuracy document 97 % , ours 90 %" in text
+    assert "faces: accuracy report 97 % , ours 90 %" in text
     assert "Both <signs>." in text
     assert text.count("the pictures are not here; fetch them") == 1
     assert "The pictures are not here; fetch them." in text

@@ -83,7 +83,7 @@ def test_csv_holds_the_table_beside_the_documents(folder: Path, made: Study) -> 
     assert (two["depth"], two["document_test_loss"], two["agreement"]) == (
         "2",
         "",
-        "not in the document",
+        "not in the report",
     )
     assert (five["trained"], five["diverged"]) == ("2", "1")
     assert five["document_test_accuracy"] == "0.9698"

@@ -112,14 +112,14 @@ def test_the_page_can_be_replayed(page: str, made: Study) -> None:
     assert made.plan.command() in text
     for value in ("0.1.0", "native", "ab" * 32):
         assert value in text
-    assert "epochs 4 (the document: 40)" in text
-    assert "Some settings are not the document's" in text
+    assert "epochs 4 (the report: 40)" in text
+    assert "Some settings are not the report's" in text
 
 
 def test_more_seeds_of_the_documents_nets_are_no_departure() -> None:
     text = Reader(page_without_figures(study(epochs=40, seeds=2, depths=(5,)))).text
     assert "Some settings are not" not in text
-    assert "(the document:" not in text
+    assert "(the report:" not in text
 
 
 def test_figures_take_the_colours_of_the_page(page: str) -> None:
@@ -148,7 +148,7 @@ def test_a_study_without_both_activations_has_no_comparison() -> None:
     page = page_without_figures(study(activations=("relu",), depths=(3,), seeds=1))
     assert 'id="pair"' not in page
     assert "#pair" not in page
-    assert "What the document says of it" not in page
+    assert "What the report says of it" not in page
     assert "±" not in Reader(page).text
 
 

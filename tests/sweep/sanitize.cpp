@@ -19,7 +19,8 @@ int main() {
     std::vector<uint32_t> order(count);
     for (size_t i = 0; i < count; ++i) order[i] = static_cast<uint32_t>((i * 11 + 5) % count);
     const Pictures pictures{pixels.data(), labels.data(), count};
-    const uint8_t never = 0;
+    const uint8_t unset = 0;
+    const Stop never(&unset);
 
     int nets = 0;
     for (int activation = 0; activation <= int(Activation::linear); ++activation)
@@ -42,10 +43,10 @@ int main() {
                         }
                         std::vector<LayerStatistics> statistics(shape.layers());
                         std::vector<double> gradients(parameters);
-                        net->probe(pictures, pictures, statistics.data(), &never);
+                        net->probe(pictures, pictures, statistics.data(), never);
                         net->gradients(pictures, gradients.data());
-                        const Score trained = net->train(pictures, order.data(), count, &never);
-                        const Score score = net->evaluate(pictures, &never);
+                        const Score trained = net->train(pictures, order.data(), count, never);
+                        const Score score = net->evaluate(pictures, never);
                         delete net;
                         if (trained.diverged_step > 0 || !std::isfinite(score.loss)) {
                             std::printf("a net diverged\n");

@@ -45,7 +45,7 @@ class _Found:
 
 
 def data(
-    name: Annotated[str, Parameter(help="faces, mnist or cifar10")],
+    name: Annotated[str, Parameter(help="faces, mnist, cifar10 or all")],
     /,
     *,
     source: Annotated[
@@ -65,29 +65,53 @@ def data(
         "mnist": _mnist,
         "cifar10": partial(_cifar10, sheets=sheets),
     }
-    if name not in kinds:
-        raise unknown("dataset", name, kinds)
+    if name not in (*kinds, "all"):
+        raise unknown("dataset", name, [*kinds, "all"])
     if sheets is not None and name != "cifar10":
         raise UserError("sheets hold cifar10 alone", got=name, do="leave --sheets out")
-    found = kinds[name](source)
+    if name == "all" and source is not None:
+        raise UserError("a source is of one dataset", got="all", do="leave --source out")
+    chosen = kinds if name == "all" else {name: kinds[name]}
+    found: list[_Found] = []
+    missing: list[str] = []
+    for each, fetch in chosen.items():
+        try:
+            found.append(fetch(source))
+        except UserError as error:
+            if name != "all":
+                raise
+            # The others are worth having.
+            missing.append(each)
+            _say(f"{each}: {error}")
+    if json:
+        told = [_as_dict(dataset) for dataset in found]
+        print(json_module.dumps(told if name == "all" else told[0]))
+    for dataset in found:
+        _tell(dataset, figures=not json)
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {len(chosen)} datasets are not here",
+            got=f"all but {', '.join(missing)}",
+            do="the lines above say how to get them",
+        )
+    return 0 if all(dataset.whole for dataset in found) else NOT_WHOLE
+
+
+def _tell(found: _Found, *, figures: bool) -> None:
     for line in found.warnings[:_WARNINGS_SHOWN]:
         _say(line)
     if (more := len(found.warnings) - _WARNINGS_SHOWN) > 0:
         _say(f"{more} more lines like these; --json holds them all")
-    if json:
-        print(json_module.dumps(_as_dict(found)))
-    else:
+    if figures:
         print(f"{found.card.title}: {_counted(found.pictures, found.things, found.counts)}")
         print(f"at: {found.place}")
         print(f"licence: {found.card.licence}")
         print(f"cite: {found.card.citation}")
-    if found.whole:
-        return 0
-    _say(
-        "this is not the whole set, which holds "
-        + _counted(found.wanted_pictures, found.things, found.wanted)
-    )
-    return NOT_WHOLE
+    if not found.whole:
+        _say(
+            "this is not the whole set, which holds "
+            + _counted(found.wanted_pictures, found.things, found.wanted)
+        )
 
 
 def _faces(source: Path | None) -> _Found:

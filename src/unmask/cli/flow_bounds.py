@@ -89,7 +89,7 @@ def _gradient_table(found: BoundsTable) -> Table:
         f"dE/dw: the last layer through a softmax over {found.net.classes} classes, and one layer",
         *_LOSSES.values(),
         "f f' (y - T)",
-        "the document",
+        "the report",
     )
     for b in found.activations:
         table.add_row(

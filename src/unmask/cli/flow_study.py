@@ -1,4 +1,4 @@
-"""The verb flow study: depth against activation, beside the document's figures."""
+"""The verb flow study: depth against activation, beside the report's figures."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def study(
 ) -> int:
     """Train nets of many depths and activations on MNIST and show where gradients vanish.
 
-    The defaults are the settings of the document, whose figures stand beside ours.
+    The defaults are the settings of the report, whose figures stand beside ours.
     """
     plan = StudyPlan(
         depths=depths,
@@ -145,7 +145,7 @@ def _print(console: Console, found: Study, files: list[Path]) -> None:
         ("test accuracy", False),
         ("loss", True),
         ("trained", False),
-        ("the document", False),
+        ("the report", False),
         ("", False),
     ):
         table.add_column(name, justify="right" if right else "left")
@@ -162,7 +162,7 @@ def _print(console: Console, found: Study, files: list[Path]) -> None:
     console.print(told)
     if found.plan.departures():
         changed = ", ".join(name.replace("_", " ") for name in found.plan.departures())
-        console.print(f"Not the document's settings: {changed}.", markup=False, highlight=False)
+        console.print(f"Not the report's settings: {changed}.", markup=False, highlight=False)
     folders = ", ".join(dict.fromkeys(f"{file.parent}/" for file in files[1:]))
     console.print(
         f"Report: {files[0]}; figures and numbers: {folders}", highlight=False, soft_wrap=True

@@ -1,4 +1,4 @@
-"""The verb reproduce: the whole source document run again, its figures beside ours."""
+"""The verb reproduce: the whole course report run again, its figures beside ours."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def reproduce_document(
         bool, Parameter(help="with the weights that ship and few seeds, in minutes")
     ] = False,
     as_document: Annotated[
-        bool, Parameter(help="by the document's own recipes throughout, for hours")
+        bool, Parameter(help="by the report's own recipes throughout, for hours")
     ] = False,
     cifar10: Annotated[
         Path | None, Parameter(help="where CIFAR-10 lies: an archive, a folder or a zip")
@@ -40,7 +40,7 @@ def reproduce_document(
     resume: Annotated[bool, Parameter(help="go on with the reproduction in --out")] = False,
     json: Annotated[bool, Parameter(help="print every figure as JSON")] = False,
 ) -> int:
-    """Run every exercise of the source document and show its figures beside ours.
+    """Run every exercise of the course report and show its figures beside ours.
 
     Without --quick and --as-document everything is trained from nothing by fast recipes.
     """

@@ -1,7 +1,7 @@
-"""A figure of the document beside ours: whether they agree, by a tolerance that has a reason.
+"""A figure of the report beside ours: whether they agree, by a tolerance that has a reason.
 
 A figure of one run is held against what one more run of ours would give, a proportion against
-ours with what chance alone does to both, and either with the rounding of what the document prints.
+ours with what chance alone does to both, and either with the rounding of what the report prints.
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ def run_over_seeds(
     decimals: int = 4,
     reason: str = "",
 ) -> Cell:
-    """Return the cell of one run of the document's beside ours over seeds.
+    """Return the cell of one run of the report's beside ours over seeds.
 
-    alike: which of ours ended as the document's did (trained, or at chance): it is held against
-    those. limits: the figure can't lie outside them. decimals: how many the document prints.
+    alike: which of ours ended as the report's did (trained, or at chance): it is held against
+    those. limits: the figure can't lie outside them. decimals: how many the report prints.
     reason: why ours may be another, told where it is.
     """
     n, k = len(ours), sum(alike)
@@ -78,7 +78,7 @@ def run_over_seeds(
     shown = f"{document:.{decimals}f}"
     told = _mean(ours, decimals)
     if not k:
-        return Cell(shown, told, DIFFERS, f"None of our {n} seeds ended as the document's run did.")
+        return Cell(shown, told, DIFFERS, f"None of our {n} seeds ended as the report's run did.")
     seeds = f"our {n} seeds" if k == n else f"the {k} of our {n} seeds that ended as it did"
     if k == 1:
         return Cell(
@@ -103,7 +103,7 @@ def proportion(
 ) -> Cell:
     """Return the cell of a proportion, in 0 to 1, printed in per cent with decimals - 2 places.
 
-    right of count are ours, and the document's is one of `of`. They agree when they are no further
+    right of count are ours, and the report's is one of `of`. They agree when they are no further
     apart than chance takes two such samples in 95 of 100 cases, and rounding. reason: why ours may
     be another, told where it is.
     """
@@ -125,7 +125,7 @@ def proportion(
 
 
 def exceeded(bar: float, right: int, count: int, *, of: str) -> Cell:
-    """Return the cell of a proportion that the document says exceeds a bar, both 0 to 1.
+    """Return the cell of a proportion that the report says exceeds a bar, both 0 to 1.
 
     It agrees when ours does, or when its 95 % interval holds the bar. of: what was counted.
     """
@@ -140,7 +140,7 @@ def exceeded(bar: float, right: int, count: int, *, of: str) -> Cell:
 
 
 def all_of(document: str, good: int, count: int, why: str) -> Cell:
-    """Return the cell of something that the document says of all, and that holds for some."""
+    """Return the cell of something that the report says of all, and that holds for some."""
     return Cell(document, f"{good} of {count}", AGREES if good == count else DIFFERS, why)
 
 
@@ -151,7 +151,7 @@ def seen(document: str, holds: int, seeds: int, why: str) -> Cell:
 
 
 def interval(document: Interval, ours: Interval, *, decimals: int = 4, why: str = "") -> Cell:
-    """Return the cell of an interval: it agrees when both ends do, as the document rounds them.
+    """Return the cell of an interval: it agrees when both ends do, as the report rounds them.
 
     Whether an end is attained is told but changes no verdict. why: the reason of a correction.
     """

@@ -65,7 +65,7 @@ LENGTHS = {
         ),
         Length(
             name="as-document",
-            purpose="everything trained from nothing by the document's own recipes",
+            purpose="everything trained from nothing by the report's own recipes",
             study=StudyPlan(seeds=10),
             digits="document",
             colours="document",
@@ -141,8 +141,8 @@ _GET_CIFAR10 = (
     "that UNMASK_DATA names"
 )
 _GET_FACES = (
-    "unmask data faces fetches them with a Kaggle account; or give --faces PATH, or put the "
-    "archive into the folder that UNMASK_DATA names"
+    "unmask data faces fetches them; or give --faces PATH, or put the archive into the folder that "
+    "UNMASK_DATA names"
 )
 
 

@@ -1,4 +1,4 @@
-"""The generator attack of Exercise 2: pictures by classes, in the document's way and in ours."""
+"""The generator attack of Exercise 2: pictures by classes, in the report's way and in ours."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from unmask.fool.norms import Threat
 from unmask.fool.victim import Victim
 from unmask.models.classifier import Classifier
 
-DOCUMENT_WAY, SMALLEST = "the document's way", "the smallest change"
-_MODES = {DOCUMENT_WAY: "document", SMALLEST: "fast"}
+REPORT_WAY, SMALLEST = "the report's way", "the smallest change"
+_MODES = {REPORT_WAY: "document", SMALLEST: "fast"}
 
 
 @dataclass(frozen=True, eq=False)
 class Fooled:
-    """The grids of both ways, by DOCUMENT_WAY and SMALLEST."""
+    """The grids of both ways, by REPORT_WAY and SMALLEST."""
 
     grids: dict[str, Grid]
 

@@ -1,4 +1,4 @@
-"""Run the document's exercises one after the other; none stops the others."""
+"""Run the report's exercises one after the other; none stops the others."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def reproduce(
     progress: Progress | None = None,
     exercises: Sequence[Exercise] = EXERCISES,
 ) -> Reproduction:
-    """Run every exercise of the document and return its figures beside ours.
+    """Run every exercise of the report and return its figures beside ours.
 
     out: gets a folder an exercise, with what it trains, and the sections that are done; with
     resume these are not run again, and the others go on from what lies there. cifar10 and faces:

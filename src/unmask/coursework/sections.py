@@ -40,7 +40,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the document. rows: a name and a cell a column each, None where there is none."""
+    """A table of the report. rows: a name and a cell a column each, None where there is none."""
 
     caption: str
     columns: tuple[str, ...]
@@ -75,9 +75,9 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the document and what became of it.
+    """A part of the report and what became of it.
 
-    name: "Exercise 1 B". told: what the document did, in words. settings: what was done here.
+    name: "Exercise 1 B". told: what the report did, in words. settings: what was done here.
     notes: what else was found. reason: why it was not run or not to the end, "" where it was.
     seconds: how long it took, None where another section's time holds it.
     """
@@ -122,7 +122,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """The whole document beside our figures. length: its name; purpose: what it means, in words.
+    """The whole report beside our figures. length: its name; purpose: what it means, in words.
 
     seconds: of all sections, those of earlier calls that were gone on from included.
     """

@@ -108,7 +108,7 @@ CARDS: dict[str, DatasetCard] = {
             licence="CC0 1.0",
             citation="andrewmvd. Face Mask Detection. Kaggle, 2020.",
             by_hand=(
-                "run 'unmask data faces' with a token of your Kaggle account, or "
+                "run 'unmask data faces', or "
                 "'kaggle datasets download andrewmvd/face-mask-detection'"
             ),
         ),

@@ -20,8 +20,9 @@ def find_faces() -> Path:
     """Return the folder or zip archive of the set, downloaded when it isn't there.
 
     Looked for under NAMES in the folder that the environment variable UNMASK_DATA names, and
-    downloaded by kagglehub into its own cache otherwise, as the user it knows. Raises UserError,
-    saying how to get the set, when kagglehub is not installed or doesn't bring it.
+    downloaded by kagglehub into its own cache otherwise, without an account where
+    Kaggle allows that. Raises UserError, saying how to get the set, when kagglehub is not installed
+    or doesn't bring it.
     """
     home = os.environ.get("UNMASK_DATA")
     for name in NAMES if home else ():
@@ -51,6 +52,17 @@ def _downloaded() -> Path:
         raise UserError(
             "Kaggle did not give the face mask set",
             got=reason[0][:200],
-            do="make an API token in your Kaggle account's settings and save it as "
-            f"~/.kaggle/kaggle.json, {by_hand}",
+            do=f"{_token(reason[0])}{by_hand.removeprefix('or ')}",
         ) from error
+
+
+def _token(reason: str) -> str:
+    """Return how to log in where Kaggle refuses those who don't, and nothing otherwise."""
+    if not any(
+        refusal in reason for refusal in ("401", "403", "Unauth", "Forbidden", "Permission")
+    ):
+        return ""
+    return (
+        "make an API token in your Kaggle account's settings and save it as "
+        "~/.kaggle/kaggle.json, or "
+    )

@@ -35,7 +35,7 @@ _SIGNS = {
     AGREES: ("good", "✓", "within a tolerance that its cell states"),
     SOME_SEEDS: ("mixed", "≈", "one of the outcomes that our seeds had"),
     DIFFERS: ("bad", "✗", "outside the tolerance; the cell says why"),
-    CORRECTED: ("fixed", "✎", "the document is mistaken; the cell says how"),
+    CORRECTED: ("fixed", "✎", "the report is mistaken; the cell says how"),
     UNDECIDED: ("none", "?", "our figures can't tell"),
     NOT_RUN: ("none", "–", "what it takes is not here; the cell says how to get it"),
 }

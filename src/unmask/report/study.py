@@ -204,7 +204,7 @@ def _title(name: str) -> str:
 
 
 def _settings(plan: StudyPlan) -> list[tuple[str, str, str]]:
-    """Return every setting as (name, value, the document's where it is another)."""
+    """Return every setting as (name, value, the report's where it is another)."""
     departures = plan.departures()
     return [
         (

@@ -24,13 +24,13 @@ _STEEPEST_SQUARE = 8 / 27
 
 @dataclass(frozen=True)
 class Claim:
-    """What the document says of an activation: the range of f' and of dE/dw of one layer."""
+    """What the report says of an activation: the range of f' and of dE/dw of one layer."""
 
     slope_range: Interval
     gradient_range: Interval
 
 
-DOCUMENT: dict[str, Claim] = {
+REPORT: dict[str, Claim] = {
     "relu": Claim(Interval(0, 1), Interval(0, math.inf, True, False)),
     "tanh": Claim(Interval(0, 1), Interval(-1, 1)),
     "sigmoid": Claim(Interval(0, 0.25), Interval(0, 0.25)),
@@ -57,8 +57,8 @@ _REMARKS: dict[str, tuple[str, ...]] = {
 class ActivationBounds:
     """The answer to exercise 1 A for one activation.
 
-    one_layer: y f'(v) (y_out - T), the document's product of a single layer, from the exact range
-    of each factor. last_layer: by loss, dE/dw of the softmax layer. claim: the document's answer,
+    one_layer: y f'(v) (y_out - T), the report's product of a single layer, from the exact range
+    of each factor. last_layer: by loss, dE/dw of the softmax layer. claim: the report's answer,
     if it has one, and remarks what is different in a careful derivation and why.
     """
 
@@ -77,7 +77,7 @@ def activation_bounds(name: str, *, classes: int = 10) -> ActivationBounds:
         facts,
         facts.range * facts.slope_range * error,
         {loss: last_layer_range(facts.range, loss, classes) for loss in LOSSES},
-        DOCUMENT.get(name),
+        REPORT.get(name),
         _REMARKS.get(name, ()),
     )
 

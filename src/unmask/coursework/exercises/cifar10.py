@@ -8,7 +8,7 @@ import numpy as np
 
 from unmask.coursework.cells import not_run, proportion
 from unmask.coursework.exercise import Drawings, Exercise, Task, cifar10
-from unmask.coursework.fooled import DOCUMENT_WAY, SMALLEST, Fooled, fool
+from unmask.coursework.fooled import REPORT_WAY, SMALLEST, Fooled, fool
 from unmask.coursework.sections import AGREES, DIFFERS, FROM_CARD, Cell, Picture, Section, Table
 from unmask.coursework.training import Made, classifier_for, predicted
 from unmask.data.cifar10 import CLASSES
@@ -84,7 +84,7 @@ def _filled(task: Task, fooled: Fooled, accuracy: Cell, settings: str) -> Sectio
 def _missing(reason: str) -> tuple[Section, ...]:
     lost = (not_run("all", reason), not_run(_CANNOT_BE_SEEN, reason))
     accuracy = not_run(f"{100 * ACCURACY:.2f} %", reason)
-    section = _section(accuracy, tuple((way, lost) for way in (DOCUMENT_WAY, SMALLEST)))
+    section = _section(accuracy, tuple((way, lost) for way in (REPORT_WAY, SMALLEST)))
     return (replace(section, reason=reason),)
 
 
@@ -98,9 +98,9 @@ def _frog(classifier: Classifier, test: Images) -> Images:
 def _accuracy(task: Task, made: Made) -> Cell:
     right, count = int(made.test.confusion.trace()), len(made.test.labels)
     reason = (
-        "The network and the recipe are not the document's."
+        "The network and the recipe are not the report's."
         if task.length.colours != "document"
-        else "The recipe is the document's as far as it tells it."
+        else "The recipe is the report's as far as it tells it."
     )
     return proportion(ACCURACY, right, count, of=TEST_IMAGES, reason=reason)
 
@@ -117,9 +117,9 @@ def _unseen(fooled: Fooled, way: str) -> Cell:
         f"more. Mean change of a value at most {255 * outcome.linf.mean():.1f}/255, mean L2 "
         f"{outcome.l2.mean():.2f}."
     )
-    if way == DOCUMENT_WAY and least < UNSEEN:
+    if way == REPORT_WAY and least < UNSEEN:
         why += (
-            " Nothing keeps the change small in this way, and the document names neither the "
+            " Nothing keeps the change small in this way, and the report names neither the "
             "learning rate nor the size of its generators nor how near they come to the picture."
         )
     verdict = AGREES if least >= UNSEEN else DIFFERS
@@ -128,7 +128,7 @@ def _unseen(fooled: Fooled, way: str) -> Cell:
 
 def _pictures(fooled: Fooled, draw: Drawings) -> tuple[Picture, ...]:
     return (
-        fooled.picture(DOCUMENT_WAY, "The document's way, and the change, magnified.", draw),
+        fooled.picture(REPORT_WAY, "The report's way, and the change, magnified.", draw),
         fooled.picture(SMALLEST, "The same by the search for the smallest change.", draw),
     )
 

@@ -11,7 +11,7 @@ from unmask.coursework.cells import not_run, run_over_seeds, seen
 from unmask.coursework.exercise import Exercise, Task
 from unmask.coursework.sections import AGREES, DIFFERS, Cell, Picture, Section, Table
 from unmask.coursework.study.comparison import SIMILAR, Comparison
-from unmask.coursework.study.outcomes import DOCUMENT_DEPTHS, DOCUMENT_RUNS, trained_bar
+from unmask.coursework.study.outcomes import REPORT_DEPTHS, REPORT_RUNS, trained_bar
 from unmask.coursework.study.outcomes import cells as rows_of
 from unmask.coursework.study.profiles import Claim
 from unmask.coursework.study.run import Study, run_study
@@ -43,14 +43,14 @@ def _run(task: Task) -> tuple[Section, ...]:
         lambda depth, name: _outcome(study, depth, name),
         {(claim.depth, claim.activation): claim for claim in study.claims},
         {pair.depth: pair for pair in study.comparison},
-        "The document has it, this run has not.",
+        "The report has it, this run has not.",
     )
     changed = plan.departures()
-    unlike = f" Not the document's settings: {', '.join(changed)}." if changed else ""
+    unlike = f" Not the report's settings: {', '.join(changed)}." if changed else ""
     settings = (
         f"{plan.seeds} seeds each, {plan.epochs} epochs; width {plan.width}, plain gradient "
         f"descent at {plan.learning_rate:g}, batches of {plan.batch_size}, Glorot-uniform weights: "
-        f"the document names none of these, they were found by trying.{unlike}"
+        f"the report names none of these, they were found by trying.{unlike}"
     )
     return (
         replace(b, settings=settings, pictures=(pictures["accuracy"],)),
@@ -79,19 +79,19 @@ def _sections(
     reason: str,
 ) -> tuple[Section, Section, Section]:
     accuracies, losses, words, against = [], [], [], []
-    for depth in DOCUMENT_DEPTHS:
+    for depth in REPORT_DEPTHS:
         accuracy: list[Cell] = []
         loss: list[Cell] = []
         said: list[Cell] = []
         for name in _ACTIVATIONS:
-            run = DOCUMENT_RUNS[depth, name]
+            run = REPORT_RUNS[depth, name]
             both = outcome(depth, name) or (
                 not_run(f"{run.test_accuracy:.4f}", reason),
                 not_run(f"{run.test_loss:.4f}", reason),
             )
             accuracy.append(both[0])
             loss.append(both[1])
-            deep_relu = name == "relu" and depth == max(DOCUMENT_DEPTHS)
+            deep_relu = name == "relu" and depth == max(REPORT_DEPTHS)
             text = _DEEPEST_RELU if deep_relu else _SAYS[name]
             claim = claims.get((depth, name))
             said.append(
@@ -134,7 +134,7 @@ def _sections(
             notes=(
                 "One run is no result: a net of one cell can train with one seed and stay at "
                 "chance with the next. So ours is a mean and a standard deviation over seeds, and "
-                "the document's run is held against the interval in which one more run of ours "
+                "the report's run is held against the interval in which one more run of ours "
                 "would lie. Of 20 figures that agree in truth one falls outside by chance.",
             ),
         ),
@@ -144,7 +144,7 @@ def _sections(
             "The largest gradient by layer for one mini-batch after 3 epochs: of sigmoid near zero "
             "everywhere, of tanh roughly constant, of ReLU as tanh's at 5 and 20 layers and "
             "falling to zero at 40.",
-            tables=(Table("What the document's curves show", titles, tuple(words)),),
+            tables=(Table("What the report's curves show", titles, tuple(words)),),
         ),
         Section(
             "Exercise 1 D",
@@ -153,7 +153,7 @@ def _sections(
             "by layer, which is smaller for tanh throughout.",
             tables=(
                 Table(
-                    "What the document's curves show",
+                    "What the report's curves show",
                     ("learning curves", "largest gradients"),
                     tuple(against),
                 ),
@@ -167,13 +167,13 @@ def _outcome(study: Study, depth: int, name: str) -> tuple[Cell, Cell] | None:
     rows = rows_of(study.history).get((depth, name))
     if rows is None:
         return None
-    run = DOCUMENT_RUNS[depth, name]
+    run = REPORT_RUNS[depth, name]
     bar = trained_bar(study.chance)
     accuracy = study.history.test["test_accuracy"][rows].astype(np.float64)
     loss = study.history.test["test_loss"][rows].astype(np.float64)
     alike = (np.isfinite(loss) & ((accuracy > bar) == (run.test_accuracy > bar))).tolist()
     reason = (
-        "The document names no settings: with those found by trying, ours is near it only."
+        "The report names no settings: with those found by trying, ours is near it only."
         if run.test_accuracy > bar
         else "Both are on the plateau at chance, that of a net which knows how common each class "
         f"is and nothing of the pictures (log 10 is {np.log(10):.4f})."
@@ -189,7 +189,7 @@ def _outcome(study: Study, depth: int, name: str) -> tuple[Cell, Cell] | None:
 
 
 def _read(claim: Claim) -> str:
-    """Return how the document's words were read and what was measured."""
+    """Return how the report's words were read and what was measured."""
     rule = claim.sentence.partition(": ")[2]
     return f"{rule[:1].upper()}{rule[1:]}"
 
@@ -217,10 +217,10 @@ def _compared(pair: Comparison) -> tuple[Cell, Cell]:
 
 def _pictures(drawn: dict[str, tuple[str, str]]) -> dict[str, Picture]:
     told = {
-        "accuracy": "Test accuracy of every seed, one panel a depth; bars are the document's "
+        "accuracy": "Test accuracy of every seed, one panel a depth; bars are the report's "
         "single runs, the dotted line is always naming the commonest class.",
         "gradients-trained": "The largest gradient of every layer, layer 1 nearest the input; "
-        "thick: medians over seeds, thin: every seed. The document draws linear axes, on which "
+        "thick: medians over seeds, thin: every seed. The report draws linear axes, on which "
         "small gradients are all near zero; this axis is logarithmic.",
         "tanh-lecun-curves": "Learning curves: accuracy above, loss below; solid on validation "
         "pictures, dashed on training pictures. Lines: medians over seeds; bands: lowest to "

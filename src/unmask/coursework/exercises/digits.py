@@ -8,7 +8,7 @@ import numpy as np
 
 from unmask.coursework.cells import all_of, exceeded, not_run
 from unmask.coursework.exercise import Exercise, Task
-from unmask.coursework.fooled import DOCUMENT_WAY, SMALLEST, Fooled, fool
+from unmask.coursework.fooled import REPORT_WAY, SMALLEST, Fooled, fool
 from unmask.coursework.sections import UNDECIDED, Cell, Section, Table
 from unmask.coursework.training import Made, classifier_for
 from unmask.data.mnist import load_mnist
@@ -37,11 +37,11 @@ def _run(task: Task) -> tuple[Section, ...]:
         replace(
             b,
             settings="The first test pictures of the digits 0, 1, 2, 4 and 7, each towards the "
-            "nine other classes, once as the document did it and once by the search for the "
+            "nine other classes, once as the report did it and once by the search for the "
             "smallest change. The classifier is that of Exercise 2 A.",
             pictures=(
                 fooled.picture(
-                    DOCUMENT_WAY, "The document's way: nothing keeps the change small.", task.draw
+                    REPORT_WAY, "The report's way: nothing keeps the change small.", task.draw
                 ),
                 fooled.picture(
                     SMALLEST, "The same pairs, by the search for the smallest change.", task.draw
@@ -52,7 +52,7 @@ def _run(task: Task) -> tuple[Section, ...]:
 
 
 def _missing(reason: str) -> tuple[Section, ...]:
-    rows = tuple((way, _not_run(reason)) for way in (DOCUMENT_WAY, SMALLEST))
+    rows = tuple((way, _not_run(reason)) for way in (REPORT_WAY, SMALLEST))
     return _sections(not_run(f"> {100 * _BAR:g} %", reason), rows)
 
 
@@ -79,7 +79,7 @@ def _accuracy(made: Made) -> Cell:
 def _grid_rows(fooled: Fooled) -> tuple[tuple[str, tuple[Cell | None, ...]], ...]:
     reader = Classifier.load(_READER)
     rows = []
-    for way in (DOCUMENT_WAY, SMALLEST):
+    for way in (REPORT_WAY, SMALLEST):
         read, count = fooled.read_by(reader, way), len(fooled.grids[way].rows)
         cell = all_of(
             _READ,

@@ -31,8 +31,8 @@ from unmask.mask.training.classifier import TrainedOnFaces, face_recipe, train_o
 from unmask.models.classifier import Classifier
 
 BAR, LOSS_BAR, FACES = 0.97, 0.01, 4072
-# As the document has them: it swaps the last two.
-DOCUMENT_COUNTS = {"with_mask": 3232, "without_mask": 123, "mask_weared_incorrect": 717}
+# As the report has them: it swaps the last two.
+REPORT_COUNTS = {"with_mask": 3232, "without_mask": 123, "mask_weared_incorrect": 717}
 _SHIPPED = (
     "The classifier that ships, of the report's shape, and the detector that ships, which finds "
     "the faces as well."
@@ -94,7 +94,7 @@ def _counts_by_card() -> tuple[Cell, ...]:
     cells = [
         _count(IMAGES, IMAGES, f"{told}. "),
         _count(FACES, sum(PUBLISHED.values()), f"{told}. "),
-        *(_count(DOCUMENT_COUNTS[name], count, f"{told}. ") for name, count in PUBLISHED.items()),
+        *(_count(REPORT_COUNTS[name], count, f"{told}. ") for name, count in PUBLISHED.items()),
     ]
     swapped = "The report swaps the two: far more faces are bare than masked badly."
     return tuple(
@@ -147,14 +147,14 @@ def _counts(annotated: AnnotatedImages) -> tuple[Cell, ...]:
     cells = [
         _count(IMAGES, len(annotated.paths), part),
         _count(FACES, len(labels), part),
-        _count(DOCUMENT_COUNTS["with_mask"], found[0], part),
+        _count(REPORT_COUNTS["with_mask"], found[0], part),
     ]
     # Swapped, whatever part of the set is here: those without a mask are several times as many.
     swapped = found[1] > found[2]
     for name, count in zip(FACE_CLASSES[1:], found[1:], strict=True):
-        cell = _count(DOCUMENT_COUNTS[name], count, part)
+        cell = _count(REPORT_COUNTS[name], count, part)
         if swapped:
-            why = f"{part}The document swaps the two: far more faces are bare than masked badly."
+            why = f"{part}The report swaps the two: far more faces are bare than masked badly."
             cell = Cell(cell.document, cell.ours, CORRECTED, why)
         cells.append(cell)
     return tuple(cells)
@@ -167,7 +167,7 @@ def _count(document: int, ours: int, part: str) -> Cell:
 
 
 def _no_counts(reason: str) -> tuple[Cell, ...]:
-    return tuple(not_run(f"{n:,}", reason) for n in (IMAGES, FACES, *DOCUMENT_COUNTS.values()))
+    return tuple(not_run(f"{n:,}", reason) for n in (IMAGES, FACES, *REPORT_COUNTS.values()))
 
 
 def _figures(result: TrainedOnFaces) -> tuple[Cell, Cell]:
@@ -177,7 +177,7 @@ def _figures(result: TrainedOnFaces) -> tuple[Cell, Cell]:
     most = int(found.confusion.sum(1).max())
     guess = f"Always saying with mask is right on {100 * most / count:.1f} %."
     if accuracy.verdict == DIFFERS:
-        guess += " The document stops at the first epoch that does, on 10 % of the faces."
+        guess += " The report stops at the first epoch that does, on 10 % of the faces."
     return replace(accuracy, why=f"{accuracy.why} {guess}"), _loss(found.loss)
 
 
@@ -186,7 +186,7 @@ def _loss(loss: float) -> Cell:
         f"< {LOSS_BAR:g}",
         f"{loss:.4f}",
         AGREES if loss < LOSS_BAR else DIFFERS,
-        "“Less than 1 %” in the document. A cross-entropy is no per cent, and at an accuracy of "
+        "“Less than 1 %” in the report. A cross-entropy is no per cent, and at an accuracy of "
         f"97 % one below {LOSS_BAR:g} is out of reach: a face judged wrong adds log 2 at least, "
         f"which alone makes {0.03 * np.log(2):.3f}.",
     )

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from unmask.coursework.bounds.gradients import (
-    DOCUMENT,
+    REPORT,
     BoundedNet,
     activation_bounds,
     error_range,
@@ -39,7 +39,7 @@ def _run(task: Task) -> tuple[Section, ...]:
     task.progress("deriving the ranges", None)
     error = error_range("cross_entropy", _NET.classes)
     rows = []
-    for name, claim in DOCUMENT.items():
+    for name, claim in REPORT.items():
         found = activation_bounds(name)
         slopes = interval(claim.slope_range, found.calculus.slope_range)
         if values := slope_values(found):
@@ -52,7 +52,7 @@ def _run(task: Task) -> tuple[Section, ...]:
         rows.append((activation(name).title, cells))
     deeper = ", ".join(
         f"{activation(name).title} {shown(max(-first.low, first.high))}"
-        for name in DOCUMENT
+        for name in REPORT
         for first in [layer_ranges(name, _NET, "cross_entropy")[0]]
     )
     below = Cell(
@@ -77,7 +77,7 @@ def _missing(reason: str) -> tuple[Section, ...]:
                 not_run(str(claim.gradient_range), reason),
             ),
         )
-        for name, claim in DOCUMENT.items()
+        for name, claim in REPORT.items()
     )
     return (_section(rows, not_run(_LAST_ONLY, reason)),)
 

@@ -1,1 +1,1 @@
-"""Depth against activation: the document's study of vanishing gradients, over seeds."""
+"""Depth against activation: the report's study of vanishing gradients, over seeds."""

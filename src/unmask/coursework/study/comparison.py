@@ -14,7 +14,7 @@ from unmask.sweep.history import CURVES, SweepHistory
 from unmask.text import moment, span
 
 LEFT, RIGHT = "tanh", "lecun"
-# The document calls the curves similar; so do we when the last validation accuracies are this near.
+# The report calls the curves similar; so do we when the last validation accuracies are this near.
 SIMILAR = 0.01
 
 
@@ -76,7 +76,7 @@ def compare(
 
 
 def throughout(comparisons: tuple[Comparison, ...]) -> str:
-    """Return whether tanh's largest gradients are smaller throughout, as the document says."""
+    """Return whether tanh's largest gradients are smaller throughout, as the report says."""
     parts = []
     for epoch in dict.fromkeys(c.epoch for pair in comparisons for c in pair.counts):
         counts = [c for pair in comparisons for c in pair.counts if c.epoch == epoch]
@@ -84,7 +84,7 @@ def throughout(comparisons: tuple[Comparison, ...]) -> str:
         answer = "it is, in all" if smaller == layers else f"it is in {smaller} of"
         parts.append(f"{moment(epoch)} {answer} {layers} layers")
     return (
-        "The document says that the largest gradient of tanh is smaller than that of LeCun's "
+        "The report says that the largest gradient of tanh is smaller than that of LeCun's "
         f"activation throughout: {', '.join(parts)} (medians over seeds, all depths)."
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from unmask.coursework.study.comparison import throughout
-from unmask.coursework.study.outcomes import AGREES, DIFFERS, DOCUMENT_DEPTHS, TOSS, Outcome
+from unmask.coursework.study.outcomes import AGREES, DIFFERS, REPORT_DEPTHS, TOSS, Outcome
 from unmask.coursework.study.run import Study
 from unmask.models.activations import activation
 from unmask.text import figure, listed, moment
@@ -32,18 +32,18 @@ def _trained(study: Study) -> str:
         parts.append(f"{counts[TOSS]} {'is' if counts[TOSS] == 1 else 'are'} a toss of the seed")
     if counts[DIFFERS]:
         parts.append(f"{counts[DIFFERS]} differ{'s' * (counts[DIFFERS] == 1)}")
-    return f"{said} Of the document's figures for {told} of these cells, {listed(parts)}."
+    return f"{said} Of the report's figures for {told} of these cells, {listed(parts)}."
 
 
 def _toss(study: Study) -> list[str]:
-    """Return what the seeds say of ReLU at 40 layers, of which the document shows one run."""
-    deepest = max(DOCUMENT_DEPTHS)
+    """Return what the seeds say of ReLU at 40 layers, of which the report shows one run."""
+    deepest = max(REPORT_DEPTHS)
     cell = [o for o in study.outcomes if (o.depth, o.activation) == (deepest, "relu")]
     return [
         f"ReLU at {deepest} layers {_certainty(o)}: {o.trained} of our {o.seeds} seeds "
         f"train{'s' * (o.trained == 1)}, by which the share of seeds that do lies between "
         f"{100 * o.trained_interval[0]:.0f} and {100 * o.trained_interval[1]:.0f} % (95 % "
-        "confidence); the document's one run stayed at chance."
+        "confidence); the report's one run stayed at chance."
         for o in cell
         if o.seeds > 1
     ]

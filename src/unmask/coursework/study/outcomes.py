@@ -12,35 +12,35 @@ from unmask.sweep.history import DIVERGED, SweepHistory
 
 
 @dataclass(frozen=True)
-class DocumentRun:
-    """Test loss (nats) and test accuracy (0..1) of the document's one run of a net."""
+class ReportRun:
+    """Test loss (nats) and test accuracy (0..1) of the report's one run of a net."""
 
     test_loss: float
     test_accuracy: float
 
 
-DOCUMENT_DEPTHS = (5, 20, 40)
+REPORT_DEPTHS = (5, 20, 40)
 
 # (hidden layers, activation) -> the run. LeCun's activation appears in its curves only.
-DOCUMENT_RUNS: dict[tuple[int, str], DocumentRun] = {
-    (5, "relu"): DocumentRun(0.1211, 0.9651),
-    (5, "tanh"): DocumentRun(0.1042, 0.9698),
-    (5, "sigmoid"): DocumentRun(2.3012, 0.1135),
-    (20, "relu"): DocumentRun(0.1454, 0.9617),
-    (20, "tanh"): DocumentRun(0.1546, 0.9632),
-    (20, "sigmoid"): DocumentRun(2.3014, 0.1135),
-    (40, "relu"): DocumentRun(2.3010, 0.1135),
-    (40, "tanh"): DocumentRun(0.1652, 0.9615),
-    (40, "sigmoid"): DocumentRun(2.3012, 0.1135),
+REPORT_RUNS: dict[tuple[int, str], ReportRun] = {
+    (5, "relu"): ReportRun(0.1211, 0.9651),
+    (5, "tanh"): ReportRun(0.1042, 0.9698),
+    (5, "sigmoid"): ReportRun(2.3012, 0.1135),
+    (20, "relu"): ReportRun(0.1454, 0.9617),
+    (20, "tanh"): ReportRun(0.1546, 0.9632),
+    (20, "sigmoid"): ReportRun(2.3014, 0.1135),
+    (40, "relu"): ReportRun(2.3010, 0.1135),
+    (40, "tanh"): ReportRun(0.1652, 0.9615),
+    (40, "sigmoid"): ReportRun(2.3012, 0.1135),
 }
 
 
 # A net trained at all when it closed this share of the gap between chance and a perfect score.
 TRAINED_SHARE = 0.1
-# How far outside the range of our seeds the document's one run may lie and still agree.
+# How far outside the range of our seeds the report's one run may lie and still agree.
 ACCURACY_TOLERANCE, LOSS_TOLERANCE = 0.005, 0.05
 
-AGREES, TOSS, DIFFERS, NO_FIGURE = "agrees", "toss of the seed", "differs", "not in the document"
+AGREES, TOSS, DIFFERS, NO_FIGURE = "agrees", "toss of the seed", "differs", "not in the report"
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Outcome:
     diverged: int
     test_loss: Spread
     test_accuracy: Spread
-    document: DocumentRun | None
+    document: ReportRun | None
     agreement: str
     sentence: str
 
@@ -125,7 +125,7 @@ def _outcome(
     loss = history.test["test_loss"][rows].astype(np.float64)
     accuracy = history.test["test_accuracy"][rows].astype(np.float64)
     diverged = history.status[rows] == DIVERGED
-    document = DOCUMENT_RUNS.get((depth, activation))
+    document = REPORT_RUNS.get((depth, activation))
     trained = int((accuracy > bar).sum())
     agreement, sentence = _judge(loss, accuracy, diverged, document, bar)
     return Outcome(
@@ -147,19 +147,19 @@ def _judge(
     loss: NDArray[np.float64],
     accuracy: NDArray[np.float64],
     diverged: NDArray[np.bool_],
-    document: DocumentRun | None,
+    document: ReportRun | None,
     bar: float,
 ) -> tuple[str, str]:
     trained = accuracy > bar
     counts = _counts(trained, diverged)
     if document is None:
-        return NO_FIGURE, f"The document has no figure for this cell; {counts}."
+        return NO_FIGURE, f"The report has no figure for this cell; {counts}."
     document_trained = document.test_accuracy > bar
     alike = ~diverged & (trained == document_trained)
     ended = "trained" if document_trained else "stayed at chance"
     n, k = len(alike), int(alike.sum())
     if not k:
-        return DIFFERS, f"Differs: the document's run {ended}, as none of ours did; {counts}."
+        return DIFFERS, f"Differs: the report's run {ended}, as none of ours did; {counts}."
     near_accuracy, place_accuracy = _place(
         document.test_accuracy, accuracy[alike], ACCURACY_TOLERANCE
     )
@@ -170,10 +170,10 @@ def _judge(
     )
     seen = "" if k == n else f", one of the outcomes seen, that of {k} of {n} seeds"
     if not (near_accuracy and near_loss):
-        return DIFFERS, f"Differs: the document's run {ended}{seen}, but {places}; {counts}."
+        return DIFFERS, f"Differs: the report's run {ended}{seen}, but {places}; {counts}."
     if k < n:
-        return TOSS, f"A toss of the seed: {counts}. The document's run {ended}{seen}; {places}."
-    return AGREES, f"Agrees: the document's run {ended} too, {places}; {counts}."
+        return TOSS, f"A toss of the seed: {counts}. The report's run {ended}{seen}; {places}."
+    return AGREES, f"Agrees: the report's run {ended} too, {places}; {counts}."
 
 
 def _counts(trained: NDArray[np.bool_], diverged: NDArray[np.bool_]) -> str:

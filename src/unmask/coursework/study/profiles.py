@@ -1,4 +1,4 @@
-"""Part C of the study: the largest gradient of every layer, and what the document says of it."""
+"""Part C of the study: the largest gradient of every layer, and what the report says of it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unmask.coursework.study.outcomes import DOCUMENT_DEPTHS, cells
+from unmask.coursework.study.outcomes import REPORT_DEPTHS, cells
 from unmask.models.activations import activation as activation_named
 from unmask.sweep.history import SweepHistory
 from unmask.text import span
 
-# How the document's words are read. It shows linear axes, on which a hundredth is the axis.
+# How the report's words are read. It shows linear axes, on which a hundredth is the axis.
 NEAR_ZERO = 0.01
 ROUGHLY_CONSTANT = 10.0
 ALIKE = 10.0
@@ -49,7 +49,7 @@ class Profile:
 
 @dataclass(frozen=True)
 class Claim:
-    """Something the document says of the gradients, the share of seeds that bear it out, and how.
+    """Something the report says of the gradients, the share of seeds that bear it out, and how.
 
     verdict is HOLDS, SOMETIMES or FAILS.
     """
@@ -73,20 +73,20 @@ def profiles(history: SweepHistory, epoch: int) -> tuple[Profile, ...]:
 
 
 def claims(found: tuple[Profile, ...]) -> tuple[Claim, ...]:
-    """Return what the document says of these profiles, each held against every seed.
+    """Return what the report says of these profiles, each held against every seed.
 
     It speaks of 5, 20 and 40 hidden layers with sigmoid, tanh and ReLU, after 3 epochs.
     """
     by_cell = {(p.depth, p.activation): p for p in found if len(p.measured)}
     judged = []
     for (depth, activation), profile in by_cell.items():
-        if depth not in DOCUMENT_DEPTHS:
+        if depth not in REPORT_DEPTHS:
             continue
         if activation == "sigmoid":
             judged.append(_near_zero(profile))
         elif activation == "tanh":
             judged.append(_roughly_constant(profile))
-        elif activation == "relu" and depth == max(DOCUMENT_DEPTHS):
+        elif activation == "relu" and depth == max(REPORT_DEPTHS):
             judged.append(_falls_to_zero(profile))
         elif activation == "relu" and (depth, "tanh") in by_cell:
             judged.append(_as_tanh(profile, by_cell[depth, "tanh"]))
@@ -150,7 +150,7 @@ def _claim(
         f"for {k} of {n} seeds" if n > 1 else "for our one seed" if k else "not for our one seed:"
     )
     sentence = (
-        f"{title} at {profile.depth} layers, in the document “{says}”: {seeds} {rule}; {measured}."
+        f"{title} at {profile.depth} layers, in the report “{says}”: {seeds} {rule}; {measured}."
     )
     return Claim(profile.depth, profile.activation, k, n, verdict, sentence)
 

@@ -28,7 +28,7 @@ DEAD_PROBE_PICTURES = 1000
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """What the study trains; every default is the document's setting.
+    """What the study trains; every default is the report's setting.
 
     Every depth is trained with every activation and the seeds 0 to seeds - 1. The nets train on
     the first training_pictures of MNIST's training set and are validated on its last
@@ -115,7 +115,7 @@ class StudyPlan:
         }
 
     def departures(self) -> dict[str, Any]:
-        """Return the changes that keep a net from being one of the document's."""
+        """Return the changes that keep a net from being one of the report's."""
         more_of_the_same = ("depths", "activations", "seeds")
         return {k: v for k, v in self.changes().items() if k not in more_of_the_same}
 
@@ -146,8 +146,8 @@ class Study:
     """What the study found: every net's history and the tables drawn from it.
 
     chance is the test accuracy (0..1) of always naming the commonest class. outcomes is the
-    document's table B, profiles_start and profiles_after the largest gradients of part C at the
-    initialisation and after plan.probe_epoch epochs, claims what the document says of the latter,
+    report's table B, profiles_start and profiles_after the largest gradients of part C at the
+    initialisation and after plan.probe_epoch epochs, claims what the report says of the latter,
     and comparison part D, empty when tanh and LeCun's activation are not both in the plan.
     """
 

@@ -50,7 +50,7 @@ def study_figures(study: Study, *, columns: int = 3) -> dict[str, Figure]:
 
 @styled_figure
 def accuracy_figure(study: Study, *, columns: int = 3) -> Figure:
-    """Return the test accuracy of every seed, one panel a depth, beside the document's."""
+    """Return the test accuracy of every seed, one panel a depth, beside the report's."""
     accuracy = study.history.test["test_accuracy"]
     rows = cells(study.history)
     names = study.plan.activations
@@ -78,7 +78,7 @@ def accuracy_figure(study: Study, *, columns: int = 3) -> Figure:
         Line2D([], [], color=INK, linewidth=1.4),
         Line2D([], [], color=MUTED, linewidth=1, linestyle=_CHANCE),
     ]
-    titles = ["one of our seeds", "the document's run", "always naming the commonest class"]
+    titles = ["one of our seeds", "the report's run", "always naming the commonest class"]
     _legend(figure, keys, titles, columns, stacked=True)
     return figure
 

@@ -35,4 +35,19 @@ private:
     float* data_ = nullptr;
 };
 
+// A fixed number of values, which end with their owner. Named within the instruction set, as every
+// template here must be.
+template <class T>
+class Array {
+public:
+    explicit Array(size_t count) : data_(new T[count]()) {}
+    Array(const Array&) = delete;
+    Array& operator=(const Array&) = delete;
+    ~Array() { delete[] data_; }
+    T& operator[](size_t i) const { return data_[i]; }
+
+private:
+    T* data_;
+};
+
 }  // namespace unmask::UNMASK_ISA

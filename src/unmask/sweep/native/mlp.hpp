@@ -23,8 +23,7 @@ class Mlp final : public Net {
 public:
     explicit Mlp(const Shape& shape)
         : shape_(shape), states_(shape.optimizer == Optimizer::sgd ? 0 : shape.optimizer == Optimizer::adam ? 2 : 1),
-          training_(shape, shape.batch, true), evaluating_(shape, 64, false) {
-        layers_ = new Layer[shape.layers()];
+          layers_(shape.layers()), training_(shape, shape.batch, true), evaluating_(shape, 64, false) {
         for (int l = 0; l < shape.layers(); ++l) {
             Layer& layer = layers_[l];
             layer.fan_in = shape.fan_in(l);
@@ -35,7 +34,6 @@ public:
             layer.parameters = Floats(layer.size * (1 + states_));
         }
     }
-    ~Mlp() override { delete[] layers_; }
 
     void set_layer(int l, const float* weights, const float* biases) override {
         const Layer& layer = layers_[l];
@@ -51,7 +49,7 @@ public:
         for (int j = 0; j < layer.fan_out; ++j) biases[j] = layer.biases()[j];
     }
 
-    Score train(const Pictures& pictures, const uint32_t* order, size_t count, const volatile uint8_t* stop) override {
+    Score train(const Pictures& pictures, const uint32_t* order, size_t count, Stop stop) override {
         const FlushSubnormals guard;
         double loss = 0, correct = 0;
         for (size_t start = 0; start < count; start += shape_.batch) {
@@ -62,7 +60,7 @@ public:
             forward(training_, batch, stop);
             const Outcome outcome = softmax(training_, batch);
             ++step_;
-            if (*stop) return {0, 0, -1, true};
+            if (stop) return {0, 0, -1, true};
             if (!__builtin_isfinite(outcome.loss)) return {outcome.loss, 0, step_, false};
             loss += outcome.loss;
             correct += outcome.correct;
@@ -73,10 +71,10 @@ public:
                 case Optimizer::adam: step(Adam(shape_.learning_rate, step_), batch, stop); break;
             }
         }
-        return {loss / count, correct / count, -1, *stop != 0};
+        return {loss / count, correct / count, -1, stop};
     }
 
-    Score evaluate(const Pictures& pictures, const volatile uint8_t* stop) override {
+    Score evaluate(const Pictures& pictures, Stop stop) override {
         const FlushSubnormals guard;
         double loss = 0, correct = 0;
         for_chunks(evaluating_, pictures, [&](size_t count) {
@@ -84,13 +82,13 @@ public:
             const Outcome outcome = softmax(evaluating_, count);
             loss += outcome.loss;
             correct += outcome.correct;
-            return *stop == 0;
+            return !stop;
         });
-        return {loss / pictures.count, correct / pictures.count, -1, *stop != 0};
+        return {loss / pictures.count, correct / pictures.count, -1, stop};
     }
 
     void probe(const Pictures& pictures, const Pictures& dead_probe, LayerStatistics* out,
-               const volatile uint8_t* stop) override {
+               Stop stop) override {
         const FlushSubnormals guard;
         Workspace workspace(shape_, pictures.count, true);
         measure_forward(workspace, pictures, out, stop);
@@ -117,22 +115,22 @@ public:
         const FlushSubnormals guard;
         Workspace workspace(shape_, pictures.count, true);
         workspace.load(pictures, nullptr, pictures.count, shape_.inputs);
-        const uint8_t never = 0;
-        forward(workspace, pictures.count, &never);
+        const uint8_t unset = 0;
+        const Stop never(&unset);
+        forward(workspace, pictures.count, never);
         softmax(workspace, pictures.count);
-        double** starts = new double*[shape_.layers()];
+        const Array<double*> starts(shape_.layers());
         for (int l = 0; l < shape_.layers(); ++l) {
             starts[l] = out;
             out += size_t(layers_[l].fan_in + 1) * layers_[l].fan_out;
         }
-        back_propagate(workspace, pictures.count, &never, [&](int l, const float* gradient, int exponent) {
+        back_propagate(workspace, pictures.count, never, [&](int l, const float* gradient, int exponent) {
             const Layer& layer = layers_[l];
             for (int i = 0; i <= layer.fan_in; ++i)
                 for (int j = 0; j < layer.fan_out; ++j)
                     starts[l][size_t(i) * layer.fan_out + j] =
                         __builtin_ldexp(double(gradient[i < layer.fan_in ? layer.offset(i, j) : layer.bias_offset() + j]), exponent);
         });
-        delete[] starts;
     }
 
 private:
@@ -174,11 +172,11 @@ private:
         }
     }
 
-    void forward(Workspace& w, size_t count, const volatile uint8_t* stop) {
+    void forward(Workspace& w, size_t count, Stop stop) {
         first_layer(w, static_cast<int>(count));
         with_activation(shape_.activation, [&](auto f) {
             activate<decltype(f)>(w, 0);
-            for (int l = 1; l < shape_.depth && !*stop; ++l) {
+            for (int l = 1; l < shape_.depth && !stop; ++l) {
                 layer_forward(w, l, w.activation(l));
                 activate<decltype(f)>(w, l);
             }
@@ -368,10 +366,10 @@ private:
     }
 
     template <class Rule>
-    void step(const Rule& rule, size_t count, const volatile uint8_t* stop) {
+    void step(const Rule& rule, size_t count, Stop stop) {
         Workspace& w = training_;
         float *current = w.logits.get(), *next = w.error.get(), *spare = w.next_error.get();
-        for (int l = shape_.depth; l >= 0 && !*stop; --l) {
+        for (int l = shape_.depth; l >= 0 && !stop; --l) {
             transpose_error(w, current, layers_[l].panels);
             if (l > 0) layer_backward(w, l, current, next);
             float* parameters = layers_[l].parameters.get();
@@ -386,11 +384,11 @@ private:
     // Calls use(layer, gradient in the layer's layout, exponent): the true gradient is 2^exponent
     // times what is given. The error is rescaled by layer, so that none is too small for a float.
     template <class Use>
-    void back_propagate(Workspace& w, size_t count, const volatile uint8_t* stop, Use&& use) {
+    void back_propagate(Workspace& w, size_t count, Stop stop, Use&& use) {
         error(w);
         float *current = w.logits.get(), *next = w.error.get(), *spare = w.next_error.get();
         int exponent = 0;
-        for (int l = shape_.depth; l >= 0 && !*stop; --l) {
+        for (int l = shape_.depth; l >= 0 && !stop; --l) {
             exponent += rescale(current, size_t(shape_.fan_out(l)) * w.columns);
             transpose_error(w, current, layers_[l].panels);
             Floats gradient(layers_[l].size);
@@ -417,7 +415,7 @@ private:
         return exponent;
     }
 
-    void measure_forward(Workspace& w, const Pictures& pictures, LayerStatistics* out, const volatile uint8_t* stop) {
+    void measure_forward(Workspace& w, const Pictures& pictures, LayerStatistics* out, Stop stop) {
         const double missing = __builtin_nan("");
         w.load(pictures, nullptr, pictures.count, shape_.inputs);
         forward(w, pictures.count, stop);
@@ -443,7 +441,7 @@ private:
         }
     }
 
-    void measure_dead(const Pictures& pictures, LayerStatistics* out, const volatile uint8_t* stop) {
+    void measure_dead(const Pictures& pictures, LayerStatistics* out, Stop stop) {
         const float steepest = with_activation(shape_.activation, [](auto f) { return decltype(f)::steepest; });
         Workspace w(shape_, 64, true);
         Floats steepest_seen(size_t(shape_.depth) * shape_.width);
@@ -457,7 +455,7 @@ private:
                         seen = slope > seen ? slope : seen;
                     }
                 }
-            return *stop == 0;
+            return !stop;
         });
         for (int l = 0; l < shape_.layers(); ++l) {
             double dead = 0;
@@ -470,7 +468,7 @@ private:
     Shape shape_;
     int states_;
     int64_t step_ = 0;
-    Layer* layers_;
+    Array<Layer> layers_;
     Workspace training_, evaluating_;
 };
 

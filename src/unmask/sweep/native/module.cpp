@@ -68,13 +68,13 @@ public:
 
     auto train(In<uint8_t, 2> pixels, In<int64_t, 1> labels, In<uint32_t, 1> order, In<uint8_t, 1> stop) {
         const nb::gil_scoped_release release;
-        const Score s = net_->train(pictures(pixels, labels), order.data(), order.shape(0), stop.data());
+        const Score s = net_->train(pictures(pixels, labels), order.data(), order.shape(0), Stop(stop.data()));
         return std::make_tuple(s.loss, s.accuracy, s.diverged_step, s.stopped);
     }
 
     auto evaluate(In<uint8_t, 2> pixels, In<int64_t, 1> labels, In<uint8_t, 1> stop) {
         const nb::gil_scoped_release release;
-        const Score s = net_->evaluate(pictures(pixels, labels), stop.data());
+        const Score s = net_->evaluate(pictures(pixels, labels), Stop(stop.data()));
         return std::make_tuple(s.loss, s.accuracy, s.stopped);
     }
 
@@ -82,7 +82,7 @@ public:
                Out<double, 2> statistics, In<uint8_t, 1> stop) {
         const nb::gil_scoped_release release;
         net_->probe(pictures(pixels, labels), pictures(dead_pixels, dead_labels),
-                    reinterpret_cast<LayerStatistics*>(statistics.data()), stop.data());
+                    reinterpret_cast<LayerStatistics*>(statistics.data()), Stop(stop.data()));
     }
 
     void gradients(In<uint8_t, 2> pixels, In<int64_t, 1> labels, Out<double, 1> out) {

@@ -40,15 +40,26 @@ struct LayerStatistics {
     double gradient_max, gradient_mean, gradient_rms, activation_rms, slope_mean_square, saturated, dead;
 };
 
+// A byte that another thread sets to 1 to end the work. std::atomic_ref is no alternative here: its
+// inline code would be compiled for one instruction set and could be linked into another.
+class Stop {
+public:
+    explicit Stop(const uint8_t* flag) : flag_(flag) {}
+    operator bool() const { return __atomic_load_n(flag_, __ATOMIC_RELAXED) != 0; }
+
+private:
+    const uint8_t* flag_;
+};
+
 class Net {
 public:
     virtual ~Net() = default;
     // weights[fan_in][fan_out] and biases[fan_out], row-major.
     virtual void set_layer(int layer, const float* weights, const float* biases) = 0;
     virtual void get_layer(int layer, float* weights, float* biases) const = 0;
-    virtual Score train(const Pictures&, const uint32_t* order, size_t count, const volatile uint8_t* stop) = 0;
-    virtual Score evaluate(const Pictures&, const volatile uint8_t* stop) = 0;
-    virtual void probe(const Pictures&, const Pictures& dead_probe, LayerStatistics* out, const volatile uint8_t* stop) = 0;
+    virtual Score train(const Pictures&, const uint32_t* order, size_t count, Stop stop) = 0;
+    virtual Score evaluate(const Pictures&, Stop stop) = 0;
+    virtual void probe(const Pictures&, const Pictures& dead_probe, LayerStatistics* out, Stop stop) = 0;
     // Every layer's dE/dW and dE/db, end to end: double[fan_in][fan_out], then double[fan_out].
     virtual void gradients(const Pictures&, double* out) = 0;
 };
