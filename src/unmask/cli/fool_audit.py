@@ -229,10 +229,10 @@ def _print(console: Console, audits: list[Audit]) -> None:
         table.add_column(found.model)
     first = audits[0]
     table.add_row(
-        f"right as they are, of all {len(first.worst):,}", *(percent(a.clean) for a in audits)
+        f"clean accuracy, of all {len(first.worst):,}", *(percent(a.clean) for a in audits)
     )
     for eps in sorted(first.plan.eps):
-        name = f"right under every attack at {first.plan.norm} {change(eps)}, of all"
+        name = f"robust accuracy at {first.plan.norm} {change(eps)}, of all"
         table.add_row(name, *(percent(a.robust(eps)) for a in audits))
     for key in QUANTILES:
         values = [a.smallest[key] for a in audits]
@@ -241,9 +241,12 @@ def _print(console: Console, audits: list[Audit]) -> None:
     table.add_row("forwards and backwards", *(f"{c:,}" for c in cost))
     console.print(table, highlight=False)
     for found in audits:
+        console.print(
+            f"{found.model}: {found.meaning}", markup=False, highlight=False, soft_wrap=True
+        )
         for warning in found.verdicts:
             console.print(
-                f"warning: {found.model}: {warning.message}; {warning.fix}",
+                f"{warning.severity}: {found.model}: {warning.message}; {warning.fix}",
                 style="yellow",
                 markup=False,
                 highlight=False,

@@ -18,9 +18,9 @@ from unmask.report.html import drawing, render, stamp_rows
 
 PAGE = "report.html"
 QUANTILES = {
-    "p5": "smallest change, 5 % need less",
-    "median": "smallest change, half need less",
-    "p95": "smallest change, 95 % need less",
+    "p5": "smallest change: 5 % of images need less",
+    "median": "smallest change: half of images need less",
+    "p95": "smallest change: 95 % of images need less",
 }
 _COLUMNS = (
     *("picture", "class", "said", "smallest_change", "said_then", "certainty", "l2", "linf"),

@@ -24,6 +24,8 @@ from unmask.stats import wilson
 from unmask.verdict import Verdict
 
 _ROUNDING = 1e-5
+# A change of any pixel by so much of its range is hardly seen.
+_UNSEEN = 8 / 255
 _QUANTILES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
 _FORMAT = "unmask-audit/1"
 # How many points more a black box may fool than all gradients before these are doubted.
@@ -145,6 +147,32 @@ class Audit:
             figures[name] = float(at) if np.isfinite(at) else None
         figures["mean"] = float(found.mean()) if len(found) else None
         return figures
+
+    @property
+    def meaning(self) -> str:
+        """What the smallest changes mean, in one sentence."""
+        half = self.smallest["median"]
+        if half is None:
+            return "No attack fooled half of the images that it gets right, at any size tried."
+        if self.plan.norm == "l2":
+            pixels = self.examples[0].size if len(self.examples) else 0
+            mean = 100 * half / pixels**0.5 if pixels else 0.0
+            sees = f", {mean:.2g} % of the range of a pixel on average" if pixels else ""
+        elif half <= _UNSEEN:
+            sees = ", which hardly anyone sees"
+        else:
+            sees = f", {100 * half:.0f} % of the range of a pixel"
+        return f"Half of the images that it gets right are fooled by a change of {half:.3g}{sees}."
+
+    def __str__(self) -> str:
+        norm, sizes = self.plan.norm, sorted(self.plan.eps)
+        lines = [f"{self.model} on {len(self.worst):,} images of {self.data}"]
+        shares = [("clean accuracy", self.clean)]
+        shares += [(f"robust accuracy at {norm} {e:.3g}", self.robust(e)) for e in sizes]
+        for name, share in shares:
+            low, high = share.interval
+            lines.append(f"{name}: {share.value:.1%} ({low:.1%} to {high:.1%})")
+        return "\n".join([*lines, self.meaning, *map(str, self.verdicts)])
 
     @property
     def saved(self) -> Share:

@@ -1,10 +1,10 @@
 """The document's one-at-a-time generator attack in Keras 3 on JAX, one JSON line a pair.
 
-    python benchmarks/keras_generator.py pairs.npz
+    python benchmarks/fool/keras_generator.py pairs.npz
 
 The archive holds the pictures x, float32[n, 28, 28, 1] in [0, 1], the classes to be said,
 int64[n], and the weights of the classifier that ships: three (convolution, max-pool, batch norm,
-ReLU) and one linear layer. benchmarks/fool_generator.py writes it and runs this in a process of its
+ReLU) and one linear layer. benchmarks/fool/generator.py writes it and runs this in a process of its
 own. Each pair is done twice: as a loop over pairs does it, which builds and compiles its networks
 anew, and with what was compiled for the pair before.
 """

@@ -4,7 +4,7 @@ Six models broken on purpose, each of which is due its own warning, and whole on
 none; then the untargeted ensemble audit of the MNIST model and of the hardened one. A table comes
 first, then one line of JSON.
 
-    python benchmarks/fool_audit.py [--pictures N] [--queries N] [--model FILE DATA]
+    python benchmarks/fool/audits.py [--images N] [--queries N] [--model FILE DATA]
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from unmask.fool.victim import Victim
 from unmask.models.classifier import Classifier
 from unmask.runtime import environment_stamp
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "fool"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "fool"))
 
 from broken import BROKEN
 
@@ -45,7 +45,7 @@ def warnings(subject: Victim, data: str) -> list[str]:
     assert images is not None
     grey = images.pixels.shape[1] == 1
     plan = SMALL if grey else replace(SMALL, eps=(8 / 255,))
-    return [f.kind for f in run_audit(subject, images, plan).findings]
+    return [f.kind for f in run_audit(subject, images, plan).verdicts]
 
 
 def measured(name: str, pictures: int, queries: int) -> tuple[Audit, float]:
@@ -58,7 +58,7 @@ def measured(name: str, pictures: int, queries: int) -> tuple[Audit, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--pictures", type=int, default=10_000)
+    parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--queries", type=int, default=5000)
     parser.add_argument("--model", nargs=2, action="append", default=[], metavar=("FILE", "DATA"))
     asked = parser.parse_args()
@@ -78,7 +78,7 @@ def main() -> None:
     console.print(table)
     table = Table("model", "clean", "right at Linf 0.3", "median", "forwards", "backwards", "s")
     for name in ("mnist", "mnist-hardened"):
-        result, seconds = measured(name, asked.pictures, asked.queries)
+        result, seconds = measured(name, asked.images, asked.queries)
         forwards, backwards = (sum(getattr(r, k) for r in result.records) for k in COSTS)
         robust = result.robust(0.3)
         found["audits"][name] = {**result.as_dict(), "seconds": seconds}
@@ -93,7 +93,7 @@ def main() -> None:
             f"{seconds:.0f}",
         )
     console.print(table)
-    console.print(f"{asked.pictures:,} pictures, {torch.get_num_threads()} threads")
+    console.print(f"{asked.images:,} pictures, {torch.get_num_threads()} threads")
     found["stamp"] = environment_stamp(threads=torch.get_num_threads())
     print(json.dumps(found))
 

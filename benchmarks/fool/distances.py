@@ -5,7 +5,7 @@ class: success, mean and median L2, gradients and seconds a pair, by what the ju
 pictures given back. Carlini and Wagner's attack with its full search (9 x 1000 steps) is the
 yardstick. One core. A table comes first, then one line of JSON.
 
-    python benchmarks/fool.py --pictures 100
+    python benchmarks/fool/distances.py --pictures 100
 """
 
 from __future__ import annotations

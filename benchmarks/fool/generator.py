@@ -10,7 +10,7 @@ On the MNIST classifier that ships, every figure judged on 8-bit pictures by the
 
 A table comes first, then one line of JSON.
 
-    python benchmarks/fool_generator.py --keras-python PYTHON_WITH_KERAS_AND_JAX
+    python benchmarks/fool/generator.py --keras-python PYTHON_WITH_KERAS_AND_JAX
 """
 
 from __future__ import annotations
