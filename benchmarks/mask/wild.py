@@ -17,6 +17,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ from unmask.mask.evaluate.folds import folds
 from unmask.mask.runtime.calibration import Calibration
 from unmask.mask.runtime.detector import MaskDetector
 from unmask.mask.training.cross_validation import write_onnx
+from unmask.mask.training.export import export_detector
+from unmask.mask.training.network import load_detector
 from unmask.mask.training.scenes import texture
 from unmask.runtime import seeded, write_atomically
 
@@ -56,6 +59,7 @@ class Entry:
     labels: Any
     ignored: Any
     about: Any
+    name: str = ""
 
 
 def _entry(annotated: AnnotatedImages, i: int, change: Callable[[Any], Any] | None = None) -> Entry:
@@ -67,6 +71,7 @@ def _entry(annotated: AnnotatedImages, i: int, change: Callable[[Any], Any] | No
         annotated.labels[i],
         annotated.ignored[i],
         np.ones(len(boxes), bool),
+        annotated.paths[i].stem,
     )
 
 
@@ -117,15 +122,17 @@ def far(annotated: AnnotatedImages, i: int) -> Entry:
     return entry
 
 
-def sets(annotated: AnnotatedImages, fold: int) -> Iterator[tuple[str, Iterator[Entry]]]:
+def sets(
+    annotated: AnnotatedImages, fold: int, most: int, copies: int
+) -> Iterator[tuple[str, Iterator[Entry]]]:
     """Yield each set's name and its images."""
-    n = len(annotated)
-    chosen = seeded(fold, _STREAM).permutation(n)[:COPIES].tolist()
-    yield "as they are", (_entry(annotated, i) for i in range(n))
+    order = seeded(fold, _STREAM).permutation(len(annotated)).tolist()
+    chosen = order[:copies]
+    yield "as they are", (_entry(annotated, i) for i in order[:most])
     yield "dark", (_entry(annotated, i, darkened) for i in chosen)
     yield "blurred", (_entry(annotated, i, blurred) for i in chosen)
     yield "far", (far(annotated, i) for i in chosen)
-    for kind, images in compose(annotated, fold).items():
+    for kind, images in compose(annotated[chosen], fold).items():
         none = np.zeros((0, 4), np.float32)
         few = seeded(fold, _STREAM, 2).permutation(len(images))[:HARD].tolist()
         some = [images[i] for i in few]
@@ -174,6 +181,10 @@ def main() -> int:
     parser.add_argument("--folds", type=Path, default=Path("runs/mask-folds"))
     parser.add_argument("--only", type=int, nargs="*", default=list(range(COUNT + 1)))
     parser.add_argument("--pack", type=Path, help="what they were trained on, for its folds")
+    parser.add_argument("--images", type=int, help="of those left out, so many; all by default")
+    parser.add_argument("--copies", type=int, default=COPIES, help="changed, so many of each kind")
+    parser.add_argument("--empty", type=int, default=1, help="every so many images without a face")
+    parser.add_argument("--floating", action="store_true", help="in floating point, not 8 bits")
     parser.add_argument("--samples", type=Path, help="scikit-image's wheel")
     parser.add_argument("--cifar", type=Path, help="a folder with CIFAR-10's sheets")
     told = parser.parse_args()
@@ -195,8 +206,11 @@ def main() -> int:
     for k in told.only:
         seen, held = np.flatnonzero(fold != k), np.flatnonzero((fold == k) & alone)
         out = told.folds / f"fold-{k}"
-        onnx = out / "int8.onnx"
-        if not onnx.exists():
+        onnx = out / ("float32.onnx" if told.floating else "int8.onnx")
+        if not onnx.exists() and told.floating:
+            network, card = load_detector(out / "detector.safetensors")
+            export_detector(network, card, onnx, calibration=Calibration(), scale=SCALE)
+        elif not onnx.exists():
             difference, agreement = write_onnx(onnx, out, annotated[seen], k, Calibration(), SCALE)
             print(f"fold {k}: ONNX within {difference:.1e}, 8 bits {agreement}", flush=True)
         detector = MaskDetector.load(onnx).uncalibrated()
@@ -204,11 +218,14 @@ def main() -> int:
         empty = without_faces(told.samples, told.cifar) if len(held) else ()
         found["without a face"] = [
             {"name": name, "found": detector.detect(pixels, threshold=FLOOR).as_dict()}
-            for name, pixels in empty
+            for name, pixels in islice(empty, k % told.empty, None, told.empty)
         ]
-        for name, entries in sets(annotated[held], k) if len(held) else ():
+        for name, entries in (
+            sets(annotated[held], k, told.images, told.copies) if len(held) else ()
+        ):
             found[name] = [
                 {
+                    "name": e.name,
                     "found": detector.detect(e.pixels, threshold=FLOOR).as_dict(),
                     "boxes": e.boxes.tolist(),
                     "labels": e.labels.tolist(),

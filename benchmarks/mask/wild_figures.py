@@ -47,7 +47,7 @@ def part(entries: Sequence[dict[str, Any]]) -> Part:
         return np.array(e.get(key, []), np.float32).reshape(-1, 4)
 
     annotated = AnnotatedImages(
-        tuple(Path(e.get("name", f"{i}")) for i, e in enumerate(entries)),
+        tuple(Path(e.get("name") or f"{i}") for i, e in enumerate(entries)),
         np.array([[d.width, d.height] for d in found], np.int64).reshape(-1, 2),
         tuple(boxes(e, "boxes") for e in entries),
         tuple(np.array(e.get("labels", []), np.int64) for e in entries),
@@ -89,15 +89,17 @@ def all_figures(original: AnnotatedImages, folder: Path) -> dict[str, Any]:
     chosen = sorted(found)
     others = {k: [o for o in chosen if o != k] or [k] for k in chosen}
     fitted = {k: calibration_of(found, others[k]) for k in chosen}
-    dealt = json.loads((folder / "dealt.json").read_bytes())
-    fold = np.array([dealt[path.stem] for path in original.paths])
+    place = {path.stem: i for i, path in enumerate(original.paths)}
 
     def said(k: int, name: str, threshold: float | None = 0.0) -> Part:
         annotated, raw = part(found[k][name])
         return annotated, [answers(d, fitted[k], scale=SCALE, threshold=threshold) for d in raw]
 
     plain = {k: said(k, PLAIN) for k in chosen}
-    own = {k: (original[np.flatnonzero(fold == k)], plain[k][1]) for k in chosen}
+    own = {
+        k: (original[[place[path.name] for path in a.paths]], said_)
+        for k, (a, said_) in plain.items()
+    }
     told: dict[str, Any] = {
         "folds": chosen,
         "calibration": calibration_of(found, chosen).as_dict(),
@@ -210,7 +212,8 @@ def _empty(parts: dict[int, Part]) -> dict[str, Any]:
         alarms += sum(len(d) for d in answered)
         rates.append(float(np.mean(wrong)))
         names.update(p.name for p, w in zip(annotated.paths, wrong, strict=True) if w)
-    count = len(next(iter(parts.values()))[0])
+    # Where each detector looks at some of them, all of these together.
+    count = max(len({p.name for a, _ in parts.values() for p in a.paths}), 1)
     mean = float(np.mean(rates))
     return {
         "images": count,

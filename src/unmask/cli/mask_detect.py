@@ -215,7 +215,9 @@ def _look_at_picture(file: PictureFile, job: _Job) -> None:
     job.add(Record(name, found))
     job.summary.add_image(name, found)
     hide(picture, likely)
-    with write_atomically(_named(job.drawn.joinpath(*file.path), ".jpg", ".png")) as stream:
+    with write_atomically(
+        _named(job.drawn.joinpath(*file.path), ".jpg", ".jpeg", ".png")
+    ) as stream:
         kind = "PNG" if file.path[-1].lower().endswith(".png") else "JPEG"
         draw(picture, found).save(stream, kind, quality=92)
 
@@ -261,7 +263,7 @@ def _look_at_video(video: VideoSource, job: _Job) -> None:
                 break
             picture = Image.fromarray(frame.pixels)
             found, likely = _found(job, picture, options)
-            tracked = tracker.update(found)
+            tracked = tracker.update(found, frame.pixels)
             at = time.time() if video.live else frame.seconds
             watch.see(found, tracked.numbers, frame.number, elapsed)
             job.add(Record(video.name, tracked.detections, frame.number, at, tracked.numbers))

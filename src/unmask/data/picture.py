@@ -98,6 +98,24 @@ def open_picture(data: bytes, *, mode: str = "RGB", enough: int | None = None) -
             raise UserError("a damaged picture", got=reason) from error
 
 
+def as_opened(image: Picture, mode: str = "RGB") -> Picture:
+    """Return an image of Pillow's as open_picture would have read its file.
+
+    Raises UserError for values of which the range is unknown, and for one that can't be read.
+    """
+    from PIL import ImageOps
+
+    try:
+        plain = _eight_bits(ImageOps.exif_transpose(image) or image)
+        return plain if plain.mode == mode else plain.convert(mode)
+    except UserError:
+        raise
+    except Exception as error:  # A file that is opened but damaged raises what its decoder does.
+        raise UserError(
+            "an image that can't be read as RGB", got=f"{image.mode}: {error}"
+        ) from error
+
+
 def _too_large(extent: str) -> UserError:
     return UserError(
         "the picture is too large", got=f"{extent} pixels", do=f"the limit is {MAX_PIXELS} in all"
@@ -114,6 +132,11 @@ def _eight_bits(picture: Picture) -> Picture:
         return Image.fromarray((values >> 8).astype(np.uint8))
     if picture.mode == "F":
         raise UserError("a picture of floating-point values, of which the range is unknown")
+    if picture.mode == "LAB":
+        from PIL import ImageCms
+
+        space = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(picture, *space, outputMode="RGB") or picture
     if picture.has_transparency_data:
         colours = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours)

@@ -20,7 +20,7 @@ def read_coco(files: list[PictureFile], pictures: PictureIndex, warnings: list[s
     boxes round crowds, which are counted in warnings, like the files and pictures left out.
     """
     annotations: list[Annotation] = []
-    names: dict[str, int] = {}
+    names: dict[str, Any] = {}
     for file in files:
         if not file.path[-1].lower().endswith(SUFFIX):
             continue
@@ -34,7 +34,7 @@ def read_coco(files: list[PictureFile], pictures: PictureIndex, warnings: list[s
         annotations += found
         for number, name in categories.items():
             names.setdefault(name, number)
-    return Found(annotations, tuple(sorted(names, key=lambda name: (names[name], name))))
+    return Found(annotations, tuple(sorted(names, key=lambda name: (_number(names[name]), name))))
 
 
 def _content(file: PictureFile) -> dict[str, Any]:
@@ -48,12 +48,18 @@ def _content(file: PictureFile) -> dict[str, Any]:
     return content
 
 
-def _categories(content: dict[str, Any]) -> dict[int, str]:
+def _categories(content: dict[str, Any]) -> dict[Any, str]:
     try:
-        found = {int(c["id"]): class_name(c["name"]) for c in content["categories"]}
+        found = {c["id"]: class_name(c["name"]) for c in content["categories"]}
     except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise UserError("its categories need an id and a name", got=repr(error)) from error
     return found
+
+
+def _number(key: Any) -> tuple[int, str]:
+    """Return what category numbers are sorted by: as numbers where they are such."""
+    text = str(key)
+    return (int(text), "") if text.isdecimal() else (1 << 30, text)
 
 
 def _annotations(
@@ -64,7 +70,7 @@ def _annotations(
     warnings: list[str],
 ) -> list[Annotation]:
     by_image: dict[Any, list[tuple[tuple[float, float, float, float], str]]] = defaultdict(list)
-    crowds = 0
+    crowds, amiss = 0, list[str]()
     for entry in content["annotations"]:
         try:
             x, y, width, height = (float(v) for v in entry["bbox"])
@@ -73,9 +79,12 @@ def _annotations(
             if not entry.get("iscrowd"):
                 by_image[image].append(((x, y, x + width, y + height), name))
         except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
-            raise UserError(
-                "an annotation needs image_id, category_id and bbox", got=repr(entry)[:100]
-            ) from error
+            amiss.append(f"{error!r} in {entry!r}"[:100])
+    if amiss:
+        warnings.append(
+            f"{'/'.join(file.path)!r}: annotations without image_id, category_id or bbox passed "
+            f"over: {len(amiss)}, the first {amiss[0]}"
+        )
     if crowds:
         warnings.append(f"{'/'.join(file.path)!r}: boxes round crowds passed over: {crowds}")
     found = []

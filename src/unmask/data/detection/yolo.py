@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import PurePosixPath
 
 from unmask.data.detection.annotation import Annotation, Found, PictureIndex, box_array, class_name
@@ -10,28 +9,39 @@ from unmask.data.listing import PictureFile, skipped
 from unmask.errors import UserError
 
 SUFFIX = ".txt"
-NAME_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names")
+NAME_FILES = ("data.yaml", "data.yml", "dataset.yaml", "mask.yaml", "classes.txt", "obj.names")
 _MAX_CLASSES = 10_000
-_ENTRY = re.compile(r"""^(?:-|\d+\s*:)\s*(.+)$""")
 
 
 def read_yolo(files: list[PictureFile], pictures: PictureIndex, warnings: list[str]) -> Found:
-    """Return the annotations of the text files that have a picture's stem.
+    """Return the annotations of the text files that have an image's stem.
 
-    The classes' names come from one of NAME_FILES, and are "class 0", "class 1", ... without. A
-    picture whose file is empty holds nothing to find. Other files, and those that aren't as they
-    should be, are named in warnings.
+    The classes' names come from one of NAME_FILES, and are "class 0", "class 1", ... without. An
+    image whose file is empty, or that has none in a folder with labels, holds nothing to find.
+    Polygons and turned boxes become the boxes round them, which is said once. Text files that
+    belong to no image (README.txt, train.txt) are passed over; others that aren't as they should be
+    are named in warnings.
     """
     names = _names(files, warnings)
-    read: list[tuple[PictureFile, list[tuple[int, tuple[float, float, float, float]]]]] = []
+    read: list[tuple[PictureFile, list[tuple[int, Box]]]] = []
+    outlines = 0
     for file in files:
         name = file.path[-1].lower()
         if not name.endswith(SUFFIX) or name in NAME_FILES:
             continue
+        belongs = PurePosixPath(file.path[-1]).stem in pictures
         try:
-            read.append((file, [_line(line) for line in _text(file).splitlines() if line.strip()]))
+            lines = [line for line in _text(file).splitlines() if line.strip()]
+            labelled = [_line(line) for line in lines]
         except UserError as error:
-            warnings.append(skipped(file.path, str(error)))
+            if belongs:
+                warnings.append(skipped(file.path, str(error)))
+            continue
+        if belongs or labelled:
+            read.append((file, labelled))
+            outlines += sum(len(line.split()) > 5 for line in lines)
+    if outlines:
+        warnings.append(f"outlines and turned boxes taken as the boxes round them: {outlines}")
     if not names:
         count = 1 + max((label for _, lines in read for label, _ in lines), default=-1)
         names = tuple(f"class {k}" for k in range(count))
@@ -52,17 +62,27 @@ def read_yolo(files: list[PictureFile], pictures: PictureIndex, warnings: list[s
     return Found(annotations, names)
 
 
-def _line(line: str) -> tuple[int, tuple[float, float, float, float]]:
+Box = tuple[float, float, float, float]
+
+
+def _line(line: str) -> tuple[int, Box]:
+    wanted = "a line must be: class x y width height, or class and the corners of an outline"
     try:
-        label, x, y, width, height = line.split()
-        middle = (float(x), float(y), float(width), float(height))
-        number = int(label)
-    except ValueError as error:
-        raise UserError("a line must be: class x y width height", got=repr(line[:60])) from error
+        label, *rest = line.split()
+        # Some tools number classes as 0.0.
+        number = int(float(label))
+        values = [float(value) for value in rest]
+    except (ValueError, OverflowError) as error:
+        raise UserError(wanted, got=repr(line[:60])) from error
     if not 0 <= number < _MAX_CLASSES:
         raise UserError(f"classes are numbered 0 to {_MAX_CLASSES - 1}", got=number)
-    x_, y_, w, h = middle
-    return number, (x_ - w / 2, y_ - h / 2, x_ + w / 2, y_ + h / 2)
+    if len(values) == 4:
+        x, y, w, h = values
+        return number, (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
+    if len(values) < 6 or len(values) % 2:
+        raise UserError(wanted, got=repr(line[:60]))
+    across, down = values[::2], values[1::2]
+    return number, (min(across), min(down), max(across), max(down))
 
 
 def _named(label: int, names: tuple[str, ...]) -> str:
@@ -72,7 +92,9 @@ def _named(label: int, names: tuple[str, ...]) -> str:
 
 
 def _names(files: list[PictureFile], warnings: list[str]) -> tuple[str, ...]:
-    for wanted in NAME_FILES:
+    others = sorted({f.path[-1].lower() for f in files} - set(NAME_FILES))
+    yamls = [name for name in others if name.endswith((".yaml", ".yml"))]
+    for wanted in (*NAME_FILES, *yamls):
         for file in files:
             if file.path[-1].lower() != wanted:
                 continue
@@ -91,27 +113,22 @@ def _names(files: list[PictureFile], warnings: list[str]) -> tuple[str, ...]:
 
 
 def _yaml_names(text: str) -> list[str]:
-    """Return the entries of "names:" in YAML, a list or numbered, in one line or in many."""
-    lines = text.splitlines()
-    start = next((i for i, line in enumerate(lines) if line.startswith("names:")), None)
-    if start is None:
+    """Return the entries of "names:" in YAML, a list or numbered."""
+    import yaml  # type: ignore[import-untyped, unused-ignore]
+
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UserError("no YAML", got=str(error).splitlines()[0]) from error
+    names = content.get("names") if isinstance(content, dict) else None
+    if isinstance(names, dict):
+        try:
+            return [str(names[key]) for key in sorted(names, key=int)]
+        except (TypeError, ValueError) as error:
+            raise UserError("the keys of 'names' must be numbers", got=error) from error
+    if not isinstance(names, list):
         raise UserError("it has no entry 'names'")
-    rest = lines[start].removeprefix("names:").split(" #")[0].strip()
-    if rest:
-        entries = rest.strip("[]{}").split(",")
-        return [_unquoted(re.sub(r"^\s*\d+\s*:", "", entry)) for entry in entries]
-    names = []
-    for line in lines[start + 1 :]:
-        entry = _ENTRY.match(line.split(" #")[0].strip())
-        if entry:
-            names.append(_unquoted(entry[1]))
-        elif line.strip() and not line.lstrip().startswith("#"):
-            break
-    return names
-
-
-def _unquoted(text: str) -> str:
-    return text.strip().strip("'\"").strip()
+    return [str(name) for name in names]
 
 
 def _text(file: PictureFile) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from PIL import Image
 
 from unmask.data.detection.boxes import Boxes, clip, nms
 from unmask.data.listing import read_file
-from unmask.data.picture import open_picture
+from unmask.data.picture import as_opened, open_picture
 from unmask.errors import UserError
 from unmask.mask.runtime.calibration import Calibration, DetectorFacts
 from unmask.mask.runtime.card import ShippedCard
@@ -30,6 +31,9 @@ THREADS = {"session.intra_op.allow_spinning": "1", "session.intra_op.spin_durati
 _MOST_ENLARGED = 4.0
 
 Pixels = NDArray[np.uint8]
+Source = str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | Pixels
+# The EXIF tag of how a camera was held.
+_ORIENTATION = 0x0112
 
 
 class Session(Protocol):
@@ -111,9 +115,13 @@ class MaskDetector:
             raise UserError(f"the detector has {len(self.class_names)} classes", got=class_names)
         return MaskDetector(self._session, replace(self.facts, class_names=class_names))
 
+    def detect_all(self, images: Iterable[Source], **options: Any) -> list[Detections]:
+        """Return what detect finds in each of several images, in their order."""
+        return [self.detect(image, **options) for image in images]
+
     def detect(
         self,
-        image: str | os.PathLike[str] | Image.Image | Pixels,
+        image: Source,
         *,
         threshold: float | None = None,
         smallest: float = 10.0,
@@ -121,8 +129,8 @@ class MaskDetector:
         """Return the faces in an image.
 
         Args:
-            image: a file, an image of Pillow's, or uint8[h, w, 3] in RGB. Large images are seen in
-                tiles.
+            image: a path, a file's bytes, a file object, an image of Pillow's in any mode, or
+                uint8[h, w, 3] in RGB. Large images are seen in tiles.
             threshold: calibrated score in (0, 1] from which on a box counts as a face, the file's
                 own by default.
             smallest: side in pixels of the smallest faces to find; with less an image is enlarged
@@ -187,9 +195,10 @@ def _threads() -> int:
     return min(int(asked), cpu_threads()) if asked.isdigit() and int(asked) else cpu_threads()
 
 
-def _opened(image: str | os.PathLike[str] | Image.Image | Pixels) -> Image.Image:
+def _opened(image: Source) -> Image.Image:
+    """Return an image as open_picture would read its file: upright, in 8 bits, RGB."""
     if isinstance(image, Image.Image):
-        return image if image.mode == "RGB" else image.convert("RGB")
+        return image if image.mode == "RGB" and not _turned(image) else as_opened(image)
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise UserError(
@@ -197,4 +206,21 @@ def _opened(image: str | os.PathLike[str] | Image.Image | Pixels) -> Image.Image
                 got=f"{image.dtype}{list(image.shape)}",
             )
         return Image.fromarray(np.ascontiguousarray(image))
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return open_picture(bytes(image))
+    if hasattr(image, "read"):
+        content = image.read()
+        if not isinstance(content, bytes):
+            raise UserError("a file object must be open for bytes", do='open it with mode "rb"')
+        return open_picture(content)
+    if not isinstance(image, (str, os.PathLike)):
+        raise UserError(
+            "an image is a path, bytes, a file object, an image of Pillow's or an array",
+            got=type(image).__name__,
+            do="of several give each by itself, or use detect_all",
+        )
     return open_picture(read_file(Path(image)))
+
+
+def _turned(image: Image.Image) -> bool:
+    return bool(image.getexif().get(_ORIENTATION, 1) != 1)
