@@ -31,15 +31,15 @@ def read_yolo(files: list[PictureFile], pictures: PictureIndex, warnings: list[s
             continue
         belongs = PurePosixPath(file.path[-1]).stem in pictures
         try:
-            lines = [line for line in _text(file).splitlines() if line.strip()]
-            labelled = [_line(line) for line in lines]
+            rows = [line for line in _text(file).splitlines() if line.strip()]
+            labelled = [_line(line) for line in rows]
         except UserError as error:
             if belongs:
                 warnings.append(skipped(file.path, str(error)))
             continue
         if belongs or labelled:
             read.append((file, labelled))
-            outlines += sum(len(line.split()) > 5 for line in lines)
+            outlines += sum(len(line.split()) > 5 for line in rows)
     if outlines:
         warnings.append(f"outlines and turned boxes taken as the boxes round them: {outlines}")
     if not names:
