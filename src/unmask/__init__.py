@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unmask import attacks, shift
+    from unmask import attacks, check, shift
     from unmask.data.images import Images
     from unmask.errors import UserError
     from unmask.flow.check import check_flow
@@ -42,6 +42,7 @@ _HOMES = {
     "UserError": "unmask.errors",
     "attacks": "unmask.attacks",
     "audit": "unmask.fool.audit.run",
+    "check": "unmask.check",
     "check_flow": "unmask.flow.check",
     "evaluate": "unmask.train.evaluation",
     "fit": "unmask.train.fit",
@@ -64,6 +65,7 @@ __all__ = [
     "UserError",
     "attacks",
     "audit",
+    "check",
     "check_flow",
     "evaluate",
     "fit",

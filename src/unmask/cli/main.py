@@ -24,6 +24,11 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 app.command(
+    "unmask.cli.check:check",
+    name="check",
+    help="All questions at once, within a time: one list of verdicts, one exit status.",
+)
+app.command(
     "unmask.cli.flow:app",
     name="flow",
     help="Will it train? Gradients by layer, depth and activation.",

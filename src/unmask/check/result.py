@@ -1,0 +1,179 @@
+"""What a check found: its parts, their verdicts, and what changed since another check."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from unmask.errors import UserError
+from unmask.verdict import SEVERITIES, Severity, Verdict, at_least, worst_first
+
+Status = Literal["done", "skipped", "failed"]
+Change = Literal["new", "worse", "same", "better", "gone"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One question of a check.
+
+    Args:
+        name: such as "shift".
+        status: "done", "skipped" or "failed".
+        reason: why it was skipped or failed, or what it was limited to; "" otherwise.
+        seconds: how long it took.
+        figures: what it measured, by name.
+        verdicts: what it found wrong.
+    """
+
+    name: str
+    status: Status
+    reason: str = ""
+    seconds: float = 0.0
+    figures: dict[str, float] = field(default_factory=dict)
+    verdicts: tuple[Verdict, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the part as plain values."""
+        return {**self.__dict__, "verdicts": [v.as_dict() for v in self.verdicts]}
+
+
+@dataclass(frozen=True)
+class Check:
+    """All questions asked of one model.
+
+    Args:
+        model: its name.
+        data: the name of the images.
+        parts: in the order in which they were asked.
+        minutes: the time that was allowed.
+        seconds: the time that was used.
+        provenance: what is needed to replay it.
+    """
+
+    model: str
+    data: str
+    parts: tuple[Part, ...]
+    minutes: float
+    seconds: float
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """Everything that was found wrong, worst first."""
+        return worst_first(v for part in self.parts for v in part.verdicts)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether no verdict is an error."""
+        return not at_least(self.verdicts, "error")
+
+    def figures(self) -> dict[str, float]:
+        """Return all figures by name, each with its part before it, such as "shift.ece"."""
+        return {f"{p.name}.{k}": v for p in self.parts for k, v in p.figures.items()}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        return {
+            "model": self.model,
+            "data": self.data,
+            "minutes": self.minutes,
+            "seconds": self.seconds,
+            "healthy": self.healthy,
+            "figures": self.figures(),
+            "verdicts": [v.as_dict() for v in self.verdicts],
+            "parts": [p.as_dict() for p in self.parts],
+            "provenance": self.provenance,
+        }
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write report.html, check.json, check.sarif and check.junit.xml; return their paths.
+
+        Raises:
+            UserError: the folder can't be written.
+        """
+        # The writer of reports stands above all questions.
+        import importlib
+
+        written: list[Path] = importlib.import_module(
+            "unmask.report.model_check"
+        ).write_model_check(self, Path(folder))
+        return written
+
+    def __str__(self) -> str:
+        lines = [f"{self.model} on {self.data}, {self.seconds:.0f} s"]
+        lines += [str(v) for v in self.verdicts] or ["nothing was found wrong"]
+        lines += [f"{p.name}: {p.status}: {p.reason}" for p in self.parts if p.reason]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What changed since an earlier check.
+
+    Args:
+        changes: (change, verdict) of every verdict of the new check, and of those that are gone.
+        figures: by name, the earlier and the new figure where both have it and they differ.
+    """
+
+    changes: tuple[tuple[Change, Verdict], ...]
+    figures: dict[str, tuple[float, float]]
+
+    @property
+    def worse(self) -> list[Verdict]:
+        """The verdicts that are new or more severe."""
+        return [v for change, v in self.changes if change in ("new", "worse")]
+
+
+def compare(now: Check, baseline: Path) -> Comparison:
+    """Return what changed since the check that check.json holds.
+
+    Args:
+        now: the new check.
+        baseline: the check.json of an earlier one.
+
+    Raises:
+        UserError: the file is missing or isn't such a file.
+    """
+    try:
+        old = json.loads(baseline.read_text())
+        known = {(v["kind"], v["subject"]): v for v in old["verdicts"]}
+        rank: dict[tuple[str, str | None], int] = {}
+        for v in old["verdicts"]:
+            key = (v["kind"], v["subject"])
+            rank[key] = max(rank.get(key, 0), SEVERITIES.index(v["severity"]))
+        figures = {str(k): float(v) for k, v in old["figures"].items() if v is not None}
+        gone_from = {k: Verdict(**v) for k, v in known.items()}
+    except OSError as error:
+        raise UserError("can't read the baseline", got=baseline, do="give a check.json") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            "the baseline is no check.json", got=f"{baseline}: {error}", do="run unmask check first"
+        ) from error
+    changes: list[tuple[Change, Verdict]] = []
+    for v in now.verdicts:
+        before = rank.get((v.kind, v.subject))
+        here = SEVERITIES.index(v.severity)
+        change: Change = (
+            "new"
+            if before is None
+            else "worse"
+            if here > before
+            else "better"
+            if here < before
+            else "same"
+        )
+        changes.append((change, v))
+    present = {(v.kind, v.subject) for v in now.verdicts}
+    changes += [("gone", v) for key, v in gone_from.items() if key not in present]
+    new = now.figures()
+    return Comparison(
+        tuple(changes),
+        {k: (figures[k], new[k]) for k in figures if k in new and figures[k] != new[k]},
+    )
+
+
+def failing(verdicts: list[Verdict], fail_on: Severity | Literal["never"]) -> list[Verdict]:
+    """Return the verdicts that a check fails for."""
+    return [] if fail_on == "never" else at_least(verdicts, fail_on)

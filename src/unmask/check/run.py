@@ -1,0 +1,119 @@
+"""The front door: every question asked of one model within a time; what can't be asked says why."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from unmask.check.questions import QUESTIONS, Asked, Skipped
+from unmask.check.result import Check, Part
+from unmask.data.images import Images
+from unmask.data.sources import Source, load_source
+from unmask.errors import UserError, unknown
+from unmask.runtime import environment_stamp
+from unmask.shift.target import Target, as_images, as_target
+
+DEFAULT_MINUTES = 5.0
+
+
+def check_model(
+    model: Any,
+    data: Any,
+    *,
+    minutes: float = DEFAULT_MINUTES,
+    questions: Sequence[str] = (),
+    eps: float | None = None,
+    seed: int = 0,
+    progress: Callable[[str, float], None] | None = None,
+) -> Check:
+    """Ask all questions of a model, within a time.
+
+    Args:
+        model: an nn.Module, a function of pixels in [0, 1], a shipped name, a .safetensors or .onnx
+            file, or an import path.
+        data: a named set, a folder or zip, a Source, Images, (pixels, labels) or a DataLoader.
+        minutes: the time allowed; samples are as large as fit.
+        questions: names of those to ask, all by default.
+        eps: the size of the audit's changes, in [0, 1].
+        seed: of everything random.
+        progress: told the question and the fraction of the time used.
+
+    Returns:
+        A Check: print it, or read verdicts, figures() and parts.
+
+    Raises:
+        UserError: the model or the data can't be used at all.
+    """
+    if not 0 < minutes <= 24 * 60:
+        raise UserError("the minutes must be a positive number", got=minutes, do="5 is usual")
+    for name in questions:
+        if name not in QUESTIONS:
+            raise unknown("question", name, QUESTIONS)
+    start = time.perf_counter()
+    target = as_target(model)
+    source, images = _both(data, target)
+    asked = Asked(target, images, source, seed, eps=eps)
+    parts: list[Part] = []
+    broken = ""
+    for name, (ask, fraction) in QUESTIONS.items():
+        if questions and name not in questions and name != "preflight":
+            continue
+        used = time.perf_counter() - start
+        left = 60 * minutes - used
+        if progress:
+            progress(name, min(1.0, used / (60 * minutes)))
+        if broken and name != "data":
+            parts.append(Part(name, "skipped", broken))
+            continue
+        if left <= 0:
+            parts.append(Part(name, "skipped", f"the {minutes:g} minutes were over"))
+            continue
+        part = _answered(name, functools.partial(ask, asked, fraction * left), asked)
+        parts.append(part)
+        if name == "preflight" and part.status == "failed":
+            broken = f"the preflight failed: {part.reason}"
+        if any(v.kind == "logits not finite" for v in part.verdicts):
+            broken = "the logits aren't finite"
+    seconds = time.perf_counter() - start
+    return Check(
+        model=target.name,
+        data=asked.images.name,
+        parts=tuple(parts),
+        minutes=minutes,
+        seconds=seconds,
+        provenance=environment_stamp(
+            model=target.identity,
+            data=images.sha256,
+            images=len(images),
+            seed=seed,
+            device=str(target.device),
+        ),
+    )
+
+
+def _answered(name: str, ask: Callable[[], Any], asked: Asked) -> Part:
+    asked.notes.clear()
+    start = time.perf_counter()
+    try:
+        figures, verdicts = ask()
+    except Skipped as reason:
+        return Part(name, "skipped", str(reason), time.perf_counter() - start)
+    except UserError as error:
+        return Part(name, "failed", str(error), time.perf_counter() - start)
+    except Exception as error:  # whatever a stranger's model raises, the other questions go on
+        line = (str(error).splitlines() or [""])[0][:200]
+        why = f"{type(error).__name__}: {line}"
+        return Part(name, "failed", why, time.perf_counter() - start)
+    took = time.perf_counter() - start
+    return Part(name, "done", "; ".join(asked.notes), took, figures, tuple(verdicts))
+
+
+def _both(data: Any, target: Target) -> tuple[Source | Images, Images]:
+    """Return all parts of the data, and the images to test with."""
+    if isinstance(data, (str, Path)):
+        data = load_source(str(data), shape=target.input_shape)
+    images = as_images(data, target)
+    return (data if isinstance(data, Source) else images), images

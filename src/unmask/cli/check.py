@@ -1,0 +1,133 @@
+"""The verb check: all questions asked of one model, within a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from unmask.cli.options import MANY, Cifar10Source, Data, Seed, Size
+from unmask.cli.shift import COLOURS, AnyModel
+from unmask.errors import UserError
+
+FAILED = 1
+
+
+def check(
+    model: AnyModel,
+    data: Data,
+    /,
+    *,
+    source: Cifar10Source = None,
+    size: Size = None,
+    minutes: Annotated[
+        float,
+        Parameter(help="the time allowed; samples are as large as fit", validator=Number(gt=0)),
+    ] = 5,
+    questions: Annotated[
+        tuple[str, ...],
+        MANY,
+        Parameter(help="preflight accuracy data flow shift audit certificate; all by default"),
+    ] = (),
+    eps: Annotated[
+        float | None, Parameter(help="the size of the audit's changes, in [0, 1]")
+    ] = None,
+    seed: Seed = 0,
+    fail_on: Annotated[
+        Literal["error", "warning", "never"],
+        Parameter(help="exit with 1 when there is a verdict of this severity or worse"),
+    ] = "error",
+    baseline: Annotated[
+        Path | None,
+        Parameter(help="a check.json of before: show what changed, fail only for what got worse"),
+    ] = None,
+    out: Annotated[
+        Path, Parameter(help="the folder for report.html, check.json, check.sarif, check.junit.xml")
+    ] = Path("runs/check"),
+    annotations: Annotated[
+        bool, Parameter(help="print the verdicts as GitHub Actions shows them beside the code")
+    ] = False,
+    json: Annotated[bool, Parameter(help="print everything as JSON")] = False,
+) -> int:
+    """Find out what is wrong with a classifier: will it train, can it be fooled, does it hold?
+
+    The exit status is 1 when a verdict is as severe as --fail-on, with --baseline only when it is
+    new or has become worse.
+    """
+    if annotations and json:
+        raise UserError("--annotations and --json both print to stdout", do="choose one")
+    # torch and matplotlib take a while to load, and --help needs none of them.
+    from unmask.check.result import compare, failing
+    from unmask.check.run import check_model
+    from unmask.cli.loading import load_shown
+    from unmask.report.files import require_writable, to_json
+    from unmask.report.model_check import write_model_check
+    from unmask.report.verdicts import annotated
+    from unmask.shift.target import as_target
+
+    target = as_target(model)
+    console = Console(stderr=True)
+    shape = target.input_shape or (None if size is None else (3, size, size))
+    loaded = load_shown(console, data, source, shape)
+    require_writable(out)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task(target.name, total=1.0)
+
+        def show(question: str, used: float) -> None:
+            bar.update(task, description=f"{target.name}: {question}", completed=used)
+
+        found = check_model(
+            target, loaded, minutes=minutes, questions=questions, eps=eps, seed=seed, progress=show
+        )
+    comparison = None if baseline is None else compare(found, baseline)
+    blamed = found.verdicts if comparison is None else comparison.worse
+    failed = failing(blamed, fail_on)
+    files = write_model_check(
+        found,
+        out,
+        comparison=comparison,
+        fail_on="warning" if fail_on == "warning" else "error",
+    )
+    if json:
+        changes = None
+        if comparison is not None:
+            changes = [{"change": c, **v.as_dict()} for c, v in comparison.changes]
+        everything = {**found.as_dict(), "changes": changes, "failed": bool(failed)}
+        print(to_json({**everything, "files": [str(file) for file in files]}))
+    elif annotations:
+        print("".join(f"{line}\n" for line in annotated(found.verdicts, model)), end="")
+    else:
+        out_console = Console()
+
+        def say(line: str, style: str = "") -> None:
+            out_console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+        accuracy = found.figures().get("accuracy.accuracy")
+        right = "" if accuracy is None else f": {accuracy:.1%} right"
+        say(f"{found.model} on {found.data}{right}, checked in {found.seconds:.0f} s")
+        marks = {} if comparison is None else {id(v): c for c, v in comparison.changes}
+        for v in found.verdicts:
+            mark = f"[{marks[id(v)]}] " if id(v) in marks else ""
+            say(f"{mark}{v}", COLOURS[v.severity])
+        if comparison is not None:
+            for change, v in comparison.changes:
+                if change == "gone":
+                    say(f"[gone] {v.severity}: {v.kind}: {v.message}", "green")
+        if not found.verdicts:
+            say("nothing was found wrong", "green")
+        for part in found.parts:
+            if part.reason:
+                say(f"{part.name}: {part.status}: {part.reason}", "dim")
+        print("failed" if failed else "passed")
+        print(f"report: {files[0]}")
+    return FAILED if failed else 0
