@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
 from unmask.data.cards import CARDS, DatasetCard
 from unmask.errors import UserError, unknown
@@ -191,3 +191,17 @@ def _as_dict(found: _Found) -> dict[str, object]:
 
 def _say(line: str) -> None:
     print(f"warning: {' '.join(line.split())}", file=sys.stderr)
+
+
+app = App(
+    name="data",
+    help="Fetch the face mask set, MNIST or CIFAR-10; audit any set for leaks and wrong labels.",
+    help_format="plaintext",
+    default_parameter=Parameter(negative=()),
+)
+app.default(data)
+app.command(
+    "unmask.cli.data_audit:audit",
+    name="audit",
+    help="Look for duplicates, leaks, wrong labels, starved classes and shortcuts.",
+)

@@ -49,9 +49,9 @@ app.command(
     help="Does it hold in the street? Faces with and without masks.",
 )
 app.command(
-    "unmask.cli.data:data",
+    "unmask.cli.data:app",
     name="data",
-    help="Fetch the face mask set, MNIST or CIFAR-10, and check that it is whole.",
+    help="Fetch the face mask set, MNIST or CIFAR-10; audit any set for leaks and wrong labels.",
 )
 app.command(
     "unmask.cli.train:train",

@@ -12,7 +12,7 @@ _SIDE = 16
 _COMPONENTS = 16
 _NEIGHBOURS = 6
 # Of zero-mean images: the correlation from which two are taken for one and the same.
-ALIKE = 0.99
+ALIKE = 0.995
 _SAMPLE = 5000
 
 
@@ -71,6 +71,8 @@ def near_duplicates(pixels: NDArray[np.uint8], *, alike: float = ALIKE) -> NDArr
     rows, columns = np.nonzero(np.isfinite(distance))
     pairs = np.stack([told[rows], told[neighbour[rows, columns]]], 1)
     pairs = np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], 1), axis=0)
+    if not len(pairs):
+        return np.zeros((0, 2), np.int64)
     kept = []
     for chunk in np.array_split(pairs, max(1, len(pairs) // 4000)):
         a, b = (_unit(thumbnails(pixels[chunk[:, k]], 2 * _SIDE)) for k in (0, 1))

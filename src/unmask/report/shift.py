@@ -19,7 +19,7 @@ from unmask.shift.result import Shift
 from unmask.shift.scores import Scores
 
 SIGNS = {"error": ("bad", "✗"), "warning": ("mixed", "!"), "note": ("none", "–")}
-_SIDE, _GAP, _LARGEST = 112, 4, 224
+_SIDE, _GAP = 112, 4
 
 
 def write_shift(found: Shift, images: Images, folder: Path) -> list[Path]:
@@ -70,6 +70,11 @@ def strip(images: Images, name: str, found: Shift) -> str:
     gap = np.full((tiles[0].shape[0], _GAP, tiles[0].shape[2]), 255, np.uint8)
     parts = [part for tile in tiles for part in (tile, gap)][:-1]
     return data_uri(_png(np.concatenate(parts, 1)))
+
+
+def image_uri(pixels: NDArray[np.uint8]) -> str:
+    """Return an image uint8[c, h, w], at the size that pages show, as the address of a PNG."""
+    return data_uri(_png(_tile(pixels)))
 
 
 def _tile(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -1,0 +1,313 @@
+"""The check on models whose faults are known, what other programs read, baselines, a short time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import unmask
+from unmask.check.result import Check, Part, compare, failing
+from unmask.data.images import Images
+from unmask.data.sources import Source
+from unmask.errors import UserError
+from unmask.report.model_check import check_page
+from unmask.report.verdicts import junit, sarif
+from unmask.verdict import Verdict
+
+NAMES = ("red", "green", "blue")
+FEW = ("preflight", "accuracy", "data")
+
+
+def coloured(n: int = 240, seed: int = 0, side: int = 12) -> Images:
+    """Images of one colour in front of noise."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 3
+    pixels = rng.integers(40, 120, (n, 3, side, side))
+    pixels[np.arange(n), labels] += 90
+    return Images(pixels.astype(np.uint8), labels.astype(np.int64), NAMES, "colours")
+
+
+class Colours(nn.Module):
+    """A small convolution network whose answer is the strongest channel."""
+
+    def __init__(self, sharp: float = 12.0) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 3, 1)
+        with torch.no_grad():
+            self.convolution.weight.copy_(sharp * torch.eye(3)[:, :, None, None])
+            self.convolution.bias.zero_()
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.convolution(pixels).mean((2, 3))
+
+
+class Swapped(Colours):
+    def forward(self, pixels: Tensor) -> Tensor:
+        return super().forward(pixels.flip(1))
+
+
+def errors(check: Check) -> set[str]:
+    return {v.kind for v in check.verdicts if v.severity == "error"}
+
+
+def test_a_healthy_model_has_no_error_and_every_question_is_accounted_for(tmp_path: Path) -> None:
+    source = Source("pictures", coloured(90, 1), None, coloured(), "")
+    found = unmask.check(Colours(), source, minutes=0.5)
+    # Here the colour is the class.
+    assert errors(found) <= {"shortcut"}
+    names = [p.name for p in found.parts]
+    assert names == ["preflight", "accuracy", "data", "flow", "shift", "audit", "certificate"]
+    assert all(p.status == "done" or p.reason for p in found.parts)
+    assert found.figures()["accuracy.accuracy"] == 1
+    paths = found.save(tmp_path)
+    assert [p.name for p in paths] == [
+        "report.html",
+        "check.json",
+        "check.sarif",
+        "check.junit.xml",
+    ]
+    assert compare(found, tmp_path / "check.json").worse == []
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        (Swapped(), "preprocessing"),
+        (Colours(12_000.0), "saturated logits"),
+        (lambda x: torch.full((len(x), 3), float("nan")), "logits not finite"),
+        (lambda x: torch.zeros(len(x), 3) + torch.tensor([1.0, 0, 0]), "no better than chance"),
+    ],
+)
+def test_a_broken_model_is_named(model: object, kind: str) -> None:
+    found = unmask.check(model, coloured(), minutes=0.5, questions=FEW)
+    assert kind in errors(found)
+
+
+def test_a_leak_and_flipped_labels_are_named() -> None:
+    train, test = coloured(300, 1), coloured()
+    pixels, labels = test.pixels.copy(), test.labels.copy()
+    pixels[:24], labels[:24] = train.pixels[:24], train.labels[:24]
+    flipped = np.arange(100, 124)
+    labels[flipped] = (labels[flipped] + 1) % 3
+    source = Source("pictures", train, None, Images(pixels, labels, NAMES, "t"), "")
+    found = unmask.check(Colours(), source, minutes=0.5, questions=FEW)
+    assert "leak" in errors(found)
+    doubted = next(v for v in found.verdicts if v.kind == "label errors")
+    assert doubted.subject == "test"
+    assert doubted.evidence["fraction"] == pytest.approx(0.1, abs=0.01)
+
+
+def test_a_black_box_is_asked_what_can_be_asked() -> None:
+    inner = Colours()
+
+    def model(pixels: Tensor) -> Tensor:
+        with torch.no_grad():
+            return inner(pixels)
+
+    found = unmask.check(model, coloured(), minutes=0.5, questions=("flow", "certificate"))
+    assert {p.name: p.status for p in found.parts} == {
+        "preflight": "done",
+        "flow": "skipped",
+        "certificate": "skipped",
+    }
+    assert "black box" in next(p.reason for p in found.parts if p.name == "flow")
+
+
+def test_a_model_that_raises_or_a_budget_too_small_leaves_one_line_each() -> None:
+    def raising(pixels: Tensor) -> Tensor:
+        raise RuntimeError("no weights here")
+
+    found = unmask.check(raising, coloured(), minutes=0.5, questions=FEW)
+    by_name = {p.name: p for p in found.parts}
+    assert by_name["preflight"].status == "failed"
+    assert "no weights here" in by_name["preflight"].reason
+    assert by_name["accuracy"].status == "skipped"
+    assert by_name["data"].status == "done"
+    hurried = unmask.check(Colours(), coloured(), minutes=1e-6)
+    assert all(p.status == "skipped" and "over" in p.reason for p in hurried.parts)
+    with pytest.raises(UserError, match="minutes"):
+        unmask.check(Colours(), coloured(), minutes=0)
+    with pytest.raises(UserError, match="did you mean 'audit'"):
+        unmask.check(Colours(), coloured(), questions=("audits",))
+
+
+def test_a_stateful_and_a_random_model_are_warned_of() -> None:
+    inner = Colours()
+
+    def random(pixels: Tensor) -> Tensor:
+        return inner(pixels) + torch.rand(len(pixels), 3)
+
+    found = unmask.check(random, coloured(), minutes=0.5, questions=("preflight",))
+    assert "random output" in {v.kind for v in found.verdicts}
+
+    def centred(pixels: Tensor) -> Tensor:
+        return inner(pixels - pixels.mean(0, keepdim=True))
+
+    found = unmask.check(centred, coloured(), minutes=0.5, questions=("preflight",))
+    assert "batch dependence" in {v.kind for v in found.verdicts}
+
+
+VERDICTS = [
+    Verdict("leak", "error", "12 images", fix="delete them", evidence={"leaks": 12}),
+    Verdict("fragile", "warning", "50 % under <fog>", subject="fog", location="model.py:7"),
+    Verdict("fragile", "note", "two more\x1b[31m"),
+]
+
+# What SARIF 2.1.0 requires of the parts that are written here.
+SARIF_SCHEMA = {
+    "type": "object",
+    "required": ["version", "runs"],
+    "properties": {
+        "version": {"const": "2.1.0"},
+        "runs": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["tool", "results"],
+                "properties": {
+                    "tool": {
+                        "type": "object",
+                        "required": ["driver"],
+                        "properties": {
+                            "driver": {
+                                "type": "object",
+                                "required": ["name", "rules"],
+                                "properties": {
+                                    "rules": {
+                                        "type": "array",
+                                        "uniqueItems": True,
+                                        "items": {"type": "object", "required": ["id"]},
+                                    }
+                                },
+                            }
+                        },
+                    },
+                    "columnKind": {"enum": ["utf16CodeUnits", "unicodeCodePoints"]},
+                    "results": {
+                        "type": "array",
+                        "items": {
+                            "type": "object",
+                            "required": ["message", "ruleId", "level", "locations"],
+                            "properties": {
+                                "level": {"enum": ["none", "note", "warning", "error"]},
+                                "ruleIndex": {"type": "integer", "minimum": 0},
+                                "message": {
+                                    "type": "object",
+                                    "required": ["text"],
+                                    "properties": {"text": {"type": "string", "minLength": 1}},
+                                },
+                                "partialFingerprints": {
+                                    "type": "object",
+                                    "additionalProperties": {"type": "string"},
+                                },
+                                "locations": {
+                                    "type": "array",
+                                    "minItems": 1,
+                                    "items": {
+                                        "type": "object",
+                                        "required": ["physicalLocation"],
+                                        "properties": {
+                                            "physicalLocation": {
+                                                "type": "object",
+                                                "required": ["artifactLocation"],
+                                                "properties": {
+                                                    "artifactLocation": {
+                                                        "type": "object",
+                                                        "required": ["uri"],
+                                                        "properties": {
+                                                            "uri": {
+                                                                "type": "string",
+                                                                "pattern": "^[A-Za-z0-9._~/%-]+$",
+                                                            }
+                                                        },
+                                                    },
+                                                    "region": {
+                                                        "type": "object",
+                                                        "properties": {
+                                                            "startLine": {
+                                                                "type": "integer",
+                                                                "minimum": 1,
+                                                            }
+                                                        },
+                                                    },
+                                                },
+                                            }
+                                        },
+                                    },
+                                },
+                            },
+                        },
+                    },
+                },
+            },
+        },
+    },
+}
+
+
+def test_sarif_keeps_to_its_schema() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    log = json.loads(sarif(VERDICTS, "my_module:make model", figures={"accuracy": 0.5}))
+    jsonschema.validate(log, SARIF_SCHEMA)
+    run = log["runs"][0]
+    assert [r["id"] for r in run["tool"]["driver"]["rules"]] == ["leak", "fragile"]
+    assert [r["ruleIndex"] for r in run["results"]] == [0, 1, 1]
+    place = run["results"][1]["locations"][0]["physicalLocation"]
+    assert (place["artifactLocation"]["uri"], place["region"]["startLine"]) == ("model.py", 7)
+    assert "\x1b" not in run["results"][2]["message"]["text"]
+
+
+def test_junit_counts_what_fails() -> None:
+    text = junit(
+        {"data": VERDICTS[:1], "shift": VERDICTS[1:], "flow": []},
+        name="m",
+        skipped={"audit": "no time"},
+    )
+    root = ElementTree.fromstring(text)
+    assert (root.get("tests"), root.get("failures")) == ("5", "1")
+    suites = {s.get("name"): s for s in root}
+    assert suites["audit"].get("skipped") == "1"
+    assert suites["shift"].get("failures") == "0"
+    assert suites["flow"][0].get("name") == "healthy"
+    strict = junit({"shift": VERDICTS[1:]}, name="m", fail_on="warning")
+    assert ElementTree.fromstring(strict).get("failures") == "1"
+
+
+def made(*verdicts: Verdict, **figures: float) -> Check:
+    return Check("m", "d", (Part("data", "done", figures=figures, verdicts=verdicts),), 1, 1)
+
+
+def test_a_baseline_fails_only_what_got_worse(tmp_path: Path) -> None:
+    leak, fog = VERDICTS[0], VERDICTS[1]
+    paths = made(leak, fog, accuracy=0.9).save(tmp_path)
+    worse_fog = Verdict("fragile", "error", "10 % under fog", subject="fog")
+    snow = Verdict("fragile", "warning", "snow", subject="snow")
+    found = compare(made(worse_fog, snow, accuracy=0.8), paths[1])
+    assert {(c, v.subject or v.kind) for c, v in found.changes} == {
+        ("worse", "fog"),
+        ("new", "snow"),
+        ("gone", "leak"),
+    }
+    assert found.figures == {"data.accuracy": (0.9, 0.8)}
+    assert failing(found.worse, "error") == [worse_fog]
+    assert failing(found.worse, "never") == []
+    assert "0.9 became 0.8" in check_page(made(snow, accuracy=0.8), found)
+    with pytest.raises(UserError, match="baseline"):
+        compare(made(), tmp_path / "nothing.json")
+    (tmp_path / "other.json").write_text("[]")
+    with pytest.raises(UserError, match=r"no check\.json"):
+        compare(made(), tmp_path / "other.json")
+
+
+def test_the_page_needs_nothing_else_and_quotes_foreign_text() -> None:
+    page = check_page(made(*VERDICTS))
+    assert "&lt;fog&gt;" in page
+    assert 'src="http' not in page
+    assert "something is wrong" in page
+    assert "no error" in check_page(made())
