@@ -296,7 +296,7 @@ def test_faces_are_counted_and_learnt(
     found = cells(section)
     counts = {p: (c.document, c.ours, c.verdict) for p, c in section.tables[0].named()}
     assert counts == {
-        "pictures: count": ("853", "10", DIFFERS),
+        "images: count": ("853", "10", DIFFERS),
         "faces: count": ("4,072", "40", DIFFERS),
         "with mask: count": ("3,232", "10", DIFFERS),
         "without mask: count": ("123", "20", CORRECTED),
@@ -325,7 +325,7 @@ def test_without_faces_the_figures_are_those_of_the_cards(
     assert not section.reason
     assert {c.source for c in found.values()} == {FROM_CARD}
     assert {p: c.ours for p, c in section.tables[0].named()} == {
-        "pictures: count": "853",
+        "images: count": "853",
         "faces: count": "4,072",
         "with mask: count": "3,232",
         "without mask: count": "717",

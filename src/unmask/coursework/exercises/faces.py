@@ -222,7 +222,7 @@ def _settings(task: Task, result: TrainedOnFaces) -> str:
 
 
 def _section(counts: tuple[Cell, ...], figures: tuple[Cell, Cell]) -> Section:
-    rows = ("pictures", "faces", *(plain_words(name) for name in FACE_CLASSES))
+    rows = ("images", "faces", *(plain_words(name) for name in FACE_CLASSES))
     return Section(
         "Exercise 3",
         "Faces with and without masks",
@@ -232,7 +232,7 @@ def _section(counts: tuple[Cell, ...], figures: tuple[Cell, Cell]) -> Section:
         "none itself.",
         tables=(
             Table(
-                "The pictures",
+                "The images",
                 ("count",),
                 tuple((name, (cell,)) for name, cell in zip(rows, counts, strict=True)),
             ),

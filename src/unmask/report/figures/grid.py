@@ -146,6 +146,8 @@ def faces_figure(
     axes = figure.subplots(len(rows), count, squeeze=False)
     for place, (pixels, caption, right) in enumerate(faces):
         ax = axes[place % len(rows), place // len(rows)]
+        ax.set(xticks=[], yticks=[])
+        ax.grid(visible=False)
         _picture(ax, (pixels / 255).astype(np.float32), GRID)
         _caption(ax, caption, failed=not right)
     for ax, title in zip(axes[:, 0], rows, strict=True):
