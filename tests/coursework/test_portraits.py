@@ -69,4 +69,4 @@ def test_a_detector_sees_every_portrait_in_every_way(tmp_path: Path) -> None:
     picture, notes = detected(detector)
     assert len(notes) == len(WORN)
     assert all(p.person in note for note in notes for p in PORTRAITS)
-    assert Image.open(io.BytesIO(base64.b64decode(picture.png))).height > 3 * 300
+    assert Image.open(io.BytesIO(base64.b64decode(picture.png))).height > 3 * 240

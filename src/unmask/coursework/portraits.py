@@ -40,7 +40,7 @@ _STRAPS = tuple(
 _PLEATS = (((-0.93, 0.4), (0, 0.31), (0.93, 0.4)), ((-0.84, 0.65), (0, 0.56), (0.84, 0.65)))
 _CLOTH, _SHADE, _STRAP = (142, 190, 214), (104, 154, 182), (232, 236, 238)
 _FINER = 4
-_HEIGHT, _GAP, _PAPER = 300, 8, (255, 255, 255)
+_HEIGHT, _GAP, _PAPER = 240, 8, (255, 255, 255)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +141,7 @@ def detected(detector: MaskDetector) -> tuple[Picture, tuple[str, ...]]:
     )
     caption += "that ships sees them."
     buffer = io.BytesIO()
-    _sheet(rows).save(buffer, "PNG")
+    _sheet(rows).quantize(256).save(buffer, "PNG", optimize=True)
     png = base64.b64encode(buffer.getvalue()).decode()
     return Picture(caption, caption, png=png), tuple(notes)
 
