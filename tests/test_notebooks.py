@@ -1,4 +1,4 @@
-"""The notebooks of the exercises run from the first cell to the last, and hold the outputs of one whole run."""
+"""The notebooks of the exercises run to the end, and hold the outputs of one whole run or none."""
 
 from __future__ import annotations
 
