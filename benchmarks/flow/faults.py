@@ -127,6 +127,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--half", choices=("measured", "development"), default="measured")
     parser.add_argument("--label", action="store_true", help="train the models without a label")
+    parser.add_argument("--every", type=int, default=1, help="take every N-th pair: a sample")
     parser.add_argument("--repair", action="store_true", help="repair the broken models too")
     parser.add_argument("--on", default="local", help="local, ray, or a cluster's address")
     arguments = parser.parse_args()
@@ -135,6 +136,8 @@ def main() -> None:
         label()
     everything, dropped = read()
     cases = [c for c in everything if c.development == (arguments.half == "development")]
+    # A pair is two cases in a row.
+    cases = [c for i, c in enumerate(cases) if i // 2 % arguments.every == 0]
     blocks = [cases[i : i + TOGETHER] for i in range(0, len(cases), TOGETHER)]
     names = [", ".join(c.recipe.name for c in block) for block in blocks]
     with executor(arguments.on) as on:

@@ -1,9 +1,11 @@
-"""What GradientProbe costs: training steps with and without it, side by side in one process.
+"""What GradientProbe and a watch cost: training steps with and without, in one process.
 
 Two copies of a network train in turns of one step, one of them in trainings of a few hundred steps
 with the probe at its default interval, its early steps included. The ratio is that of the mean
 step, put together from the medians of plain steps, of probed ones and of those between, so that a
-moment in which the machine is slow counts for neither. A table comes first, then one line of JSON.
+moment in which the machine is slow counts for neither. A watch sees every training of its process,
+so rounds with it and without it take turns, each a whole training; the ratio is of their medians.
+A table comes first, then one line of JSON.
 
     python benchmarks/flow/probe.py [--threads N]
 """
@@ -25,6 +27,7 @@ from torch.nn import functional
 
 from unmask.flow.check import check_flow
 from unmask.flow.measure.probe import DEFAULT_EVERY, GradientProbe
+from unmask.flow.watch import Watch
 from unmask.runtime import environment_stamp
 
 WARM_UP = 20
@@ -103,6 +106,33 @@ def step_times(
     return found
 
 
+def watch_times(
+    make: Callable[[], nn.Module], shape: tuple[int, ...], batch: int, steps: int, rounds: int
+) -> dict[str, list[float]]:
+    """Return seconds of whole trainings, plain and watched in turns."""
+    torch.manual_seed(0)
+    batches = [(torch.rand(batch, *shape), torch.randint(10, (batch,))) for _ in range(8)]
+
+    def training() -> float:
+        model = make()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+        start = time.perf_counter()
+        for i in range(steps):
+            x, y = batches[i % len(batches)]
+            optimizer.zero_grad()
+            functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+        return time.perf_counter() - start
+
+    training()
+    found: dict[str, list[float]] = {"plain": [], "watched": []}
+    for _ in range(rounds):
+        found["plain"].append(training())
+        with Watch():
+            found["watched"].append(training())
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
@@ -139,6 +169,18 @@ def main() -> None:
             "steps": len(times["plain"]),
             "target": TARGETS[name],
         }
+    watched: dict[str, Any] = {}
+    for name, (make, shape, batch, steps, rounds) in work.items():
+        times = watch_times(make, shape, batch, steps, max(rounds // 2, 3))
+        plain, seen = (statistics.median(times[k]) for k in ("plain", "watched"))
+        watched[name] = {
+            "plain_seconds": plain,
+            "watched_seconds": seen,
+            "ratio": seen / plain,
+            "steps": steps,
+            "rounds": len(times["plain"]),
+            "target": 1.05,
+        }
     model = million()
     x, y = torch.rand(64, 1, 28, 28), torch.randint(10, (64,))
     start = time.perf_counter()
@@ -147,6 +189,9 @@ def main() -> None:
     parameters = sum(p.numel() for p in model.parameters())
     console = Console()
     console.print(table)
+    for name, row in watched.items():
+        console.print(f"watched: {name}, {row['steps']} steps: {row['ratio']:.3f} times plain")
+    results["watch"] = watched
     console.print(f"check of a {parameters:,} parameter CNN, 10 steps of 64: {seconds:.2f} s")
     results["check"] = {"parameters": parameters, "seconds": seconds, "target": 3.0}
     print(json.dumps({**results, "stamp": environment_stamp(threads=arguments.threads)}))

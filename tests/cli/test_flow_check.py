@@ -164,7 +164,7 @@ def test_json_holds_everything(check):
     assert status == 1
     assert set(found) == {
         *("model", "parameters", "history", "verdicts", "stamp"),
-        *("prediction", "repair", "files"),
+        *("prediction", "repair", "files", "untested"),
     }
     vanishing = next(v for v in found["verdicts"] if v["kind"] == "vanishing")
     assert set(vanishing) == {

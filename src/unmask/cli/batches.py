@@ -1,4 +1,4 @@
-"""Batches for a model that someone else wrote: pictures by name, or a loader of the user's own."""
+"""Batches for a model that someone else wrote: images by name, or a loader of the user's own."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Batches:
 def batches_for(model: nn.Module, data: str, batch_size: int, size: int | None) -> Batches:
     """Return batches that the model's forward takes.
 
-    data: mnist, cifar10, a folder or zip archive of pictures, or the import path of a loader or of
-    what makes one. Pictures are float32[n, c, h, w] in [0, 1], or float32[n, c * h * w] for a
+    data: mnist, cifar10, a folder or zip archive of images, or the import path of a loader or of
+    what makes one. Images are float32[n, c, h, w] in [0, 1], or float32[n, c * h * w] for a
     model that takes them in no other way, on the model's device; of one's own they are read at the
     side size when it is given. Raises UserError when there are none or the forward takes neither.
     """
@@ -61,7 +61,7 @@ def batches_for(model: nn.Module, data: str, batch_size: int, size: int | None) 
     fed = (first.flatten(1) if flat else first).shape[1:]
     return Batches(
         of_seed,
-        f"{len(first)} pictures of {images.name} a step, fed as {_shape(len(first), *fed)} "
+        f"{len(first)} images of {images.name} a step, fed as {_shape(len(first), *fed)} "
         "between 0 and 1",
         {"data": images.name, "data sha256": images.sha256, "batch size": len(first)},
     )
@@ -71,18 +71,18 @@ def _pixels(images: Images, rows: Any) -> Tensor:
     return torch.from_numpy(images.pixels[rows]).float() / 255
 
 
-def _takes_flat_only(model: nn.Module, pictures: Tensor) -> bool:
-    """Return whether the forward takes pictures as rows of numbers and not as pictures."""
-    error = _refusal(model, pictures)
+def _takes_flat_only(model: nn.Module, images: Tensor) -> bool:
+    """Return whether the forward takes images as rows of numbers and not as images."""
+    error = _refusal(model, images)
     if error is None:
         return False
-    flat = pictures.flatten(1)
+    flat = images.flatten(1)
     if _refusal(model, flat) is None:
         return True
     raise UserError(
-        "the model's forward takes no such pictures",
-        got=f"{_shape(*pictures.shape)} between 0 and 1: {first_line(error)}",
-        do=f"nor {_shape(*flat.shape)}; --size reads your own pictures at another size, and "
+        "the model's forward takes no such images",
+        got=f"{_shape(*images.shape)} between 0 and 1: {first_line(error)}",
+        do=f"nor {_shape(*flat.shape)}; --size reads your own images at another size, and "
         "--data my_module:make_loader takes your own batches",
     ) from error
 

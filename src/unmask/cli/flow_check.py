@@ -27,6 +27,7 @@ OPTIMIZERS: dict[str, tuple[str, dict[str, float], float]] = {
     "sgd": ("SGD", {}, 0.01),
     "momentum": ("SGD", {"momentum": 0.9}, 0.01),
     "adam": ("Adam", {}, 1e-3),
+    "adamw": ("AdamW", {}, 1e-3),
 }
 NONE = "none"
 FAILED = 1
@@ -52,7 +53,7 @@ def check(
         str, Parameter(help=f"{', '.join(OPTIMIZERS)}, or {NONE}: judge the start only")
     ] = "adam",
     learning_rate: Annotated[
-        float | None, Parameter(help="step size; 0.001 for adam, else 0.01 by default")
+        float | None, Parameter(help="step size; 0.001 for adam and adamw, else 0.01 by default")
     ] = None,
     batch_size: BatchSize = 64,
     steps: Annotated[int, Parameter(help="training steps, on a copy of the model")] = 10,
@@ -102,7 +103,20 @@ def check(
     make = None if rate is None else _maker(optimizer, rate)
     batches = batches_for(network, data, batch_size, size)
     pairs = list(islice(batches.of_seed(seed), max(steps if make else 1, 1)))
-    found = check_flow(network, loss_fn, iter(pairs), optimizer=make, steps=steps, seed=seed)
+    with Console(stderr=True).status("checking") as shown:
+
+        def progress(step: int, of: int) -> None:
+            shown.update(f"checking: step {step} of {of}")
+
+        found = check_flow(
+            network,
+            loss_fn,
+            iter(pairs),
+            optimizer=make,
+            steps=steps,
+            seed=seed,
+            progress=progress,
+        )
     asked = {"model": model, "loss": loss, "optimizer": optimizer, "learning rate": rate}
     told = {k: v for k, v in asked.items() if v is not None}
     found = replace(found, stamp={**found.stamp, **told, **batches.stamp})
@@ -193,6 +207,8 @@ def _print(
         console.print(told, highlight=False, markup=False)
     if not found.verdicts:
         say("Nothing stands in its gradient's way.", "green")
+    if found.untested:
+        say(f"\nNot tested: {'; '.join(found.untested)}.", "dim")
     if asked_repair and outcome is None:
         say("Nothing to repair.")
     if outcome is not None:

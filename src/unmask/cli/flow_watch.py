@@ -26,7 +26,9 @@ _Severity = Literal["error", "warning", "note"]
 def watch(
     script: Annotated[str, Parameter(help="the training script, as Python would run it")],
     /,
-    *arguments: Annotated[str, Parameter(help="what the script itself takes")],
+    *arguments: Annotated[
+        str, Parameter(help="what the script itself takes", allow_leading_hyphen=True)
+    ],
     out: Annotated[Path, Parameter(help="the folder for report, figure and numbers")] = Path(
         "runs/watch"
     ),

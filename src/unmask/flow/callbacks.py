@@ -10,8 +10,10 @@ from torch import nn
 
 from unmask.errors import UserError
 from unmask.flow.judge.verdicts import verdicts
+from unmask.flow.measure.calls import LossTap, loss_call
 from unmask.flow.measure.probe import DEFAULT_EVERY, GradientProbe
 from unmask.flow.measure.statistics import FlowStats
+from unmask.flow.measure.taps import Tapped
 from unmask.flow.measure.window import Scaler
 from unmask.verdict import Verdict
 
@@ -24,6 +26,7 @@ class ProbeCallback:
     """
 
     probe: GradientProbe | None = None
+    _taps: tuple[LossTap, Tapped] | None = None
     _every = DEFAULT_EVERY
 
     @property
@@ -41,9 +44,26 @@ class ProbeCallback:
         self.stop()
         self.probe = GradientProbe(model, every=self._every, scaler=scaler)
         self.probe.__enter__()
+        self._taps = LossTap(self._loss_seen), Tapped(backward=self._backward)
+        for tap in self._taps:
+            tap.__enter__()
+
+    def _loss_seen(self, name: str, output: Any, target: Any, options: Any, result: Any) -> None:
+        window = self.probe.window if self.probe else None
+        if window is not None and result.requires_grad:
+            window.calls.append(loss_call(name, output, target, options, result))
+
+    def _backward(self, tensors: Any) -> None:
+        window = self.probe.window if self.probe else None
+        loss = tensors[0] if isinstance(tensors, (list, tuple)) else tensors
+        if window is not None and loss.numel() == 1:
+            window.loss = (window.loss or 0.0) + float(loss.detach()) / window.scale
 
     def stop(self) -> None:
         """End the probing; nothing happens when it has ended."""
+        taps, self._taps = self._taps, None
+        for tap in taps or ():
+            tap.__exit__()
         if self.probe is not None:
             self.probe.__exit__(None, None, None)
 

@@ -69,15 +69,30 @@ def check_flow(
     optimizer: Optimizer | MakeOptimizer | None = None,
     steps: int = DEFAULT_STEPS,
     seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> FlowCheck:
     """Judge a network from one batch at its start or, given its optimiser, from a few steps too.
 
-    batch is (inputs, targets) or an iterable of such pairs, for instance a DataLoader, which is
-    gone through from its start as often as needed; inputs are a tensor, or a tuple or dictionary
-    of the forward's arguments. loss_fn(output, targets) returns a scalar. optimizer is an
-    optimiser of the model's parameters, or a function that makes one from parameters. All runs on
-    a copy, and the random numbers drawn come from seed: neither the model nor the optimiser nor
-    the global generators change. Raises UserError with one line for what can't be checked.
+    All runs on a copy: neither the model nor the optimiser nor the global generators change.
+
+    Args:
+        model: the network, in training mode.
+        loss_fn: takes (output, targets) and returns a scalar; of an output that is a tuple, a
+            dictionary or a ModelOutput it is given the logits where it takes no other.
+        batch: (inputs, targets), or an iterable of such pairs, for instance a DataLoader, which is
+            gone through from its start as often as needed. inputs are a tensor, or a tuple or
+            dictionary of the forward's arguments.
+        optimizer: an optimiser of the model's parameters, or a function that makes one from them;
+            None judges the start alone.
+        steps: training steps, at least 1.
+        seed: of the random numbers drawn, such as dropout's.
+        progress: is told each step, from 1, and of how many.
+
+    Returns:
+        The statistics of every step, the verdicts, and what was not tested.
+
+    Raises:
+        UserError: one line for what can't be checked.
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise UserError("the steps of a check must be a whole number", got=steps, do="10 is usual")
@@ -88,7 +103,7 @@ def check_flow(
     device = next(network.parameters()).device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        history = _run(network, loss_fn, batches, stepper, steps)
+        history = _run(network, loss_fn, batches, stepper, steps, progress)
         torch.manual_seed(seed)
         tried = experiment(original, call, partial(loss_of, loss_fn=loss_fn), batches)
         history[0] = replace(history[0], experiments=tried)
@@ -122,6 +137,7 @@ def _run(
     batches: list[Batch],
     stepper: Optimizer | None,
     steps: int,
+    progress: Callable[[int, int], None] | None,
 ) -> list[FlowStats]:
     losses: list[tuple[float, float | None, Origin | None]] = []
     optimizers = [stepper] if stepper is not None else []
@@ -132,6 +148,8 @@ def _run(
                 probe.window.calls.append(loss_call(name, output, target, options, result))
 
         for step, (inputs, targets) in enumerate(islice(cycle(batches), steps if stepper else 1)):
+            if progress is not None:
+                progress(step + 1, steps if stepper else 1)
             torch.manual_seed(step)
             with LossTap(seen, every=True):
                 loss = loss_of(network, inputs, targets, loss_fn)

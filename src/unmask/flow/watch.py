@@ -22,7 +22,7 @@ from torch.optim.optimizer import (
 
 from unmask.errors import UserError
 from unmask.flow.judge.crashes import advice
-from unmask.flow.judge.kinds import CAUSES, rank
+from unmask.flow.judge.kinds import CAUSES, CONSEQUENCES, rank
 from unmask.flow.judge.loop import LoopFacts, loop
 from unmask.flow.judge.verdicts import verdicts
 from unmask.flow.measure.calls import LossTap, loss_call, user_line
@@ -37,7 +37,9 @@ from unmask.verdict import SEVERITIES, Severity, Verdict, at_least
 # A signal is judged for sure once this many probed steps agree; a fault of the step at once.
 SURE = 3
 _OF_NUMBERS = ("not a number", "bad data")
-# Steps between the looks at the loop as a whole.
+# Of a long training so many probed steps are kept, the first and last of them for certain.
+KEPT, FIRST = 64, 10
+# Steps between the first looks at the loop as a whole.
 LOOK = 20
 
 
@@ -84,8 +86,9 @@ class _Model:
         self.arguments: Any = None
         self.call: tuple[str, Any, Any, dict[str, Any]] | None = None
         self.judged = 0
+        self.next_look = LOOK
         self.validations = 0
-        self.ungraded = True
+        self.ungraded, self.cleared = True, False
         self.origins: dict[int, Origin] = {}
         changing = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
         self.modal = any(isinstance(m, changing) for m in module.modules())
@@ -185,7 +188,8 @@ class Watch:
         found: dict[tuple[str, str | None, str | None], Verdict] = dict(self._told)
         for model in self._models.values():
             for v in self._judged(model, ended):
-                found[_key(v)] = v
+                if _key(v) in found or not self._follows(v):
+                    found[_key(v)] = v
         if self._crash is not None:
             found[_key(self._crash)] = self._crash
         order = sorted(found.values(), key=lambda v: (-SEVERITIES.index(v.severity), rank(v.kind)))
@@ -206,6 +210,9 @@ class Watch:
         )
 
     def _before_forward(self, module: nn.Module, args: Any) -> None:
+        if torch.compiler.is_compiling():
+            # What is compiled is found by its wrapper, and runs eagerly while it is probed.
+            return
         try:
             model = self._models.get(id(module))
             if model is not None:
@@ -228,6 +235,10 @@ class Watch:
             self._unfit.add(module)
             return
         inside = set(network.modules())
+        if any(m.probe.window is not None and m.probe.window.busy for m in self._models.values()):
+            # Called by another model that doesn't hold it: the verdicts on that one tell.
+            self._parts.update(inside)
+            return
         # What was taken for a model of its own may turn out to be part of one.
         for part in inside & {m.module for m in self._models.values()}:
             self._models.pop(id(part)).probe.__exit__(RuntimeError, RuntimeError(), None)
@@ -293,7 +304,7 @@ class Watch:
             return
         facts = model.facts
         facts.backwards += 1
-        model.ungraded = False
+        model.ungraded = model.cleared = False
         if "backward" not in facts.lines and (line := user_line()):
             facts.lines["backward"] = line
         if model.modal and not model.module.training:
@@ -311,11 +322,11 @@ class Watch:
 
     def _not_finite(self, model: _Model) -> None:
         """Run the last pass again on a copy, and look where NaN begins."""
-        if model.call is None or not model.arguments:
+        if not model.arguments:
             return
         import copy
 
-        name, _, target, options = model.call
+        name, _, target, options = model.call or ("", None, None, {})
         twin = copy.deepcopy(model.module)
         arguments = model.arguments
 
@@ -324,7 +335,12 @@ class Watch:
 
             with torch.random.fork_rng(devices=[]):
                 output = logits_in(twin(*arguments))
-                loss: Tensor = getattr(nn.functional, name)(output, target, **options)
+                loss: Tensor
+                # With a loss of the user's own, the sum of the outputs stands for it.
+                if not name:
+                    loss = output.float().sum()
+                else:
+                    loss = getattr(nn.functional, name)(output, target, **options)
                 return loss
 
         found = origin(twin, arguments, again)
@@ -346,6 +362,7 @@ class Watch:
 
     def _zeroed(self) -> None:
         for model in self._models.values():
+            model.cleared = True
             if "zero_grad" not in model.facts.lines and (line := user_line()):
                 model.facts.lines["zero_grad"] = line
 
@@ -364,24 +381,34 @@ class Watch:
                     facts.lines["step"] = line
                 facts.normalises_steps |= "ada" in type(optimizer).__name__.lower()
                 facts.rates.append(max(float(g["lr"]) for g in optimizer.param_groups))
-                if facts.steps < 2 * LOOK and not any(
-                    p.grad is not None and bool(p.grad.any())
-                    for g in optimizer.param_groups
-                    for p in g["params"]
-                ):
-                    facts.empty += 1
-                    facts.cleared += not model.ungraded
+                self._look_at_gradients(model, optimizer)
         except Exception as error:
             self._quiet(error)
+
+    def _look_at_gradients(self, model: _Model, optimizer: Optimizer) -> None:
+        gradients = [p.grad for g in optimizer.param_groups for p in g["params"]]
+        there = [g for g in gradients if g is not None]
+        facts = model.facts
+        cleared = model.cleared and not any(bool(g.any()) for g in there[:8])
+        if facts.steps < 2 * LOOK and (not there or cleared):
+            facts.empty += 1
+            facts.cleared += not model.ungraded
+        # What is no number in a backward pass comes through to the first layers.
+        few = sorted((g for g in there[:2] if g.device.type == "cpu"), key=Tensor.numel)[:1]
+        if not model.origins and any(not math.isfinite(float(g.sum())) for g in few):
+            self._not_finite(model)
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         try:
             for model in self._owned(optimizer):
                 model.facts.steps += 1
                 model.ungraded = True
-                due = len(model.probe.history) > model.judged or model.facts.steps % LOOK == 0
-                if due:
-                    model.judged = len(model.probe.history)
+                steps, history = model.facts.steps, model.probe.history
+                if len(history) > model.judged or steps >= model.next_look:
+                    # Ever more rarely, for a look costs as much as there is to look at.
+                    model.next_look = max(steps + LOOK, int(1.25 * steps))
+                    _thin(history)
+                    model.judged = len(history)
                     self._say(self._sure(model))
         except Exception as error:
             self._quiet(error)
@@ -402,10 +429,16 @@ class Watch:
             if certain or v.kind in CAUSES or v.kind == "diverged"
         ]
 
+    def _follows(self, v: Verdict) -> bool:
+        """Return whether a signal is what an error that was told before has made of the network."""
+        first = next((t for t in self._told.values() if t.severity == "error"), None)
+        later = first is not None and (v.step or 0) > (first.step or 0)
+        return later and v.kind in (*CONSEQUENCES, "constant outputs", "inputs badly scaled")
+
     def _say(self, found: list[Verdict]) -> None:
         stop = False
         for v in found:
-            if v.severity == "note" or _key(v) in self._told:
+            if v.severity == "note" or _key(v) in self._told or self._follows(v):
                 continue
             self._told[_key(v)] = v
             if self._tell is not None:
@@ -440,6 +473,12 @@ class Watch:
     def _quiet(self, error: Exception) -> None:
         for model in self._models.values():
             model.probe.problem = model.probe.problem or f"{type(error).__name__}: {error}"
+
+
+def _thin(history: list[FlowStats]) -> None:
+    """Drop every second of the older steps once there are many; the first and last stay."""
+    if len(history) > KEPT:
+        history[FIRST:-FIRST] = history[FIRST:-FIRST:2]
 
 
 def watch(

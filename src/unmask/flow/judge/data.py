@@ -52,7 +52,8 @@ def data(history: list[FlowStats]) -> Iterator[Verdict]:
             )
         few = [len(c.classes) <= max(1, SORTED * len(counts)) for _, c in batches]
         large = [sum(c.classes.values()) >= 4 * len(counts) for _, c in batches]
-        if len(few) >= SORTED_BATCHES and len(counts) > 2 and all(few) and all(large):
+        mixed = most / total < MAJORITY
+        if len(few) >= SORTED_BATCHES and len(counts) > 2 and mixed and all(few) and all(large):
             yield Verdict(
                 "batches sorted by class",
                 "error",

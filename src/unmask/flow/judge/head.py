@@ -11,6 +11,8 @@ from unmask.verdict import Verdict
 
 # Classes that fewer outputs than this are no classifier's.
 _SEVERAL = 2
+# A loss this many times as large as that of guessing is no start.
+FAR = 10.0
 _REGRESSIONS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 _BOUNDED = ("sigmoid", "tanh", "hardtanh", "relu")
 
@@ -51,6 +53,7 @@ def _judged(call: LossCall, stats: FlowStats) -> Iterator[Verdict]:
         )
     elif call.name == "cross_entropy":
         yield from _cross_entropy(call, several, verdict)
+        yield from _start(call, stats)
     elif call.name == "nll_loss":
         if call.operation == "softmax" or (call.operation != "log_softmax" and call.high > 1e-5):
             fed = "probabilities" if call.operation == "softmax" else "scores"
@@ -101,6 +104,24 @@ def _cross_entropy(call: LossCall, several: bool, verdict: object) -> Iterator[V
             f"feed cross_entropy the output layer's own scores, without {call.operation}",
             lowest=call.low,
             highest=call.high,
+        )
+
+
+def _start(call: LossCall, stats: FlowStats) -> Iterator[Verdict]:
+    """Find scores that are far too large at the start, by a loss far above that of guessing."""
+    classes = call.shape[1] if len(call.shape) > 1 else 1
+    guess = math.log(max(classes, 2))
+    mean = call.value if call.reduction == "mean" else None
+    if stats.step == 0 and call.integers and mean is not None and FAR * guess < mean < math.inf:
+        yield Verdict(
+            "exploding",
+            "warning",
+            f"the loss starts at {mean:.3g}, where guessing among {classes} classes gives "
+            f"{guess:.3g}: the scores are far too large",
+            "initialise the output layer with weights of RMS 1 / sqrt(inputs)",
+            location=call.location,
+            step=0,
+            evidence={"loss": mean, "guess": guess},
         )
 
 

@@ -28,24 +28,27 @@ class Tapped:
         self,
         *,
         backward: Callable[[Any], None],
-        clip: Callable[[float, float], None],
-        zero: Callable[[], None],
-        schedule: Callable[[], None],
-        made: Callable[[Optimizer], None],
+        clip: Callable[[float, float], None] | None = None,
+        zero: Callable[[], None] | None = None,
+        schedule: Callable[[], None] | None = None,
+        made: Callable[[Optimizer], None] | None = None,
     ) -> None:
         self._undo: list[tuple[Any, str, Any, Any]] = []
         self._backward, self._clip, self._zero = backward, clip, zero
         self._schedule, self._made = schedule, made
-        self._inside = 0
 
     def __enter__(self) -> Tapped:
-        utils = torch.nn.utils
         self._wrap(torch.autograd, "backward", self._before_backward, before=True)
-        for place in (utils, utils.clip_grad):
-            self._wrap(place, "clip_grad_norm_", self._after_clip)
-        self._wrap(Optimizer, "zero_grad", lambda *_: self._zero())
-        self._wrap(Optimizer, "__init__", lambda _, args, __: self._made(args[0]))
-        self._wrap(LRScheduler, "step", self._after_schedule)
+        if self._clip is not None:
+            for place in (torch.nn.utils, torch.nn.utils.clip_grad):
+                self._wrap(place, "clip_grad_norm_", self._after_clip)
+        zero, made = self._zero, self._made
+        if zero is not None:
+            self._wrap(Optimizer, "zero_grad", lambda *_: zero())
+        if made is not None:
+            self._wrap(Optimizer, "__init__", lambda _, args, __: made(args[0]))
+        if self._schedule is not None:
+            self._wrap(LRScheduler, "step", self._after_schedule)
         return self
 
     def __exit__(self, *args: object) -> None:
@@ -74,11 +77,12 @@ class Tapped:
 
     def _after_clip(self, norm: Any, args: Any, kwargs: Any) -> None:
         limit = args[1] if len(args) > 1 else kwargs.get("max_norm")
-        self._clip(float(norm), float(limit))
+        if self._clip is not None:
+            self._clip(float(norm), float(limit))
 
     def _after_schedule(self, result: Any, args: Any, kwargs: Any) -> None:
         # The constructor of a schedule steps it too, as step 0.
-        if getattr(args[0], "last_epoch", 0) > 0:
+        if self._schedule is not None and getattr(args[0], "last_epoch", 0) > 0:
             self._schedule()
 
 

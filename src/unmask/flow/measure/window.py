@@ -103,6 +103,11 @@ class Window:
             self._stance.__exit__(None, None, None)
             self._stance = None
 
+    @property
+    def busy(self) -> bool:
+        """Return whether the model is just being run."""
+        return self._depth > 0
+
     def saw_backward(self) -> bool:
         """Return whether a gradient came back through any layer."""
         return any(c.output_gradient.rows for c in self._collected.values())
