@@ -237,6 +237,33 @@ class _PreActivation(nn.Module):
         return added
 
 
+def stepped_cnn(
+    shape: tuple[int, int, int],
+    classes: int,
+    steps: Sequence[Sequence[int]] = ((32, 3, 1), (32, 4, 2), (64, 3, 1), (64, 4, 2)),
+    hidden: int = 512,
+) -> nn.Module:
+    """Return (convolution, ReLU) for each step, one hidden ReLU layer, and the logits.
+
+    Images [b, c, h, w] to logits [b, classes]. Each step is (width, kernel, stride), padded by one
+    pixel. Nothing but convolutions, linear layers and ReLU: what certified training wants.
+    """
+    layers: list[nn.Module] = []
+    channels, height, width = shape
+    for out, kernel, stride in steps:
+        layers += [nn.Conv2d(channels, out, kernel, stride=stride, padding=1), nn.ReLU()]
+        channels = out
+        height, width = ((side + 2 - kernel) // stride + 1 for side in (height, width))
+    if min(height, width) < 1:
+        raise UserError(
+            "images are too small for this network",
+            got=f"{shape[1]} x {shape[2]}",
+            do="give larger ones, or fewer steps",
+        )
+    layers += [nn.Flatten(), nn.Linear(channels * height * width, hidden), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(hidden, classes))
+
+
 class WhitenedCNN(nn.Module):
     """A small network that learns colour pictures in few epochs: [b, c, h, w] to [b, classes].
 
@@ -324,6 +351,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "strided_cnn": strided_cnn,
     "paired_cnn": paired_cnn,
     "wide_resnet": WideResNet,
+    "stepped_cnn": stepped_cnn,
     "whitened_cnn": WhitenedCNN,
 }
 

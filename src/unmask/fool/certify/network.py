@@ -385,7 +385,8 @@ def _convolution(
     }[type(layer)]
     rest = (layer.stride, layer.padding, layer.dilation, layer.groups)
     sides = len(layer.kernel_size)
-    bias = 0.0 if layer.bias is None else layer.bias.reshape(-1, *[1] * sides)
+    bias = 0.0 if layer.bias is None else layer.bias
+    spread = (-1, *[1] * sides)
     terms = layer.weight[0].numel() + 1
     if isinstance(layer.padding, str):
         return mapped(
@@ -395,6 +396,7 @@ def _convolution(
             absolute=lambda r: run(r, layer.weight.abs(), None, *rest),
             bias=bias,
             terms=terms,
+            spread=spread,
         )
     padding = layer.padding
 
@@ -417,8 +419,9 @@ def _convolution(
         apply=lambda x: run(x, layer.weight, None, *rest),
         absolute=lambda r: run(r, layer.weight.abs(), None, *rest),
         back=back,
-        bias=bias,
+        shift=bias,
         terms=terms,
+        spread=spread,
     )
 
 
@@ -442,7 +445,7 @@ def _reshaped(before: Shape, after: Shape, _like: Tensor) -> Operation:
         apply=lambda x: x.reshape(len(x), *after),
         absolute=lambda r: r.reshape(len(r), *after),
         back=lambda c: c.reshape(len(c), *before),
-        bias=0.0,
+        shift=0.0,
         terms=0,
         diagonal=True,
     )

@@ -53,7 +53,8 @@ class Affine:
         apply: A x of float[n, *in].
         absolute: |A| r of float[n, *in], r at least 0.
         back: the transpose of A times float[n, *out].
-        bias: broadcastable to the output's shape.
+        shift: the bias.
+        spread: the shape that the bias takes before it is added; None for its own.
         terms: how many products the longest sum of an output holds, for the error of rounding.
         diagonal: whether each output depends on one input alone.
     """
@@ -61,9 +62,18 @@ class Affine:
     apply: Callable[[Tensor], Tensor]
     absolute: Callable[[Tensor], Tensor]
     back: Callable[[Tensor], Tensor]
-    bias: Tensor | float
+    shift: Tensor | float
     terms: int
     diagonal: bool = False
+    spread: Shape | None = None
+
+    @property
+    def bias(self) -> Tensor | float:
+        """The bias, broadcastable to the output's shape."""
+        # A view made once would be stale, or forbidden, after a step of training.
+        if self.spread is None or not isinstance(self.shift, Tensor):
+            return self.shift
+        return self.shift.reshape(self.spread)
 
     def interval(self, given: Interval) -> Interval:
         """Return the smallest box that holds the images of a box."""
@@ -180,7 +190,7 @@ def linear(weight: Tensor, bias: Tensor | None) -> Affine:
         apply=lambda x: functional.linear(x, weight),
         absolute=lambda r: functional.linear(r, weight.abs()),
         back=lambda c: c @ weight,
-        bias=0.0 if bias is None else bias,
+        shift=0.0 if bias is None else bias,
         terms=weight.shape[1] + 1,
     )
 
@@ -194,6 +204,7 @@ def mapped(
     bias: Tensor | float = 0.0,
     terms: int = 1,
     diagonal: bool = False,
+    spread: Shape | None = None,
 ) -> Affine:
     """Return the affine map of a linear function of float[n, *shape], its transpose by autograd.
 
@@ -213,7 +224,7 @@ def mapped(
             (found,) = torch.autograd.grad(ends, start, coefficients, create_graph=graph)
         return found
 
-    return Affine(function, absolute or function, back, bias, terms, diagonal)
+    return Affine(function, absolute or function, back, bias, terms, diagonal, spread)
 
 
 def scaled(factor: Tensor | float, bias: Tensor | float = 0.0) -> Affine:
@@ -223,7 +234,7 @@ def scaled(factor: Tensor | float, bias: Tensor | float = 0.0) -> Affine:
         apply=lambda x: x * factor,
         absolute=lambda r: r * size,
         back=lambda c: c * factor,
-        bias=bias,
+        shift=bias,
         terms=2,
         diagonal=True,
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from unmask.models.activations import ACTIVATIONS, Activation
 
@@ -157,10 +158,12 @@ class Curve:
 
 
 def piecewise(left: float, right: float) -> Curve:
-    """Return the function left x below zero and right x above it."""
+    """Return the function left x below zero and right x above it, right positive."""
 
     def function(x: Tensor) -> Tensor:
-        return torch.where(x > 0, right * x, left * x)
+        if left == 0:
+            return right * x.relu() if right != 1 else x.relu()
+        return functional.leaky_relu(right * x, left / right)
 
     def derivative(x: Tensor) -> Tensor:
         return torch.where(x > 0, right, left) + torch.zeros_like(x)

@@ -1,0 +1,417 @@
+"""Certified training: a classifier whose worst case within a threat is what it learns from.
+
+Interval bound propagation (Gowal et al., 2019) with the schedule and the initialisation that make
+it fast (Shi et al., 2021): weights start so small that boxes don't grow from layer to layer, and a
+regulariser keeps them so while eps grows. It trains beyond the eps that is wanted (Zhang et al.,
+2020), and averages the weights of its last steps. Nothing here needs more than torch.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unmask.errors import UserError
+from unmask.fool.certify.network import Network
+from unmask.fool.certify.operations import Affine, Elementwise, Interval
+
+_TIGHTNESS = 0.5
+
+
+@dataclass(frozen=True)
+class CertifiedTraining:
+    """How a classifier is trained for proofs in Linf.
+
+    Args:
+        eps: the threat that is to be proved, in units of pixels in [0, 1].
+        margin: the eps trained at, as a multiple of it.
+        epochs: passes over the images.
+        batch_size: images a step.
+        learning_rate: of Adam, warmed up over the first hundredth and brought down to 0 over the
+            last part by half a cosine.
+        warmup: the fraction of the run over which eps grows, slowly at first.
+        clean: the weight of the clean loss at the end; it falls from 1 as eps grows. The rest is
+            the weight of the worst case's.
+        regulariser: the weight of Shi et al.'s two regularisers at the start; 0 once eps is full.
+        small: whether weights start as Shi et al. draw them, small, or as PyTorch does.
+        averaging: the steps over which the weights are averaged, exponentially.
+        seed: of the weights and the order.
+
+    Raises:
+        UserError: for an eps outside (0, 1), and fewer than one epoch.
+    """
+
+    eps: float = 0.3
+    margin: float = 1.2
+    epochs: int = 60
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    warmup: float = 0.4
+    clean: float = 0.0
+    regulariser: float = 0.5
+    small: bool = True
+    averaging: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.eps < 1:
+            raise UserError("eps is no size of a change", got=self.eps, do="give 0 to 1")
+        if self.epochs < 1 or self.batch_size < 1:
+            raise UserError("there is nothing to train", got=f"{self.epochs} epochs", do="give 1")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings as plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class CertifiedProgress:
+    """Where a certified training stands.
+
+    Args:
+        epoch: that ended, from 1.
+        epochs: how many there are.
+        eps: the eps it ended at.
+        loss: the mean over its steps.
+        clean, proved: of its training batches, fractions, the latter at the eps trained at.
+        seconds: since the start.
+    """
+
+    epoch: int
+    epochs: int
+    eps: float
+    loss: float
+    clean: float
+    proved: float
+    seconds: float
+
+
+def interval_logits(
+    network: Network, lower: Tensor, upper: Tensor, labels: Tensor
+) -> tuple[Tensor, list[Interval]]:
+    """Return by how much each class may be above the true one, and the boxes before activations.
+
+    Args:
+        network: of a module's own parameters (dtype None), its last layer linear.
+        lower, upper: the boxes of the pixels, float[b, c, h, w].
+        labels: int64[b].
+
+    Returns:
+        float[b, classes], 0 for the true class: upper bounds by IBP with the last layer merged
+        with the differences of logits; below 0 for all others, the image is proved.
+    """
+    centre, radius = (lower + upper) / 2, (upper - lower) / 2
+    boxes = []
+    *body, last = network.nodes[1:]
+    for node in body:
+        operation = node.operation
+        if isinstance(operation, Affine):
+            centre = operation.apply(centre) + operation.bias
+            radius = operation.absolute(radius)
+            continue
+        assert isinstance(operation, Elementwise)
+        boxes.append(Interval(centre - radius, centre + radius))
+        low, high = operation.curve.image(boxes[-1].lower, boxes[-1].upper)
+        centre, radius = (low + high) / 2, (high - low) / 2
+    assert isinstance(last.operation, Affine)
+    classes = network.classes
+    # The rows of the last matrix, from its transpose, and those of the differences.
+    rows = last.operation.back(torch.eye(classes, device=lower.device, dtype=lower.dtype))
+    apart = (rows[None] - rows[:, None]).abs()
+    logits = last.operation.apply(centre) + last.operation.bias
+    middle = logits - logits.gather(1, labels[:, None])
+    return middle + (apart[labels] @ radius[:, :, None]).squeeze(2), boxes
+
+
+def started(module: nn.Module, *, small: bool = True) -> None:
+    """Draw the weights of convolutions and linear layers anew.
+
+    Args:
+        module: whose they are.
+        small: from N(0, 2 pi / n^2), n the inputs of a unit, so that a box's expected radius stays
+            the same from layer to layer (Shi et al., 2021); else as PyTorch does.
+    """
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            layer.reset_parameters()
+            if small:
+                nn.init.normal_(layer.weight, 0.0, math.sqrt(2 * math.pi) / layer.weight[0].numel())
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+
+
+def regularised(start: Tensor, boxes: list[Interval]) -> Tensor:
+    """Return Shi et al.'s losses: boxes that grow, and units that are active all or not at all.
+
+    Args:
+        start: the radius of the pixels' boxes, float[b, c, h, w].
+        boxes: before each activation.
+    """
+    total = start.new_zeros(())
+    for box in boxes:
+        growth = start.mean() / box.radius.mean().clamp(min=1e-9)
+        total = total + functional.relu(_TIGHTNESS - growth)
+        centre = box.centre
+        active = (centre > 0).to(centre.dtype)
+        up = (centre * active).mean()
+        down = (-centre * (1 - active)).mean()
+        ratio = torch.minimum(up, down) / torch.maximum(up, down).clamp(min=1e-9)
+        total = total + functional.relu(_TIGHTNESS - ratio)
+    return total / (_TIGHTNESS * max(len(boxes), 1))
+
+
+def train_certified(
+    module: nn.Module,
+    pixels: Tensor,
+    labels: Tensor,
+    plan: CertifiedTraining,
+    *,
+    minutes: float | None = None,
+    graph: bool = True,
+    progress: Callable[[CertifiedProgress], None] | None = None,
+) -> tuple[nn.Module, nn.Module, CertifiedProgress]:
+    """Train a module of convolutions, linear layers and activations for proofs.
+
+    Args:
+        module: pixels in [0, 1] to logits, on the pixels' device; it is initialised and trained.
+        pixels: uint8[n, c, h, w], all training images.
+        labels: int64[n].
+        plan: the settings.
+        minutes: the time there is: epochs are as many as fit, measured after a first few steps.
+        graph: on a GPU, record a step once and replay it, which a small network needs.
+        progress: told after every epoch.
+
+    Returns:
+        The module, a copy with averaged weights, and the last progress.
+    """
+    run = _Run(module, pixels, labels, plan)
+    return run.go(minutes, graph=graph and pixels.is_cuda, progress=progress)
+
+
+class _Run:
+    """Everything that a recorded step reads and writes lies in tensors that stay in place."""
+
+    def __init__(
+        self, module: nn.Module, pixels: Tensor, labels: Tensor, plan: CertifiedTraining
+    ) -> None:
+        torch.manual_seed(plan.seed)
+        self.plan, self.pixels, self.labels = plan, pixels, labels
+        started(module, small=plan.small)
+        self.module = module.train()
+        self.average = copy.deepcopy(module)
+        self.network = Network.of(module, tuple(pixels.shape[1:]), dtype=None)
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self.averages = [p for p in self.average.parameters() if p.requires_grad]
+        device = pixels.device
+        self.rows = torch.zeros(plan.batch_size, dtype=torch.int64, device=device)
+        # eps, the clean loss's weight, the regulariser's, the learning rate, the averages' pace.
+        self.knobs = torch.zeros(5, device=device)
+        self.sums = torch.zeros(3, device=device)
+        self.means = [torch.zeros_like(p) for p in self.parameters]
+        self.squares = [torch.zeros_like(p) for p in self.parameters]
+        self.count = torch.zeros((), device=device)
+
+    def step(self) -> None:
+        """Take one step on the images of self.rows."""
+        eps, clean, weight, rate, pace = self.knobs.unbind()
+        x = self.pixels[self.rows].float() / 255
+        y = self.labels[self.rows]
+        lower, upper = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
+        worst, boxes = interval_logits(self.network, lower, upper, y)
+        logits = self.module(x)
+        loss = clean * functional.cross_entropy(logits, y)
+        loss = loss + (1 - clean) * functional.cross_entropy(worst, y)
+        loss = loss + weight * regularised((upper - lower) / 2, boxes)
+        gradients = torch.autograd.grad(loss, self.parameters)
+        with torch.no_grad():
+            self._adam(gradients, rate)
+            for mean, value in zip(self.averages, self.parameters, strict=True):
+                mean.add_((value - mean) * pace)
+            right = (logits.argmax(1) == y).float().mean()
+            others = worst.scatter(1, y[:, None], -torch.inf).amax(1)
+            proved = (others < 0).float().mean()
+            self.sums += torch.stack([loss.detach(), right, proved])
+
+    def _adam(self, gradients: tuple[Tensor, ...], rate: Tensor) -> None:
+        """Take a step of Adam (Kingma and Ba, 2015), the gradient cut to a norm of 10."""
+        norm = torch.stack([g.norm() for g in gradients]).norm()
+        cut = (10 / (norm + 1e-6)).clamp(max=1)
+        self.count += 1
+        first, second = 0.9, 0.999
+        for value, gradient, mean, square in zip(
+            self.parameters, gradients, self.means, self.squares, strict=True
+        ):
+            g = gradient * cut
+            mean.lerp_(g, 1 - first)
+            square.lerp_(g * g, 1 - second)
+            size = (square / (1 - second**self.count)).sqrt() + 1e-8
+            value.sub_(rate * mean / (1 - first**self.count) / size)
+
+    def go(
+        self,
+        minutes: float | None,
+        *,
+        graph: bool,
+        progress: Callable[[CertifiedProgress], None] | None,
+    ) -> tuple[nn.Module, nn.Module, CertifiedProgress]:
+        plan, began = self.plan, time.perf_counter()
+        steps = len(self.pixels) // plan.batch_size
+        if not steps:
+            raise UserError(
+                "there are fewer images than one batch",
+                got=f"{len(self.pixels)} for a batch of {plan.batch_size}",
+                do="give a smaller batch size",
+            )
+        step = self._recorded() if graph else self.step
+        epochs = plan.epochs
+        if minutes is not None:
+            epochs = self._fitting(step, steps, 60 * minutes - (time.perf_counter() - began))
+        order = torch.Generator().manual_seed(plan.seed)
+        for epoch in range(epochs):
+            self.sums.zero_()
+            shuffled = torch.randperm(len(self.pixels), generator=order).to(self.pixels.device)
+            for i in range(steps):
+                self._set((epoch + i / steps) / epochs)
+                self.rows.copy_(shuffled[i * plan.batch_size : (i + 1) * plan.batch_size])
+                step()
+            loss, right, proved = (self.sums / steps).tolist()
+            told = CertifiedProgress(
+                epoch + 1,
+                epochs,
+                self.eps((epoch + 1) / epochs),
+                loss,
+                right,
+                proved,
+                time.perf_counter() - began,
+            )
+            if progress is not None:
+                progress(told)
+            if not math.isfinite(loss):
+                raise UserError(
+                    "certified training diverged", got=f"loss {loss}", do="lower the learning rate"
+                )
+        return self.module.eval(), self.average.eval(), told
+
+    def eps(self, part: float) -> float:
+        """Return the eps at that fraction of the run: slow at first, then linear."""
+        full = self.plan.eps * self.plan.margin
+        at = min(1.0, part / self.plan.warmup) if self.plan.warmup else 1.0
+        # A parabola up to a quarter of the time, then the line that continues it.
+        corner = 0.25
+        scale = 1 / (2 * corner - corner * corner)
+        grown = at * at if at < corner else corner * corner + 2 * corner * (at - corner)
+        return full * grown * scale
+
+    def _set(self, part: float) -> None:
+        plan = self.plan
+        eps = self.eps(part)
+        grown = eps / (plan.eps * plan.margin)
+        rate = plan.learning_rate * min(1.0, part / 0.01 + 0.01)
+        if part > 0.5:
+            rate *= (1 + math.cos(math.pi * (part - 0.5) / 0.5)) / 2
+        # Until eps is full the average is the network itself.
+        pace = 1.0 if grown < 1 else 1 / plan.averaging
+        self.knobs.copy_(
+            torch.tensor(
+                [
+                    eps,
+                    1 - (1 - plan.clean) * grown,
+                    plan.regulariser * (1 - grown),
+                    rate,
+                    pace,
+                ]
+            ),
+            non_blocking=True,
+        )
+
+    def _fitting(self, step: Callable[[], None], steps: int, seconds: float) -> int:
+        """Return how many epochs fit, from the time of a few steps that change nothing."""
+        self.knobs.zero_()
+        step()
+        count = 30 if self.pixels.is_cuda else 4
+        _settle(self.pixels)
+        began = time.perf_counter()
+        for _ in range(count):
+            self._set(0.0)
+            self.knobs[3:] = 0
+            step()
+        _settle(self.pixels)
+        each = (time.perf_counter() - began) / count
+        self._forget()
+        return max(1, int(0.97 * seconds / (each * steps)))
+
+    def _recorded(self) -> Callable[[], None]:
+        """Return the step as a recorded CUDA graph, the network as it was."""
+        before = [p.detach().clone() for p in self.parameters]
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                self.step()
+        torch.cuda.current_stream().wait_stream(aside)
+        record = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(record):
+            self.step()
+        with torch.no_grad():
+            for value, was in zip(self.parameters, before, strict=True):
+                value.copy_(was)
+        self._forget()
+        return record.replay
+
+    def _forget(self) -> None:
+        """Start Adam and the averages anew."""
+        with torch.no_grad():
+            for value in (*self.means, *self.squares, self.count, self.sums):
+                value.zero_()
+            for mean, value in zip(self.averages, self.parameters, strict=True):
+                mean.copy_(value)
+
+
+def _settle(pixels: Tensor) -> None:
+    if pixels.is_cuda:
+        torch.cuda.synchronize()
+
+
+def proved_by_intervals(
+    module: nn.Module, pixels: Tensor, labels: Tensor, eps: float, batch: int = 500
+) -> tuple[float, float]:
+    """Return the clean accuracy and the fraction that IBP proves at eps, in single precision.
+
+    A quick figure for choosing between trainings; certify gives the proof.
+
+    Args:
+        module: in eval mode, as train_certified returns it.
+        pixels: uint8[n, c, h, w].
+        labels: int64[n].
+        eps: in Linf.
+        batch: images at a time.
+    """
+    network = Network.of(module, tuple(pixels.shape[1:]), dtype=None)
+    right = proved = 0
+    with torch.no_grad():
+        for start in range(0, len(pixels), batch):
+            x = pixels[start : start + batch].float() / 255
+            y = labels[start : start + batch]
+            worst, _ = interval_logits(network, (x - eps).clamp(min=0), (x + eps).clamp(max=1), y)
+            others = worst.scatter(1, y[:, None], -torch.inf).amax(1)
+            right += int((module(x).argmax(1) == y).sum())
+            proved += int((others < 0).sum())
+    return right / len(pixels), proved / len(pixels)
+
+
+def halved(module: nn.Module) -> nn.Module:
+    """Return a copy whose matrices and filters are what half precision holds of them."""
+    copied = copy.deepcopy(module)
+    with torch.no_grad():
+        for value in copied.parameters():
+            if value.ndim > 1:
+                value.copy_(value.half().to(value.dtype))
+    return copied

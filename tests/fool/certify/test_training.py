@@ -1,0 +1,132 @@
+"""Certified training: its loss is the certificate's, its schedule, and that it trains."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from unmask.errors import UserError
+from unmask.fool.certify.bounds import differences, interval_differences, intervals
+from unmask.fool.certify.network import Network
+from unmask.fool.certify.region import Region
+from unmask.fool.certify.training import (
+    CertifiedTraining,
+    _Run,
+    halved,
+    interval_logits,
+    proved_by_intervals,
+    started,
+    train_certified,
+)
+from unmask.models.cnn import build
+
+
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    settings = {"steps": [[4, 3, 1], [4, 4, 2]], "hidden": 8}
+    return build("stepped_cnn", settings, (1, 6, 6), 3).eval()
+
+
+def halves(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images whose left or right half, or neither, is bright: three classes well apart."""
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randint(0, 60, (count, 1, 6, 6), generator=generator, dtype=torch.uint8)
+    labels = torch.arange(count) % 3
+    pixels[labels == 1, :, :, :3] += 190
+    pixels[labels == 2, :, :, 3:] += 190
+    return pixels, labels
+
+
+@pytest.mark.parametrize("eps", [0.01, 0.2])
+def test_the_loss_is_of_the_certificates_own_bounds(eps: float) -> None:
+    net = small()
+    pixels, labels = halves(9)
+    x = pixels.float() / 255
+    live = Network.of(net, (1, 6, 6), dtype=None)
+    with torch.no_grad():
+        worst, boxes = interval_logits(live, (x - eps).clamp(min=0), (x + eps).clamp(max=1), labels)
+    region = Region(x.double(), eps)
+    relaxed = intervals(Network.of(net, (1, 6, 6)), region)
+    bounds = interval_differences(relaxed, differences(labels, 3, region.images))
+    others = worst[~torch.nn.functional.one_hot(labels, 3).bool()].reshape(9, 2)
+    torch.testing.assert_close(-others.double(), bounds, atol=1e-4, rtol=1e-4)
+    assert (worst.gather(1, labels[:, None]) == 0).all()
+    for box, known in zip(boxes, relaxed.inputs.values(), strict=True):
+        torch.testing.assert_close(box.lower.double(), known.lower, atol=1e-4, rtol=1e-4)
+
+
+@given(warmup=st.floats(0.05, 0.9))
+def test_eps_grows_without_a_step_and_reaches_its_margin(warmup: float) -> None:
+    pixels, labels = halves(3)
+    plan = CertifiedTraining(eps=0.2, margin=1.5, warmup=warmup, batch_size=3)
+    run = _Run(nn.Sequential(nn.Flatten(), nn.Linear(36, 3)), pixels, labels, plan)
+    values = [run.eps(i / 400) for i in range(401)]
+    assert values[0] == 0
+    assert values[-1] == pytest.approx(0.3)
+    steps = [b - a for a, b in pairwise(values)]
+    assert min(steps) >= -1e-12
+    assert max(steps) <= 0.3 * 4 / 400 / warmup
+
+
+def test_small_weights_keep_boxes_from_growing() -> None:
+    torch.manual_seed(0)
+    net = build("stepped_cnn", {"steps": [[64, 3, 1]] * 4, "hidden": 64}, (1, 8, 8), 2)
+    x = torch.full((1, 1, 8, 8), 0.5)
+    growth = {}
+    for small in (True, False):
+        started(net, small=small)
+        with torch.no_grad():
+            live = Network.of(net.eval(), (1, 8, 8), dtype=None)
+            _, boxes = interval_logits(live, x - 0.1, x + 0.1, torch.zeros(1, dtype=torch.int64))
+        growth[small] = float(boxes[-1].radius.mean() / boxes[0].radius.mean())
+    assert growth[True] < 3
+    assert growth[False] > 10 * growth[True]
+
+
+def test_it_trains_to_proofs() -> None:
+    pixels, labels = halves(240)
+    plan = CertifiedTraining(eps=0.15, epochs=25, batch_size=24, learning_rate=5e-3, averaging=20)
+    told: list[float] = []
+    last, average, end = train_certified(
+        small(), pixels, labels, plan, progress=lambda p: told.append(p.eps)
+    )
+    assert end.epoch == end.epochs == len(told) == 25
+    assert told == sorted(told)
+    for net in (last, average):
+        clean, proved = proved_by_intervals(halved(net), pixels, labels, plan.eps)
+        assert proved <= clean
+        assert proved > 0.9
+
+
+def test_the_minutes_bound_the_epochs() -> None:
+    pixels, labels = halves(240)
+    plan = CertifiedTraining(eps=0.1, batch_size=24)
+    _, _, end = train_certified(small(), pixels, labels, plan, minutes=0.02)
+    assert end.epochs >= 1
+    assert end.seconds < 30
+
+
+def test_half_precision_holds_the_copy() -> None:
+    net = small()
+    stored = halved(net)
+    for mine, theirs in zip(stored.parameters(), net.parameters(), strict=True):
+        if mine.ndim > 1:
+            assert (mine == theirs.half().float()).all()
+        else:
+            assert (mine == theirs).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"), [({"eps": 8.0}, "eps is no size"), ({"epochs": 0}, "nothing to train")]
+)
+def test_settings_that_cant_be_are_refused(changes: dict[str, float], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        CertifiedTraining(**changes)  # type: ignore[arg-type]
+    pixels, labels = halves(3)
+    with pytest.raises(UserError, match="fewer images than one batch"):
+        train_certified(small(), pixels, labels, CertifiedTraining())
