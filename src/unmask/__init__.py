@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from unmask.flow.measure.probe import GradientProbe
     from unmask.flow.watch import watch
     from unmask.fool.audit.run import audit
+    from unmask.fool.certify.run import certify
     from unmask.mask.runtime.detector import MaskDetector
     from unmask.models.classifier import Classifier
     from unmask.sweep.engine import train_sweep
@@ -42,6 +43,7 @@ _HOMES = {
     "UserError": "unmask.errors",
     "attacks": "unmask.attacks",
     "audit": "unmask.fool.audit.run",
+    "certify": "unmask.fool.certify.run",
     "check": "unmask.check",
     "check_flow": "unmask.flow.check",
     "evaluate": "unmask.train.evaluation",
@@ -65,6 +67,7 @@ __all__ = [
     "UserError",
     "attacks",
     "audit",
+    "certify",
     "check",
     "check_flow",
     "evaluate",

@@ -18,6 +18,11 @@ app.command(
     help="Attack a classifier with a whole ensemble and say how far its figures can be trusted.",
 )
 app.command(
+    "unmask.cli.fool_certify:certify_model",
+    name="certify",
+    help="Prove for each image that no change within eps moves it to another class.",
+)
+app.command(
     "unmask.cli.fool_harden:harden",
     name="harden",
     help="Train a classifier that withstands changes up to a given size.",

@@ -28,7 +28,6 @@ from unmask.fool.certify.relaxation import Lines
 
 # The most numbers that one backward pass holds at a time, which bounds memory.
 _NUMBERS = 1 << 24
-_HALF_UNIT = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
 
 
 @dataclass
@@ -132,6 +131,18 @@ def lower_bounds(relaxed: Relaxed, coefficients: Tensor, slopes: Slopes | None =
     return torch.maximum(found, interval_differences(relaxed, coefficients))
 
 
+def at_bends(relaxed: Relaxed, coefficients: Tensor) -> dict[int, Tensor]:
+    """Return the coefficients that CROWN carries back to each bent node's output, float[b, q, *].
+
+    Args:
+        relaxed: boxes around what goes into each bent node.
+        coefficients: float[b, q, classes].
+    """
+    seen: dict[int, Tensor] = {}
+    _backward(relaxed, len(relaxed.network.nodes) - 1, coefficients, Slopes(), seen)
+    return seen
+
+
 def interval_differences(relaxed: Relaxed, coefficients: Tensor) -> Tensor:
     """Return the boxes' lower bounds of linear functions of the logits, the last layer merged in.
 
@@ -154,47 +165,6 @@ def interval_differences(relaxed: Relaxed, coefficients: Tensor) -> Tensor:
     upper = a.clamp(max=0) @ box.upper.flatten(1)[:, :, None]
     mass = a.abs() @ torch.maximum(box.lower.abs(), box.upper.abs()).flatten(1)[:, :, None]
     return (lower + upper).squeeze(2) + constant - MARGIN * (1 + mass.squeeze(2) + constant.abs())
-
-
-def float32_error(relaxed: Relaxed) -> Tensor:
-    """Return by how much single precision can change each logit of any image in the region.
-
-    A running error analysis (Higham, 2002, chapter 3): a sum of n products is off by at most
-    gamma_n = n u / (1 - n u) of the sum of their absolute values, in whatever order it is taken and
-    with or without fused multiply-adds, u = 2^-24. Algorithms that aren't sums of products
-    (Winograd's, reduced precision) aren't covered.
-
-    Returns:
-        float[b, classes].
-    """
-    network, u = relaxed.network, _HALF_UNIT[torch.float32]
-    errors: list[Tensor] = []
-    boxes = relaxed.boxes
-    for place, node in enumerate(network.nodes):
-        box = boxes[place]
-        size = torch.maximum(box.lower.abs(), box.upper.abs())
-        operation, given = node.operation, [errors[i] for i in node.inputs]
-        if operation is None:
-            errors.append(torch.zeros_like(size) + u)
-        elif isinstance(operation, Affine):
-            before = boxes[node.inputs[0]]
-            reach = torch.maximum(before.lower.abs(), before.upper.abs()) + given[0]
-            gamma = (operation.terms + 1) * u / (1 - (operation.terms + 1) * u)
-            bias = (
-                operation.bias.abs() if isinstance(operation.bias, Tensor) else abs(operation.bias)
-            )
-            carried = operation.absolute(given[0])
-            errors.append(carried + gamma * (operation.absolute(reach) + bias))
-        elif isinstance(operation, Elementwise):
-            # Library functions are within four units in the last place of their result.
-            errors.append(operation.curve.activation.lipschitz * given[0] + 8 * u * size)
-        elif isinstance(operation, Maximum):
-            errors.append(operation.gathered(given[0], 0.0).amax(2).reshape(len(size), *node.shape))
-        elif isinstance(operation, Sum):
-            errors.append(torch.stack(given).sum(0) + 2 * u * (size + torch.stack(given).sum(0)))
-        else:
-            errors.append(torch.cat(given, operation.dimension + 1))
-    return errors[-1]
 
 
 def _forward(network: Network, region: Region, splits: Splits, *, refine: bool) -> Relaxed:
@@ -264,8 +234,17 @@ def _refined(relaxed: Relaxed, place: int, before: int, box: Interval) -> Interv
     return Interval(better.lower, torch.maximum(better.lower, better.upper))
 
 
-def _backward(relaxed: Relaxed, place: int, coefficients: Tensor, slopes: Slopes) -> Tensor:
-    """Return lower bounds, float[b, q], of linear functions of a node's output, float[b, q, *]."""
+def _backward(
+    relaxed: Relaxed,
+    place: int,
+    coefficients: Tensor,
+    slopes: Slopes,
+    seen: dict[int, Tensor] | None = None,
+) -> Tensor:
+    """Return lower bounds, float[b, q], of linear functions of a node's output, float[b, q, *].
+
+    seen gets the coefficients of every bent node's output.
+    """
     nodes = relaxed.network.nodes
     waiting: dict[int, Tensor] = {place: coefficients}
     constant = coefficients.new_zeros(coefficients.shape[:2])
@@ -275,6 +254,8 @@ def _backward(relaxed: Relaxed, place: int, coefficients: Tensor, slopes: Slopes
         if c is None:
             continue
         node = nodes[here]
+        if seen is not None and here in relaxed.inputs:
+            seen[here] = c
         parts, more = _through(relaxed, here, node, c, slopes)
         constant = constant + more
         size = size + more.abs()

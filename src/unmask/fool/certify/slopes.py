@@ -20,6 +20,7 @@ def optimised(
     rate: float = 0.25,
     splits: Splits | None = None,
     start: Slopes | None = None,
+    goal: float = 0.0,
 ) -> tuple[Tensor, Slopes]:
     """Return the best lower bounds found, float[b, q], and the slopes of the last step.
 
@@ -30,6 +31,7 @@ def optimised(
         rate: of Adam, decayed by 0.97 a step.
         splits: signs that are taken for granted; each gets a multiplier (Wang et al., 2021).
         start: slopes to start from, of the same shapes.
+        goal: the bound that is enough.
 
     Returns:
         The bounds are never below those that the search started from.
@@ -47,7 +49,7 @@ def optimised(
             found = lower_bounds(relaxed, coefficients, slopes)
             best = torch.maximum(best, found.detach())
             # A function that is proved needs no better bound.
-            loss = -torch.where(best > 0, torch.zeros_like(found), found).sum()
+            loss = -torch.where(best > goal, torch.zeros_like(found), found).sum()
             gradients = torch.autograd.grad(loss, every, allow_unused=True)
         length = rate * _DECAY**step * (1 - _SQUARES**step) ** 0.5 / (1 - _MEANS**step)
         for value, gradient, mean, square in zip(every, gradients, means, squares, strict=True):

@@ -1,0 +1,124 @@
+"""The verb fool certify: which images can no change within eps move to another class?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from unmask.cli.options import Cifar10Source, Data, Norm, Seed, Size, sizes
+
+if TYPE_CHECKING:
+    from unmask.fool.certify.result import Certification
+    from unmask.fool.certify.run import CertifyProgress
+
+FAILED = 1
+
+
+def certify_model(
+    model: Annotated[
+        str, Parameter(help="a model that ships, a .safetensors file, or my_module:make_model")
+    ],
+    data: Data,
+    /,
+    *,
+    weights: Annotated[
+        Path | None, Parameter(help="a safetensors file for my_module:make_model")
+    ] = None,
+    source: Cifar10Source = None,
+    size: Size = None,
+    norm: Norm = "linf",
+    eps: Annotated[str, Parameter(help="the largest change, such as 0.3 or 8/255")] = "0.1",
+    minutes: Annotated[float, Parameter(help="the time there is")] = 10.0,
+    images: Annotated[int, Parameter(help="how many, spread over those there are")] = 1000,
+    seed: Seed = 0,
+    fail_if: Annotated[
+        str | None, Parameter(help='exit with 1 when this holds, such as "proved<0.9"')
+    ] = None,
+    out: Annotated[Path, Parameter(help="the folder for report, figures and numbers")] = Path(
+        "runs/certify"
+    ),
+    resume: Annotated[bool, Parameter(help="go on where the run in --out was stopped")] = False,
+    json: Annotated[bool, Parameter(help="print everything as JSON")] = False,
+) -> int:
+    """Prove for each image that its class stays, or attack it; what is neither is left open.
+
+    The exit status is 1 when the condition of --fail-if holds.
+    """
+    # torch and matplotlib take a while to load, and --help needs none of them.
+    from unmask.cli.loading import load_shown
+    from unmask.fool.audit.gate import Gate
+    from unmask.fool.certify.result import FIGURES, CertifyPlan
+    from unmask.fool.certify.run import certify_victim
+    from unmask.fool.source import load_victim
+    from unmask.report.certify import write_certification
+    from unmask.report.files import require_writable, to_json
+
+    plan = CertifyPlan(eps=sizes([eps])[0], norm=norm, minutes=minutes, images=images, seed=seed)
+    gate = None if fail_if is None else Gate.parse(fail_if)
+    if gate is not None:
+        gate.check(FIGURES)
+    victim = load_victim(model, weights=weights)
+    console = Console(stderr=True)
+    shape = victim.input_shape or (None if size is None else (3, size, size))
+    loaded = load_shown(console, data, source, shape)
+    pixels = loaded.test or loaded.validation or loaded.train
+    require_writable(out)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task(victim.name, total=None)
+
+        def show(p: CertifyProgress) -> None:
+            bar.update(
+                task,
+                description=f"{p.doing}: {p.proved:,} proved, {p.attacked:,} attacked, "
+                f"{p.open:,} open",
+                completed=p.done,
+                total=p.total,
+            )
+
+        try:
+            found = certify_victim(victim, pixels, plan, out=out, resume=resume, progress=show)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("stopped; the same command with --resume goes on") from None
+    page = write_certification(found, out)
+    failed = gate is not None and gate.holds(found.figures())
+    if json:
+        told = found.as_dict()
+        if gate is not None:
+            told["gate"] = {"fail_if": str(gate), "failed": failed}
+        print(to_json(told))
+        return FAILED if failed else 0
+    _print(Console(), found)
+    if gate is not None:
+        print(
+            f"{'failed' if failed else 'passed'}: {gate.name} is "
+            f"{found.figures()[gate.name]:.4g}, not to be {gate.sign} {gate.bound:g}"
+        )
+    print(f"report: {page}")
+    return FAILED if failed else 0
+
+
+def _print(console: Console, found: Certification) -> None:
+    from unmask.report.certify import bracket, rows
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column(f"{found.model}, {found.plan.norm} {found.plan.eps:.4g}")
+    table.add_column("images", justify="right")
+    table.add_column("of all (95 % interval)")
+    for name, count, fraction in rows(found):
+        table.add_row(name, f"{count:,}", fraction)
+    console.print(table, highlight=False)
+    print(bracket(found))
+    for verdict in found.verdicts():
+        console.print(str(verdict), markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,247 @@
+"""What is proved and what is attacked of a set of images, and what follows from it."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.errors import UserError
+from unmask.runtime import write_atomically
+from unmask.stats import wilson
+from unmask.verdict import Verdict
+
+CertifyKind = Literal["attacked", "not_proved"]
+
+WRONG, ATTACKED, OPEN, PROVED = "wrong", "attacked", "open", "proved"
+STATUSES = (WRONG, ATTACKED, OPEN, PROVED)
+STAGES = ("none", "ibp", "crown-ibp", "crown", "alpha-crown", "branch and bound")
+FIGURES = ("clean", "proved", "attacked", "open", "robust_low", "robust_high")
+
+
+@dataclass(frozen=True)
+class CertifyPlan:
+    """What is to be proved, and what may be spent on it.
+
+    Args:
+        eps: the largest change, in units of pixels in [0, 1].
+        norm: "linf" or "l2".
+        minutes: the time there is.
+        images: how many, spread evenly over those there are.
+        steps: of each attack and of the slopes' optimisation.
+        seed: of the attacks.
+
+    Raises:
+        UserError: for values out of range.
+    """
+
+    eps: float
+    norm: str = "linf"
+    minutes: float = 10.0
+    images: int = 1000
+    steps: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.norm not in ("linf", "l2"):
+            raise UserError("no bounds are known in this norm", got=self.norm, do="linf or l2")
+        if not 0 < self.eps < float("inf"):
+            raise UserError("eps is no size of a change", got=self.eps, do="give a number above 0")
+        if self.norm == "linf" and self.eps > 1:
+            raise UserError(
+                "eps is above the whole range of a pixel",
+                got=self.eps,
+                do=f"images are in [0, 1]: write {self.eps:g}/255",
+            )
+        if not self.minutes > 0:
+            raise UserError("there is no time to prove anything", got=self.minutes, do="give 1")
+        if self.images < 1:
+            raise UserError("there are no images to certify", got=self.images, do="give 1 or more")
+
+    @property
+    def question(self) -> dict[str, Any]:
+        """What a stored result must agree with to be gone on with: all but the time."""
+        return {k: v for k, v in asdict(self).items() if k not in ("minutes", "steps")}
+
+
+@dataclass(eq=False)
+class Certification:
+    """The state of each of n images, which further work only ever adds to.
+
+    Args:
+        model, data: names. identity: SHA-256 of the model's weights. class_names: of the logits.
+        plan: what was asked.
+        rows: int64[n], the places of the images in the data.
+        labels, predicted: int64[n], true classes and those of the unchanged image.
+        status: index into STATUSES, int8[n].
+        stage: index into STAGES of the last tried, int8[n].
+        bound: float64[n], the best lower bound of the true logit less any other; -inf where none.
+        seconds: spent so far.
+        stamp: provenance.
+    """
+
+    model: str
+    identity: str
+    data: str
+    class_names: tuple[str, ...]
+    plan: CertifyPlan
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    status: NDArray[np.int8]
+    stage: NDArray[np.int8]
+    bound: NDArray[np.float64]
+    seconds: float
+    stamp: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def count(self, status: str) -> int:
+        """Return how many images have that status."""
+        return int((self.status == STATUSES.index(status)).sum())
+
+    def interval(self, count: int) -> tuple[float, float]:
+        """Return the 95 % confidence interval of a count of the images (Wilson)."""
+        return wilson(count, len(self))
+
+    def figures(self) -> dict[str, float]:
+        """Return the fractions that conditions can be set on, by name: see FIGURES."""
+        n = max(len(self), 1)
+        return {
+            "clean": (len(self) - self.count(WRONG)) / n,
+            "proved": self.count(PROVED) / n,
+            "attacked": self.count(ATTACKED) / n,
+            "open": self.count(OPEN) / n,
+            "robust_low": self.count(PROVED) / n,
+            "robust_high": (self.count(PROVED) + self.count(OPEN)) / n,
+        }
+
+    def stages(self) -> list[tuple[str, int]]:
+        """Return by which bound how many images were proved."""
+        proved = self.stage[self._is(PROVED)]
+        return [(name, int((proved == i).sum())) for i, name in enumerate(STAGES) if i]
+
+    def verdicts(self) -> list[Verdict]:
+        """Return what is wrong, each with its figures."""
+        found = []
+        n, right = len(self), len(self) - self.count(WRONG)
+        attacked, open_, proved = self.count(ATTACKED), self.count(OPEN), self.count(PROVED)
+        where = f"{self.plan.norm} {self.plan.eps:.4g}"
+        if attacked:
+            most = attacked / max(right, 1)
+            found.append(
+                Verdict(
+                    kind="attacked",
+                    severity="error" if most > 0.5 else "warning",
+                    message=f"{attacked:,} of the {right:,} images that are classified correctly "
+                    f"change class within {where}",
+                    cause="there is an image within eps for each of them, found by APGD",
+                    fix="train for it: unmask fool harden",
+                    evidence={"attacked": attacked / n, "eps": self.plan.eps},
+                )
+            )
+        if open_ > 0.01 * n:
+            found.append(
+                Verdict(
+                    kind="not_proved",
+                    severity="warning" if open_ > proved else "note",
+                    message=f"{open_:,} of {n:,} images are neither proved nor attacked",
+                    cause="the bounds are too loose for this network, or the time was too short",
+                    fix="give more --minutes, a smaller eps, or a network trained for proofs: "
+                    "unmask fool harden --certified",
+                    evidence={"open": open_ / n, "proved": proved / n},
+                )
+            )
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything but the images as plain JSON values."""
+        n = len(self)
+        counts = {s: self.count(s) for s in STATUSES}
+        return {
+            "model": self.model,
+            "identity": self.identity,
+            "data": self.data,
+            "plan": asdict(self.plan),
+            "images": n,
+            "counts": counts,
+            "intervals": {s: list(self.interval(c)) for s, c in counts.items()},
+            "figures": self.figures(),
+            "stages": dict(self.stages()),
+            "verdicts": [v.as_dict() for v in self.verdicts()],
+            "seconds": self.seconds,
+            "stamp": self.stamp,
+            "each": [
+                {
+                    "image": int(self.rows[i]),
+                    "class": self.class_names[self.labels[i]],
+                    "predicted": self.class_names[self.predicted[i]],
+                    "status": STATUSES[self.status[i]],
+                    "by": STAGES[self.stage[i]],
+                    "bound": float(self.bound[i]) if np.isfinite(self.bound[i]) else None,
+                }
+                for i in range(n)
+            ],
+        }
+
+    def save(self, path: Path) -> None:
+        """Write the state, whole or not at all."""
+        head = {
+            "format": "unmask-certification/1",
+            "model": self.model,
+            "identity": self.identity,
+            "data": self.data,
+            "class_names": self.class_names,
+            "plan": asdict(self.plan),
+            "seconds": self.seconds,
+            "stamp": self.stamp,
+        }
+        buffer = io.BytesIO()
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        np.savez_compressed(buffer, head=np.array(json.dumps(head)), **arrays)
+        with write_atomically(path) as file:
+            file.write(buffer.getvalue())
+
+    @staticmethod
+    def load(path: Path) -> Certification:
+        """Read what save wrote. Raises UserError when it is missing or damaged."""
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                head = json.loads(str(stored["head"]))
+                arrays = {name: stored[name] for name in _ARRAYS}
+            if head.pop("format") != "unmask-certification/1":
+                raise ValueError("another format")
+            head["plan"] = CertifyPlan(**head["plan"])
+            head["class_names"] = tuple(head["class_names"])
+            return Certification(**head, **arrays)
+        except FileNotFoundError:
+            raise UserError(
+                "there is nothing to go on with", got=path, do="leave --resume away"
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError, UserError) as error:
+            raise UserError(
+                f"{path} is no readable certification",
+                got=str(error),
+                do="certify again without --resume",
+            ) from error
+
+    def _is(self, status: str) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = self.status == STATUSES.index(status)
+        return found
+
+    def __str__(self) -> str:
+        f = self.figures()
+        return (
+            f"{self.model} on {len(self):,} images of {self.data}, {self.plan.norm} "
+            f"{self.plan.eps:.4g}: proved robust for {f['proved']:.1%}, robust for at most "
+            f"{f['robust_high']:.1%}, clean accuracy {f['clean']:.1%}"
+        )
+
+
+_ARRAYS = ("rows", "labels", "predicted", "status", "stage", "bound")

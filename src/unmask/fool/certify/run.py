@@ -1,0 +1,349 @@
+"""Certify a classifier: each image proved robust, attacked, or left open within the time given."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unmask.data.images import Images
+from unmask.data.sources import load_source
+from unmask.errors import UserError
+from unmask.fool.attacks.apgd import apgd_ce, apgd_t
+from unmask.fool.certify.bounds import (
+    crown,
+    differences,
+    interval_differences,
+    intervals,
+    lower_bounds,
+)
+from unmask.fool.certify.branch import branch
+from unmask.fool.certify.network import Network
+from unmask.fool.certify.region import Region
+from unmask.fool.certify.result import (
+    ATTACKED,
+    OPEN,
+    PROVED,
+    STAGES,
+    STATUSES,
+    WRONG,
+    Certification,
+    CertifyPlan,
+)
+from unmask.fool.certify.slopes import optimised
+from unmask.fool.goal import Goal
+from unmask.fool.norms import NORMS, Threat
+from unmask.fool.source import as_victim
+from unmask.fool.victim import Victim
+from unmask.runtime import environment_stamp
+from unmask.train.evaluation import matched
+
+FILE = "certification.npz"
+# Numbers that the widest layer may take for a batch, by how much a bound needs.
+_WIDE = {"ibp": 1 << 20, "crown-ibp": 1 << 21, "crown": 1 << 16}
+_SAVE_EVERY = 10.0
+
+
+@dataclass(frozen=True)
+class CertifyProgress:
+    """Where a certification stands.
+
+    Args:
+        doing: the stage, in words.
+        done, total: images of this stage.
+        proved, attacked, open: images so far.
+    """
+
+    doing: str
+    done: int
+    total: int
+    proved: int
+    attacked: int
+    open: int
+
+
+Show = Callable[[CertifyProgress], None]
+
+
+def certify(
+    model: nn.Module | str,
+    data: Images | str,
+    *,
+    eps: float,
+    norm: str = "linf",
+    minutes: float = 10.0,
+    images: int = 1000,
+    seed: int = 0,
+    out: Path | None = None,
+    resume: bool = False,
+    progress: Show | None = None,
+) -> Certification:
+    """Prove that images keep their class whatever change within eps, or find one that changes it.
+
+    Args:
+        model: a network in eval mode from pixels in [0, 1] to logits; or a name, a file or an
+            import path, as the command line takes it.
+        data: labelled images, or a name, a folder or a zip.
+        eps: the largest change, in units of pixels in [0, 1].
+        norm: "linf" or "l2".
+        minutes: the time there is; what it doesn't suffice for is left open.
+        images: how many, spread evenly over those there are.
+        seed: of the attacks.
+        out: a folder to save the state in as it grows.
+        resume: go on from the state in out.
+        progress: told as it goes.
+
+    Returns:
+        The state of every image. At Ctrl-C what was found so far is in out.
+
+    Raises:
+        UserError: naming the layer when the network has one whose bounds are unknown.
+    """
+    victim = as_victim(model)
+    if isinstance(data, str):
+        found = load_source(data, shape=victim.input_shape)
+        data = found.test or found.validation or found.train
+    plan = CertifyPlan(eps=eps, norm=norm, minutes=minutes, images=images, seed=seed)
+    return certify_victim(victim, data, plan, out=out, resume=resume, progress=progress)
+
+
+def certify_victim(
+    victim: Victim,
+    images: Images,
+    plan: CertifyPlan,
+    *,
+    out: Path | None = None,
+    resume: bool = False,
+    progress: Show | None = None,
+) -> Certification:
+    """As certify, of a loaded model and a plan."""
+    if victim.module is None:
+        raise UserError(
+            "a proof needs the network itself",
+            got=f"{victim.name}, which gives logits alone",
+            do="give the PyTorch model that it was exported from",
+        )
+    if not len(images):
+        raise UserError("there are no images to certify", got=images.name, do="give some")
+    if victim.class_names is not None:
+        images = matched(images, victim.class_names)
+    if victim.preprocessing is not None:
+        raise UserError(
+            "certify takes a model of pixels in [0, 1]",
+            got=str(victim.preprocessing),
+            do="put the normalisation into the module",
+        )
+    network = Network.of(victim.module, tuple(images.pixels.shape[1:]))
+    if network.classes < len(images.class_names):
+        raise UserError(
+            "the model has fewer logits than the images have classes",
+            got=f"{network.classes} for {len(images.class_names)}",
+            do="give the images that it was trained on",
+        )
+    state = None
+    if resume:
+        if out is None:
+            raise UserError("there is nowhere to go on from", do="give --out")
+        state = _continued(Certification.load(out / FILE), victim, images, plan)
+    work = _Work(victim, network, images, plan, state, out, progress)
+    try:
+        return work.run()
+    finally:
+        work.save()
+
+
+def _continued(
+    state: Certification, victim: Victim, images: Images, plan: CertifyPlan
+) -> Certification:
+    same = (
+        state.identity == victim.identity
+        and state.plan.question == plan.question
+        and state.data == images.name
+    )
+    if not same:
+        raise UserError(
+            "what was stored is of another certification",
+            got=f"{state.model} on {state.data}, {state.plan.norm} {state.plan.eps:g}",
+            do="give another --out, or leave --resume away",
+        )
+    state.plan = plan
+    return state
+
+
+class _Work:
+    """The state and what it is worked on with."""
+
+    def __init__(
+        self,
+        victim: Victim,
+        network: Network,
+        images: Images,
+        plan: CertifyPlan,
+        state: Certification | None,
+        out: Path | None,
+        progress: Show | None,
+    ) -> None:
+        self.network, self.plan = network, plan
+        self.out, self.progress = out, progress
+        self.began = time.perf_counter()
+        self.until = self.began + 60 * plan.minutes
+        self.saved = self.began
+        count = min(plan.images, len(images))
+        rows = np.linspace(0, len(images) - 1, count).round().astype(np.int64)
+        self.pixels = torch.from_numpy(images.pixels[rows]).to(victim.device).float() / 255
+        self.widest = max(int(np.prod(node.shape)) for node in network.nodes)
+        self.victim = victim.fresh(network.classes)
+        labels = images.labels[rows]
+        if state is None:
+            predicted = self.victim.logits(self.pixels).argmax(1).cpu().numpy()
+            wrong = np.int8(STATUSES.index(WRONG))
+            fresh = np.where(predicted != labels, wrong, STATUSES.index(OPEN)).astype(np.int8)
+            names = images.class_names
+            names += tuple(f"class {i}" for i in range(len(names), network.classes))
+            state = Certification(
+                model=victim.name,
+                identity=victim.identity,
+                data=images.name,
+                class_names=names,
+                plan=plan,
+                rows=rows,
+                labels=labels,
+                predicted=predicted,
+                status=fresh,
+                stage=np.zeros(count, np.int8),
+                bound=np.full(count, -np.inf),
+                seconds=0.0,
+                stamp=environment_stamp(data_sha256=images.sha256, device=str(victim.device)),
+            )
+        self.state = state
+        self.before = state.seconds
+
+    def run(self) -> Certification:
+        ladder: list[tuple[str, Callable[[Tensor], None]]] = [
+            ("ibp", lambda rows: self._bounded(rows, "ibp")),
+            ("attack", self._attacked),
+            ("crown-ibp", lambda rows: self._bounded(rows, "crown-ibp")),
+            ("crown", lambda rows: self._bounded(rows, "crown")),
+        ]
+        for name, work in ladder:
+            stage = STAGES.index(name) if name in STAGES else STAGES.index("ibp")
+            todo = self._open(stage + (name == "attack"))
+            if name == "attack":
+                # Those that IBP has been tried on and nothing after it, so that it isn't repeated.
+                todo = [i for i in todo if self.state.stage[i] == stage]
+            size = 500 if name == "attack" else max(1, _WIDE[name] // self.widest)
+            for start in range(0, len(todo), size):
+                if time.perf_counter() > self.until:
+                    break
+                work(torch.tensor(todo[start : start + size]))
+                self._tell(name, min(start + size, len(todo)), len(todo))
+        todo = self._open(STAGES.index("branch and bound"))
+        # The nearest to a proof first.
+        todo.sort(key=lambda i: -self.state.bound[i])
+        for done, i in enumerate(todo):
+            left = self.until - time.perf_counter()
+            if left <= 0:
+                break
+            self._branched(i, max(left / (len(todo) - done), min(left, 5.0)))
+            self._tell("branch and bound", done + 1, len(todo))
+        return self.state
+
+    def save(self) -> None:
+        self.state.seconds = self.before + time.perf_counter() - self.began
+        if self.out is not None:
+            self.state.save(self.out / FILE)
+
+    def _open(self, stage: int) -> list[int]:
+        s = self.state
+        found = (s.status == STATUSES.index(OPEN)) & (s.stage < stage)
+        return [int(i) for i in np.flatnonzero(found)]
+
+    def _tell(self, doing: str, done: int, total: int) -> None:
+        if self.out is not None and time.perf_counter() - self.saved > _SAVE_EVERY:
+            self.save()
+            self.saved = time.perf_counter()
+        if self.progress is not None:
+            counts = (self.state.count(s) for s in (PROVED, ATTACKED, OPEN))
+            self.progress(CertifyProgress(doing, done, total, *counts))
+
+    def _given(self, rows: Tensor) -> tuple[Region, Tensor]:
+        region = Region(self.pixels[rows].to(self.network.like), self.plan.eps, self.plan.norm)
+        labels = torch.from_numpy(self.state.labels)[rows].to(self.pixels.device)
+        return region, differences(labels, self.network.classes, region.images)
+
+    def _bounded(self, rows: Tensor, stage: str) -> None:
+        region, c = self._given(rows)
+        if stage == "ibp":
+            relaxed = intervals(self.network, region)
+            bounds = interval_differences(relaxed, c)
+        elif stage == "crown-ibp":
+            relaxed = intervals(self.network, region)
+            bounds = lower_bounds(relaxed, c)
+        else:
+            relaxed = crown(self.network, region)
+            bounds = lower_bounds(relaxed, c)
+        self._note(rows, bounds, stage)
+
+    def _note(self, rows: Tensor | Sequence[int], bounds: Tensor, stage: str) -> None:
+        """Write down bounds float[b, q] of the differences that were open."""
+        s = self.state
+        least = bounds.amin(1).cpu().numpy()
+        for i, bound in zip(np.asarray(rows), least, strict=True):
+            s.bound[i] = max(s.bound[i], bound)
+            s.stage[i] = STAGES.index(stage)
+            if s.bound[i] > 0:
+                s.status[i] = STATUSES.index(PROVED)
+
+    def _attacked(self, rows: Tensor) -> None:
+        """Attack by APGD on the cross-entropy, then on targeted differences of logits."""
+        threat = Threat(NORMS[self.plan.norm], self.plan.eps)
+        pixels = self.pixels[rows]
+        labels = torch.from_numpy(self.state.labels)[rows].to(pixels.device)
+        found = torch.zeros(len(rows), dtype=torch.bool, device=pixels.device)
+        for attack in (apgd_ce, apgd_t):
+            left = (~found).nonzero().flatten()
+            if not len(left):
+                break
+            generator = torch.Generator().manual_seed(self.plan.seed)
+            tries = attack(
+                self.victim,
+                pixels[left],
+                Goal(labels[left]),
+                threat,
+                generator=generator,
+                steps=2 * self.plan.steps,
+            )
+            found[left] = self._fooled(pixels[left], tries.pixels, labels[left])
+        self.state.status[rows[found.cpu()].numpy()] = STATUSES.index(ATTACKED)
+
+    def _fooled(self, pixels: Tensor, tries: Tensor, labels: Tensor) -> Tensor:
+        """Return which tries change the class, without any tolerance on their size."""
+        change = (tries.clamp(0, 1) - pixels).double().flatten(1)
+        size = change.abs().amax(1) if self.plan.norm == "linf" else change.norm(dim=1)
+        # The region that is proved is this much wider, so no image can be both.
+        inside = size <= self.plan.eps + 0.9e-7
+        logits = self.victim.logits(tries.clamp(0, 1))
+        return inside & (logits.argmax(1) != labels)
+
+    def _branched(self, i: int, seconds: float) -> None:
+        until = time.perf_counter() + seconds
+        region, c = self._given(torch.tensor([i]))
+        relaxed = crown(self.network, region)
+        bounds, _ = optimised(relaxed, c, steps=self.plan.steps)
+        self._note([i], bounds, "alpha-crown")
+        if self.state.bound[i] > 0:
+            return
+        bounds = bounds.clone()
+        for q in bounds[0].argsort().tolist():
+            if bounds[0, q] > 0:
+                continue
+            found = branch(relaxed, c[:, q : q + 1], until=until)
+            bounds[0, q] = max(float(bounds[0, q]), found.bound)
+            if not found.bound > 0:
+                break
+        self._note([i], bounds, "branch and bound")
