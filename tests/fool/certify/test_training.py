@@ -90,12 +90,12 @@ def test_small_weights_keep_boxes_from_growing() -> None:
 
 def test_it_trains_to_proofs() -> None:
     pixels, labels = halves(240)
-    plan = CertifiedTraining(eps=0.15, epochs=25, batch_size=24, learning_rate=5e-3, averaging=20)
+    plan = CertifiedTraining(eps=0.15, epochs=12, batch_size=24, learning_rate=5e-3, averaging=20)
     told: list[float] = []
     last, average, end = train_certified(
         small(), pixels, labels, plan, progress=lambda p: told.append(p.eps)
     )
-    assert end.epoch == end.epochs == len(told) == 25
+    assert end.epoch == end.epochs == len(told) == 12
     assert told == sorted(told)
     for net in (last, average):
         clean, proved = proved_by_intervals(halved(net), pixels, labels, plan.eps)
