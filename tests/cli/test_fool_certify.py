@@ -77,6 +77,7 @@ def test_mistakes_cost_one_line(
     assert line.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_eps_in_steps_of_a_byte_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

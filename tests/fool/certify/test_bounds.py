@@ -51,6 +51,7 @@ def all_bounds(net: nn.Module, region: Region) -> tuple[list[Tensor], Tensor]:
     return found, sampled.amin(0)
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None)
 @given(
     act=st.sampled_from(ACTIVATIONS),
@@ -71,6 +72,7 @@ def test_no_image_of_the_region_is_below_a_bound(
     assert (alpha >= full).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["document_mnist", "document_masks", "block_cnn", "strided_cnn"])
 def test_our_own_networks_have_bounds(name: str) -> None:
     torch.manual_seed(3)
@@ -95,6 +97,7 @@ def test_bounds_meet_the_network_as_the_region_shrinks() -> None:
         np.testing.assert_allclose(bound, logits[:, :1] - logits[:, 1:], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_bounds_are_below_the_exact_minimum(seed: int) -> None:
     net = mlp(seed, (4, 4, 3, 3))

@@ -24,6 +24,7 @@ from unmask.fool.certify.run import FILE, certify, certify_victim
 from unmask.fool.victim import Victim
 
 
+@pytest.mark.slow
 def test_splitting_closes_most_of_the_gap_and_never_passes_the_minimum() -> None:
     closed = []
     for seed in (0, 2):
@@ -101,6 +102,7 @@ def test_of_a_linear_model_every_image_is_decided(norm: str) -> None:
     assert json.loads(json.dumps(found.as_dict(), allow_nan=False))["counts"]["wrong"] == 5
 
 
+@pytest.mark.slow
 def test_no_image_is_both_proved_and_fooled_by_sampling() -> None:
     net = mlp(0, (4, 8, 8, 3)).float()
     pixels = np.random.default_rng(0).integers(0, 256, (40, 1, 2, 2)).astype(np.uint8)

@@ -88,6 +88,7 @@ def test_small_weights_keep_boxes_from_growing() -> None:
     assert growth[False] > 10 * growth[True]
 
 
+@pytest.mark.slow
 def test_it_trains_to_proofs() -> None:
     pixels, labels = halves(240)
     plan = CertifiedTraining(eps=0.15, epochs=12, batch_size=24, learning_rate=5e-3, averaging=20)
@@ -103,6 +104,7 @@ def test_it_trains_to_proofs() -> None:
         assert proved > 0.9
 
 
+@pytest.mark.slow
 def test_the_minutes_bound_the_epochs() -> None:
     pixels, labels = halves(240)
     plan = CertifiedTraining(eps=0.1, batch_size=24)
