@@ -170,3 +170,10 @@ def test_loaded_code_that_takes_the_streams_does_not_keep_them(
     before = sys.stdout, sys.stderr
     assert main([]) == 1
     assert (sys.stdout, sys.stderr) == before
+
+
+def test_a_name_that_drives_a_terminal_is_written_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "\x1b[31mno/model.safetensors", "mnist"]) == 2
+    err = capsys.readouterr().err
+    assert "\x1b" not in err
+    assert "\\x1b[31mno/model" in err

@@ -18,7 +18,6 @@ from unmask.coursework.cells import (
     proportion,
     run_over_seeds,
     seen,
-    student,
 )
 from unmask.coursework.sections import (
     AGREES,
@@ -28,11 +27,12 @@ from unmask.coursework.sections import (
     SOME_SEEDS,
     UNDECIDED,
 )
+from unmask.stats import student_t
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 9, 29, 30, 31, 60, 1000])
 def test_students_quantile_is_scipys(freedom: int) -> None:
-    assert student(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), abs=1e-4)
+    assert student_t(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), abs=1e-4)
 
 
 def test_the_interval_of_one_more_run_in_closed_form() -> None:

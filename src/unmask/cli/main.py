@@ -11,6 +11,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from unmask import __version__
 from unmask.errors import UserError
+from unmask.text import printable
 
 DONE, USER_MISTAKE, INTERRUPTED = 0, 2, 130
 
@@ -164,5 +165,5 @@ def _renamed(error: CycloptsError) -> str:
 
 
 def _complain(line: str, status: int) -> int:
-    print(f"unmask: {' '.join(line.split())}", file=sys.stderr)
+    print(f"unmask: {printable(' '.join(line.split()))}", file=sys.stderr)
     return status

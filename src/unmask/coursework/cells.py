@@ -21,24 +21,9 @@ from unmask.coursework.sections import (
     UNDECIDED,
     Cell,
 )
-from unmask.stats import wilson
+from unmask.stats import student_t, wilson
 
-# The 97.5 % quantile of Student's t distribution for 1 to 30 degrees of freedom.
-_T = (
-    *(12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281),
-    *(2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860),
-    *(2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423),
-)
 _Z = 1.959964
-
-
-def student(freedom: int) -> float:
-    """Return the 97.5 % quantile of Student's t for 1 or more degrees of freedom, to 1e-4."""
-    if freedom <= len(_T):
-        return _T[freedom - 1]
-    # The first two terms of its expansion about the normal quantile (Fisher and Cornish, 1960).
-    z, v = _Z, freedom
-    return z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
 
 
 def one_more(values: Sequence[float]) -> tuple[float, float]:
@@ -48,7 +33,7 @@ def one_more(values: Sequence[float]) -> tuple[float, float]:
     """
     array = np.asarray(values, np.float64)
     n = len(array)
-    reach = student(n - 1) * float(array.std(ddof=1)) * math.sqrt(1 + 1 / n)
+    reach = student_t(n - 1) * float(array.std(ddof=1)) * math.sqrt(1 + 1 / n)
     mean = float(array.mean())
     return mean - reach, mean + reach
 
