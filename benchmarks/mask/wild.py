@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarks.mask.hard_faces import compose
+from benchmarks.mask.hard_faces import BARE, LEAST_SIDE, compose
 from benchmarks.release.train_detector import SAMPLES
 from PIL import Image, ImageFilter
 
@@ -31,6 +31,7 @@ from unmask.data.detection.corrections import read_copies
 from unmask.data.detection.dataset import AnnotatedImages, load_faces
 from unmask.mask.evaluate.confidence import FLOOR
 from unmask.mask.evaluate.folds import folds
+from unmask.mask.evaluate.matching import face_sides
 from unmask.mask.runtime.calibration import Calibration
 from unmask.mask.runtime.detector import MaskDetector
 from unmask.mask.training.cross_validation import write_onnx
@@ -43,8 +44,8 @@ COUNT, SCALE = 5, 1.6
 _STREAM = 41
 # Of each fold's left-out images, for the copies that are turned or changed.
 COPIES = 25
-# And of each kind of the hard set, so many images.
-HARD = 28
+# And so many of those that show a large bare face, for the hard set.
+HARD = 16
 # scikit-image's samples that show people, or that were trained on.
 _FACES = {"astronaut.png", "camera.png", "multipage.tif", "multipage_rgb.tif"}
 TEXTURES = 30
@@ -132,13 +133,24 @@ def sets(
     yield "dark", (_entry(annotated, i, darkened) for i in chosen)
     yield "blurred", (_entry(annotated, i, blurred) for i in chosen)
     yield "far", (far(annotated, i) for i in chosen)
-    for kind, images in compose(annotated[chosen], fold).items():
-        none = np.zeros((0, 4), np.float32)
-        few = seeded(fold, _STREAM, 2).permutation(len(images))[:HARD].tolist()
-        some = [images[i] for i in few]
-        yield kind, (Entry(p.pixels, p.boxes, p.labels, none, p.about) for p in some)
+    yield from hard_sets(annotated, fold, order)
     for degrees in (45, 30, 15, 90):
         yield f"turned {degrees}", (turned(annotated, i, degrees) for i in chosen)
+
+
+def hard_sets(
+    annotated: AnnotatedImages, fold: int, order: list[int]
+) -> Iterator[tuple[str, Iterator[Entry]]]:
+    """Yield the kinds of the hard set, made of images that show a large bare face."""
+    bare = annotated.class_names.index(BARE)
+    rich = [
+        i
+        for i in order
+        if (face_sides(annotated.boxes[i][annotated.labels[i] == bare]) >= LEAST_SIDE).any()
+    ][:HARD]
+    none = np.zeros((0, 4), np.float32)
+    for kind, images in compose(annotated[rich], fold).items():
+        yield kind, (Entry(p.pixels, p.boxes, p.labels, none, p.about) for p in images)
 
 
 def without_faces(samples: Path | None, cifar: Path | None) -> Iterator[tuple[str, Any]]:

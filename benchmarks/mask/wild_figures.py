@@ -15,8 +15,8 @@ from benchmarks.mask.wild import COUNT, SCALE
 
 from unmask.data.detection.dataset import FACE_CLASSES, AnnotatedImages
 from unmask.mask.evaluate.confidence import answers, calibrated, reliabilities
-from unmask.mask.evaluate.matching import FaceMatches, face_sides, matched
-from unmask.mask.evaluate.metrics import SIZES, measured, size_name
+from unmask.mask.evaluate.matching import FaceMatches, countable, face_sides, matched
+from unmask.mask.evaluate.metrics import SIZES, average_precision, class_curve, measured, size_name
 from unmask.mask.runtime.calibration import Calibration
 from unmask.mask.runtime.detections import NOT_JUDGED, Detections
 from unmask.stats import wilson
@@ -124,16 +124,18 @@ def all_figures(original: AnnotatedImages, folder: Path) -> dict[str, Any]:
 
 def _folded(parts: dict[int, Part], fitted: dict[int, Calibration]) -> dict[str, Any]:
     each = []
-    for annotated, answered in parts.values():
-        metrics = measured(annotated, answered, threshold=0.5)
+    for annotated, raw in parts.values():
+        answered = countable(annotated, raw)
+        curves = [class_curve(annotated, answered, c) for c in range(len(FACE_CLASSES))]
+        ap = [average_precision(hits, truths.sum()) for hits, _, truths in curves]
         recall, _ = FaceMatches.of(annotated, answered).recall_at(
             LEAST_PRECISION, least_side=LEAST_SIDE
         )
-        each.append([*metrics.ap.tolist(), metrics.mean_ap, recall])
+        each.append([*ap, float(np.nanmean(ap)), recall])
     names = [*FACE_CLASSES, "map_50", "recall_20px_at_precision_90"]
     threshold = float(np.mean([c.face for c in fitted.values()]))
     return {
-        "mean": dict(zip(names, np.mean(each, 0).tolist(), strict=True)),
+        "mean": dict(zip(names, np.nanmean(each, 0).tolist(), strict=True)),
         "each": [dict(zip(names, row, strict=True)) for row in each],
         "pooled": measured(*together(list(parts.values())), threshold=threshold).as_dict(),
     }

@@ -40,6 +40,7 @@ from unmask.mask.runtime.detector import MaskDetector
 from unmask.mask.training.canvases import WILD, Canvases
 from unmask.mask.training.colour import recoloured
 from unmask.mask.training.cross_validation import write_onnx
+from unmask.mask.training.export import recalibrated
 from unmask.mask.training.loss import losses, targets
 from unmask.mask.training.network import (
     DetectorCard,
@@ -131,7 +132,10 @@ def main() -> None:
     parser.add_argument("faces", type=Path)
     parser.add_argument("--folds", type=Path, default=Path("runs/mask-folds"))
     parser.add_argument("--out", type=Path, default=Path("src/unmask/mask/weights"))
-    parser.add_argument("--audit", type=int, default=40, help="how many faces are attacked")
+    parser.add_argument(
+        "--audit", type=int, default=40, help="how many faces are attacked; 0: no check, no audit"
+    )
+    parser.add_argument("--floating", action="store_true", help="the folds were not quantised")
     told = parser.parse_args()
     original = load_faces(told.faces)
     annotated = original.corrected()
@@ -141,7 +145,7 @@ def main() -> None:
     calibration = Calibration(**figures.pop("calibration"))
     chosen = figures["folds"]
     corrected = figures.pop("corrected")
-    facts = {
+    facts: dict[str, Any] = {
         "data": {
             "name": "Kaggle andrewmvd/face-mask-detection, CC0, with corrected annotations",
             "sha256": annotated.sha256,
@@ -151,20 +155,27 @@ def main() -> None:
         "parameters": parameters_of(network),
         "recipe": {**card.facts, "canvas": json.loads(json.dumps(WILD, default=vars))},
         "scale": SCALE,
+        "measured_in": "floating point" if told.floating else "8 bits",
         "calibration": calibration.as_dict(),
         "cross_validation": {"folds": chosen, **corrected},
         **figures,
-        "flow": flow(annotated, card),
-        "audit": audited(annotated, told.folds, chosen[0], told.audit),
         "stamp": environment_stamp(seed=SEED),
     }
+    if told.audit:
+        facts["flow"] = flow(annotated, card)
+        facts["audit"] = audited(annotated, told.folds, chosen[0], told.audit)
     out: Path = told.out
     out.mkdir(parents=True, exist_ok=True)
     onnx, weights = out / "detector.onnx", out / "detector.safetensors"
-    facts["onnx_difference"], agreement = write_onnx(
-        onnx, source, annotated, ALL, calibration, SCALE
-    )
-    facts["quantized"] = {"bits": 8, "faces": agreement.faces, "again": agreement.again}
+    made, told_of = source / "int8.onnx", source / "int8.json"
+    if not told_of.exists():
+        difference, agreement = write_onnx(made, source, annotated, ALL, calibration, SCALE)
+        entries = {"difference": difference, "faces": agreement.faces, "again": agreement.again}
+        told_of.write_text(json.dumps(entries))
+    entries = json.loads(told_of.read_bytes())
+    recalibrated(made, onnx, calibration)
+    facts["onnx_difference"] = entries.pop("difference")
+    facts["quantized"] = {"bits": 8, **entries}
     save_detector(weights, network, replace(card, facts={**card.facts, "data": annotated.sha256}))
     shipped = ShippedCard(
         card.class_names, sha256(onnx.read_bytes()), sha256(weights.read_bytes()), facts

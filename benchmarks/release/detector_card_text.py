@@ -12,6 +12,7 @@ from unmask.mask.runtime.classes import plain_words
 # Kinds of faces with a lower figure are named among those where it fails.
 _WEAK_RECALL, _WEAK_ACCURACY = 0.85, 0.90
 _FEWEST = 10
+_UNASKED = "Neither the flow check nor the audit was run for these weights."
 
 
 def in_words(card: ShippedCard) -> str:
@@ -33,8 +34,7 @@ def in_words(card: ShippedCard) -> str:
         _weak(f["cross_validation"]["pooled"]["rows"]),
         _hard(f["hard_set"]),
         "## The other two questions",
-        _flow(f["flow"]),
-        _audit(f["audit"]),
+        *([_flow(f["flow"]), _audit(f["audit"])] if "audit" in f else [_UNASKED]),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -52,8 +52,9 @@ def _what(card: ShippedCard) -> str:
         f"{f['scale']:g} pixels for one of a small image; images of little contrast are stretched "
         f"first. Exported, its scores lie within {f['onnx_difference']:.1e} of PyTorch's; "
         f"detector.onnx is that in 8 bits, which finds {f['quantized']['again']} of "
-        f"{f['quantized']['faces']} faces again and gives them the same class. All figures are of "
-        "detectors in 8 bits, but for the two last questions."
+        f"{f['quantized']['faces']} faces again and gives them the same class. The "
+        "folds were measured "
+        f"in {f['measured_in']}."
     )
 
 

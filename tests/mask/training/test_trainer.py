@@ -16,7 +16,7 @@ from unmask.mask.runtime.calibration import Calibration
 from unmask.mask.runtime.detector import MaskDetector
 from unmask.mask.training import trainer
 from unmask.mask.training.canvases import Canvases, CanvasSettings, repeat_factors
-from unmask.mask.training.export import export_detector
+from unmask.mask.training.export import export_detector, recalibrated
 from unmask.mask.training.network import (
     DetectorCard,
     FaceNetwork,
@@ -83,7 +83,10 @@ def test_onnx_says_the_same_for_any_size_and_its_metadata_are_read(tmp_path: Pat
         smallest=7.0,
         nms_iou=0.45,
     )
-    assert export_detector(network, card, onnx, calibration=chosen, scale=1.5) <= 1e-3
+    plain = tmp_path / "plain.onnx"
+    assert export_detector(network, card, plain, calibration=Calibration(), scale=1.5) <= 1e-3
+    assert MaskDetector.load(plain).facts.calibration == Calibration()
+    recalibrated(plain, onnx, chosen)
     facts = MaskDetector.load(onnx).facts
     assert facts.class_names == ("a", "b")
     assert facts.calibration == chosen

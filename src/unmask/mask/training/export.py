@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -140,6 +141,18 @@ def quantize_detector(
         with write_atomically(path) as file:
             file.write(made.read_bytes())
     return agreement
+
+
+def recalibrated(source: Path, path: Path, calibration: Calibration) -> None:
+    """Write an exported detector again with another calibration; its network stays as it is."""
+    import onnx
+
+    model = onnx.load(source)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    metadata |= {key: json.dumps(value) for key, value in calibration.as_metadata().items()}
+    onnx.helper.set_model_props(model, metadata)
+    with write_atomically(path) as file:
+        file.write(model.SerializeToString())
 
 
 def _agreement(
