@@ -68,8 +68,8 @@ def _folds(cross: dict[str, Any], original: dict[str, Any]) -> str:
     return (
         f"By image, {len(cross['folds'])} of 5 folds, each by a detector that had seen neither its "
         "images nor copies of them. All their detections together give an mAP@50 of "
-        f"{cross['pooled']['map_50']:.3f} (95 %: {low:.3f} to {high:.3f}) on corrected "
-        "annotations.\n\n"
+        f"{cross['pooled']['map_50']:.3f} (95 %: {low:.3f} to {high:.3f}) on the corrected "
+        f"annotations of {cross['pooled']['pictures']} images.\n\n"
         + _markdown(("figure", "mean of the folds", "least to most", "original annotations"), rows)
     )
 
