@@ -19,7 +19,7 @@ from unmask.execution.executor import Done
 from unmask.execution.local import LocalExecutor
 from unmask.execution.shards import Written, read_shards, shard_file, write_shards
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "scale"))
 
 from scale import Pretending, pretend
 

@@ -1,4 +1,4 @@
-"""Make the README's pictures anew: python benchmarks/pictures.py [DETECTOR.onnx]
+"""Make the README's pictures anew: python benchmarks/release/pictures.py [DETECTOR.onnx]
 
 The study's gradients, the map and the grid are taken from what `unmask flow study`, `flow map` and
 `fool grid` left in runs/; the portrait without and with a mask is looked at by the detector given,
@@ -13,13 +13,13 @@ import sys
 from pathlib import Path
 
 from PIL import Image
-from unmask.coursework.masked import masked
 
-from unmask.data.samples import portrait
+from unmask.coursework.portraits import WORN, shown
+from unmask.data.samples import PORTRAITS
 from unmask.mask.runtime.detector import MaskDetector
 from unmask.mask.runtime.drawing import draw
 
-PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
+PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 FROM_RUNS = {
     "study-gradients.png": Path("runs/study/figures/gradients-trained.png"),
     "map.png": Path("runs/map/figures/map.png"),
@@ -35,10 +35,10 @@ def main(model: Path | None) -> None:
             shutil.copyfile(run, PICTURES / name)
             made[name] = str(run)
     detector = MaskDetector.load(model)
-    bare = portrait()
+    bare, masked = (shown(PORTRAITS[0], worn) for worn in WORN[:2])
     seen = []
     said = []
-    for picture in (bare, masked(bare)):
+    for picture in (bare, masked):
         found = detector.detect(picture)
         said.append([f"{n} {s:.2f}" for n, s in zip(found.names(), found.scores, strict=True)])
         seen.append(draw(picture.copy(), found))
