@@ -258,6 +258,14 @@ def test_answers_in_any_wrapping(wrapped: str) -> None:
     assert found.clean.accuracy == 1
 
 
+def test_every_part_of_a_model_gets_its_own_mode_back() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(3).eval(), nn.Dropout(), nn.Flatten(), nn.Linear(12, 2))
+    target = as_target(network)
+    first, second = (target.logits(torch.ones(4, 3, 2, 2)) for _ in range(2))
+    assert torch.equal(first, second)
+    assert [m.training for m in network] == [False, True, True, True]
+
+
 def test_data_in_any_form() -> None:
     images = reddish(10)
     pair = (torch.tensor(images.pixels).float() / 255, torch.tensor(images.labels))

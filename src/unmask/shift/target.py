@@ -57,15 +57,17 @@ class Target:
         Raises:
             UserError: the model can't take the images or returns no logits.
         """
-        training = self.module is not None and self.module.training
-        if self.module is not None and training:
-            self.module.eval()
+        modules = [] if self.module is None else list(self.module.modules())
+        # Each part gets its own mode back: a frozen one may differ from the whole.
+        training = [m for m in modules if m.training]
+        for m in training:
+            m.training = False
         try:
             batch = batch_size_of(pixels)
             found = [self._answer(chunk) for chunk in torch.split(pixels, batch)]
         finally:
-            if self.module is not None and training:
-                self.module.train()
+            for m in training:
+                m.training = True
         return torch.cat(found)
 
     def _answer(self, pixels: Tensor) -> Tensor:
