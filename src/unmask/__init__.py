@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unmask import attacks, check, shift
     from unmask.data.images import Images
+    from unmask.data.load import load_data
     from unmask.errors import UserError
     from unmask.flow.check import check_flow
     from unmask.flow.judge.verdicts import verdicts
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from unmask.fool.certify.run import certify
     from unmask.mask.runtime.detector import MaskDetector
     from unmask.models.classifier import Classifier
+    from unmask.models.load import load_model
     from unmask.sweep.engine import train_sweep
     from unmask.sweep.history import SweepHistory
     from unmask.sweep.spec import NetSpec, grid
@@ -49,6 +51,8 @@ _HOMES = {
     "evaluate": "unmask.train.evaluation",
     "fit": "unmask.train.fit",
     "grid": "unmask.sweep.spec",
+    "load_data": "unmask.data.load",
+    "load_model": "unmask.models.load",
     "shift": "unmask.shift",
     "train_sweep": "unmask.sweep.engine",
     "verdicts": "unmask.flow.judge.verdicts",
@@ -73,6 +77,8 @@ __all__ = [
     "evaluate",
     "fit",
     "grid",
+    "load_data",
+    "load_model",
     "shift",
     "train_sweep",
     "verdicts",

@@ -1,21 +1,23 @@
-"""The verb evaluate: what a model makes of labelled pictures."""
+"""The verb evaluate: a model's figures on labelled images."""
 
 from __future__ import annotations
 
 import json as json_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
 from unmask.cli.loading import load_shown
-from unmask.cli.options import Cifar10Source, Data, Device, FiguresAsJson, Model
+from unmask.cli.options import Cifar10Source, Data, Device, FiguresAsJson, Model, ModelSize
 from unmask.data.images import Images
 from unmask.data.sources import Source
 from unmask.errors import UserError, unknown
 from unmask.models.classifier import Classifier
+from unmask.models.load import card_of, load_model
+from unmask.models.preprocessing import Wrapped
 from unmask.report.evaluation import write_evaluation
 from unmask.runtime import environment_stamp
 from unmask.train.config import TEST_TIMES
@@ -37,34 +39,50 @@ def evaluate_model(
     ] = None,
     views: Annotated[
         str | None,
-        Parameter(help="views to average too: none, flip or flip_shift; its recipe's by default"),
+        Parameter(
+            help="test-time augmentation to measure too: none, flip or flip_shift; its recipe's "
+            "by default"
+        ),
     ] = None,
     out: Annotated[
         Path | None, Parameter(help="the folder for report.html, its figures and the numbers")
     ] = None,
+    size: ModelSize = None,
     device: Device = "auto",
     json: FiguresAsJson = False,
 ) -> int:
     """Measure a classifier: accuracy, confusion, each class, calibration, worst mistakes."""
-    classifier = Classifier.load(model)
-    pictures = load_shown(Console(stderr=True), data, source, classifier.card.input_shape)
-    images = matched(_part(pictures, part), classifier.class_names)
+    loaded = load_model(model)
+    console = Console(stderr=True)
+    if isinstance(loaded, Wrapped):
+        console.print(loaded.describe(), markup=False, highlight=False, soft_wrap=True)
+    shape = loaded.input_shape or (None if size is None else (3, *size))
+    source_data = load_shown(console, data, source, shape)
+    images = _part(source_data, part)
+    if loaded.class_names is not None:
+        images = matched(images, loaded.class_names)
+    facts = loaded.card.facts if isinstance(loaded, Classifier) else {}
+    if (warning := _seen_in_training(facts, images)) is not None:
+        console.print(warning, markup=False, highlight=False, soft_wrap=True)
     place = pick_device(device)
     if views is None:
-        used = classifier.card.facts.get("recipe")
+        used = facts.get("recipe")
         views = str(used.get("test_time", "none")) if isinstance(used, dict) else "none"
     if views not in TEST_TIMES:
         raise unknown("views", views, TEST_TIMES)
+    card = card_of(loaded, input_shape=images.shape, class_names=images.class_names)
     found = evaluate(
-        classifier.to(place),
+        loaded.to(place),
         images,
         test_time=views,
         device=place,
         stamp=environment_stamp(
-            model=classifier.card.weights_sha256, data=images.sha256, pictures=images.name
+            model=card.weights_sha256 or card.architecture,
+            data=images.sha256,
+            pictures=images.name,
         ),
     )
-    page = None if out is None else write_evaluation(found, images, classifier.card, out)
+    page = None if out is None else write_evaluation(found, images, card, out)
     if json:
         print(json_module.dumps(found.as_dict()))
     else:
@@ -74,30 +92,48 @@ def evaluate_model(
     return 0
 
 
-def _part(pictures: Source, part: str | None) -> Images:
-    found = {"test": pictures.test, "validation": pictures.validation, "train": pictures.train}
+def _seen_in_training(facts: dict[str, Any], images: Images) -> str | None:
+    """Say so where the card names these very images, or ones of their name, as the training set."""
+    trained = facts.get("data")
+    if not isinstance(trained, dict):
+        return None
+    same = trained.get("sha256") == images.sha256
+    # A fifth of a folder is held out, so its checksum is another.
+    if not same and not (trained.get("name") == images.name and images.name.endswith(" train")):
+        return None
+    figures = facts.get("figures")
+    held = figures.get("validation_accuracy") if isinstance(figures, dict) else None
+    honest = "" if held is None else f"; on images held out it was {held:.4f}"
+    return (
+        "warning: the model was trained on these images, so the accuracy is too high for others"
+        f"{honest}; give images it hasn't seen"
+    )
+
+
+def _part(source: Source, part: str | None) -> Images:
+    found = {"test": source.test, "validation": source.validation, "train": source.train}
     if part is None:
         return next(images for images in found.values() if images is not None)
     chosen = found.get(part)
     if chosen is None:
         there = [name for name in PARTS if found[name] is not None]
-        raise UserError("there are no such pictures", got=part, do=f"choose {' or '.join(there)}")
+        raise UserError("there are no such images", got=part, do=f"choose {' or '.join(there)}")
     return chosen
 
 
 def _print(console: Console, found: Evaluation, images: Images) -> None:
     low, high = found.interval
     lines = [
-        f"{len(images):,} pictures of {images.name}",
+        f"{len(images):,} images of {images.name}",
         f"accuracy {found.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f})",
         f"macro-F1 {found.macro_f1:.4f}, the mean of the classes' F1",
         f"loss {found.loss:.4f}, calibration error {found.calibration_error:.4f}",
     ]
     if found.averaged is not None:
-        lines.insert(2, f"accuracy with averaged views {found.averaged:.4f}")
+        lines.insert(2, f"accuracy with test-time augmentation {found.averaged:.4f}")
     for line in lines:
         console.print(line, markup=False, highlight=False)
-    table = Table("class", "pictures", "recall", "precision", "F1", "most often taken for")
+    table = Table("class", "images", "recall", "precision", "F1", "most often predicted instead")
     for k, name in enumerate(found.class_names):
         others = found.confusion[k].copy()
         others[k] = 0
@@ -110,7 +146,7 @@ def _print(console: Console, found: Evaluation, images: Images) -> None:
     for i in found.worst(_WORST):
         said, true = (found.class_names[k] for k in (found.predictions[i], found.labels[i]))
         console.print(
-            f"picture {i}: {true} taken for {said}, {found.confidence[i]:.1%} sure",
+            f"image {i}: {true} predicted as {said}, confidence {found.confidence[i]:.1%}",
             markup=False,
             highlight=False,
         )

@@ -8,9 +8,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from unmask.cli.options import Model
-from unmask.models.classifier import Classifier
+from unmask.cli.options import Model, ModelSize
 from unmask.models.export import export_onnx
+from unmask.models.load import load_model, probed_card
 
 
 def export(
@@ -18,11 +18,12 @@ def export(
     out: Annotated[Path, Parameter(help="the .onnx file to write")],
     /,
     *,
+    size: ModelSize = None,
     json: Annotated[bool, Parameter(help="print what was written as JSON")] = False,
 ) -> int:
-    """Write a classifier as ONNX for any batch, checked against PyTorch."""
-    classifier = Classifier.load(model)
-    difference = export_onnx(classifier, out)
+    """Write a classifier as ONNX, preprocessing inside, checked against PyTorch."""
+    loaded = load_model(model)
+    difference = export_onnx(loaded, out, card=probed_card(loaded, size))
     if json:
         found = {"onnx": str(out), "largest_difference": difference, "bytes": out.stat().st_size}
         print(json_module.dumps(found))

@@ -70,6 +70,11 @@ app.command(
     help="Show a network's structure: layers, shapes, parameters and multiply-adds.",
 )
 app.command(
+    "unmask.cli.models:models",
+    name="models",
+    help="List the models known by name.",
+)
+app.command(
     "unmask.cli.export:export",
     name="export",
     help="Write a classifier as ONNX, checked against PyTorch.",

@@ -44,7 +44,17 @@ Epochs = Annotated[
     int, Parameter(help="passes over the training images", validator=Number(gte=1, lte=1_000_000))
 ]
 FiguresAsJson = Annotated[bool, Parameter(help="print the figures as JSON")]
-Model = Annotated[str, Parameter(help="a model that ships, or a .safetensors file")]
+Model = Annotated[
+    str,
+    Parameter(
+        help="a model that ships, a .safetensors or .onnx file, a folder of unmask train, "
+        "my_module:make_model, or timm:, hf: or torchvision:NAME; unmask models lists them"
+    ),
+]
+ModelSize = Annotated[
+    tuple[int, int] | None,
+    Parameter(help="height and width of the images, for a model that doesn't say", negative=()),
+]
 Resume = Annotated[bool, Parameter(help="continue the run in --out where it was stopped")]
 LearningRate = Annotated[
     float, Parameter(help="the peak learning rate", validator=Number(gt=0, lte=1e6))

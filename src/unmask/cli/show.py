@@ -12,9 +12,11 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from unmask.cli.options import Model
+from unmask.cli.options import Model, ModelSize
 from unmask.errors import UserError
-from unmask.models.classifier import Classifier
+from unmask.models.checkpoint import ModelCard
+from unmask.models.load import load_model, probed_card
+from unmask.models.preprocessing import Wrapped
 from unmask.models.summary import LayerSummary, summarised
 from unmask.report.figures.classifier import network_figure
 from unmask.report.figures.style import to_png, to_svg
@@ -28,20 +30,26 @@ def show(
     figure: Annotated[
         Path | None, Parameter(help="draw the network into this .svg or .png file")
     ] = None,
+    size: ModelSize = None,
     json: Annotated[bool, Parameter(help="print the structure and the card as JSON")] = False,
 ) -> int:
     """Show a network's structure: layers, shapes, parameters and multiply-adds."""
-    classifier = Classifier.load(model)
-    layers = summarised(classifier.network, classifier.card.input_shape)
+    loaded = load_model(model)
+    if isinstance(loaded, Wrapped) and not loaded.differentiable:
+        raise UserError("the layers of an ONNX file can't be told", got=model)
+    card = probed_card(loaded, size)
+    layers = summarised(loaded.network, card.input_shape)
     if figure is not None:
-        _draw(layers, classifier.card.input_shape, figure)
+        _draw(layers, card.input_shape, figure)
     if json:
-        found = {"card": asdict(classifier.card), "layers": [asdict(layer) for layer in layers]}
+        found = {"card": asdict(card), "layers": [asdict(layer) for layer in layers]}
         print(json_module.dumps(found))
         return 0
     console = Console()
-    console.print(_table(classifier, layers))
-    for line in _facts(classifier.card.facts):
+    console.print(_table(card, layers))
+    if isinstance(loaded, Wrapped):
+        console.print(loaded.describe(), markup=False, highlight=False)
+    for line in _facts(card.facts):
         console.print(line, markup=False, highlight=False)
     return 0
 
@@ -55,10 +63,9 @@ def _draw(layers: list[LayerSummary], input_shape: tuple[int, ...], path: Path) 
         file.write(content)
 
 
-def _table(classifier: Classifier, layers: list[LayerSummary]) -> Table:
-    card = classifier.card
+def _table(card: ModelCard, layers: list[LayerSummary]) -> Table:
     table = Table(
-        title=f"{card.architecture}: pictures of {_shape(card.input_shape)} in "
+        title=f"{card.architecture}: images of {_shape(card.input_shape)} in "
         f"{len(card.class_names)} classes"
     )
     for name, justify in (
@@ -101,11 +108,11 @@ def _facts(facts: dict[str, Any]) -> list[str]:
         low, high = figures["test_accuracy_interval_95"]
         lines.append(
             f"test accuracy {figures['test_accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f}) "
-            f"on {figures['test_pictures']:,} pictures"
+            f"on {figures['test_pictures']:,} images"
         )
     with strange:
         data = facts["data"]
-        lines.append(f"trained on {data['pictures']:,} pictures of {data['name']}")
+        lines.append(f"trained on {data['pictures']:,} images of {data['name']}")
     with strange:
         lines.append(f"made by: {facts['command']}")
     return lines

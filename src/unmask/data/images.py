@@ -63,6 +63,12 @@ class Images:
     def __getitem__(self, index: slice | NDArray[np.integer[Any]] | NDArray[np.bool_]) -> Images:
         return Images(self.pixels[index], self.labels[index], self.class_names, self.name)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        channels, height, width = self.pixels.shape[1:]
+        return channels, height, width
+
     def split(self, count: int) -> tuple[Images, Images]:
         """Return the first count pictures and the rest, in order and without a copy.
 

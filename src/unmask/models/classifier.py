@@ -70,6 +70,11 @@ class Classifier(nn.Module):
         """The names of the classes, in the order of the logits."""
         return self.card.class_names
 
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images."""
+        return self.card.input_shape
+
     def forward(self, pixels: Tensor) -> Tensor:
         """Return logits [b, classes] of pixels [b, c, h, w] in [0, 1]."""
         logits: Tensor = self.network((pixels - self.mean) / self.std)

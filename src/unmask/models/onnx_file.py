@@ -13,6 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from unmask.errors import UserError
+from unmask.models.session import open_session as cpu_session
+
+__all__ = ["TOLERANCE", "check_difference", "check_exporter", "cpu_session", "exported"]
 
 # The largest difference from PyTorch's answers that is taken for rounding.
 TOLERANCE = 1e-3
@@ -66,18 +69,6 @@ def exported(
         file = Path(folder) / "model.onnx"
         program.save(file)
         return file.read_bytes()
-
-
-def cpu_session(content: bytes, *, threads: int = 0) -> Any:
-    """Return ONNX Runtime's session of an ONNX file, on the CPU.
-
-    threads: how many work on it, 0 for as many as it likes.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def check_difference(difference: float, largest: float = 1.0) -> None:

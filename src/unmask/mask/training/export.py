@@ -22,7 +22,8 @@ from unmask.mask.runtime.decode import STRIDE
 from unmask.mask.runtime.detector import MaskDetector
 from unmask.mask.runtime.views import MULTIPLE, stretched, usual_inputs
 from unmask.mask.training.network import DetectorCard, FaceNetwork, Scored
-from unmask.models.onnx_file import check_difference, check_exporter, cpu_session, exported
+from unmask.models.onnx_file import check_difference, check_exporter, exported
+from unmask.models.session import open_session
 from unmask.runtime import write_atomically
 
 VERSION = 1
@@ -65,7 +66,7 @@ def export_detector(
         dynamic={0: torch.export.Dim("batch", min=1), 2: rows, 3: columns},
         metadata=metadata,
     )
-    session = cpu_session(content)
+    session = open_session(content)
     generator = torch.Generator().manual_seed(0)
     difference = 0.0
     for batch, height, width in _CHECKED:

@@ -1,0 +1,273 @@
+"""A model by any name that it goes by, ready to take pixels in [0, 1] to logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unmask.errors import UserError
+from unmask.models.checkpoint import ModelCard, TensorFile
+from unmask.models.classifier import Classifier, shipped
+from unmask.models.imported import load_model as load_imported
+from unmask.models.preprocessing import Preprocessing, Wrapped
+from unmask.models.session import OnnxClassifier
+from unmask.models.zoo import ZOO, is_transformers_folder, split_source
+
+PICKLES = (".pt2", ".pt", ".pth", ".ckpt", ".pkl", ".bin", ".h5", ".joblib")
+
+
+def load_model(
+    source: str | Path | nn.Module,
+    *,
+    weights: str | Path | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    size: int | tuple[int, int] | None = None,
+) -> Classifier | Wrapped:
+    """Return a model that takes pixels in [0, 1], float[b, c, h, w], to logits, in eval mode.
+
+    What it gives instead of logits is unwrapped: tuples, dictionaries, a ModelOutput, one logit
+    for two classes; of a softmax the logarithm is taken. Resizing and normalisation are those that
+    the model's own config states; describe() says which.
+
+    Args:
+        source: a name that ships, such as "mnist"; a .safetensors file with its card; an .onnx
+            file; "my_module:make_model"; "timm:NAME", "torchvision:NAME" or "hf:FOLDER-or-NAME",
+            each with "@FILE.safetensors" or "@random" for its weights where wanted; a folder of
+            `unmask train` or of transformers; or an nn.Module.
+        weights: a .safetensors file for a module of your own.
+        mean: one number or one a channel that the module of your own, or an ONNX file, wants
+            taken away from pixels in [0, 1].
+        std: what it wants them divided by then.
+        size: the height and width that it takes, where it says nothing.
+
+    Raises:
+        UserError: there is no such model, it is damaged, holds pickles, wants code of its own to
+            be run, or an option doesn't go with it.
+    """
+    given = weights is not None, mean is not None or std is not None or size is not None
+    if isinstance(source, nn.Module):
+        if isinstance(source, (Classifier, Wrapped)):
+            _refuse(given, type(source).__name__)
+            return source.eval()
+        return _wrapped(source, type(source).__name__, "PyTorch", weights, mean, std, size)
+    name = str(source)
+    suffix = Path(name).suffix.lower()
+    if suffix in PICKLES:
+        raise UserError(
+            f"a {suffix} file can hold pickles, which could run any code when opened",
+            got=name,
+            do="save the weights as safetensors and name the network (my_module:make_model), or "
+            "export it as ONNX",
+        )
+    if suffix == ".onnx":
+        if weights is not None:
+            _refuse(given, name)
+        return _onnx(name, mean, std, size)
+    prefix, colon, rest = name.partition(":")
+    if colon and prefix in ZOO:
+        if weights is not None:
+            raise UserError("weights are given with @ here", got=name, do=f"{name}@{weights}")
+        return ZOO[prefix](*split_source(rest))
+    if colon and suffix != ".safetensors" and not Path(name).exists():
+        network = load_imported(name)
+        if isinstance(network, (Classifier, Wrapped)) and not any(given):
+            return network.eval()
+        return _wrapped(network, name, "PyTorch", weights, mean, std, size)
+    _refuse(given, name)
+    path = Path(name)
+    if path.is_dir() and name not in shipped():
+        if is_transformers_folder(path):
+            return ZOO["hf"](name, "")
+        if not (path / "model.safetensors").is_file():
+            raise UserError(
+                f"the folder {name} holds no model", got="no model.safetensors", do=_KNOWN
+            )
+        path = path / "model.safetensors"
+        return Classifier.load(path)
+    return Classifier.load(name)
+
+
+_KNOWN = "give a folder that unmask train wrote, a .safetensors or an .onnx file"
+
+
+def _wrapped(
+    network: nn.Module,
+    name: str,
+    kind: str,
+    weights: str | Path | None,
+    mean: float | Sequence[float] | None,
+    std: float | Sequence[float] | None,
+    size: int | tuple[int, int] | None,
+) -> Wrapped:
+    if weights is not None:
+        TensorFile(Path(weights)).load_into(network)
+    steps = _stated(mean, std, size)
+    shape = None if steps.size is None else (3, *steps.size)
+    return Wrapped(network.eval(), name=name, kind=kind, preprocessing=steps, input_shape=shape)
+
+
+def _stated(
+    mean: float | Sequence[float] | None,
+    std: float | Sequence[float] | None,
+    size: int | tuple[int, int] | None,
+    scale: float = 1.0,
+) -> Preprocessing:
+    means = tuple(np.atleast_1d(np.asarray(0.0 if mean is None else mean, float)).tolist())
+    stds = tuple(np.atleast_1d(np.asarray(1.0 if std is None else std, float)).tolist())
+    longest = max(len(means), len(stds))
+    return Preprocessing(
+        size=(size, size) if isinstance(size, int) else size,
+        scale=scale,
+        mean=means * longest if len(means) == 1 else means,
+        std=stds * longest if len(stds) == 1 else stds,
+    )
+
+
+def _onnx(
+    path: str,
+    mean: float | Sequence[float] | None,
+    std: float | Sequence[float] | None,
+    size: int | tuple[int, int] | None,
+) -> Wrapped:
+    graph = OnnxClassifier.of(path, threads=torch.get_num_threads())
+    steps = _stated(mean, std, size or graph.size, 255.0 if graph.dtype is np.uint8 else 1.0)
+    shape = None
+    if steps.size is not None and graph.channels is not None:
+        shape = (graph.channels, *steps.size)
+    return Wrapped(
+        OnnxNetwork(graph),
+        name=path,
+        kind="ONNX",
+        preprocessing=steps,
+        class_names=graph.class_names,
+        input_shape=shape,
+        differentiable=False,
+    ).eval()
+
+
+class OnnxNetwork(nn.Module):
+    """An ONNX file as a module, which has no gradient."""
+
+    def __init__(self, graph: OnnxClassifier) -> None:
+        super().__init__()
+        self.graph = graph
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return what the graph gives, float32[b, classes]."""
+        rows = self.graph(pixels.detach().float().cpu().numpy())
+        return torch.from_numpy(rows).to(pixels.device)
+
+
+def _refuse(given: tuple[bool, bool], name: str) -> None:
+    for had, what in zip(given, ("weights", "preprocessing"), strict=True):
+        if had:
+            raise UserError(f"this model has its own {what}", got=name, do=f"leave the {what} out")
+
+
+def card_of(
+    model: Classifier | Wrapped,
+    *,
+    input_shape: tuple[int, int, int] | None = None,
+    class_names: Sequence[str] | None = None,
+) -> ModelCard:
+    """Return a model's card, made up of what is known where it has none.
+
+    Args:
+        model: as load_model returns it.
+        input_shape: channels, height and width of the images, where the model doesn't say.
+        class_names: of the classes, where the model doesn't say.
+
+    Raises:
+        UserError: neither says what images or classes it takes.
+    """
+    if isinstance(model, Classifier):
+        return model.card
+    shape, names = model.input_shape or input_shape, model.class_names or class_names
+    if shape is None or not names:
+        raise UserError(
+            f"{model.name} doesn't say what "
+            + ("images it takes" if shape is None else "its classes are"),
+            do="give --size" if shape is None else "give images with its classes",
+        )
+    steps = model.preprocessing
+    mean, std = (
+        tuple(v / steps.scale for v in (values * shape[0] if len(values) == 1 else values))
+        for values in (steps.mean, steps.std)
+    )
+    return ModelCard(
+        architecture=model.name,
+        settings={},
+        input_shape=shape,
+        mean=mean,
+        std=std,
+        class_names=tuple(names),
+        facts={"kind": model.kind, "preprocessing": str(steps)},
+    )
+
+
+@torch.no_grad()
+def probed_card(model: Classifier | Wrapped, size: tuple[int, int] | None = None) -> ModelCard:
+    """Return card_of, the classes counted on one black image where nothing names them.
+
+    Args:
+        model: as load_model returns it.
+        size: height and width of the images, where the model doesn't say.
+
+    Raises:
+        UserError: neither says what images it takes, or it doesn't take them.
+    """
+    if isinstance(model, Classifier):
+        return model.card
+    shape = model.input_shape or (None if size is None else (3, *size))
+    if model.class_names is not None or shape is None:
+        return card_of(model, input_shape=shape, class_names=model.class_names or ("", " "))
+    try:
+        classes = model(torch.zeros(1, *shape)).shape[1]
+    except RuntimeError as error:
+        raise UserError(
+            f"{model.name} doesn't take images of {' x '.join(map(str, shape))}",
+            got=str(error).splitlines()[0],
+            do="give --size",
+        ) from error
+    return card_of(model, input_shape=shape, class_names=tuple(map(str, range(classes))))
+
+
+def known_models() -> list[dict[str, Any]]:
+    """Return the models that ship and the ways to name others, as plain rows.
+
+    Returns:
+        One dictionary a row: name, what it is, and the accuracy on its card or None.
+    """
+    rows: list[dict[str, Any]] = []
+    for name in shipped():
+        card = Classifier.load(name).card
+        figures = card.facts.get("figures", {})
+        rows.append(
+            {
+                "name": name,
+                "what": f"{card.architecture}, {len(card.class_names)} classes, images of "
+                f"{' x '.join(map(str, card.input_shape))}",
+                "test_accuracy": figures.get("test_accuracy"),
+            }
+        )
+    for name, what in (
+        ("FILE.safetensors", "weights with their card beside them, as unmask train writes"),
+        ("FILE.onnx", "a black box: float32, float16 or uint8, NCHW or NHWC, any batch"),
+        ("my_module:make_model", "a network of your own; pixels in [0, 1] go in"),
+        *((f"{prefix}:NAME", f"a classifier of {_LIBRARY.get(prefix, prefix)}") for prefix in ZOO),
+    ):
+        rows.append({"name": name, "what": what, "test_accuracy": None})
+    return rows
+
+
+_LIBRARY = {
+    "timm": "timm, @FILE.safetensors or @random behind it",
+    "torchvision": "torchvision, with @FILE.safetensors or @random behind it",
+    "hf": "transformers, a folder or a name on the hub",
+}

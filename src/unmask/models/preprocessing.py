@@ -1,0 +1,186 @@
+"""What a network wants done to an image before it sees it, and what its answer is called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unmask.errors import UserError
+
+Interpolation = Literal["nearest", "bilinear", "bicubic"]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The steps from pixels in [0, 1], RGB or grey, to what a network takes.
+
+    size: height and width that it takes, None for any. crop: the central fraction of each side
+    that is kept of images of another size, once they are resized. interpolation: how they are.
+    scale: what pixels are multiplied by first, 255 for networks of bytes. mean and std: one number
+    a channel, after the scale. order: of the channels.
+    """
+
+    size: tuple[int, int] | None = None
+    crop: float = 1.0
+    interpolation: Interpolation = "bilinear"
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    order: Literal["RGB", "BGR"] = "RGB"
+
+    def __post_init__(self) -> None:
+        for name, got, good in (
+            ("crop", self.crop, 0 < self.crop <= 1),
+            ("scale", self.scale, self.scale > 0),
+            ("std", self.std, bool(self.std) and all(s > 0 for s in self.std)),
+            ("mean", self.mean, len(self.mean) == len(self.std)),
+            ("size", self.size, self.size is None or min(self.size) > 0),
+            ("interpolation", self.interpolation, self.interpolation in _MODES),
+        ):
+            if not good:
+                raise UserError(f"the preprocessing's {name} isn't usable", got=got)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Return what the network takes of pixels, float[b, c, h, w] in [0, 1].
+
+        Images of the network's size are neither resized nor cropped. The gradient passes.
+        """
+        images = pixels
+        if self.size is not None and tuple(images.shape[2:]) != self.size:
+            images = self._resized(images, self.size)
+        if self.order == "BGR":
+            images = images.flip(1)
+        if self.scale != 1:
+            images = images * self.scale
+        if any(self.mean) or any(s != 1 for s in self.std):
+            mean, std = (images.new_tensor(v)[:, None, None] for v in (self.mean, self.std))
+            images = (images - mean) / std
+        return images
+
+    def _resized(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        height, width = images.shape[2:]
+        # The shorter side decides, as in the usual resize and centre crop.
+        by = max(size[0] / height, size[1] / width) / self.crop
+        target = [max(round(height * by), size[0]), max(round(width * by), size[1])]
+        smooth = self.interpolation != "nearest"
+        images = functional.interpolate(
+            images,
+            target,
+            mode=self.interpolation,
+            antialias=smooth,
+            **({"align_corners": False} if smooth else {}),
+        )
+        top, left = (target[0] - size[0]) // 2, (target[1] - size[1]) // 2
+        return images[:, :, top : top + size[0], left : left + size[1]]
+
+    def __str__(self) -> str:
+        parts = [f"pixels in {self.order if len(self.mean) == 3 else 'grey or as they come'}"]
+        if self.size is not None:
+            cropped = "" if self.crop == 1 else f", central {self.crop:.1%} kept"
+            parts.append(f"{self.size[0]} x {self.size[1]} ({self.interpolation}{cropped})")
+        parts.append(f"0 to {self.scale:g}")
+        if any(self.mean) or any(s != 1 for s in self.std):
+            parts.append(f"mean {_numbers(self.mean)}, std {_numbers(self.std)}")
+        return ", ".join(parts)
+
+
+_MODES = ("nearest", "bilinear", "bicubic")
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(f"{v:.4g}" for v in values)
+
+
+def logits_in(answer: Any) -> Tensor:
+    """Return the logits, float[b, classes], in what a network answers.
+
+    A tensor as it is; the entry "logits" of a dictionary or of a transformers ModelOutput; of a
+    tuple or list the first tensor of two dimensions. One number an image is the logit of the
+    second of two classes, whose first is 0.
+
+    Raises:
+        UserError: nothing in it is a row of numbers for each image.
+    """
+    found = _tensor_in(answer)
+    if found is not None and found.ndim == 4 and found.shape[2:] == (1, 1):
+        found = found[:, :, 0, 0]
+    if found is not None and found.ndim == 1:
+        found = found[:, None]
+    if found is None or found.ndim != 2:
+        what = type(answer).__name__ if found is None else f"a tensor of {list(found.shape)}"
+        raise UserError(
+            "the model gives no row of logits for each image",
+            got=what,
+            do="wrap it in a module that returns the logits alone, [b, classes]",
+        )
+    if found.shape[1] == 1:
+        return torch.cat([torch.zeros_like(found), found], 1)
+    return found
+
+
+def _tensor_in(answer: Any) -> Tensor | None:
+    if isinstance(answer, Tensor):
+        return answer
+    if isinstance(getattr(answer, "logits", None), Tensor):
+        return answer.logits  # type: ignore[no-any-return]
+    if isinstance(answer, Mapping):
+        if isinstance(answer.get("logits"), Tensor):
+            return answer["logits"]  # type: ignore[no-any-return]
+        answer = list(answer.values())
+    if isinstance(answer, (tuple, list)):
+        tensors = [value for value in answer if isinstance(value, Tensor)]
+        return next((t for t in tensors if t.ndim == 2), tensors[0] if tensors else None)
+    return None
+
+
+def are_probabilities(rows: Tensor) -> bool:
+    """Return whether rows, [b, classes], are softmax's: none under 0, each adding up to 1."""
+    if rows.shape[1] < 2 or not len(rows) or bool((rows < 0).any()):
+        return False
+    return bool(((rows.detach().double().sum(1) - 1).abs() < 1e-3).all())
+
+
+class Wrapped(nn.Module):
+    """A network with its preprocessing before it, that takes pixels in [0, 1] to logits.
+
+    network: as it came. kind: where from, such as "timm" or "ONNX". class_names and input_shape
+    (c, h, w): None where nothing says. gives_probabilities: None before the first image, then
+    whether the network ends with a softmax, whose logarithm is then what comes out.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        name: str,
+        kind: str,
+        preprocessing: Preprocessing | None = None,
+        class_names: tuple[str, ...] | None = None,
+        input_shape: tuple[int, int, int] | None = None,
+        differentiable: bool = True,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.name, self.kind = name, kind
+        self.preprocessing = preprocessing or Preprocessing()
+        self.class_names, self.input_shape = class_names, input_shape
+        self.differentiable = differentiable
+        self.gives_probabilities: bool | None = None
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return logits [b, classes] of pixels [b, c, h, w] in [0, 1]."""
+        logits = logits_in(self.network(self.preprocessing(pixels)))
+        if self.gives_probabilities is None and len(logits):
+            self.gives_probabilities = are_probabilities(logits)
+        return logits.clamp_min(1e-12).log() if self.gives_probabilities else logits
+
+    def describe(self) -> str:
+        """Return in one line what it is and what is done to an image."""
+        classes = "" if self.class_names is None else f"; {len(self.class_names)} classes"
+        softmax = "; probabilities, of which the logarithm is used" * bool(self.gives_probabilities)
+        return f"{self.name} ({self.kind}): {self.preprocessing}{classes}{softmax}"

@@ -1,0 +1,132 @@
+"""ONNX files opened with ONNX Runtime; no PyTorch is imported here."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.errors import UserError
+
+_TYPES: dict[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+}
+_CHANNELS = (1, 3)
+
+
+def open_session(content: bytes | str | Path, *, threads: int = 0) -> Any:
+    """Return ONNX Runtime's session of an ONNX file, on the CPU.
+
+    Args:
+        content: the file's bytes, or its path.
+        threads: how many work on it, 0 for as many as it likes.
+
+    Raises:
+        UserError: onnxruntime isn't installed, there is no such file, or it is no ONNX model.
+    """
+    try:
+        import onnxruntime  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise UserError(
+            "an ONNX file needs onnxruntime", got=str(error), do="pip install onnxruntime"
+        ) from error
+    name = "this file" if isinstance(content, bytes) else str(content)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        data = content if isinstance(content, bytes) else Path(content).read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"can't read {name}", got=error.strerror, do="give an .onnx file"
+        ) from error
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own kinds have no common one beneath.
+        raise UserError(
+            f"{name} is no ONNX model that ONNX Runtime reads",
+            got=(str(error).splitlines() or [type(error).__name__])[0][:200],
+            do="export it again",
+        ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxClassifier:
+    """An ONNX file that takes a batch of images to a row of numbers each.
+
+    layout: "NCHW" or "NHWC". dtype: what the graph takes; uint8 stands for 0..255. batch: the only
+    batch size that it takes, None for any. size: height and width, None where they are free.
+    channels: 1 or 3, None where the graph doesn't say.
+    """
+
+    session: Any
+    layout: Literal["NCHW", "NHWC"]
+    dtype: type[np.generic]
+    batch: int | None
+    channels: int | None
+    size: tuple[int, int] | None
+    class_names: tuple[str, ...] | None
+
+    @staticmethod
+    def of(content: bytes | str | Path, *, threads: int = 0) -> OnnxClassifier:
+        """Open an ONNX file.
+
+        Raises:
+            UserError: as open_session; or the graph doesn't take one batch of images.
+        """
+        session = open_session(content, threads=threads)
+        inputs: list[Any] = session.get_inputs()
+        shape = list(inputs[0].shape) if inputs else []
+        if len(inputs) != 1 or len(shape) != 4 or inputs[0].type not in _TYPES:
+            raise UserError(
+                "the ONNX file doesn't take one batch of images, [b, c, h, w] or [b, h, w, c]",
+                got=", ".join(f"{i.name} {i.type}{i.shape}" for i in inputs) or "no input",
+                do="export it with the image as its only input",
+            )
+        last = shape[3] in _CHANNELS and shape[1] not in _CHANNELS
+        channels, height, width = (shape[3], *shape[1:3]) if last else shape[1:]
+        fixed = isinstance(height, int) and isinstance(width, int)
+        return OnnxClassifier(
+            session=session,
+            layout="NHWC" if last else "NCHW",
+            dtype=_TYPES[inputs[0].type],
+            batch=shape[0] if isinstance(shape[0], int) else None,
+            channels=channels if isinstance(channels, int) else None,
+            size=(height, width) if fixed else None,
+            class_names=_names(session),
+        )
+
+    def __call__(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return float32[b, classes] of images float32[b, c, h, w], as the graph wants them scaled.
+
+        A graph for one batch size is fed in parts, the last filled up.
+        """
+        batch: NDArray[Any] = pixels if self.layout == "NCHW" else pixels.transpose(0, 2, 3, 1)
+        if self.dtype is np.uint8:
+            batch = np.clip(np.rint(batch), 0, 255)
+        batch = np.ascontiguousarray(batch.astype(self.dtype))
+        name, output = self.session.get_inputs()[0].name, self.session.get_outputs()[0].name
+        each = self.batch or max(len(batch), 1)
+        rows = []
+        for start in range(0, len(batch), each):
+            part = batch[start : start + each]
+            filled = np.concatenate([part, np.repeat(part[-1:], each - len(part), 0)])
+            rows.append(self.session.run([output], {name: filled})[0][: len(part)])
+        found = np.concatenate(rows).astype(np.float32)
+        return found.reshape(len(batch), -1)
+
+
+def _names(session: Any) -> tuple[str, ...] | None:
+    told: dict[str, str] = session.get_modelmeta().custom_metadata_map
+    try:
+        names = json.loads(told["class_names"])
+        return tuple(str(name) for name in names)
+    except (KeyError, ValueError, TypeError):
+        return None

@@ -1,0 +1,277 @@
+"""Image classifiers of other libraries by name, with the preprocessing that their configs state."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from unmask.errors import UserError, unknown
+from unmask.models.checkpoint import TensorFile
+from unmask.models.preprocessing import Preprocessing, Wrapped
+from unmask.registry import Registry
+
+Loader = Callable[[str, str], Wrapped]
+RANDOM = "random"
+# Of Pillow's numbers for filters, which transformers' configs hold.
+_RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}
+
+ZOO: Registry[Loader] = Registry("zoo")
+
+
+def split_source(source: str) -> tuple[str, str]:
+    """Return a name and what stands behind its last @: weights, "random" or ""."""
+    name, at, weights = source.rpartition("@")
+    return (name, weights) if at else (source, "")
+
+
+@ZOO.register("timm")
+def load_timm(name: str, weights: str) -> Wrapped:
+    """Return timm's network of that name.
+
+    Args:
+        name: as timm.create_model takes it.
+        weights: a safetensors file, "random", or "" for the weights that timm fetches.
+
+    Raises:
+        UserError: timm isn't installed, knows no such network, or has no weights for it.
+    """
+    timm = _imported("timm", "zoo")
+    if not timm.is_model(name.partition(".")[0]):
+        raise unknown("timm model", name, timm.list_models())
+    pretrained = weights == ""
+    with _seeded(), _explained(f"timm made no {name}", pretrained):
+        network = timm.create_model(name, pretrained=pretrained)
+    _fill(network, weights)
+    config = timm.data.resolve_model_data_config(network)
+    channels, height, width = config["input_size"]
+    return Wrapped(
+        network.eval(),
+        name=name,
+        kind="timm",
+        preprocessing=Preprocessing(
+            size=(int(height), int(width)),
+            crop=float(config.get("crop_pct") or 1.0),
+            interpolation=_interpolation(config.get("interpolation")),
+            mean=tuple(map(float, config["mean"])),
+            std=tuple(map(float, config["std"])),
+        ),
+        class_names=_timm_names(network),
+        input_shape=(int(channels), int(height), int(width)),
+    )
+
+
+@ZOO.register("torchvision")
+def load_torchvision(name: str, weights: str) -> Wrapped:
+    """Return torchvision's classifier of that name, with the preprocessing of its own weights.
+
+    Args:
+        name: as torchvision.models.get_model takes it.
+        weights: a safetensors file or "random"; torchvision's own files are pickles.
+
+    Raises:
+        UserError: torchvision isn't installed, knows no such network, or weights is "".
+    """
+    models = _imported("torchvision", "zoo", "torchvision.models")
+    names = models.list_models(module=models)
+    if name not in names:
+        raise unknown("torchvision model", name, names)
+    if weights == "":
+        raise UserError(
+            "torchvision's weights are pickles, which could run any code when opened",
+            got=name,
+            do=f"save them as safetensors, and write torchvision:{name}@FILE.safetensors (or "
+            f"torchvision:{name}@random)",
+        )
+    with _seeded(), _explained(f"torchvision made no {name}", pretrained=False):
+        network = models.get_model(name, weights=None)
+    _fill(network, weights)
+    stated = models.get_model_weights(name).DEFAULT
+    steps = stated.transforms()
+    side, resized = int(steps.crop_size[0]), int(steps.resize_size[0])
+    return Wrapped(
+        network.eval(),
+        name=name,
+        kind="torchvision",
+        preprocessing=Preprocessing(
+            size=(side, side),
+            crop=min(side / resized, 1.0),
+            interpolation=_interpolation(getattr(steps.interpolation, "value", None)),
+            mean=tuple(map(float, steps.mean)),
+            std=tuple(map(float, steps.std)),
+        ),
+        class_names=tuple(stated.meta["categories"]),
+        input_shape=(3, side, side),
+    )
+
+
+@ZOO.register("hf")
+def load_transformers(name: str, weights: str) -> Wrapped:
+    """Return an image classifier of transformers, from a folder or by its name on the hub.
+
+    Only safetensors are read, and no code of a repository is run.
+
+    Args:
+        name: a folder with config.json, or a name on the hub.
+        weights: a safetensors file, "random", or "" for the model's own.
+
+    Raises:
+        UserError: transformers isn't installed, there is no such model, it is no image classifier,
+            wants code of its own to be run, or comes without safetensors.
+    """
+    transformers = _imported("transformers", "zoo")
+    folder = Path(name)
+    local = folder.is_dir()
+    if not local and (not name or name.startswith((".", "/", "~"))):
+        raise UserError("there is no such folder", got=name, do="give a folder with config.json")
+    pretrained = weights == ""
+    if local and not (folder / "config.json").is_file():
+        raise UserError(f"{name} holds no transformers model", got="no config.json")
+    if local and pretrained and not any(folder.glob("*.safetensors")):
+        raise UserError(
+            f"{name} holds no safetensors, and pickles could run any code when opened",
+            got=", ".join(sorted(p.name for p in folder.iterdir()))[:200],
+            do="save it with save_pretrained(FOLDER), which writes safetensors",
+        )
+    where = {"local_files_only": local, "trust_remote_code": False}
+    with _quiet(transformers), _seeded(), _explained(f"transformers made no {name}", not local):
+        config = transformers.AutoConfig.from_pretrained(name, **where)
+        if getattr(config, "auto_map", None):
+            raise UserError(
+                f"{name} wants code from its repository to be run, which Unmask doesn't",
+                got=", ".join(config.auto_map),
+                do="copy that code into a module of your own and give my_module:make_model",
+            )
+        classifier = transformers.AutoModelForImageClassification
+        if pretrained:
+            network = classifier.from_pretrained(name, config=config, use_safetensors=True, **where)
+        else:
+            network = classifier.from_config(config, trust_remote_code=False)
+    _fill(network, weights)
+    preprocessing = _transformers_preprocessing(name, config, where)
+    size = preprocessing.size
+    names = config.id2label or {}
+    return Wrapped(
+        network.float().eval(),
+        name=name,
+        kind="transformers",
+        preprocessing=preprocessing,
+        class_names=tuple(str(names[k]) for k in sorted(names)) or None,
+        input_shape=None if size is None else (getattr(config, "num_channels", 3), *size),
+    )
+
+
+def _transformers_preprocessing(name: str, config: Any, where: dict[str, Any]) -> Preprocessing:
+    """Read preprocessor_config.json, or the sizes of the network's config where there is none."""
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    channels = int(getattr(config, "num_channels", 3))
+    try:
+        stated, _ = ImageProcessingMixin.get_image_processor_dict(name, **where)
+    except (OSError, ValueError):
+        side = getattr(config, "image_size", None)
+        fixed = None if side is None else _pair(side)
+        return Preprocessing(size=fixed, mean=(0.0,) * channels, std=(1.0,) * channels)
+    size, crop = _pair(stated.get("size")), 1.0
+    if stated.get("do_center_crop") and (kept := _pair(stated.get("crop_size"))):
+        crop = min(kept[0] / size[0], 1.0) if size else 1.0
+        size = kept
+    elif (fraction := stated.get("crop_pct")) and size:
+        crop = float(fraction)
+    # A rescale by 1/255 is from bytes to [0, 1]; without it the network takes bytes.
+    factor = float(stated.get("rescale_factor") or 1 / 255) if stated.get("do_rescale", True) else 1
+    normalised = stated.get("do_normalize", True)
+    mean = stated.get("image_mean") if normalised else None
+    std = stated.get("image_std") if normalised else None
+    return Preprocessing(
+        size=size if stated.get("do_resize", True) else None,
+        crop=crop,
+        interpolation=_interpolation(_RESAMPLE.get(stated.get("resample", 2))),
+        scale=round(255 * factor, 6),
+        mean=tuple(map(float, mean or [0.0] * channels)),
+        std=tuple(map(float, std or [1.0] * channels)),
+        order="BGR" if stated.get("do_flip_channel_order") else "RGB",
+    )
+
+
+def _pair(size: Any) -> tuple[int, int] | None:
+    if isinstance(size, dict):
+        side = size.get("shortest_edge")
+        height, width = size.get("height", side), size.get("width", side)
+        return (int(height), int(width)) if height and width else None
+    if isinstance(size, (tuple, list)) and len(size) == 2:
+        return int(size[0]), int(size[1])
+    return (int(size), int(size)) if isinstance(size, (int, float)) and size else None
+
+
+def _interpolation(name: Any) -> Any:
+    return name if name in ("nearest", "bilinear", "bicubic") else "bilinear"
+
+
+def _timm_names(network: nn.Module) -> tuple[str, ...] | None:
+    names = (getattr(network, "pretrained_cfg", None) or {}).get("label_names")
+    return tuple(map(str, names)) if names else None
+
+
+def _fill(network: nn.Module, weights: str) -> None:
+    if weights not in ("", RANDOM):
+        TensorFile(Path(weights)).load_into(network)
+
+
+def _imported(package: str, extra: str, module: str | None = None) -> Any:
+    try:
+        return importlib.import_module(module or package)
+    except Exception as error:  # A broken installation raises whatever it likes.
+        raise UserError(
+            f"this model needs {package}",
+            got=(str(error).splitlines() or [type(error).__name__])[0],
+            do=f"pip install 'unmask[{extra}]'",
+        ) from error
+
+
+@contextlib.contextmanager
+def _seeded() -> Iterator[None]:
+    """Let random weights be the same each time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        yield
+
+
+@contextlib.contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(level)
+        transformers.logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def _explained(wrong: str, pretrained: bool) -> Iterator[None]:
+    """Turn what a library raises about a model into one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        text = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        do = "check the name, or give weights with @FILE.safetensors or @random"
+        raise UserError(wrong, got=text, do=do if pretrained else "check the name") from error
+
+
+def is_transformers_folder(path: Path) -> bool:
+    """Return whether a folder holds the config of a transformers model."""
+    try:
+        found = json.loads((path / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and "model_type" in found

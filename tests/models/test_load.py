@@ -1,0 +1,381 @@
+"""Models by every name they go by: what they are wrapped in, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.torch import save_file
+from torch import nn
+
+from unmask.errors import UserError
+from unmask.models.classifier import Classifier
+from unmask.models.load import load_model
+from unmask.models.preprocessing import Preprocessing, Wrapped, logits_in
+from unmask.models.session import OnnxClassifier
+
+PIXELS = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+class Mean(nn.Module):
+    """The mean of each channel, by a linear layer."""
+
+    def __init__(self, classes: int = 4) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x.mean((2, 3)))
+
+
+def make_model() -> nn.Module:
+    torch.manual_seed(1)
+    return Mean()
+
+
+# --- preprocessing -----------------------------------------------------------------------------
+
+
+def test_preprocessing_is_scale_then_order_then_normalisation() -> None:
+    steps = Preprocessing(scale=255, mean=(1, 2, 3), std=(4, 5, 6), order="BGR")
+    expected = (PIXELS.flip(1) * 255 - torch.tensor([1, 2, 3.0])[:, None, None]) / torch.tensor(
+        [4, 5, 6.0]
+    )[:, None, None]
+    torch.testing.assert_close(steps(PIXELS), expected)
+    assert "BGR" in str(steps)
+
+
+def test_images_of_the_networks_size_are_left_alone_and_others_are_cut_about_the_middle() -> None:
+    steps = Preprocessing(size=(8, 8), crop=0.5, mean=(0, 0, 0), std=(1, 1, 1))
+    assert torch.equal(steps(PIXELS), PIXELS)
+    # A flat image stays flat; a wide one keeps its middle.
+    wide = torch.zeros(1, 3, 32, 96)
+    wide[..., 32:64] = 1
+    assert steps(wide).shape == (1, 3, 8, 8)
+    torch.testing.assert_close(steps(wide), torch.ones(1, 3, 8, 8))
+
+
+def test_a_resized_image_is_pillows() -> None:
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    image = Image.fromarray(random.integers(0, 256, (40, 40, 3), np.uint8))
+    expected = np.asarray(image.resize((16, 16), Image.Resampling.BILINEAR)) / 255
+    pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None] / 255
+    found = Preprocessing(size=(16, 16), mean=(0, 0, 0), std=(1, 1, 1))(pixels)
+    # Pillow rounds to 8 bits after each direction.
+    np.testing.assert_allclose(found[0].permute(1, 2, 0).numpy(), expected, atol=2 / 255)
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [({"crop": 0.0}, "crop"), ({"std": (0.0,)}, "std"), ({"mean": (1.0, 2.0)}, "mean")],
+)
+def test_preprocessing_that_cannot_be_is_refused(changed: dict[str, Any], name: str) -> None:
+    with pytest.raises(UserError, match=name):
+        Preprocessing(**changed)
+
+
+# --- what a network answers --------------------------------------------------------------------
+
+LOGITS = torch.tensor([[1.0, -2.0, 0.5], [0.0, 3.0, 1.0]])
+
+
+class ModelOutput(dict[str, torch.Tensor]):
+    logits = LOGITS
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        LOGITS,
+        (LOGITS, torch.zeros(2, 5, 6)),
+        [torch.zeros(2, 4, 4, 4), LOGITS],
+        {"aux": torch.zeros(2, 9), "logits": LOGITS},
+        ModelOutput(),
+        LOGITS[:, :, None, None],
+    ],
+)
+def test_logits_are_found_in_any_answer(answer: Any) -> None:
+    assert torch.equal(logits_in(answer), LOGITS)
+
+
+@pytest.mark.parametrize("answer", [torch.tensor([2.0, -1.0]), torch.tensor([[2.0], [-1.0]])])
+def test_a_single_logit_is_the_second_of_two_classes(answer: torch.Tensor) -> None:
+    found = logits_in(answer).softmax(1)[:, 1]
+    torch.testing.assert_close(found, torch.tensor([2.0, -1.0]).sigmoid())
+
+
+@pytest.mark.parametrize("answer", [None, "text", torch.zeros(2, 3, 4), [], {"a": 1}])
+def test_an_answer_without_logits_is_refused(answer: Any) -> None:
+    with pytest.raises(UserError, match="no row of logits"):
+        logits_in(answer)
+
+
+def test_of_a_softmax_the_logarithm_is_taken() -> None:
+    plain = make_model()
+    ended = load_model(nn.Sequential(make_model(), nn.Softmax(1)))
+    assert isinstance(ended, Wrapped)
+    torch.testing.assert_close(ended(PIXELS), plain(PIXELS).log_softmax(1))
+    assert ended.gives_probabilities is True
+    assert "probabilities" in ended.describe()
+
+
+# --- modules and import paths ------------------------------------------------------------------
+
+
+def test_a_module_of_your_own_is_wrapped_with_what_it_wants(tmp_path: Path) -> None:
+    network = make_model()
+    model = load_model(network, mean=0.5, std=(0.1, 0.2, 0.3), size=8)
+    std = torch.tensor([0.1, 0.2, 0.3])[:, None, None]
+    torch.testing.assert_close(model(PIXELS), network((PIXELS - 0.5) / std))
+    assert model(torch.rand(2, 3, 20, 30)).shape == (2, 4)
+    assert model.input_shape == (3, 8, 8)
+    assert load_model(model) is model
+
+
+def test_an_import_path_takes_weights_from_safetensors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = types.ModuleType("my_nets")
+    module.make_model = make_model  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "my_nets", module)
+    other = Mean()
+    save_file(other.state_dict(), tmp_path / "w.safetensors")
+    model = load_model("my_nets:make_model", weights=tmp_path / "w.safetensors")
+    torch.testing.assert_close(model(PIXELS), other(PIXELS))
+
+
+def test_what_ships_and_what_train_writes_is_a_classifier(tmp_path: Path) -> None:
+    shipped = load_model("mnist")
+    assert isinstance(shipped, Classifier)
+    shipped.save(tmp_path / "run" / "model")
+    again = load_model(tmp_path / "run")
+    assert isinstance(again, Classifier)
+    digits = torch.rand(2, 1, 28, 28)
+    assert torch.equal(shipped(digits), again(digits))
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.pth", "w.bin", "w.pkl", "w.ckpt"])
+def test_pickles_are_refused_before_they_are_opened(name: str) -> None:
+    with pytest.raises(UserError, match="could run any code when opened"):
+        load_model(name)
+
+
+def test_what_is_not_there_or_does_not_go_together_gets_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="did you mean 'mnist'"):
+        load_model("mnits")
+    with pytest.raises(UserError, match="holds no model"):
+        load_model(tmp_path)
+    with pytest.raises(UserError, match="has its own preprocessing"):
+        load_model("mnist", mean=0.5)
+    with pytest.raises(UserError, match="with @ here"):
+        load_model("timm:resnet18", weights="w.safetensors")
+
+
+# --- ONNX --------------------------------------------------------------------------------------
+
+
+def graph(
+    path: Path,
+    shape: list[int | str],
+    *,
+    dtype: int = TensorProto.FLOAT,
+    channels_last: bool = False,
+    softmax: bool = False,
+    names: list[str] | None = None,
+) -> np.ndarray[Any, Any]:
+    """Write a graph that takes the mean of each channel by a matrix; return the matrix."""
+    matrix = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    axes = [1, 2] if channels_last else [2, 3]
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["floats", "axes"], ["means"], keepdims=0),
+        helper.make_node("MatMul", ["means", "matrix"], ["sums" if softmax else "logits"]),
+    ]
+    if softmax:
+        nodes.append(helper.make_node("Softmax", ["sums"], ["logits"], axis=1))
+    made = helper.make_graph(
+        nodes,
+        "mean",
+        [helper.make_tensor_value_info("pixels", dtype, shape)],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [shape[0], 4])],
+        [
+            numpy_helper.from_array(matrix, "matrix"),
+            numpy_helper.from_array(np.array(axes, np.int64), "axes"),
+        ],
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    if names:
+        helper.set_model_props(model, {"class_names": json.dumps(names)})
+    onnx.save(model, str(path))
+    return matrix
+
+
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        (["n", 3, 8, 8], {}),
+        (["n", 3, "h", "w"], {}),
+        ([1, 3, 8, 8], {}),
+        ([2, 3, 8, 8], {}),
+        (["n", 8, 8, 3], {"channels_last": True}),
+        (["n", 3, 8, 8], {"dtype": TensorProto.FLOAT16}),
+        (["n", 3, 8, 8], {"dtype": TensorProto.UINT8}),
+        (["n", 3, 8, 8], {"softmax": True}),
+    ],
+)
+def test_an_onnx_file_of_any_layout_and_number_gives_logits(
+    tmp_path: Path, shape: list[int | str], options: dict[str, Any]
+) -> None:
+    matrix = graph(tmp_path / "m.onnx", shape, names=list("abcd"), **options)
+    model = load_model(tmp_path / "m.onnx")
+    assert isinstance(model, Wrapped)
+    assert model.class_names == ("a", "b", "c", "d")
+    assert not model.differentiable
+    means = PIXELS.mean((2, 3)).numpy()
+    tolerance = 2e-3
+    if options.get("dtype") == TensorProto.UINT8:
+        means, tolerance = means * 255, 1.0
+    expected = torch.from_numpy(means @ matrix)
+    if options.get("softmax"):
+        expected = expected.log_softmax(1)
+    torch.testing.assert_close(model(PIXELS), expected, atol=tolerance, rtol=1e-3)
+
+
+def test_an_onnx_file_that_takes_no_images_is_named(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"no graph")
+    with pytest.raises(UserError, match="no ONNX model that ONNX Runtime reads"):
+        load_model(tmp_path / "m.onnx")
+    with pytest.raises(UserError, match="can't read"):
+        load_model(tmp_path / "none.onnx")
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 7])
+    node = helper.make_node("Identity", ["x"], ["y"])
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 7])
+    made = helper.make_model(
+        helper.make_graph([node], "g", [value], [out]),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=9,
+    )
+    with pytest.raises(UserError, match=r"doesn't take one batch of images.*x tensor\(float\)"):
+        OnnxClassifier.of(made.SerializeToString())
+
+
+def test_the_session_needs_no_torch() -> None:
+    import subprocess
+
+    code = "import sys, unmask.models.session; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- transformers, timm, torchvision -----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("vit")
+    config = transformers.ViTConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        image_size=16,
+        patch_size=8,
+        id2label={0: "cat", 1: "dog", 2: "owl"},
+        label2id={"cat": 0, "dog": 1, "owl": 2},
+    )
+    torch.manual_seed(5)
+    transformers.ViTForImageClassification(config).save_pretrained(folder)
+    stated = {
+        "image_processor_type": "ViTImageProcessor",
+        "size": {"height": 16, "width": 16},
+        "resample": 3,
+        "image_mean": [0.5, 0.4, 0.3],
+        "image_std": [0.2, 0.3, 0.4],
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(stated))
+    return folder
+
+
+def test_a_folder_of_transformers_is_read_with_its_preprocessing(vit: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    model = load_model(f"hf:{vit}")
+    assert model.class_names == ("cat", "dog", "owl")
+    assert model.input_shape == (3, 16, 16)
+    steps = model.preprocessing
+    assert (steps.size, steps.interpolation, steps.scale) == ((16, 16), "bicubic", 1.0)
+    own = transformers.ViTForImageClassification.from_pretrained(vit).eval()
+    pixels = torch.rand(2, 3, 16, 16)
+    mean, std = (torch.tensor(v)[:, None, None] for v in ([0.5, 0.4, 0.3], [0.2, 0.3, 0.4]))
+    torch.testing.assert_close(model(pixels), own((pixels - mean) / std).logits)
+    # A folder is known by its config without the prefix, and random weights are the same twice.
+    torch.testing.assert_close(load_model(vit)(pixels), model(pixels))
+    drawn = [load_model(f"hf:{vit}@random")(pixels) for _ in range(2)]
+    assert torch.equal(*drawn)
+    assert not torch.allclose(drawn[0], model(pixels))
+
+
+def test_transformers_pickles_and_foreign_code_are_refused(vit: Path, tmp_path: Path) -> None:
+    config = json.loads((vit / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x02")
+    with pytest.raises(UserError, match="holds no safetensors, and pickles"):
+        load_model(f"hf:{tmp_path}")
+    remote = config | {"auto_map": {"AutoConfig": "theirs.Config"}, "model_type": "vit"}
+    (tmp_path / "config.json").write_text(json.dumps(remote))
+    with pytest.raises(UserError, match="wants code from its repository"):
+        load_model(f"hf:{tmp_path}@random")
+    with pytest.raises(UserError, match="no such folder"):
+        load_model("hf:./nowhere")
+
+
+def test_timm_is_asked_as_it_documents(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """timm itself needs torchvision, which doesn't go with every build of PyTorch."""
+    asked: list[tuple[str, bool]] = []
+
+    def create_model(name: str, *, pretrained: bool) -> nn.Module:
+        asked.append((name, pretrained))
+        return Mean(7)
+
+    timm = types.ModuleType("timm")
+    timm.is_model = lambda name: name == "resnet18"  # type: ignore[attr-defined]
+    timm.list_models = lambda: ["resnet18"]  # type: ignore[attr-defined]
+    timm.create_model = create_model  # type: ignore[attr-defined]
+    config = {
+        "input_size": (3, 8, 10),
+        "interpolation": "bicubic",
+        "crop_pct": 0.95,
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.25, 0.25, 0.25),
+    }
+    timm.data = types.SimpleNamespace(  # type: ignore[attr-defined]
+        resolve_model_data_config=lambda network: config
+    )
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    model = load_model("timm:resnet18.a1_in1k")
+    assert asked == [("resnet18.a1_in1k", True)]
+    assert model.input_shape == (3, 8, 10)
+    assert model.preprocessing.crop == 0.95
+    other = Mean(7)
+    save_file(other.state_dict(), tmp_path / "w.safetensors")
+    filled = load_model(f"timm:resnet18@{tmp_path / 'w.safetensors'}")
+    assert asked[-1] == ("resnet18", False)
+    pixels = torch.rand(2, 3, 8, 10)
+    torch.testing.assert_close(filled(pixels), other((pixels - 0.5) / 0.25))
+    with pytest.raises(UserError, match="did you mean 'resnet18'"):
+        load_model("timm:resnet81")
+
+
+def test_a_library_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(UserError, match=r"needs timm.*pip install 'unmask\[zoo\]'"):
+        load_model("timm:resnet18")
