@@ -41,7 +41,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     root = tmp_path_factory.mktemp("stripes")
     pictures = stripes(root / "pictures")
     out = root / "out"
-    assert train(str(pictures), out=out, size=24, epochs=8, batch=8, device="cpu") == 0
+    assert train(str(pictures), out=out, size=24, epochs=8, batch_size=8, device="cpu") == 0
     return pictures, out
 
 
@@ -59,7 +59,7 @@ def test_a_model_is_trained_further_and_taught(
     pictures, out = trained
     model = str(out / "model.safetensors")
     made = ["train", str(pictures), "--size", "24", "--epochs", "1", "--device", "cpu"]
-    taught = ["--start", model, "--teacher", model, "--teacher", model, "--rate", "0.0001"]
+    taught = ["--start", model, "--teacher", model, "--teacher", model, "--learning-rate", "0.0001"]
     assert main([*made, *taught, "--out", str(tmp_path), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)["card"]["facts"]
     assert facts["start"] == Classifier.load(model).card.weights_sha256
@@ -74,6 +74,35 @@ def test_a_model_is_trained_further_and_taught(
     assert "model to learn from and the pictures differ" in capsys.readouterr().err
     assert main([*made, "--teacher", str(out / "none"), "--out", str(tmp_path / "b")]) == 2
     assert not (tmp_path / "b" / "model.safetensors").exists()
+
+
+def test_a_run_says_what_it_found_and_keeps_the_model_before_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = stripes(tmp_path / "images", 6)
+    (images / "empty").mkdir()
+    out = tmp_path / "run"
+    made = ["train", str(images), "--size", "24", "--epochs", "2", "--out", str(out)]
+    made += ["--device", "cpu", "--optimizer", "adamw", "--weight-decay", "0.02"]
+    assert main(made) == 0
+    err = capsys.readouterr().err
+    assert "12 training images of 3 x 24 x 24 in 2 classes: across, along" in err
+    assert "'empty' holds no image" in err
+    assert "epoch 1 of 2: training loss" in err
+    assert "epoch 2 of 2: training loss" in err
+    first = Classifier.load(out / "model").card
+    assert first.facts["recipe"]["optimizer"] == "adamw"
+    assert first.facts["recipe"]["weight_decay"] == 0.02
+    assert main([*made, "--seed", "1"]) == 0
+    assert "is of an earlier run; it is kept as model-previous" in capsys.readouterr().err
+    kept = Classifier.load(out / "model-previous").card
+    assert kept.weights_sha256 == first.weights_sha256
+    # More epochs are another schedule: the advice must not lose the model.
+    more = ["4" if word == "2" else word for word in made]
+    assert main([*more, "--seed", "1", "--resume"]) == 2
+    assert f"give --start {out / 'model'} and another --out" in capsys.readouterr().err
+    assert main([*made, "--rate", "0.1"]) == 2
+    assert "--learning-rate" in capsys.readouterr().err
 
 
 def test_a_broken_picture_is_named_and_skipped(
@@ -105,9 +134,9 @@ def test_evaluate_prints_the_figures_and_as_json_all_of_them(
     assert (out / "report" / "report.html").stat().st_size > 10_000
     text = capsys.readouterr().out
     assert f"accuracy {found['accuracy']:.4f}" in text
-    assert "averaged views" in text
+    assert "test-time augmentation" in text
     assert "across" in text
-    with pytest.raises(UserError, match="no such pictures: got test; choose train"):
+    with pytest.raises(UserError, match="no such images: got test; choose train"):
         evaluate_model(model, str(pictures), part="test")
     with pytest.raises(UserError, match="unknown views: got 'ten'"):
         evaluate_model(model, str(pictures), views="ten")
@@ -153,7 +182,7 @@ def test_a_card_with_strange_facts_still_shows_the_structure(
     [
         ({"recipe_name": "quick"}, "unknown recipe"),
         ({"epochs": 0}, "epochs"),
-        ({"rate": float("nan")}, "learning rate"),
+        ({"learning_rate": float("nan")}, "learning rate"),
         ({"validation": 1.5}, "held out"),
         ({"device": "gpu"}, "unknown device"),
         ({"size": 0}, "size"),

@@ -383,3 +383,9 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     root = write_folder(tmp_path, TREE)
     os.mkfifo(root / "cat" / "pipe.png")
     assert load(root).warnings == ("'cat/pipe.png' skipped: it is no regular file",)
+
+
+def test_a_folder_without_images_beside_the_classes_is_named(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, TREE)
+    (root / "zebra").mkdir()
+    assert "'zebra' holds no image, so it is no class" in load(root).warnings

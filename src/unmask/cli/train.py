@@ -1,4 +1,4 @@
-"""The verb train: pictures and a recipe become a classifier."""
+"""The verb train: images and a recipe become a classifier."""
 
 from __future__ import annotations
 
@@ -8,13 +8,30 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.console import Console
 
 from unmask.cli.epochs import epoch_progress
 from unmask.cli.loading import load_shown
-from unmask.cli.options import Cifar10Source, Data, Device, FiguresAsJson, Resume, Size
+from unmask.cli.options import (
+    MANY,
+    BatchSize,
+    Cifar10Source,
+    Data,
+    Device,
+    Epochs,
+    FiguresAsJson,
+    LearningRate,
+    Resume,
+    Seed,
+    Size,
+    Validation,
+)
+from unmask.data.sources import Source
 from unmask.errors import UserError
 from unmask.models.classifier import Classifier
+from unmask.models.load import load_model
+from unmask.train.config import OPTIMIZERS
 from unmask.train.distributed import joined, processes
 from unmask.train.fit import FitInterrupted, FitProgress
 from unmask.train.job import Trained, train_classifier
@@ -27,10 +44,11 @@ def train(
     /,
     *,
     recipe_name: Annotated[
-        str, Parameter(name="--recipe", help="document, fast or long; see the README")
+        str,
+        Parameter(name="--recipe", help="fast, long, document and more; a wrong name lists them"),
     ] = "fast",
     out: Annotated[
-        Path | None, Parameter(help="where everything goes; runs/train-DATA-RECIPE by default")
+        Path | None, Parameter(help="the folder of the run; runs/train-DATA-RECIPE by default")
     ] = None,
     source: Cifar10Source = None,
     size: Size = None,
@@ -39,20 +57,36 @@ def train(
     ] = None,
     teacher: Annotated[
         list[str] | None,
-        Parameter(help="learn what this model says too; give it again for several", negative=()),
+        Parameter(help="distil these models: learn what they predict as well as the labels"),
+        MANY,
     ] = None,
-    epochs: Annotated[int | None, Parameter(help="passes over the pictures")] = None,
-    batch: Annotated[int | None, Parameter(help="pictures a step")] = None,
-    rate: Annotated[float | None, Parameter(help="the peak learning rate")] = None,
+    teacher_fraction: Annotated[
+        float,
+        Parameter(
+            help="fraction of what is learnt that is the teachers' and not the label's",
+            validator=Number(gte=0, lte=1),
+        ),
+    ] = 0.8,
+    epochs: Epochs | None = None,
+    batch_size: BatchSize | None = None,
+    optimizer: Annotated[
+        str | None, Parameter(help=f"{', '.join(OPTIMIZERS)}; the recipe's by default")
+    ] = None,
+    learning_rate: LearningRate | None = None,
+    weight_decay: Annotated[
+        float | None,
+        Parameter(help="of matrices and filters; the recipe's by default", validator=Number(gte=0)),
+    ] = None,
     target: Annotated[
-        float | None, Parameter(help="stop when validation accuracy exceeds this, 0 to 1")
+        float | None,
+        Parameter(
+            help="stop when validation accuracy exceeds this", validator=Number(gte=0, lte=1)
+        ),
     ] = None,
-    validation: Annotated[
-        float | None, Parameter(help="the part of the training pictures that validates, 0 for none")
-    ] = None,
+    validation: Validation = None,
     precision: Annotated[str, Parameter(help="auto, bf16 or fp32")] = "auto",
     device: Device = "auto",
-    seed: Annotated[int, Parameter(help="of weights, order and augmentation")] = 0,
+    seed: Annotated[Seed, Parameter(help="of weights, order and augmentation")] = 0,
     half: Annotated[bool, Parameter(help="store the weights in half precision")] = False,
     temperature: Annotated[
         float | None, Parameter(help="divide the stored model's logits by this")
@@ -64,7 +98,7 @@ def train(
     tensorboard: Annotated[bool, Parameter(help="write events to --out/tensorboard")] = False,
     json: FiguresAsJson = False,
 ) -> int:
-    """Train a classifier on MNIST, CIFAR-10 or pictures of your own, a folder for each class."""
+    """Train a classifier on MNIST, CIFAR-10 or images of your own, a folder for each class."""
     with joined(device) as own_device:
         first = processes().first
         console = Console(stderr=True, quiet=not first)
@@ -74,18 +108,28 @@ def train(
         chosen = recipe(pictures.kind, recipe_name, len(pictures.train))
         given: dict[str, Any] = {
             "epochs": epochs,
-            "batch_size": batch,
+            "batch_size": batch_size,
             "target": target,
             "precision": None if precision == "auto" else precision,
             "seed": seed,
+            "weight_decay": weight_decay,
         }
         config = replace(chosen.config, **{k: v for k, v in given.items() if v is not None})
-        if rate is not None:
-            config = config.at_rate(rate)
+        if optimizer not in (None, config.optimizer):
+            # The recipe's rates belong to its own optimiser.
+            usual = 0.1 if optimizer == "sgd" else 1e-3
+            config = replace(
+                config, optimizer=str(optimizer), rate=usual, bias_rate=None, head_rate=None
+            )
+        if learning_rate is not None:
+            config = config.at_rate(learning_rate)
         chosen = replace(chosen, config=config)
         if validation is not None:
             chosen = replace(chosen, holdout=validation)
         out = out or Path("runs") / f"train-{Path(data).stem}-{recipe_name}"
+        console.print(_found(pictures), markup=False, highlight=False, soft_wrap=True)
+        if first and not resume:
+            _keep_previous(console, out / "model")
         with epoch_progress(console, _figures) as show:
             try:
                 trained = train_classifier(
@@ -95,7 +139,9 @@ def train(
                     validation=pictures.validation,
                     test=pictures.test,
                     start=Classifier.load(start) if start else None,
-                    teacher=Teacher(tuple(map(Classifier.load, teacher))) if teacher else None,
+                    teacher=None
+                    if not teacher
+                    else Teacher(tuple(map(load_model, teacher)), teacher_fraction),
                     licence=pictures.licence,
                     half=half,
                     temperature=temperature,
@@ -117,6 +163,34 @@ def train(
         else:
             _print(Console(), chosen, trained, out)
         return 130 if trained.history.ended == "interrupted" else 0
+
+
+def _found(pictures: Source) -> str:
+    parts = [("training", pictures.train), ("validation", pictures.validation)]
+    counts = [
+        f"{len(i):,} {name}" for name, i in (*parts, ("test", pictures.test)) if i is not None
+    ]
+    names = pictures.train.class_names
+    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    shape = " x ".join(map(str, pictures.train.shape))
+    return f"{', '.join(counts)} images of {shape} in {len(names)} classes: {shown}"
+
+
+def _keep_previous(console: Console, model: Path) -> None:
+    """Move a model that stands where this run will write, and say so."""
+    weights = model.with_suffix(".safetensors")
+    if not weights.exists():
+        return
+    kept = model.with_name("model-previous")
+    for suffix in (".safetensors", ".json"):
+        if model.with_suffix(suffix).exists():
+            model.with_suffix(suffix).replace(kept.with_suffix(suffix))
+    console.print(
+        f"{weights} is of an earlier run; it is kept as {kept.with_suffix('.safetensors').name}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _as_dict(trained: Trained, out: Path) -> dict[str, Any]:
@@ -160,8 +234,11 @@ def _print(console: Console, chosen: Recipe, trained: Trained, out: Path) -> Non
 
 
 def _averaged(accuracy: float | None) -> str:
-    return "" if accuracy is None else f", {accuracy:.4f} with averaged views"
+    return "" if accuracy is None else f", {accuracy:.4f} with test-time augmentation"
 
 
 def _figures(p: FitProgress) -> str:
-    return f"loss {p.loss:.4f}  accuracy {p.accuracy:.4f}  {p.pictures_per_second:,.0f} pictures/s"
+    return (
+        f"training loss {p.loss:.4f}  training accuracy {p.accuracy:.4f}  "
+        f"{p.pictures_per_second:,.0f} images/s"
+    )

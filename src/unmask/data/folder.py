@@ -67,6 +67,7 @@ def load_folder(
     with list_pictures(root) as listing:
         warnings = [*listing.warnings]
         places = _places(listing.files, warnings)
+        warnings += _empty_classes(root, places)
         needed = len(places) * channels * size[0] * size[1]
         if needed > MAX_BYTES:
             raise UserError(
@@ -101,6 +102,29 @@ def load_folder(
     train = images("train")
     assert train is not None
     return PictureFolder(train, images("validation"), images("test"), tuple(warnings))
+
+
+def _empty_classes(root: Path, places: list[_Place]) -> list[str]:
+    """Return a warning for each folder beside those of the classes that holds no image."""
+    if not root.is_dir():
+        return []
+    warnings = []
+    for folder in [root, *(c for c in sorted(root.iterdir()) if c.is_dir())]:
+        part = "train" if folder == root else _PARTS.get(folder.name.lower(), "")
+        used = {place.class_name for place in places if place.part == part}
+        children = [
+            c.name for c in sorted(folder.iterdir()) if c.is_dir() and c.name[0] not in "._"
+        ]
+        # Only beside classes: elsewhere a folder may hold anything.
+        if used.isdisjoint(children):
+            continue
+        above = "" if folder == root else f"{folder.name}/"
+        warnings += [
+            f"{above + name!r} holds no image, so it is no class"
+            for name in children
+            if name not in used and name.isprintable()
+        ]
+    return warnings
 
 
 def _class_names(root: Path, classes: dict[str, list[str]], warnings: list[str]) -> tuple[str, ...]:

@@ -287,7 +287,9 @@ class _Run:
             sums[1] += (logits.detach().argmax(1) == labels).sum()
             seen += len(part)
             now = time.perf_counter()
-            if self.progress and now - reported > _SECONDS_BETWEEN_REPORTS:
+            # The last step of an epoch always, since logs get their line from it.
+            due = now - reported > _SECONDS_BETWEEN_REPORTS or i + 1 == len(batches)
+            if self.progress and due:
                 reported = now
                 loss_so_far, right_so_far = (sums / seen).tolist()
                 self._report(epoch, i + 1, loss_so_far, right_so_far, now - began)

@@ -83,10 +83,16 @@ def _same_run(path: Path, saved: Any, key: dict[str, Any]) -> None:
         return
     flat_saved, flat_key = _flat(saved if isinstance(saved, dict) else {}), _flat(key)
     name = next(k for k in [*flat_key, *flat_saved] if flat_key.get(k) != flat_saved.get(k))
+    do = _DO
+    if name == "epochs":
+        do = (
+            "a run's schedule depends on its epochs; to train what there is further, give "
+            f"--start {path.with_name('model')} and another --out"
+        )
     raise UserError(
         f"{path} is of another run, with another {name} than {flat_key.get(name)}",
         got=flat_saved.get(name),
-        do=_DO,
+        do=do,
     )
 
 
