@@ -39,12 +39,15 @@ class Common(TypedDict, total=False):
 
 __all__ = [
     "apgd",
+    "apgd_minimal",
     "apgd_t",
     "carlini_wagner",
     "ddn",
     "fgsm",
     "fmn",
+    "hopskipjump",
     "pgd",
+    "rays",
     "run",
     "square",
 ]
@@ -248,6 +251,45 @@ def apgd(
     )
 
 
+def apgd_minimal(
+    model: Model,
+    images: X,
+    labels: Any,
+    *,
+    norm: NormName = "linf",
+    steps: int = 50,
+    searches: int = 10,
+    **common: Unpack[Common],
+) -> X:
+    """Seek the smallest change by bisection of eps, a descent of Auto-PGD at each.
+
+    Args:
+        model: a network or a function of float32[b, c, h, w] to logits [b, classes].
+        images: float[n, c, h, w] in [0, 1].
+        labels: the true classes, int[n].
+        norm: "linf" or "l2".
+        steps: gradients a search.
+        searches: sizes tried for each image.
+        common: targets, mean, std, batch_size, seed; see run.
+
+    Returns:
+        The changed images, float32[n, c, h, w].
+
+    Raises:
+        UserError: as run does.
+    """
+    return run(
+        "apgd-minimal",
+        model,
+        images,
+        labels,
+        norm=norm,
+        steps=steps,
+        searches=searches,
+        **common,
+    )
+
+
 def apgd_t(
     model: Model,
     images: X,
@@ -403,3 +445,55 @@ def carlini_wagner(
         UserError: as run does.
     """
     return run("cw", model, images, labels, norm="l2", searches=searches, steps=steps, **common)
+
+
+def rays(
+    model: Model,
+    images: X,
+    labels: Any,
+    *,
+    queries: int = 5000,
+    **common: Unpack[Common],
+) -> X:
+    """Seek the smallest Linf change by predicted classes alone (RayS, Chen and Gu, 2020).
+
+    Args:
+        model: a network or a function of float32[b, c, h, w] to logits or classes.
+        images: float[n, c, h, w] in [0, 1].
+        labels: the true classes, int[n].
+        queries: forward passes an image.
+        common: targets, mean, std, batch_size, seed; see run.
+
+    Returns:
+        The changed images, float32[n, c, h, w].
+
+    Raises:
+        UserError: as run does.
+    """
+    return run("rays", model, images, labels, norm="linf", queries=queries, **common)
+
+
+def hopskipjump(
+    model: Model,
+    images: X,
+    labels: Any,
+    *,
+    queries: int = 5000,
+    **common: Unpack[Common],
+) -> X:
+    """Seek the smallest L2 change by predicted classes alone (HopSkipJump, Chen et al., 2020).
+
+    Args:
+        model: a network or a function of float32[b, c, h, w] to logits or classes.
+        images: float[n, c, h, w] in [0, 1].
+        labels: the true classes, int[n].
+        queries: forward passes an image.
+        common: targets, mean, std, batch_size, seed; see run.
+
+    Returns:
+        The changed images, float32[n, c, h, w].
+
+    Raises:
+        UserError: as run does.
+    """
+    return run("hopskipjump", model, images, labels, norm="l2", queries=queries, **common)

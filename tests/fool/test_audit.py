@@ -17,7 +17,7 @@ from unmask.data.images import Images
 from unmask.errors import UserError
 from unmask.fool.audit import run as run_module
 from unmask.fool.audit.gate import Gate
-from unmask.fool.audit.plan import LADDER, AuditPlan
+from unmask.fool.audit.plan import AuditPlan
 from unmask.fool.audit.result import Audit, Share, figure_names
 from unmask.fool.audit.run import run_audit
 from unmask.fool.audit.shard import attack_shard
@@ -251,12 +251,19 @@ def test_norms_are_those_of_the_plan() -> None:
     assert AuditPlan(norm="l2").geometry is NORMS["l2"]
 
 
-def test_the_ensemble_descends_on_sizes_around_the_one_asked_for() -> None:
+def test_the_cheap_attacks_come_before_the_dear_ones() -> None:
     victim = Victim(lambda pixels: pixels.flatten(1), classes=4)
-    sizes = [t.eps for spec, t in AuditPlan(eps=(0.2,)).runs(victim) if spec.name == "apgd-ce"]
-    # Then at the size itself, three times from other starts.
-    assert sizes == pytest.approx([*(0.2 * rung for rung in LADDER), 0.2, 0.2, 0.2])
-    assert list(LADDER) == sorted(LADDER, reverse=True)
+    runs = [(spec.name, threat.eps) for spec, threat in AuditPlan(eps=(0.2,)).runs(victim)]
+    assert runs[:4] == [
+        ("apgd-minimal", None),
+        ("apgd-ce", 0.2),
+        ("apgd-t", 0.2),
+        ("square", 0.2),
+    ]
+    # Named again, an attack starts elsewhere.
+    assert runs.count(("apgd-ce", 0.2)) == 3
+    victim.labels_only = True
+    assert [spec.name for spec, _ in AuditPlan(eps=(0.2,)).runs(victim)] == ["rays"]
 
 
 def test_what_fools_within_a_size_is_brought_to_the_border() -> None:

@@ -10,7 +10,7 @@ from unmask.fool.norms import Norm, Threat, wide
 from unmask.fool.outcome import saved
 from unmask.fool.victim import Victim, margin
 
-_HALVINGS = 8
+HALVINGS = 8
 
 _ROUNDS = 12
 _LEVELS = 255
@@ -24,7 +24,7 @@ def to_boundary(victim: Victim, originals: Tensor, found: Tensor, goal: Goal) ->
     """
     change = found - originals
     low, high = originals.new_zeros(len(found)), originals.new_ones(len(found))
-    for _ in range(_HALVINGS):
+    for _ in range(HALVINGS):
         middle = (low + high) / 2
         reached = goal.reached(victim.logits(originals + wide(middle, change) * change))
         low, high = torch.where(reached, low, middle), torch.where(reached, middle, high)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unmask.fool.attacks.apgd import apgd_ce, apgd_dlr, apgd_t
+from unmask.fool.attacks.apgd import apgd_ce, apgd_dlr, apgd_minimal, apgd_t
 from unmask.fool.attacks.base import ATTACKS, AttackSpec, attack
 from unmask.fool.attacks.carlini_wagner import carlini_wagner
 from unmask.fool.attacks.descent import fgsm, pgd
@@ -15,6 +15,7 @@ __all__ = [
     "AttackSpec",
     "apgd_ce",
     "apgd_dlr",
+    "apgd_minimal",
     "apgd_t",
     "attack",
     "carlini_wagner",

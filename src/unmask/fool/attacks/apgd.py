@@ -12,12 +12,14 @@ from unmask.fool.attacks.base import Found, attack
 from unmask.fool.goal import Goal
 from unmask.fool.norms import Threat, wide
 from unmask.fool.outcome import Adversarials
-from unmask.fool.victim import Loss, Victim, cross_entropy
+from unmask.fool.refinement import HALVINGS, to_boundary
+from unmask.fool.victim import Loss, Victim, cross_entropy, margin
 
 _INERTIA, _OSCILLATING = 0.75, 0.75
 # In hundredths of the steps: the first stretch, by how much each is shorter, and the shortest.
 _FIRST, _SHORTER, _SHORTEST = 22, 3, 6
 _TINY = 1e-12
+_CLOSE = 1e-3
 
 
 @attack("apgd-ce", budget="steps")
@@ -99,6 +101,69 @@ def apgd_t(
     return found.adversarials()
 
 
+@attack("apgd-minimal", bounded=False, budget="steps")
+def apgd_minimal(
+    victim: Victim,
+    pixels: Tensor,
+    goal: Goal,
+    threat: Threat,
+    *,
+    generator: torch.Generator,
+    steps: int = 50,
+    searches: int = 10,
+) -> Adversarials:
+    """Seek the smallest change by bisection of each image's eps, a descent of Auto-PGD at each.
+
+    A descent starts from the nearest adversarial found so far, brought into the ball, or from
+    noise; where it succeeds the boundary is bisected towards the image. Cross-entropy and the ratio
+    of logits take turns.
+
+    Args:
+        victim: a model with gradients.
+        pixels: float32[n, c, h, w] in [0, 1].
+        goal: what is to be predicted.
+        threat: the norm; with an eps an image is done within it.
+        generator: of the starts.
+        steps: gradients a search.
+        searches: sizes tried for each image.
+
+    Returns:
+        The nearest images found.
+    """
+    norm, found = threat.norm, Found(pixels, threat)
+    rows = found.open()
+    logits, missed, gradient = victim.gradient(pixels, goal, margin)
+    found.offer(rows, pixels, goal.reached(logits))
+    farthest = norm.size(torch.maximum(pixels, 1 - pixels))
+    low, needed = torch.zeros_like(farthest), missed / norm.dual(gradient)
+    known = needed.isfinite() & (needed > 0)
+    guess = torch.where(known, torch.minimum(2 * needed, farthest / 2), farthest / 4)
+    for search in range(searches):
+        noise = norm.noise(pixels, guess, generator)
+        rows = found.open()
+        # What is within a thousandth of its bounds isn't worth a descent.
+        rows = rows[found.size[rows] - low[rows] > _CLOSE * found.size[rows].clamp(max=1e9)]
+        rows = rows[found.size[rows] > 0]
+        if not len(rows):
+            break
+        reached = found.size[rows].isfinite()
+        eps = torch.where(reached, (low[rows] + found.size[rows]) / 2, guess[rows])
+        near = norm.project(found.pixels[rows] - pixels[rows], eps)
+        begin = torch.where(wide(reached, near), near, noise[rows])
+        before = found.size[rows].clone()
+        loss = ratio if search % 2 else cross_entropy
+        _descend_from(victim, found, goal, goal, loss, steps, rows, begin, eps)
+        nearer = found.size[rows] < before
+        low[rows] = torch.where(nearer, low[rows], eps)
+        guess[rows] = torch.where(nearer, guess[rows], torch.minimum(2 * eps, farthest[rows]))
+        better = rows[nearer]
+        if len(better):
+            back = to_boundary(victim, pixels[better], found.pixels[better], goal[better])
+            found.offer(better, back, torch.ones_like(better, dtype=torch.bool))
+            found.steps[better] += HALVINGS - 1
+    return found.adversarials()
+
+
 def ratio(logits: Tensor, goal: Goal) -> Tensor:
     """Return the margin over z1 - (z3 + z4) / 2 targeted, z1 - z3 untargeted, float[b].
 
@@ -140,6 +205,7 @@ class _Descent:
     falls: Tensor
     halved: Tensor
     checked_loss: Tensor
+    eps: Tensor
 
     def keep(self, going: Tensor) -> None:
         if not going.all():
@@ -174,7 +240,7 @@ class _Descent:
         self.gradient = torch.where(back, self.best_gradient, self.gradient)
 
     def _allowed(self, to: Tensor, threat: Threat) -> Tensor:
-        change = threat.norm.project(to - self.start, threat.bound)
+        change = threat.norm.project(to - self.start, self.eps)
         return (self.start + change).clamp(0, 1)
 
 
@@ -188,35 +254,32 @@ def _descend(
     generator: torch.Generator,
 ) -> None:
     """Descend the loss of wish from a random start; an image is done when it reaches its goal."""
-    threat = found.threat
-    here = _begin(victim, found, goal, wish, loss, generator)
-    checks = checkpoints(steps)
-    spans = dict(zip(checks, (b - a for a, b in pairwise([0, *checks])), strict=True))
-    for step in range(steps):
-        if not len(here.rows):
-            return
-        here.step(threat, _INERTIA if step else 1.0)
-        logits, values, gradient = victim.gradient(here.at, wish[here.rows], loss)
-        going = found.offer(here.rows, here.at, goal[here.rows].reached(logits))
-        here.arrive(values, gradient)
-        if step + 1 in spans:
-            here.check(spans[step + 1])
-        here.keep(going)
-
-
-def _begin(
-    victim: Victim, found: Found, goal: Goal, wish: Goal, loss: Loss, generator: torch.Generator
-) -> _Descent:
-    """Return a descent that stands somewhere on the ball's surface."""
     norm, eps = found.threat.norm, found.threat.bound
     # Drawn for all, so that what one image meets doesn't depend on which others are left.
     noise = norm.noise(found.originals, eps, generator)
     noise = noise * wide(eps / norm.size(noise), noise)
     rows = found.open()
+    within = torch.full_like(found.size[rows], eps)
+    _descend_from(victim, found, goal, wish, loss, steps, rows, noise[rows], within)
+
+
+def _descend_from(
+    victim: Victim,
+    found: Found,
+    goal: Goal,
+    wish: Goal,
+    loss: Loss,
+    steps: int,
+    rows: Tensor,
+    change: Tensor,
+    eps: Tensor,
+) -> None:
+    """Descend from changes of the rows, each within its own eps, float32[k]."""
     start = found.originals[rows]
-    at = (start + noise[rows]).clamp(0, 1)
+    at = (start + change).clamp(0, 1)
     logits, values, gradient = victim.gradient(at, wish[rows], loss)
-    going = found.offer(rows, at, goal[rows].reached(logits))
+    reached = goal[rows].reached(logits)
+    going = found.offer(rows, at, reached) & ~reached
     here = _Descent(
         rows=rows,
         start=start,
@@ -227,10 +290,23 @@ def _begin(
         best=at,
         best_loss=values,
         best_gradient=gradient,
-        length=torch.full_like(values, 2 * eps),
+        length=2 * eps,
         falls=torch.zeros_like(rows),
         halved=torch.ones_like(going),
         checked_loss=values,
+        eps=eps,
     )
     here.keep(going)
-    return here
+    checks = checkpoints(steps)
+    spans = dict(zip(checks, (b - a for a, b in pairwise([0, *checks])), strict=True))
+    for step in range(steps):
+        if not len(here.rows):
+            return
+        here.step(found.threat, _INERTIA if step else 1.0)
+        logits, values, gradient = victim.gradient(here.at, wish[here.rows], loss)
+        reached = goal[here.rows].reached(logits)
+        going = found.offer(here.rows, here.at, reached) & ~reached
+        here.arrive(values, gradient)
+        if step + 1 in spans:
+            here.check(spans[step + 1])
+        here.keep(going)

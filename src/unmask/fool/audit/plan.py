@@ -14,17 +14,15 @@ from unmask.fool.victim import Victim
 # elsewhere, which counts on models whose loss has many maxima.
 _WITHIN = ("apgd-ce", "apgd-t", "square", "apgd-dlr", "apgd-ce", "apgd-ce")
 ENSEMBLES = {
-    "linf": ("fmn", *_WITHIN),
-    "l2": ("ddn", "fmn", *_WITHIN),
+    "linf": ("apgd-minimal", *_WITHIN),
+    "l2": ("ddn", "fmn", "apgd-minimal", *_WITHIN),
 }
 # Of a model that gives the class and nothing else.
 _LABELS_ONLY = {"linf": ("rays",), "l2": ("hopskipjump",)}
 # Of the smallest changes towards every class.
-PAIR_ATTACKS = {"linf": "fmn", "l2": "ddn"}
+PAIR_ATTACKS = {"linf": "apgd-minimal", "l2": "ddn"}
 # The usual sizes by norm, of grey and of coloured images.
 _USUAL = {"linf": (0.3, 8 / 255), "l2": (1.5, 0.5)}
-# Of the largest eps: where descents tighten what the smallest-change attacks found.
-LADDER = (2.0, 1.6, 1.3, 1.15, 0.85, 0.7, 0.5)
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,17 @@ class AuditPlan:
 
     def settings(self, spec: AttackSpec) -> dict[str, int]:
         """Return how much an attack of the plan may spend, as its keyword arguments."""
-        return {spec.budget: getattr(self, spec.budget)} if spec.budget else {}
+        if not spec.budget:
+            return {}
+        budget = getattr(self, spec.budget)
+        # Up to ten searches take so many each.
+        return {spec.budget: max(budget // 2, 1) if spec.name == "apgd-minimal" else budget}
+
+    def pair_settings(self, spec: AttackSpec) -> dict[str, int]:
+        """Return what the attack on each pair of an image and a class may spend."""
+        if spec.name == "apgd-minimal":
+            return {"steps": max(self.steps // 5, 1), "searches": 6}
+        return self.settings(spec)
 
     def specs(self, victim: Victim) -> list[AttackSpec]:
         """Return the attacks to run on that victim.
@@ -99,17 +107,13 @@ class AuditPlan:
         """Return the attacks with their threats, in order: the smallest change first.
 
         What the cheap ones fool at a size needn't be attacked by the dear ones; the sizes come in
-        descending order, since what fools within a small one has been found by then. An attack on
-        the smallest change alone can be wrong by far, on hardened models above all: the ensemble
-        descends on a ladder of sizes too.
+        descending order, since what fools within a small one has been found by then.
         """
         specs = self.specs(victim)
         free = [(s, Threat(self.geometry)) for s in specs if s.minimal]
         sizes = sorted(self.eps, reverse=True)
-        descent = [s for s in specs if s.name == "apgd-ce" and not self.attacks][:1]
-        ladder = [(s, Threat(self.geometry, rung * sizes[0])) for s in descent for rung in LADDER]
         bounded = [(s, Threat(self.geometry, e)) for s in specs if s.bounded for e in sizes]
-        return free + ladder + bounded
+        return free + bounded
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain values."""

@@ -226,7 +226,7 @@ def attack_pairs(
         goal,
         threat,
         generator=_generator(plan.seed, _PAIR_STREAM, number),
-        **plan.settings(spec),
+        **plan.pair_settings(spec),
     )
     outcome = judge(victim, originals, found, goal, threat)
     assert goal.targets is not None
