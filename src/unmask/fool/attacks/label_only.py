@@ -17,6 +17,8 @@ from unmask.fool.victim import Victim
 _EXACT = 1e-3
 _HALVINGS = 12
 _STARTS = 100
+# Samples drawn at once, the same whatever the batch is.
+_TOGETHER = 16
 
 
 @attack("rays", norms=("linf",), needs_gradient=False, bounded=False, budget="queries")
@@ -226,9 +228,8 @@ def _normal(
     total = torch.zeros_like(here)
     drawn = torch.zeros_like(here)
     hits = here.new_zeros(len(rows))
-    together = max(victim.batch // max(len(rows), 1), 1)
-    for first in range(0, count, together):
-        k = min(together, count - first)
+    for first in range(0, count, _TOGETHER):
+        k = min(_TOGETHER, count - first)
         # One draw for all images: what one meets doesn't depend on which others are left.
         noise = torch.randn((k, *here.shape[1:]), generator=generator).to(here)
         noise = NORMS["l2"].direction(noise)
