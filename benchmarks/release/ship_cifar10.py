@@ -20,6 +20,7 @@ from unmask.data.cifar10 import load_cifar10
 from unmask.data.images import Images
 from unmask.models.classifier import Classifier
 from unmask.train.evaluation import evaluate
+from unmask.train.recipes import recipe
 
 WEIGHTS = Path(__file__).parents[2] / "src" / "unmask" / "models" / "weights" / "cifar10"
 
@@ -46,14 +47,16 @@ def commands(result: dict[str, Any], seed: int, config: dict[str, Any]) -> list[
     """The same stages as commands, for a machine that has hours."""
     wide, student = stage(result, "wide, all"), stage(result, f"distilled, all, seed {seed}")
     held = stage(result, "distilled, held out")
-    steps = f"--batch-size {config['batch_size']} --learning-rate {config['rate']:g}"
-    taught = f"--recipe distilled {steps} --teacher-fraction {result['fraction']:g}"
+    usual = recipe("cifar10", "distilled", 50_000).config
+    if any(config[k] != getattr(usual, k) for k in ("batch_size", "rate", "head_rate", "warmup")):
+        raise SystemExit("the recipe distilled isn't what was chosen: make it so first")
+    taught = f"--recipe distilled --teacher-fraction {result['fraction']:g}"
     return [
-        f"unmask train cifar10 --recipe wide {steps} --epochs {wide['epochs']} --validation 0.1 "
+        f"unmask train cifar10 --recipe wide --epochs {wide['epochs']} --validation 0.1 "
         "--out runs/wide-held-out",
         f"unmask train cifar10 {taught} --epochs {held['epochs']} --validation 0.1 --calibrate "
         "--teacher runs/wide-held-out/model --out runs/held-out",
-        f"unmask train cifar10 --recipe wide {steps} --epochs {wide['epochs']} --validation 0 "
+        f"unmask train cifar10 --recipe wide --epochs {wide['epochs']} --validation 0 "
         "--out runs/wide",
         f"unmask train cifar10 {taught} --epochs {student['epochs']} --validation 0 --seed {seed} "
         f"--teacher runs/wide/model --temperature {held['temperature']:g} --half "
@@ -78,7 +81,7 @@ def main() -> None:
     found = {int(f.name.removeprefix("seed-")): measured(f, test) for f in folders}
     for seed, figures in found.items():
         print(
-            f"seed {seed}: {figures['accuracy']:.4f}, {figures['averaged_accuracy']:.4f} with "
+            f"seed {seed}: {figures['accuracy']:.4f}, {figures['averaged_accuracy']} with "
             f"test-time augmentation, calibration error {figures['calibration_error']:.4f}"
         )
     if not arguments.ship:
@@ -86,11 +89,10 @@ def main() -> None:
     seed, shipped = next(iter(found.items()))
     model = Classifier.load(arguments.folder / f"seed-{seed}" / "model")
     facts = dict(model.card.facts)
-    low, high = shipped["accuracy_interval_95"]
     facts["figures"] = {
         **facts["figures"],
         "test_accuracy": shipped["accuracy"],
-        "test_accuracy_interval_95": [low, high],
+        "test_accuracy_interval_95": shipped["accuracy_interval_95"],
         "test_averaged_accuracy": shipped["averaged_accuracy"],
         "test_loss": shipped["loss"],
         "test_calibration_error": shipped["calibration_error"],
