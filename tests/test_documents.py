@@ -42,7 +42,7 @@ def test_the_documents_name_no_other_program_that_is_not_there() -> None:
 
 
 def test_make_targets_exist() -> None:
-    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert {c.split()[1] for c in COMMANDS if c.startswith("make ")} <= targets
 
 
