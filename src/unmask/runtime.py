@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import platform
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -70,6 +71,83 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def require_regular(path: str | os.PathLike[str]) -> None:
+    """Refuse a pipe, a device or a socket, for what is opened by somebody else's code.
+
+    Args:
+        path: a file, or a link to one. A folder and a path where nothing is pass, and are told by
+            whoever opens them.
+
+    Raises:
+        UserError: reading it could wait for ever or never end.
+    """
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise _special(path, mode)
+
+
+def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
+    """Open a file for reading, never a pipe, a device or a socket, at which reading may not end.
+
+    What is opened is what is checked, so nothing can be put in its place between the two.
+
+    Raises:
+        UserError: it is no regular file.
+        OSError: it is missing, a folder or can't be read.
+    """
+    if Path(path).is_socket():
+        raise _special(path, stat.S_IFSOCK)
+    # Opening a pipe that nobody writes to would wait, were it not for O_NONBLOCK.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+    # Windows takes line ends for text without it.
+    number = os.open(path, flags | getattr(os, "O_BINARY", 0))
+    try:
+        mode = os.fstat(number).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise _special(path, mode)
+        return os.fdopen(number, "rb")
+    except BaseException:
+        os.close(number)
+        raise
+
+
+def read_regular(path: str | os.PathLike[str], most: int | None = None) -> bytes:
+    """Return a regular file's bytes.
+
+    Args:
+        path: the file.
+        most: how many bytes it may hold, None for any number.
+
+    Raises:
+        UserError: it is a pipe, a device or a socket, or longer.
+        OSError: see open_regular.
+    """
+    with open_regular(path) as file:
+        content = file.read() if most is None else file.read(most + 1)
+    if most is not None and len(content) > most:
+        raise UserError(f"{path} is too large", do=f"the limit is {most} bytes")
+    return content
+
+
+_SPECIAL = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def _special(path: str | os.PathLike[str], mode: int) -> UserError:
+    return UserError(
+        f"{os.fspath(path)} is no regular file",
+        got=_SPECIAL.get(stat.S_IFMT(mode), "something else"),
+        do="copy what it gives into a file, and give that",
+    )
 
 
 @contextlib.contextmanager

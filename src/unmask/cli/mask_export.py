@@ -20,7 +20,7 @@ from unmask.mask.runtime.calibration import Calibration
 from unmask.mask.runtime.sources import open_sources
 from unmask.mask.training.export import ENOUGH, export_detector, quantize_detector
 from unmask.mask.training.network import load_detector
-from unmask.runtime import seeded
+from unmask.runtime import read_regular, seeded
 
 _DRAW_STREAM = 15
 
@@ -106,6 +106,8 @@ def _opened(files: list[PictureFile], skips: list[str]) -> Iterator[Image.Image]
 
 def _read(path: Path) -> Calibration:
     try:
-        return Calibration(**{k: float(v) for k, v in json_module.loads(path.read_bytes()).items()})
-    except (ValueError, TypeError, AttributeError) as error:
+        return Calibration(
+            **{k: float(v) for k, v in json_module.loads(read_regular(path, 1 << 20)).items()}
+        )
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is no calibration", got=str(error)) from error

@@ -17,6 +17,7 @@ from unmask.data.folder import load_folder
 from unmask.data.images import Images
 from unmask.data.sheets import has_sheets, read_sheets
 from unmask.errors import UserError
+from unmask.runtime import open_regular
 
 # In the order of the labels.
 CLASSES = (
@@ -64,7 +65,7 @@ def load_cifar10(
     if path.is_dir() and has_sheets(path):
         return _from_sheets(path, progress)
     if path.is_file() and path.suffix in (".gz", ".tgz", ".tar"):
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             untouched = hashlib.file_digest(file, "sha256").hexdigest() == _CARD.sha256
         name = "canonical archive" if untouched else f"{path.name}, not the canonical archive"
         return _canonical(path, _members(path), name)
@@ -141,7 +142,7 @@ def _members(path: Path) -> dict[str, bytes]:
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(_BATCH * _RECORD + 1)
     except OSError as error:
         raise UserError(f"can't read {path}", got=error.strerror) from error

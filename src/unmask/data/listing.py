@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from unmask.data.picture import SUFFIXES
 from unmask.errors import UserError
+from unmask.runtime import open_regular
 
 MAX_MEMBERS = 1_000_000
 MAX_FILE_BYTES = 1 << 28
@@ -128,7 +129,7 @@ def _walk(root: Path) -> Iterator[_Found]:
 def read_file(file: Path) -> bytes:
     """Return a file's bytes; raise UserError when it can't be read or has over MAX_FILE_BYTES."""
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             data = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise UserError("the file can't be read", got=error.strerror) from error

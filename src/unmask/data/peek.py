@@ -10,6 +10,7 @@ from pathlib import Path
 from unmask.data.listing import list_pictures
 from unmask.data.picture import FORMATS, MAX_PIXELS
 from unmask.errors import UserError
+from unmask.runtime import open_regular
 
 LARGEST_SIDE = 64
 _LOOKED_AT = 64
@@ -56,9 +57,11 @@ def upright_size(file: Path) -> tuple[int, int]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with Image.open(file, formats=FORMATS) as picture:
+            with open_regular(file) as opened, Image.open(opened, formats=FORMATS) as picture:
                 width, height = picture.size
                 turned = picture.getexif().get(_ORIENTATION, 1) >= _FIRST_TURNED
+        except UserError:
+            raise
         except Exception as error:  # Decoders meet damage with nearly any exception there is.
             raise UserError("no readable picture", got=_reason(file, error)) from error
     if width * height > MAX_PIXELS:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask.errors import UserError
-from unmask.runtime import cpu_threads, sha256, write_atomically
+from unmask.runtime import cpu_threads, require_regular, sha256, write_atomically
 
 LABELS = "labels.npz"
 PARTS = ("train", "test")
@@ -126,6 +126,7 @@ def write_sheets(folder: Path, parts: dict[str, tuple[NDArray[np.uint8], NDArray
 def _labels(folder: Path) -> dict[str, NDArray[Any]]:
     path = folder / LABELS
     try:
+        require_regular(path)
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError("too large a file")
         with np.load(path, allow_pickle=False) as archive:
@@ -172,6 +173,7 @@ def _read(path: Path) -> NDArray[np.uint8]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
+            require_regular(path)
             if path.stat().st_size > _MOST_BYTES:
                 raise ValueError("too large a file")
             with Image.open(path, formats=("WEBP",)) as sheet:

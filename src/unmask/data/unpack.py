@@ -10,6 +10,7 @@ from pathlib import Path
 from unmask.data.fetch import cache_folder
 from unmask.data.listing import list_pictures
 from unmask.errors import UserError
+from unmask.runtime import open_regular
 
 
 def unpacked(archive: Path, suffixes: frozenset[str]) -> Path:
@@ -20,7 +21,7 @@ def unpacked(archive: Path, suffixes: frozenset[str]) -> Path:
     damaged or made to do harm, or the cache can't be written.
     """
     try:
-        with archive.open("rb") as file:
+        with open_regular(archive) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"can't read {archive}", got=error.strerror) from error

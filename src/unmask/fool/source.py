@@ -21,6 +21,7 @@ from unmask.models.checkpoint import ModelCard, TensorFile
 from unmask.models.classifier import Classifier
 from unmask.models.cnn import ARCHITECTURES, build
 from unmask.models.imported import load_model
+from unmask.runtime import read_regular
 
 Model: TypeAlias = nn.Module | Callable[[Tensor], Any] | Victim | str | Path
 
@@ -123,7 +124,7 @@ def load_victim(
         )
     if suffix == ".onnx":
         try:
-            content = Path(source).read_bytes()
+            content = read_regular(source)
         except OSError as error:
             raise UserError("there is no such file", got=source, do="give an .onnx file") from error
         return onnx_victim(source, content, torch.get_num_threads(), preprocessing)

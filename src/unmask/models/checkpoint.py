@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from unmask.errors import UserError
-from unmask.runtime import write_atomically
+from unmask.runtime import open_regular, read_regular, write_atomically
 
 _CARD_LIMIT = 1 << 20
 # What torch.save writes: a zip, or in old versions a bare pickle of protocol 2 to 5.
@@ -125,7 +125,7 @@ class TensorFile:
 
     def sha256(self) -> str:
         """Return the file's SHA-256 in hex."""
-        with self.path.open("rb") as file:
+        with open_regular(self.path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def _damaged(self, error: Exception) -> UserError:
@@ -196,9 +196,7 @@ class ModelCard:
     def read(path: Path) -> ModelCard:
         """Read what write wrote. Raises UserError when it is missing, damaged or no model card."""
         try:
-            if path.stat().st_size > _CARD_LIMIT:
-                raise ValueError("over 1 MiB long")
-            entries = json.loads(path.read_bytes())
+            entries = json.loads(read_regular(path, _CARD_LIMIT))
             for name in ("input_shape", "mean", "std", "class_names"):
                 entries[name] = tuple(entries[name])
             return ModelCard(**entries)
@@ -215,7 +213,7 @@ class ModelCard:
 
 
 def _is_pickle(path: Path) -> bool:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         start = file.read(9)
         if start.startswith(_PICKLE_STARTS):
             return True

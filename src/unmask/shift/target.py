@@ -16,7 +16,7 @@ from unmask.data.sources import Source, load_source
 from unmask.errors import UserError
 from unmask.models.classifier import Classifier
 from unmask.models.imported import load_model
-from unmask.runtime import sha256
+from unmask.runtime import read_regular, sha256
 from unmask.train.evaluation import matched
 
 # Values of one batch: 128 colour images of side 224.
@@ -185,8 +185,10 @@ def _onnx(path: str) -> Target:
     from unmask.models.onnx_file import cpu_session
 
     try:
-        content = Path(path).read_bytes()
+        content = read_regular(path)
         session = cpu_session(content, threads=torch.get_num_threads())
+    except UserError:
+        raise
     except OSError as error:
         raise UserError("there is no such file", got=path, do="give an .onnx file") from error
     except Exception as error:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from unmask.data.detection.boxes import Boxes
 from unmask.errors import UserError
+from unmask.runtime import read_regular
 
 Action = Literal["add", "remove", "class", "box", "ignore"]
 Box = tuple[int, int, int, int]
@@ -127,7 +128,7 @@ def read_copies(path: str | os.PathLike[str] | None = None) -> list[tuple[str, .
 
 def _rows(file: Path, columns: tuple[str, ...]) -> csv.DictReader[str]:
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_regular(file).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"can't read {file.name}", got=error) from error
     rows = csv.DictReader(io.StringIO(text))

@@ -22,7 +22,7 @@ from unmask.data.peek import upright_size
 from unmask.data.picture import SUFFIXES, open_picture
 from unmask.data.unpack import unpacked
 from unmask.errors import UserError
-from unmask.runtime import sha256
+from unmask.runtime import read_regular, sha256
 
 FACE_CLASSES = ("with_mask", "without_mask", "mask_weared_incorrect")
 # In this order: the first kind that any file is of is the folder's.
@@ -106,7 +106,7 @@ class AnnotatedImages:
         """
         path = self.paths[index]
         try:
-            return np.asarray(open_picture(path.read_bytes()))
+            return np.asarray(open_picture(read_regular(path)))
         except (UserError, OSError) as error:
             raise UserError(f"can't read {path.name}", got=error) from error
 
@@ -136,7 +136,7 @@ class AnnotatedImages:
         parts: list[bytes] = [header]
         for path, boxes, labels in zip(self.paths, self.boxes, self.labels, strict=True):
             try:
-                parts.append(bytes.fromhex(sha256(path.read_bytes())))
+                parts.append(bytes.fromhex(sha256(read_regular(path))))
             except OSError as error:
                 raise UserError(f"can't read {path}", got=error.strerror) from error
             parts += [boxes.astype("<f4").tobytes(), labels.astype("<i8").tobytes()]

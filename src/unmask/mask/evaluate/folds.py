@@ -10,7 +10,7 @@ from unmask.data.detection.corrections import read_copies
 from unmask.data.detection.dataset import AnnotatedImages
 from unmask.data.picture import open_picture
 from unmask.errors import UserError
-from unmask.runtime import seeded
+from unmask.runtime import read_regular, seeded
 
 _FOLD_STREAM = 9
 # Of 256 places: images that differ in no more are the same photograph, cut or packed again.
@@ -66,7 +66,7 @@ def duplicate_groups(annotated: AnnotatedImages) -> NDArray[np.int64]:
     alone = np.ones(len(annotated), np.bool_)
     for i, path in enumerate(annotated.paths):
         try:
-            image = open_picture(path.read_bytes(), mode="L", enough=4 * _SIDE)
+            image = open_picture(read_regular(path), mode="L", enough=4 * _SIDE)
         except (UserError, OSError):
             continue
         grey = np.asarray(image)

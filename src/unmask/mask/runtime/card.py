@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unmask.errors import UserError
-from unmask.runtime import sha256, write_atomically
+from unmask.runtime import read_regular, sha256, write_atomically
 
 _LIMIT = 1 << 20
 
@@ -41,9 +41,7 @@ class ShippedCard:
     def read(path: Path) -> ShippedCard:
         """Read what write wrote. Raises UserError when it is missing, damaged or no such card."""
         try:
-            if path.stat().st_size > _LIMIT:
-                raise ValueError("over 1 MiB long")
-            entries = json.loads(path.read_bytes())
+            entries = json.loads(read_regular(path, _LIMIT))
             entries["class_names"] = tuple(entries["class_names"])
             return ShippedCard(**entries)
         except FileNotFoundError:

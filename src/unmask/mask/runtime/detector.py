@@ -21,7 +21,7 @@ from unmask.mask.runtime.card import ShippedCard
 from unmask.mask.runtime.decode import decode
 from unmask.mask.runtime.detections import Detections
 from unmask.mask.runtime.views import View, network_input, stretched, usual_scale, views
-from unmask.runtime import cpu_threads
+from unmask.runtime import cpu_threads, require_regular
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "detector.onnx"
 # Threads that wait for work by spinning take the cores from whatever else runs; for as long as the
@@ -70,6 +70,7 @@ class MaskDetector:
         the metadata that DetectorFacts.parse reads.
         """
         file = WEIGHTS if path is None else Path(path)
+        require_regular(file)
         if not file.is_file():
             if path is None:
                 raise UserError(

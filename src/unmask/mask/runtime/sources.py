@@ -13,6 +13,7 @@ from pathlib import Path
 from unmask.data.listing import Listing, PictureFile, list_pictures, read_file, skipped
 from unmask.data.picture import SUFFIXES
 from unmask.errors import UserError
+from unmask.runtime import require_regular
 
 VIDEO_SUFFIXES = frozenset(
     {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
@@ -86,6 +87,7 @@ def open_sources(text: str) -> Iterator[Sources]:
         with list_pictures(path, SUFFIXES | VIDEO_SUFFIXES | _OTHER_MEDIA) as listing:
             yield _of_listing(path, listing)
     elif path.exists():
+        require_regular(path)
         yield _files([path])
     elif any(sign in text for sign in "*?["):
         # Path.glob takes no pattern that begins at the root.
