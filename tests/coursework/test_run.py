@@ -114,7 +114,7 @@ def test_a_folder_is_gone_on_with_only_when_told_and_in_its_length(tmp_path: Pat
             LENGTHS["default"], tmp_path, draw=Figures(), exercises=[works.exercise], resume=True
         )
     (tmp_path / "sections.json").write_text('{"length": "quick"}')
-    with pytest.raises(UserError, match="can't be read"):
+    with pytest.raises(UserError, match=r"sections\.json: it lacks 'unmask'"):
         reproduce(QUICK, tmp_path, draw=Figures(), exercises=[works.exercise], resume=True)
 
 

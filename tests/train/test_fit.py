@@ -374,6 +374,19 @@ def test_a_damaged_checkpoint_is_named(shapes: Images, make: Make, tmp_path: Pat
         write_tensors(path, damaged, file.header)
         with pytest.raises(UserError, match=r"checkpoint\.safetensors doesn't fit"):
             fit(make(), shapes, config, directory=tmp_path, resume=True, device="cpu")
+    narrow = next(k for k in tensors if k.startswith("optimizer/") and tensors[k].ndim > 1)
+    for changed, header in (
+        ({**tensors, narrow: tensors[narrow][:, :1].clone()}, file.header),
+        ({k: v for k, v in tensors.items() if not k.startswith("best/")}, file.header),
+        (tensors, {k: v for k, v in file.header.items() if k != "epochs"}),
+        (tensors, {**file.header, "epochs": "x"}),
+        (tensors, {**file.header, "epochs": []}),
+        (tensors, {**file.header, "best_epoch": 99}),
+        (tensors, {**file.header, "more": 1}),
+    ):
+        write_tensors(path, changed, header)
+        with pytest.raises(UserError, match=r"checkpoint\.safetensors(: | doesn't fit)"):
+            fit(make(), shapes, config, directory=tmp_path, resume=True, device="cpu")
     write_tensors(path, tensors)
     with pytest.raises(UserError, match="of another run"):
         fit(make(), shapes, config, directory=tmp_path, resume=True, device="cpu")

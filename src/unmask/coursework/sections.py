@@ -12,6 +12,7 @@ from typing import Any
 
 from unmask.errors import UserError
 from unmask.runtime import write_atomically
+from unmask.saved_state import check_keys, read_json, reading
 
 AGREES, SOME_SEEDS, DIFFERS = "agrees", "some seeds", "differs"
 CORRECTED, UNDECIDED, NOT_RUN = "corrected", "undecided", "not run"
@@ -173,15 +174,14 @@ def kept(folder: Path, length: str, *, resume: bool) -> Done:
             f"{folder} holds a reproduction already",
             do="go on with it by --resume, or choose another folder with --out",
         )
-    try:
-        content = json.loads(file.read_bytes())
+    content = read_json(file)
+    check_keys(content, ("length", "unmask", "done"), file, "it")
+    with reading(file):
         found, version = content["length"], content["unmask"]
         done = {
             name: tuple(Section.from_dict(values) for values in sections)
             for name, sections in content["done"].items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} can't be read", got=error, do="delete it") from error
     if found != length:
         raise UserError(
             f"{folder} holds a reproduction of another length",

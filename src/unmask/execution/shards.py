@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import uuid
-import zipfile
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from unmask.errors import UserError
 from unmask.execution.executor import Done, Executor
 from unmask.runtime import write_atomically
+from unmask.saved_state import damaged, read_arrays
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -107,18 +107,20 @@ def written(writing: Writing[S, T, R], task: tuple[int, T]) -> Written[R]:
 def read_shards(folder: Path) -> Iterator[tuple[int, Arrays]]:
     """Yield each shard's number and arrays, in order, one at a time.
 
-    Raises UserError when one is damaged.
+    Raises UserError when one is damaged, or has a name that no shard is given.
     """
-    for part in sorted(folder.glob("[0-9]*"), key=lambda path: int(path.name)):
+    for part in sorted(folder.glob("[0-9]*"), key=_number):
         for file in sorted(part.glob("*.npz")):
-            try:
-                with np.load(file, allow_pickle=False) as saved:
-                    arrays = {name: saved[name] for name in saved.files}
-            except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-                raise UserError(
-                    f"{file} is no readable shard", got=str(error), do="delete it and run again"
-                ) from error
-            yield int(part.name) * _FILES + int(file.stem), arrays
+            number = _number(part) * _FILES + _number(file)
+            if file != shard_file(folder, number):
+                raise damaged(file, "no shard has this name")
+            yield number, read_arrays(file)
+
+
+def _number(path: Path) -> int:
+    if not (path.stem.isascii() and path.stem.isdigit() and len(path.stem) < 16):
+        raise damaged(path, "no shard has this name, such as 000.npz")
+    return int(path.stem)
 
 
 def shard_file(folder: Path, number: int) -> Path:

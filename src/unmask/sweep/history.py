@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unmask.errors import UserError
 from unmask.runtime import write_atomically
+from unmask.saved_state import check_array, check_keys, damaged, parse_json, read_arrays, reading
 from unmask.sweep.spec import NetSpec
 
 PENDING, FINISHED, DIVERGED = 0, 1, 2
@@ -108,27 +107,39 @@ class SweepHistory:
     @staticmethod
     def load(path: Path) -> SweepHistory:
         """Read what save wrote. Raises UserError when the file is missing or damaged."""
-        try:
-            with np.load(path, allow_pickle=False) as saved:
-                header = json.loads(saved["header"].tobytes())
-
-                def part(group: str) -> dict[str, Any]:
-                    names = (k for k in saved.files if k.startswith(f"{group}/"))
-                    return {k.removeprefix(f"{group}/"): saved[k] for k in names}
-
-                return SweepHistory(
-                    specs=tuple(NetSpec(**s) for s in header["specs"]),
-                    curves=part("curves"),
-                    test=part("test"),
-                    layers=part("layers"),
-                    probe_epochs=tuple(header["probe_epochs"]),
-                    status=saved["status"],
-                    diverged_step=saved["diverged_step"],
-                    stamp=header["stamp"],
-                )
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(
-                f"{path} is no readable sweep history",
-                got=f"{type(error).__name__}: {error}",
-                do="delete it and run the sweep again",
-            ) from error
+        arrays = read_arrays(path)
+        with reading(path):
+            header = parse_json(arrays.pop("header").tobytes(), path)
+            check_keys(header, ("specs", "probe_epochs", "stamp"), path)
+            specs = tuple(NetSpec(**s) for s in header["specs"])
+            probes = header["probe_epochs"]
+            if not all(type(epoch) is int and epoch >= 0 for epoch in probes):
+                raise ValueError(f"probe_epochs are {probes}")
+            if not isinstance(header["stamp"], dict):
+                raise ValueError("the stamp must be names and values")
+        # Checked against the shapes of a history of these nets, of which nothing is made.
+        n = len(specs)
+        epochs = max((s.epochs for s in specs), default=0)
+        layers = max((s.depth for s in specs), default=0) + 1
+        groups: dict[str, dict[str, NDArray[Any]]] = {}
+        for group, names, dtype, shape in (
+            ("curves", CURVES, np.float32, (n, epochs)),
+            ("test", TEST_FIGURES, np.float32, (n,)),
+            ("layers", LAYER_STATISTICS, np.float64, (n, len(probes), layers)),
+        ):
+            groups[group] = {
+                k: check_array(arrays, f"{group}/{k}", path, dtype=dtype, shape=shape)
+                for k in names
+            }
+        status = check_array(arrays, "status", path, dtype=np.uint8, shape=(n,))
+        if np.any(status >= len(STATUS_NAMES)):
+            raise damaged(path, f"a status of {status.max()}, of which {DIVERGED} is the last")
+        step = check_array(arrays, "diverged_step", path, dtype=np.int64, shape=(n,))
+        return SweepHistory(
+            specs=specs,
+            **groups,
+            probe_epochs=tuple(probes),
+            status=status,
+            diverged_step=step,
+            stamp=header["stamp"],
+        )

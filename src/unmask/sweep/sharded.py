@@ -18,8 +18,9 @@ from unmask.data.images import Images
 from unmask.errors import UserError
 from unmask.execution.executor import Executor
 from unmask.execution.local import LocalExecutor
-from unmask.execution.shards import read_shards, write_shards
+from unmask.execution.shards import read_shards, shard_file, write_shards
 from unmask.runtime import cpu_threads, environment_stamp, write_atomically
+from unmask.saved_state import check_array, damaged
 from unmask.sweep.blocks import block_size, cut, multiply_adds
 from unmask.sweep.history import DIVERGED, FINISHED, PENDING
 from unmask.sweep.lots import Nets
@@ -158,7 +159,14 @@ class _Sharded:
         """Take over the shards that are there; return the number of the next one."""
         following = 0
         for number, shard in read_shards(folder):
-            self._record(shard["net"], shard["test_accuracy"], shard["diverged_step"] > 0)
+            file = shard_file(folder, number)
+            nets = check_array(shard, "net", file, dtype=np.int64, shape=(None,))
+            count = len(nets)
+            accuracy = check_array(shard, "test_accuracy", file, dtype=np.float32, shape=(count,))
+            step = check_array(shard, "diverged_step", file, dtype=np.int64, shape=(count,))
+            if count and not 0 <= nets.min() <= nets.max() < len(self.status):
+                raise damaged(file, f"it names a net that isn't among the {len(self.status)}")
+            self._record(nets, accuracy, step > 0)
             following = number + 1
         self._done = int(np.count_nonzero(self.status))
         return following

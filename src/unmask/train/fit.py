@@ -17,6 +17,7 @@ from unmask.data.augment import Augmentation, Draws, augmented, draw, mixed
 from unmask.data.images import Images
 from unmask.errors import UserError
 from unmask.runtime import environment_stamp, seeded, sha256
+from unmask.saved_state import check_keys, reading
 from unmask.train.adversary import Adversary
 from unmask.train.averaging import Average
 from unmask.train.batch_norm import whole_batch_statistics
@@ -406,9 +407,16 @@ class _Run:
 
     def _restore(self, file: Path) -> None:
         header, best = load_run(file, self.key, self._states(), self.optimizers)
+        check_keys(header, ("key", "epochs", "best_epoch"), file)
+        with reading(file):
+            epochs = [EpochFigures.of(e) for e in header["epochs"]]
+            history = History(tuple(epochs), header["best_epoch"], "interrupted")
+            if not epochs or history.best is None:
+                raise ValueError("it holds no epoch")
+            if best.keys() != self.model.state_dict().keys():
+                raise ValueError("the weights of its best epoch are others than the network's")
         self.best = {k: v.to(self.device, copy=True) for k, v in best.items()}
-        self.best_epoch = header["best_epoch"]
-        self.epochs = [EpochFigures(**e) for e in header["epochs"]]
+        self.best_epoch, self.epochs = history.best_epoch, epochs
         self.train_seconds = self.epochs[-1].train_seconds
         self.other_seconds = self.epochs[-1].seconds - self.train_seconds
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,23 @@ class EpochFigures:
     pictures_per_second: float
     validation_attacked: float | None = None
 
+    @staticmethod
+    def of(values: Any) -> EpochFigures:
+        """Return the figures in plain values that asdict gave.
+
+        Raises:
+            TypeError: a figure is missing, unknown or no number.
+        """
+        if not isinstance(values, dict):
+            raise TypeError(f"an epoch's figures are names and numbers, not {values!r:.60}")
+        epoch = EpochFigures(**values)
+        for field_ in fields(EpochFigures):
+            value, whole = values.get(field_.name), field_.type == "int"
+            left_out = value is None and str(field_.type).endswith("None")
+            if not (left_out or type(value) is int or (type(value) is float and not whole)):
+                raise TypeError(f"an epoch's {field_.name} is {value!r:.60}")
+        return epoch
+
     def same_figures(self, other: EpochFigures) -> bool:
         """Return whether everything but the times is equal."""
         times = ("train_seconds", "seconds", "pictures_per_second")
@@ -61,6 +78,8 @@ class History:
     def __post_init__(self) -> None:
         if [e.epoch for e in self.epochs] != list(range(1, len(self.epochs) + 1)):
             raise ValueError("a History's epochs are numbered 1, 2, 3, ...")
+        if type(self.best_epoch) is not int or not 0 <= self.best_epoch <= len(self.epochs):
+            raise ValueError(f"a best epoch of {self.best_epoch!r:.60}, of {len(self.epochs)}")
 
     @property
     def best(self) -> EpochFigures | None:

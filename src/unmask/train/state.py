@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unmask.errors import UserError
 from unmask.models.checkpoint import TensorFile, write_tensors
+from unmask.saved_state import reading
 
 _DO = "choose another folder, or leave --resume out to start again"
 
@@ -46,7 +47,8 @@ def load_run(
     key: what must be equal to the header's "key". Raises UserError when the file is damaged or of
     another run.
     """
-    file = TensorFile(path)
+    with reading(path):
+        file = TensorFile(path)
     header = file.header if isinstance(file.header, dict) else {}
     _same_run(path, header.get("key"), key)
     tensors = file.tensors()
@@ -75,6 +77,8 @@ def _laid_out(saved: Tensor, parameter: Tensor) -> Tensor:
     # Fused optimisers walk state and parameter as flat memory, so both need the same layout.
     if saved.shape == parameter.shape:
         return torch.empty_like(parameter, dtype=saved.dtype).copy_(saved)
+    if saved.ndim:
+        raise ValueError(f"{list(saved.shape)} for a parameter of {list(parameter.shape)}")
     return saved.to(parameter.device)
 
 

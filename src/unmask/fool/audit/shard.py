@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unmask import saved_state
 from unmask.data.images import Images
-from unmask.errors import UserError
 from unmask.fool.attacks import ATTACKS
 from unmask.fool.audit.plan import PAIR_ATTACKS, AuditPlan
 from unmask.fool.goal import Goal, every_target
@@ -24,6 +23,7 @@ from unmask.fool.outcome import Adversarials, Outcome, judge, predicted, saved
 from unmask.fool.refinement import to_boundary
 from unmask.fool.victim import Victim
 from unmask.runtime import seeded, write_atomically
+from unmask.saved_state import check_array, check_keys, damaged, parse_json, reading
 
 _ATTACK_STREAM, _PAIR_STREAM = 21, 22
 # Of how many classes an image is taken towards every other one; of more, towards so many.
@@ -133,13 +133,24 @@ class Shard:
     def load(path: Path) -> Shard:
         """Read what save wrote. Raises UserError when the file is damaged."""
         arrays, header = read_arrays(path)
-        return Shard(
-            Worst(**{f.name: arrays[f"worst_{f.name}"] for f in fields(Worst)}),
-            tuple(AttackRecord(**r) for r in header["records"]),
-            header["unstable"],
-            arrays["examples"],
-            arrays["example_rows"],
-        )
+        check_keys(header, ("records", "unstable"), path)
+        worst = {k.removeprefix("worst_"): v for k, v in arrays.items() if k[:6] == "worst_"}
+        others = {k: v for k, v in arrays.items() if k[:6] != "worst_"}
+        check_keys(others, ("examples", "example_rows"), path, "it")
+        count = len(_rows(worst, Worst, path))
+        with reading(path):
+            records = tuple(AttackRecord(**r) for r in header["records"])
+            for record in records:
+                numbers = [record.tried, record.fooled, record.nearer]
+                numbers += [record.forwards, record.backwards, header["unstable"]]
+                if not all(type(v) is int and v >= 0 for v in numbers):
+                    raise ValueError(f"the record of {record.name} isn't whole numbers")
+        if count and not -1 <= worst["by"].min() <= worst["by"].max() < len(records):
+            raise damaged(path, f"an attack that isn't among the {len(records)}")
+        rows = check_array(others, "example_rows", path, dtype=np.int64, shape=(None,))
+        shape = (len(rows), None, None, None)
+        check_array(others, "examples", path, dtype=np.uint8, shape=shape)
+        return Shard(Worst(**worst), records, header["unstable"], others["examples"], rows)
 
 
 def attack_shard(
@@ -259,14 +270,30 @@ def write_arrays(path: Path, arrays: dict[str, Any], header: Any) -> None:
 
 def read_arrays(path: Path) -> tuple[dict[str, Any], Any]:
     """Return what write_arrays wrote. Raises UserError when the file is missing or damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        return arrays, json.loads(arrays.pop("header").tobytes())
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path} is no readable audit file", got=str(error), do="delete it and run again"
-        ) from error
+    arrays: dict[str, Any] = saved_state.read_arrays(path)
+    with reading(path):
+        header = arrays.pop("header").tobytes()
+    return arrays, parse_json(header, path)
+
+
+def read_pairs(path: Path) -> Pairs:
+    """Return the pairs that write_arrays wrote. Raises UserError when the file is damaged."""
+    arrays, _ = read_arrays(path)
+    _rows(arrays, Pairs, path)
+    return Pairs(**arrays)
+
+
+def _rows(arrays: dict[str, Any], kind: type[Worst | Pairs], path: Path) -> NDArray[np.int64]:
+    """Return the rows of a table that was read, each of whose columns was checked."""
+    check_keys(arrays, [f.name for f in fields(kind)], path, "it")
+    rows: NDArray[np.int64] = check_array(arrays, "rows", path, dtype=np.int64, shape=(None,))
+    if len(rows) and rows.min() < 0:
+        raise damaged(path, f"it names the image {rows.min()}")
+    for f in fields(kind):
+        # The annotations read NDArray[np.int64].
+        dtype = np.dtype(str(f.type).removeprefix("NDArray[np.").strip("]_"))
+        check_array(arrays, f.name, path, dtype=dtype, shape=(len(rows),))
+    return rows
 
 
 class _Running:

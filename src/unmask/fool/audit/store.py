@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from unmask.errors import UserError
 from unmask.execution.executor import Executor
-from unmask.fool.audit.shard import Pairs, Shard, read_arrays, write_arrays
+from unmask.fool.audit.shard import Pairs, Shard, read_pairs, write_arrays
 from unmask.runtime import write_atomically
 
 P = TypeVar("P", Shard, Pairs)
@@ -63,7 +63,7 @@ class Store:
             folder,
             "pairs-",
             lambda pairs, file: write_arrays(file, pairs.__dict__, None),
-            lambda file: Pairs(**read_arrays(file)[0]),
+            read_pairs,
         )
         if folder is None:
             return

@@ -20,6 +20,7 @@ from unmask.mask.training.colour import recoloured
 from unmask.mask.training.loss import losses, targets
 from unmask.mask.training.network import DetectorCard, DetectorShape, FaceNetwork, save_detector
 from unmask.runtime import seeded, write_atomically
+from unmask.saved_state import check_keys, damaged
 from unmask.train.averaging import Average
 from unmask.train.config import FitConfig
 from unmask.train.device import autocast, drawing_from, pick_device
@@ -226,6 +227,12 @@ class _Run:
     def restore(self, file: Path) -> None:
         """Go back to where the checkpoint was written."""
         header, _ = load_run(file, self.key, self._states(), self.optimizers)
+        check_keys(header, ("key", "epochs"), file)
+        if not (isinstance(header["epochs"], list) and header["epochs"]) or any(
+            not isinstance(epoch, dict) or epoch.get("epoch") != number
+            for number, epoch in enumerate(header["epochs"], 1)
+        ):
+            raise damaged(file, "its epochs aren't numbered 1, 2, 3, ...")
         self.epochs = header["epochs"]
 
     def _states(self) -> dict[str, dict[str, Tensor]]:
