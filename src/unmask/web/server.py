@@ -103,6 +103,8 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
             port=settings.port,
             # An access log would hold who asked for what.
             access_log=False,
+            # Anyone can write X-Forwarded-For, and would have a rate of their own by it.
+            proxy_headers=False,
             log_level="warning",
             server_header=False,
             timeout_keep_alive=20,
