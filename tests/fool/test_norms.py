@@ -65,7 +65,7 @@ def test_direction_has_norm_one_and_grows_by_the_dual_norm(norm, seed, scale):
         torch.testing.assert_close(norm.dual(gradient).double(), dual, rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("norm", NORMS.values(), ids=str)
+@pytest.mark.parametrize("norm", NORMS.values(), ids=lambda norm: norm.name)
 def test_nothing_grows_along_a_gradient_of_zero(norm):
     assert torch.equal(norm.direction(torch.zeros(2, 1, 3, 3)), torch.zeros(2, 1, 3, 3))
 
@@ -78,7 +78,7 @@ def test_noise_stays_inside_each_pictures_own_ball(norm, seed, radius):
     assert (naive_size(norm, noise) <= each.double() * (1 + 1e-6)).all()
 
 
-@pytest.mark.parametrize("norm", NORMS.values(), ids=str)
+@pytest.mark.parametrize("norm", NORMS.values(), ids=lambda norm: norm.name)
 def test_noise_is_uniform_in_the_ball(norm):
     like = torch.zeros(20_000, 1, 1, 2)
     noise = norm.noise(like, 1.0, torch.Generator().manual_seed(0))
