@@ -1,4 +1,4 @@
-"""A study made up by hand, whose every table is known, and pictures that a small net can learn."""
+"""A study made up by hand, whose every table is known, and images that a small net can learn."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def diverge(of: SweepHistory, row: int) -> None:
 
 
 def pictures(count: int, seed: int = 0) -> Images:
-    """Noisy pictures of ten patterns of 4 x 4 pixels; class 0 is every fifth of them."""
+    """Noisy images of ten patterns of 4 x 4 pixels; class 0 is every fifth of them."""
     patterns = np.random.default_rng(1).integers(0, 256, (10, 1, 4, 4))
     rng = np.random.default_rng(seed)
     labels = np.where(np.arange(count) % 5 == 0, 0, rng.integers(1, 10, count))

@@ -1,4 +1,4 @@
-"""Small pictures with boxes that are known, written as each kind of annotations that is read."""
+"""Small images with boxes that are known, written as each kind of annotations that is read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 Box = tuple[float, float, float, float]
-# Of each picture: width, height, and the class and box of what it holds.
+# Of each image: width, height, and the class and box of what it holds.
 Made = dict[str, tuple[int, int, list[tuple[str, Box]]]]
 
 CLASSES = ("bare", "masked")

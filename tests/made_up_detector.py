@@ -26,7 +26,7 @@ REACH = 9  # Doublings: rectangles of up to 2 ** REACH pixels.
 
 
 def paint(size: tuple[int, int], faces: list[tuple[Box, Colour]]) -> Image.Image:
-    """A black picture, size (width, height), with rectangles (box, colour)."""
+    """A black image, size (width, height), with rectangles (box, colour)."""
     picture = Image.new("RGB", size)
     for box, colour in faces:
         picture.paste(colour, box)
@@ -51,7 +51,7 @@ def build(path: Path, **metadata: str) -> Path:
 
     one, axis1 = const("one", 1.0), const("axis1", [1], np.int64)
     bright = op("ReduceMax", ["pixels", axis1], "bright", keepdims=1)
-    # What fills up the view beyond the picture is as dark as the ground.
+    # What fills up the view beyond the image is as dark as the ground.
     beyond = op("Abs", [op("Sub", [bright, const("grey", GREY / 255)], "from_grey")], "off_grey")
     inside = op("Greater", [beyond, const("near", 0.002)], "inside")
     lit = op("And", [op("Greater", [bright, const("dark", 0.15)], "bright_enough"), inside], "lit")
@@ -59,7 +59,7 @@ def build(path: Path, **metadata: str) -> Path:
     distance = {}
     for side, axis, before in SIDES:
         ax = const(f"axis_{side}", axis, np.int64)
-        # Positions from 1, counted from the side's own edge of the picture.
+        # Positions from 1, counted from the side's own edge of the image.
         at = op("CumSum", ["ones", ax], f"at_{side}", reverse=0 if before else 1)
         run = op("Where", [lit, "zeros", at], f"dark_{side}")
         for k in range(REACH):

@@ -1,4 +1,4 @@
-"""Files of pictures, and of what pretends to be one."""
+"""Files of images, and of what pretends to be one."""
 
 from __future__ import annotations
 

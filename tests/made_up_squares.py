@@ -1,4 +1,4 @@
-"""Pictures of coloured squares, and a detector small enough to learn them by heart in seconds."""
+"""Images of coloured squares, and a detector small enough to learn them by heart in seconds."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def settings(epochs: int, **canvas: object) -> DetectorSettings:
 
 @dataclass(frozen=True)
 class Learnt:
-    """Annotated pictures, a detector trained on them, and its ONNX file."""
+    """Annotated images, a detector trained on them, and its ONNX file."""
 
     annotated: AnnotatedImages
     weights: Path

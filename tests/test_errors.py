@@ -8,8 +8,8 @@ from unmask.errors import UserError, unknown
 def test_says_what_was_got_and_what_to_do_on_one_line() -> None:
     error = UserError("a width\nmust be positive", got=0, do="give 1 or more")
     assert str(error) == "a width must be positive: got 0; give 1 or more"
-    assert str(UserError("no pictures", got=None)) == "no pictures: got None"
-    assert str(UserError("no pictures")) == "no pictures"
+    assert str(UserError("no images", got=None)) == "no images: got None"
+    assert str(UserError("no images")) == "no images"
 
 
 @pytest.mark.parametrize(
@@ -22,8 +22,8 @@ def test_suggests_the_nearest_name(typed: str, meant: str) -> None:
 
 
 def test_is_a_value_error_as_callers_of_a_library_expect() -> None:
-    with pytest.raises(ValueError, match="no pictures"):
-        raise UserError("no pictures")
+    with pytest.raises(ValueError, match="no images"):
+        raise UserError("no images")
 
 
 def test_suggests_nothing_far_fetched() -> None:

@@ -32,7 +32,7 @@ GRADIENT = FitConfig(
     augmentation=Augmentation("random", 1),
     precision="fp32",
 )
-# The last batches have an odd number of pictures, and no dropout is drawn.
+# The last batches have an odd number of images, and no dropout is drawn.
 RUNS = {
     "muon": replace(
         GRADIENT,

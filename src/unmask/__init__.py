@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from unmask.train.fit import fit
     from unmask.train.history import History
 
-# ONNX Runtime reads it when it is first imported; nothing may be reported of anyone's pictures.
+# ONNX Runtime reads it when it is first imported; nothing may be reported of anyone's images.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.2.0"

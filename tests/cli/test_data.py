@@ -19,7 +19,7 @@ MADE: Made = {
     "b": (32, 32, [("mask_weared_incorrect", (2.0, 2.0, 40.0, 12.0))]),
 }
 COUNTS = {"with_mask": 1, "without_mask": 1, "mask_weared_incorrect": 1}
-LINE = "2 pictures, 3 faces: 1 with mask, 1 without mask, 1 mask worn improperly"
+LINE = "2 images, 3 faces: 1 with mask, 1 without mask, 1 mask worn improperly"
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ def test_a_whole_set_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert LINE in out.splitlines()[0]
     assert f"at: {place}" in out
     assert "CC0" in out
-    assert err == "warning: 'annotations/b.xml': 1 box cut to the picture\n"
+    assert err == "warning: 'annotations/b.xml': 1 box cut to the image\n"
 
 
 def test_a_part_of_the_set_is_counted_and_fails(
@@ -64,7 +64,7 @@ def test_a_part_of_the_set_is_counted_and_fails(
     out, err = capsys.readouterr()
     got = json.loads(out)
     assert (got["pictures"], got["faces"], got["whole"]) == (2, COUNTS, False)
-    assert "not the whole set, which holds 853 pictures, 4,072 faces: 3,232 with mask" in err
+    assert "not the whole set, which holds 853 images, 4,072 faces: 3,232 with mask" in err
 
 
 @pytest.mark.usefixtures("whole")
@@ -129,7 +129,7 @@ def test_other_pictures_are_a_clear_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "can't read" in complaint(capsys, "faces", "--source", str(tmp_path / "none"))
-    assert "no annotated pictures" in complaint(capsys, "faces", "--source", str(tmp_path))
+    assert "no annotated images" in complaint(capsys, "faces", "--source", str(tmp_path))
     assert "did you mean 'faces'" in complaint(capsys, "face")
     assert "ships inside" in complaint(capsys, "mnist", "--source", "x")
     assert "can't read" in complaint(capsys, "cifar10", "--source", str(tmp_path / "none"))
@@ -151,8 +151,8 @@ def test_a_part_of_cifar10_is_counted_and_fails(
             write_picture(tmp_path / part / name / "1.png", 32, 32)
     assert main(["data", "cifar10", "--source", str(tmp_path)]) == 1
     out, err = capsys.readouterr()
-    assert "20 pictures, 20 labels: 2 airplane" in out
-    assert "60,000 pictures" in err
+    assert "20 images, 20 labels: 2 airplane" in out
+    assert "60,000 images" in err
 
 
 def test_cifar10_is_written_as_sheets_that_are_found(

@@ -132,7 +132,7 @@ def test_a_short_study_probes_at_its_end(
         (["--learning-rate", "nan"], "the learning rate must be a positive number: got nan"),
         (["--seeds", "0"], "seeds must be a whole number of at least 1: got 0"),
         (["--threads", "0"], "a sweep needs at least one thread: got 0"),
-        (["--batch-size", "201"], "got a batch of 201 for 200 pictures"),
+        (["--batch-size", "201"], "got a batch of 201 for 200 images"),
         (["--training-pictures", "201"], "got 201 to train on and 50 to validate on"),
         (["--probe-epoch", "2"], "got probe epoch 2 of 1"),
     ],

@@ -41,7 +41,7 @@ QUICK = ["--images", "12", "--pairs", "1", "--queries", "10", "--steps", "20"]
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a model of the user's own, its weights, and pictures, dark and bright."""
+    """A folder with a model of the user's own, its weights, and images, dark and bright."""
     root = tmp_path_factory.mktemp("own")
     (root / "audited_models.py").write_text(MODULE)
     weights = torch.zeros(2, 192)
@@ -74,7 +74,7 @@ def test_ones_own_model_is_audited(place: Path, capsys: pytest.CaptureFixture[st
     status, out, _ = run(place, *own(place, "--eps", "0.2", "--json"), capsys=capsys)
     assert status == 0
     (found,) = json.loads(out)["audits"]
-    # Class 1, "dark" in the order of names, is said of bright pictures: every label is missed.
+    # Class 1, "dark" in the order of names, is said of bright images: every label is missed.
     assert found["clean_accuracy"]["value"] == 0.0
     assert [w["kind"] for w in found["warnings"]] == ["clean_accuracy"]
     assert found["preflight"]["spread"] == 0.0
@@ -137,7 +137,7 @@ def test_a_gate_stays_shut_when_a_part_could_not_be_attacked(
     whole = run_module.run_audit
 
     def with_a_part_missing(*arguments: Any, **named: Any) -> Any:
-        return replace(whole(*arguments, **named), failures=("pictures 0 to 5: lost",))
+        return replace(whole(*arguments, **named), failures=("images 0 to 5: lost",))
 
     monkeypatch.setattr(run_module, "run_audit", with_a_part_missing)
     gate = ["--eps", "0.2", "--out", "lost", "--fail-if", "clean_accuracy<0"]
@@ -167,7 +167,8 @@ def test_an_onnx_file_is_a_black_box(place: Path, capsys: pytest.CaptureFixture[
     assert found["attacks"][0]["backwards"] == 0
     pixels = torch.rand(3, 3, 8, 8)
     subject = load_victim(str(place / "model.onnx"))
-    torch.testing.assert_close(subject.function(pixels), model.eval()(pixels), atol=1e-4, rtol=1e-3)
+    expected = model.eval()(pixels)
+    torch.testing.assert_close(subject.logits(pixels), expected, atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +203,7 @@ def test_mistakes_get_one_line_and_status_2(
         ),
         (["audit", "audited_models:nine", "pictures"], "2 logits an image"),
         (["audit", "mnits", "pictures"], "did you mean 'mnist"),
-        (["audit", "mnist", "nowhere"], "there are no such pictures"),
+        (["audit", "mnist", "nowhere"], "there are no such images"),
         (["audit", "model.pt2", "pictures"], "can hold pickles"),
         (["audit", "none.onnx", "pictures"], "there is no such file"),
         (["audit", "text.onnx", "pictures"], "is no ONNX model"),
@@ -217,7 +218,7 @@ def test_models_and_pictures_that_will_not_do(
     place: Path, arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (place / "text.onnx").write_text("not a model")
-    (place / "text.zip").write_text("not pictures")
+    (place / "text.zip").write_text("not images")
     status, _, err = run(place, *arguments, "--size", "8", capsys=capsys)
     assert status == 2
     assert line in err

@@ -81,7 +81,7 @@ def test_a_mistake_is_one_line_and_status_2(
 
 
 def test_a_file_that_is_no_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "notes.png").write_text("not a picture")
+    (tmp_path / "notes.png").write_text("not an image")
     out = ["--out", str(tmp_path / "grid")]
     for name, said in (("notes.png", "is no image"), ("absent.png", "can't read")):
         file = str(tmp_path / name)

@@ -140,7 +140,7 @@ def test_bad_files_are_named_and_skipped_and_the_status_says_so(
     for i in range(3):
         paint((240, 160), FACES).save(folder / f"{i}.png")
     Image.new("RGB", (1, 1)).save(folder / "pixel.png")
-    (folder / "text.jpg").write_bytes(b"this is no picture")
+    (folder / "text.jpg").write_bytes(b"this is no image")
     (folder / "zero.png").write_bytes(b"")
     Image.effect_noise((300, 300), 50).convert("RGB").save(folder / "cut.jpg")
     (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:5000])
@@ -156,9 +156,9 @@ def test_bad_files_are_named_and_skipped_and_the_status_says_so(
         lines,
         ("bomb.png", "cut.jpg", "text.jpg", "zero.png"),
         (
-            "the picture is too large",
-            "a damaged picture",
-            "no picture in a format",
+            "the image is too large",
+            "a damaged image",
+            "no image in a format",
             "an empty file",
         ),
         strict=False,
@@ -171,7 +171,7 @@ def test_bad_files_are_named_and_skipped_and_the_status_says_so(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["text.jpg"], "text.jpg: no picture in a format of BMP"),
+        (["text.jpg"], "text.jpg: no image in a format of BMP"),
         (["nowhere.jpg"], "there is no such source: got nowhere.jpg"),
         (["97"], "there is no camera 97"),
         (["empty"], "no images in empty: got nothing"),
@@ -186,7 +186,7 @@ def test_bad_files_are_named_and_skipped_and_the_status_says_so(
 def test_a_mistake_is_one_line(
     here: Path, model: str, capfd: pytest.CaptureFixture[str], arguments: list[str], said: str
 ) -> None:
-    (here / "text.jpg").write_bytes(b"this is no picture")
+    (here / "text.jpg").write_bytes(b"this is no image")
     (here / "text.mp4").write_bytes(b"this is no video")
     (here / "empty").mkdir()
     chosen = [] if "--model" in arguments else ["--model", model]

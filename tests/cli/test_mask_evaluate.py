@@ -18,7 +18,7 @@ BOXES = ((20, 30, 60, 80), (120, 20, 150, 56))
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three painted pictures of two faces each, annotated truly but for one class."""
+    """Three painted images of two faces each, annotated truly but for one class."""
     monkeypatch.chdir(tmp_path)
     build(tmp_path / "d.onnx")
     made: Made = {}
@@ -57,7 +57,7 @@ def test_the_table_is_in_plain_words(here: Path, capsys: pytest.CaptureFixture[s
         "none annotated",
         "mask worn improperly",
         "certainty that it is a face",
-        "on 3 pictures",
+        "on 3 images",
         "83.3 (44-97)",
     ):
         assert words in out
@@ -72,7 +72,7 @@ def test_a_damaged_picture_is_named_and_the_status_says_so(
     assert main(["mask", "evaluate", "faces", "--model", "d.onnx"]) == 2
     out, err = capsys.readouterr()
     assert "b.png' skipped: " in err
-    assert "on 2 pictures" in out
+    assert "on 2 images" in out
 
 
 @pytest.mark.parametrize(
@@ -80,9 +80,9 @@ def test_a_damaged_picture_is_named_and_the_status_says_so(
     [
         (["evaluate", "faces", "--model", "d.onnx", "--threshold", "2"], "lie in 0 to 1"),
         (["evaluate", "nowhere", "--model", "d.onnx"], "nowhere"),
-        (["evaluate", "empty", "--model", "d.onnx"], "no annotated pictures in empty"),
+        (["evaluate", "empty", "--model", "d.onnx"], "no annotated images in empty"),
         (["evaluate", "faces", "--model", "faces"], "there is no such detector"),
-        (["train", "empty"], "no annotated pictures in empty"),
+        (["train", "empty"], "no annotated images in empty"),
         (["train", "faces", "--validation", "7"], "one image in 7 is 0.143"),
         (["train", "faces"], "3 images are too few to hold out one in 5"),
         (["train", "faces", "--scale", "0"], "the scale must lie in 0.1 to 8"),

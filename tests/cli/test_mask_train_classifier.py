@@ -24,7 +24,7 @@ COLOURS = {
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve pictures with a coloured square of each class."""
+    """Twelve images with a coloured square of each class."""
     root = tmp_path_factory.mktemp("faces")
     random = np.random.default_rng(0)
     for folder in ("images", "annotations"):

@@ -1,4 +1,4 @@
-"""The verbs train, evaluate, show and export on a folder of pictures, with no code written."""
+"""The verbs train, evaluate, show and export on a folder of images, with no code written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from unmask.train.recipes import recipe
 
 
 def stripes(root: Path, per_class: int = 12) -> Path:
-    """Pictures of many sizes, grey and colour, that lie across or along."""
+    """Images of many sizes, grey and colour, that lie across or along."""
     random = np.random.default_rng(0)
     for k in range(per_class):
         for name in ("across", "along"):
@@ -71,7 +71,7 @@ def test_a_model_is_trained_further_and_taught(
     assert main([*made, "--start", "mnist", "--out", str(tmp_path / "b")]) == 2
     assert "differ in their classes" in capsys.readouterr().err
     assert main([*made, "--teacher", "mnist", "--out", str(tmp_path / "b")]) == 2
-    assert "model to learn from and the pictures differ" in capsys.readouterr().err
+    assert "model to learn from and the images differ" in capsys.readouterr().err
     assert main([*made, "--teacher", str(out / "none"), "--out", str(tmp_path / "b")]) == 2
     assert not (tmp_path / "b" / "model.safetensors").exists()
 

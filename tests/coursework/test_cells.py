@@ -125,4 +125,4 @@ def test_an_interval_is_right_or_corrected() -> None:
 def test_statements_hold_for_all_for_some_or_for_none() -> None:
     assert [seen("so", k, 3, "").verdict for k in (3, 1, 0)] == [AGREES, SOME_SEEDS, DIFFERS]
     assert [all_of("all", k, 45, "").verdict for k in (45, 44)] == [AGREES, DIFFERS]
-    assert not_run("88.49 %", "no pictures").verdict == NOT_RUN
+    assert not_run("88.49 %", "no images").verdict == NOT_RUN

@@ -163,7 +163,7 @@ def test_a_tiny_study_trains_and_is_gone_on_with(
 
 
 def digits_made() -> tuple[Images, Images]:
-    """Pictures of MNIST, one of each digit to train on, few to test with."""
+    """Images of MNIST, one of each digit to train on, few to test with."""
     from unmask.data.mnist import load_mnist
 
     train, test = load_mnist()
@@ -176,7 +176,7 @@ def test_digits_are_fooled_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     a, b = DIGITS_EXERCISE.run(task(tmp_path))
     accuracy = cells(a)["MNIST: accuracy"]
     assert (accuracy.document, accuracy.ours) == ("> 99.3 %", "100.00 %")
-    assert "60 of 60 test pictures" in accuracy.why
+    assert "60 of 60 test images" in accuracy.why
     found = cells(b)
     assert {c.ours for c in found.values()} == {"9 of 9"}
     assert len(b.pictures) == 2
@@ -191,7 +191,7 @@ def test_of_what_is_trained_the_validation_counts() -> None:
     history = History((replace(best, epoch=1), replace(best, epoch=2), best), 3, "finished")
     made = Made(classifier, evaluate(classifier, test), history, "trained", 12_000)
     cell = digits._accuracy(made)
-    assert "11,910 of 12,000 validation pictures" in cell.why
+    assert "11,910 of 12,000 validation images" in cell.why
     assert "Epoch 3, after 12 s." in cell.why
     # 99.25 %, and 99.39 at the upper end: the bar is within what chance does.
     assert cell.verdict == AGREES
@@ -260,7 +260,7 @@ def test_without_cifar10_a_frog_that_ships_is_fooled(
 
 @pytest.fixture(scope="module")
 def drawn_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten pictures with four coloured squares each, of which two are bare faces."""
+    """Ten images with four coloured squares each, of which two are bare faces."""
     root = tmp_path_factory.mktemp("faces")
     random = np.random.default_rng(0)
     kinds = (
@@ -303,7 +303,7 @@ def test_faces_are_counted_and_learnt(
         "mask worn improperly: count": ("717", "10", CORRECTED),
     }
     accuracy = found["with mask or without: validation accuracy"]
-    assert "of 4 faces of 1 pictures held out" in accuracy.why
+    assert "of 4 faces of 1 images held out" in accuracy.why
     assert found["with mask or without: validation loss"].document == "< 0.01"
     assert "macro-F1" in section.notes[0]
     assert "1 epochs" in section.settings

@@ -1,4 +1,4 @@
-"""Exercises that are made up: one fails, one lacks its pictures, one is stopped."""
+"""Exercises that are made up: one fails, one lacks its images, one is stopped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUICK = LENGTHS["quick"]
 def section(name: str, reason: str = "") -> Section:
     cell = not_run("all", reason) if reason else all_of("all", 2, 2, "Counted.")
     table = Table("What it says", ("said", "more"), (("digits", (cell, None)),))
-    picture = Picture("A caption.", "A picture", "<svg>wide</svg>", "<svg>narrow</svg>")
+    picture = Picture("A caption.", "An image", "<svg>wide</svg>", "<svg>narrow</svg>")
     return Section(name, "A title", "What it did.", "How.", (table,), (picture,), ("A note.",))
 
 
@@ -57,7 +57,7 @@ def raising(error: BaseException) -> Callable[[], None]:
 def test_what_fails_or_lacks_its_pictures_does_not_stop_the_rest(tmp_path: Path) -> None:
     made = [
         Made("fails", raising(ZeroDivisionError("by zero"))),
-        Made("lacks", raising(UserError("the pictures are not here", do="fetch them"))),
+        Made("lacks", raising(UserError("the images are not here", do="fetch them"))),
         Made("works"),
     ]
     told: list[tuple[str, str, float | None]] = []
@@ -71,7 +71,7 @@ def test_what_fails_or_lacks_its_pictures_does_not_stop_the_rest(tmp_path: Path)
     assert [s.name for s in found.sections] == [f"{m.name} {k}" for m in made for k in "AB"]
     reasons = [s.reason for s in found.sections[::2]]
     assert reasons[0].startswith("it failed with ZeroDivisionError: by zero (test_run.py, line ")
-    assert reasons[1:] == ["the pictures are not here; fetch them", ""]
+    assert reasons[1:] == ["the images are not here; fetch them", ""]
     assert found.counts[AGREES] == 2
     assert found.counts[NOT_RUN] == 4
     assert [s.seconds is None for s in found.sections] == [False, True] * 3

@@ -52,7 +52,7 @@ def test_the_defaults_are_the_documents() -> None:
         ({"seeds": 0}, "seeds must be a whole number of at least 1: got 0"),
         ({"epochs": 0}, "epochs must be a whole number of at least 1: got 0"),
         ({"epochs": 2}, "got probe epoch 3 of 2"),
-        ({"validation_pictures": 0}, "validation pictures must be a whole number"),
+        ({"validation_pictures": 0}, "validation images must be a whole number"),
         ({"learning_rate": float("nan")}, "the learning rate must be a positive number: got nan"),
         ({"init": "mean_field"}, "needs sigma_w2"),
     ],

@@ -1,4 +1,4 @@
-"""Augmentation against loops over single pictures, and what an epoch's draws promise."""
+"""Augmentation against loops over single images, and what an epoch's draws promise."""
 
 from __future__ import annotations
 

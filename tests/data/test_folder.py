@@ -19,7 +19,7 @@ from unmask.errors import UserError
 
 
 def png(value: int) -> bytes:
-    """A picture of which every pixel has the one value."""
+    """An image of which every pixel has the one value."""
     file = io.BytesIO()
     Image.new("L", (4, 4), value).save(file, "PNG")
     return file.getvalue()
@@ -121,7 +121,7 @@ def test_what_is_in_no_class_or_part_is_left_out_with_a_warning(write: Write) ->
         "'all.png' skipped: it lies in no class's folder",
         "'spare/cat/1.png' skipped: it is neither training nor test data",
         "'test/1.png' skipped: it lies in no class's folder",
-        "passed over as no pictures: 2, the first 'read.me'",
+        "passed over as no images: 2, the first 'read.me'",
     ]
 
 
@@ -133,9 +133,9 @@ def test_a_broken_picture_is_named_and_left_out(write: Write) -> None:
     assert values(found) == [1, 2, 4, 3, 5]
     assert found.train.class_names == ("cat", "dog", "owl")
     first, second, third = found.warnings
-    assert first.startswith("'cat/aa.png' skipped: a damaged picture")
+    assert first.startswith("'cat/aa.png' skipped: a damaged image")
     assert second == "'emu/1.png' skipped: an empty file"
-    assert third.startswith("'owl/0.jpg' skipped: no picture in a format of")
+    assert third.startswith("'owl/0.jpg' skipped: no image in a format of")
 
 
 def test_one_picture_too_large_does_not_cost_the_others(write: Write) -> None:
@@ -144,21 +144,21 @@ def test_one_picture_too_large_does_not_cost_the_others(write: Write) -> None:
     header[29:33] = struct.pack(">I", zlib.crc32(bytes(header[12:29])))
     found = load(write(TREE | {"cat/huge.png": bytes(header)}))
     assert values(found) == [1, 2, 4, 3, 5]
-    assert found.warnings[0].startswith("'cat/huge.png' skipped: the picture is too large")
+    assert found.warnings[0].startswith("'cat/huge.png' skipped: the image is too large")
 
 
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        ({"cat/notes.txt": b""}, "no training pictures in .*: got passed over as no pictures: 1"),
-        ({"cat/1.png": b"", "dog/1.png": b""}, "no training pictures in .*: got 'cat/1.png' skip"),
-        ({"1.png": png(1)}, "no training pictures in .*: got '1.png' skipped: it lies in no class"),
-        ({"cat/1.png": png(1)}, "needs two classes or more: got only 'cat'; put the pictures"),
+        ({"cat/notes.txt": b""}, "no training images in .*: got passed over as no images: 1"),
+        ({"cat/1.png": b"", "dog/1.png": b""}, "no training images in .*: got 'cat/1.png' skip"),
+        ({"1.png": png(1)}, "no training images in .*: got '1.png' skipped: it lies in no class"),
+        ({"cat/1.png": png(1)}, "needs two classes or more: got only 'cat'; put the images"),
         ({"cat/1.png": png(1), "dog/1.png": b""}, "needs two classes or more: got only 'cat'"),
         (
             {f"train/{name}": content for name, content in TREE.items()}
             | {"test/emu/1.png": png(1)},
-            "the test pictures of .* lack: got 'emu'; add training pictures",
+            "the test images of .* lack: got 'emu'; add training images",
         ),
     ],
 )
@@ -172,7 +172,7 @@ def test_a_tree_that_is_no_training_set_is_refused(
 @pytest.mark.parametrize("tree", [{}, {".hidden/1.png": png(1)}])
 def test_an_empty_tree_is_refused(tree: dict[str, bytes], tmp_path: Path) -> None:
     write_folder(tmp_path / "empty", tree).mkdir(exist_ok=True)
-    with pytest.raises(UserError, match=r"no training pictures in .*: got nothing; put"):
+    with pytest.raises(UserError, match=r"no training images in .*: got nothing; put"):
         load(tmp_path / "empty")
 
 
@@ -269,7 +269,7 @@ def test_a_member_without_a_name_is_passed_over(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"cat/c.png", b"\0at/c.png"))
     found = load(path)
     assert values(found) == [1, 2, 4, 3, 5]
-    assert found.warnings == ("passed over as no pictures: 1, the first ''",)
+    assert found.warnings == ("passed over as no images: 1, the first ''",)
 
 
 def test_links_in_an_archive_are_left_out(tmp_path: Path) -> None:

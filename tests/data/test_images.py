@@ -32,7 +32,7 @@ def test_split_divides_without_loss_or_copy(case: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("count", [-1, 6])
 def test_split_refuses_more_than_there_is(count: int) -> None:
-    with pytest.raises(UserError, match=f"got {count}; give 0 to 5 pictures"):
+    with pytest.raises(UserError, match=f"got {count}; give 0 to 5 images"):
         make(5).split(count)
 
 

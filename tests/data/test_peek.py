@@ -1,4 +1,4 @@
-"""The shape that a tree's pictures are read at."""
+"""The shape that a tree's images are read at."""
 
 from __future__ import annotations
 

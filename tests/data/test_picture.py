@@ -42,7 +42,7 @@ def test_lossless_pictures_of_the_wanted_size_are_kept_bit_for_bit(
     assert got.dtype == np.uint8
 
 
-# How a camera stores an upright picture, by the number it writes into its EXIF data.
+# How a camera stores an upright image, by the number it writes into its EXIF data.
 STORED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     1: lambda a: a,
     2: np.fliplr,
@@ -169,7 +169,7 @@ def png_header(width: int, height: int) -> bytes:
     "extent", [(20000, 20000), (8192, MAX_PIXELS // 8192 + 1), (2**31 - 1, 2**31 - 1)]
 )
 def test_pictures_too_large_to_unpack_are_refused(extent: tuple[int, int]) -> None:
-    with pytest.raises(UserError, match=f"the picture is too large.*{MAX_PIXELS}"):
+    with pytest.raises(UserError, match=f"the image is too large.*{MAX_PIXELS}"):
         decode_picture(png_header(*extent), size=(8, 8), channels=3)
 
 
@@ -185,7 +185,7 @@ def test_a_photograph_of_too_many_scans_is_refused_and_not_unpacked() -> None:
 
 def test_a_program_for_a_printer_is_no_picture() -> None:
     script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
-    with pytest.raises(UserError, match="no picture in a format of BMP, GIF, JPEG"):
+    with pytest.raises(UserError, match="no image in a format of BMP, GIF, JPEG"):
         decode_picture(script, size=(8, 8), channels=3)
 
 
@@ -214,7 +214,7 @@ def test_a_damaged_file_gives_pixels_or_one_clear_error(kind: str, data: st.Data
 
 
 def test_a_cut_photograph_is_not_half_accepted() -> None:
-    with pytest.raises(UserError, match=r"a damaged picture: got .*truncated"):
+    with pytest.raises(UserError, match=r"a damaged image: got .*truncated"):
         decode_picture(WHOLE["JPEG"][:-60], size=(6, 6), channels=3)
 
 

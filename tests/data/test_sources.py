@@ -1,4 +1,4 @@
-"""Pictures by name, from folders, and CIFAR-10 from where it may lie."""
+"""Images by name, from folders, and CIFAR-10 from where it may lie."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_cifar10_is_fetched_where_it_is_nowhere(
 
 
 def test_what_is_not_there_gets_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such pictures: got mnits"):
+    with pytest.raises(UserError, match="no such images: got mnits"):
         sources.load_source("mnits")
     with pytest.raises(UserError, match="a source is for cifar10 alone: got mnist"):
         sources.load_source("mnist", source=tmp_path)

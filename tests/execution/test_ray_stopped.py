@@ -29,7 +29,7 @@ from unmask.sweep import SweepHistory
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
 
-# Nets of a twentieth of a second, and shards of pictures.
+# Nets of a twentieth of a second, and shards of images.
 COMMANDS = {
     "map": "flow map --columns 8 --rows 5 --deepest 20 --steps 500",
     "study": "flow study --depths 20 --activations tanh relu --seeds 20 --epochs 16 "
@@ -115,7 +115,7 @@ def test_a_fold_goes_on_to_the_same_bits_after_its_worker_was_killed(
     on: Executor, tmp_path: Path
 ) -> None:
     things = [("masked", (4.0, 6.0, 20.0, 30.0)), ("bare", (40.0, 8.0, 56.0, 24.0))]
-    pictures = {f"picture {i}": (64, 48, things) for i in range(4)}
+    pictures = {f"image {i}": (64, 48, things) for i in range(4)}
     annotated, _ = read_annotated(write_voc(tmp_path / "faces", pictures))
     settings = DetectorSettings(
         canvas=CanvasSettings(size=64), shape=DetectorShape(8, (16, 16, 32, 32), (1, 1, 1, 1), 32)

@@ -13,7 +13,7 @@ SHAPE = (1, 4, 4)
 
 
 class Linear:
-    """Logits weights (x - 1/2) of pictures whose every pixel is within 0.1 of 1/2."""
+    """Logits weights (x - 1/2) of images whose every pixel is within 0.1 of 1/2."""
 
     def __init__(self, classes: int, pictures: int = 24, seed: int = 0) -> None:
         generator = torch.Generator().manual_seed(seed)

@@ -87,7 +87,7 @@ def test_the_same_seed_gives_the_same_bits_and_the_batch_changes_no_finding(name
     again, _ = run(name, norm, victim, pixels, goal)
     assert torch.equal(once.pixels, again.pixels)
     assert torch.equal(once.steps, again.steps)
-    # A convolution of fewer pictures may round otherwise; the draws are the same.
+    # A convolution of fewer images may round otherwise; the draws are the same.
     split, _ = run(name, norm, subject(batch=2)[0], pixels, goal)
     a, b = (judge(victim, pixels, found, goal, threat) for found in (once, split))
     assert (a.reached == b.reached).all()
@@ -99,7 +99,7 @@ def test_the_same_seed_gives_the_same_bits_and_the_batch_changes_no_finding(name
 def test_what_one_picture_gets_does_not_depend_on_which_others_are_fooled(name, norm):
     victim, pixels, goal = subject()
     first, _ = run(name, norm, victim, pixels, goal)
-    # Here all pictures but the first are fooled before the attack begins.
+    # Here all images but the first are fooled before the attack begins.
     wrong = Goal(torch.where(torch.arange(9) == 0, goal.labels, (goal.labels + 1) % 4))
     alone, threat = run(name, norm, victim, pixels, wrong)
     if name not in BISECTED:

@@ -52,7 +52,7 @@ BOUNDED = {
 
 @pytest.fixture(scope="module")
 def subject():
-    """A small network that judges its pictures rightly, the pictures and their classes."""
+    """A small network that judges its images rightly, the images and their classes."""
     train, test = load_mnist()
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(784, 48), nn.ReLU(), nn.Linear(48, 10))

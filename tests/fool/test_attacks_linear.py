@@ -51,7 +51,7 @@ def test_the_smallest_change_is_found_within_one_percent(name, targeted):
 
 
 def split(linear: Linear, norm: str) -> tuple[Threat, np.ndarray]:
-    """An eps that about half of the pictures can be fooled within, and which those are."""
+    """An eps that about half of the images can be fooled within, and which those are."""
     smallest = linear.smallest(NORMS[norm]).sort().values
     # The widest gap in the middle: none is closer than 1 % to it.
     gaps = smallest[1:] / smallest[:-1]

@@ -28,7 +28,7 @@ CLASSES = 2
 
 
 class Plane(nn.Module):
-    """Logits weights (x - 1/2), of pictures near 1/2, where nothing is clipped."""
+    """Logits weights (x - 1/2), of images near 1/2, where nothing is clipped."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Plane(nn.Module):
 
 
 def pictures(count: int = 40, wrong: int = 4) -> Images:
-    """Pictures with the model's own classes for labels, but for the first few."""
+    """Images with the model's own classes for labels, but for the first few."""
     pixels = np.random.default_rng(2).integers(96, 160, (count, 1, 4, 4)).astype(np.uint8)
     with torch.no_grad():
         labels = Plane()(torch.from_numpy(pixels).float() / 255).argmax(1).numpy()
@@ -89,7 +89,7 @@ def test_pairs_hold_the_distance_to_each_class() -> None:
     found = run_audit(Victim.of(Plane()), images, AuditPlan(norm="linf", eps=(0.02,), **SETTINGS))
     pairs = found.pairs
     assert pairs is not None
-    # Two pictures of each class, of those classified right, towards each other class.
+    # Two images of each class, of those classified right, towards each other class.
     assert len(pairs.rows) == 2 * CLASSES * (CLASSES - 1)
     assert found.right[np.searchsorted(found.worst.rows, pairs.rows)].all()
     assert (pairs.labels == images.labels[pairs.rows]).all()
@@ -181,7 +181,7 @@ def test_memory_is_that_of_a_shard() -> None:
         return most
 
     peak(100)
-    # What is kept of a picture is a few figures: ten times the pictures add under 1 kB each.
+    # What is kept of an image is a few figures: ten times the images add under 1 kB each.
     assert peak(1000) - peak(100) < 900 * 1000
 
 

@@ -56,7 +56,7 @@ def same(mine: Audit, theirs: Audit) -> bool:
 def test_an_audit_elsewhere_has_the_same_bits() -> None:
     on, here = Elsewhere(), audited()
     assert same(audited(on=on), here)
-    # Three shards, and one task of pictures towards every class.
+    # Three shards, and one task of images towards every class.
     assert on.ran == 4
     assert here.failures == ()
 

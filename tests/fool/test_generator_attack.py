@@ -34,7 +34,7 @@ def linear(classes: int = 4, size: int = 64, seed: int = 0) -> tuple[Victim, Ten
 
 
 def middling(count: int, seed: int = 1) -> Tensor:
-    """Pictures so far from 0 and 1 that the box doesn't matter."""
+    """Images so far from 0 and 1 that the box doesn't matter."""
     return 0.4 + 0.2 * torch.rand(count, 1, 8, 8, generator=seeded(seed), dtype=torch.float64)
 
 
@@ -247,7 +247,7 @@ def test_the_shipped_model_is_fooled_on_every_saved_picture() -> None:
     found = generator_attack(victim, pixels[index], goal, SMALLEST, generator=seeded(), steps=40)
     outcome = judge(victim, pixels[index], found, goal, SMALLEST)
     assert outcome.reached_saved.all()
-    # Seen with Carlini and Wagner's full search on such pictures: about 1.
+    # Seen with Carlini and Wagner's full search on such images: about 1.
     assert outcome.l2.mean() < 1.25
 
 

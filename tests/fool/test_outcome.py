@@ -1,4 +1,4 @@
-"""The judge believes pictures alone."""
+"""The judge believes images alone."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_nan_has_not_reached_and_spoils_no_other() -> None:
 
 def test_what_rounding_to_8_bits_takes_back_is_told() -> None:
     # 0.5002 is above the bar, and 127.55 rounds to 128; 0.5001 * 255 = 127.53 does too; the
-    # picture just above 127.5 / 255 rounds up, the one at 0.4999 was never above.
+    # image just above 127.5 / 255 rounds up, the one at 0.4999 was never above.
     outcome, _ = judged(flat(0.4, 0.4), flat(0.5002, 0.4999), Threat(NORMS["linf"]))
     assert outcome.reached.tolist() == [True, False]
     assert outcome.reached_saved.tolist() == [True, False]

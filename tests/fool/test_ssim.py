@@ -10,7 +10,7 @@ from unmask.fool.outcome import ssim
 
 
 def naive(a: np.ndarray, b: np.ndarray) -> float:
-    """Wang et al. (2004), window by window, one picture [c, h, w]."""
+    """Wang et al. (2004), window by window, one image [c, h, w]."""
     side = min(11, *a.shape[1:])
     at = np.arange(side) - (side - 1) / 2
     window = np.exp(-(at[:, None] ** 2 + at[None, :] ** 2) / (2 * 1.5**2))

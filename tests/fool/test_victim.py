@@ -66,7 +66,7 @@ def test_no_more_than_a_batch_goes_through_at_a_time():
 
 def test_a_model_whose_logits_depend_on_nothing_has_a_gradient_of_zero():
     for function in (lambda x: torch.ones(len(x), 5), lambda x: x.round().detach().flatten(1)):
-        victim = Victim(function, classes=5)
+        victim = Victim(function)
         gradient = victim.gradient(pictures(), GOALS["untargeted"], cross_entropy)[2]
         assert torch.equal(gradient, torch.zeros_like(pictures()))
 

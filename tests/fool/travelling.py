@@ -15,7 +15,7 @@ from unmask.execution.executor import Done
 
 
 def tiny() -> torch.nn.Module:
-    """Return a linear classifier of two classes of pictures of 4 x 4, always the same."""
+    """Return a linear classifier of two classes of images of 4 x 4, always the same."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2, bias=False))

@@ -169,7 +169,7 @@ def test_the_mnist_model_has_the_accuracy_on_its_card() -> None:
     model = Classifier.load("mnist")
     found = evaluate(model, load_mnist()[1])
     figures = model.card.facts["figures"]
-    # Another processor may round another way, which can turn a picture or two.
+    # Another processor may round another way, which can turn an image or two.
     assert found.accuracy == pytest.approx(figures["test_accuracy"], abs=3e-4)
     assert found.accuracy >= 0.995
     assert found.loss == pytest.approx(figures["test_loss"], rel=1e-3)

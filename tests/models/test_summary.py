@@ -47,6 +47,6 @@ def test_the_network_is_left_as_it_was() -> None:
 
 def test_a_shape_that_does_not_fit_is_refused() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-    with pytest.raises(UserError, match=r"pictures of shape \[1, 3, 3\]"):
+    with pytest.raises(UserError, match=r"images of shape \[1, 3, 3\]"):
         summarised(network, (1, 3, 3))
     assert not any(m._forward_hooks for m in network.modules())

@@ -32,7 +32,7 @@ def images() -> Images:
 
 @pytest.fixture
 def made(images: Images) -> Audit:
-    """Six pictures: one misjudged, one that nothing fools, four fooled by 0.01, 0.02, 0.2, 0.4."""
+    """Six images: one misjudged, one that nothing fools, four fooled by 0.01, 0.02, 0.2, 0.4."""
     size = np.array([0.0, np.inf, 0.01, 0.02, 0.2, 0.4])
     by = np.array([-1, -1, 0, 0, 1, 0])
     none = np.where(by < 0, np.nan, 0.5)

@@ -37,7 +37,7 @@ def found(*, wrong: int = 6, count: int = 30) -> tuple[Evaluation, Images]:
     pixels = random.integers(0, 256, (count, 3, 4, 4), np.uint8)
     stamp = {"command": "unmask evaluate a b", "libraries": {"torch": "2"}}
     evaluation = Evaluation(NAMES, confusion, 0.5, predictions, confidence, labels, 0.9, stamp)
-    return evaluation, Images(pixels, labels, NAMES, "made-up pictures")
+    return evaluation, Images(pixels, labels, NAMES, "made-up images")
 
 
 def test_the_confusion_figure_shows_every_count() -> None:

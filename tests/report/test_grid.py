@@ -72,7 +72,7 @@ def test_the_numbers_come_back(grid: Grid, tmp_path: Path) -> None:
 def test_the_page_needs_nothing_but_itself_and_escapes_names(grid: Grid, tmp_path: Path) -> None:
     page = write_grids([grid], tmp_path)[0].read_text()
     assert "&lt;second&gt; &amp; more" in page
-    assert "4 of 4 changed pictures" in page
+    assert "4 of 4 changed images" in page
     assert not re.search(r"(src|href)=.?http", page)
     # Two originals, and each pair with its change.
     assert page.count("data:image/png;base64,") == 2 + 2 * len(grid.rows)

@@ -52,7 +52,7 @@ MADE = (
                         "faces",
                         (
                             Cell("97 %", "90 %", DIFFERS, "Lower."),
-                            Cell("0.01", "", NOT_RUN, "the pictures are not here"),
+                            Cell("0.01", "", NOT_RUN, "the images are not here"),
                         ),
                     ),
                 ),
@@ -60,7 +60,7 @@ MADE = (
         ),
         pictures=(Picture("A grid", "Grid", png="QUJD"),),
         notes=("Something more.",),
-        reason="the pictures are not here; fetch them",
+        reason="the images are not here; fetch them",
     ),
 )
 FOUND = Reproduction("quick", "few seeds", MADE, 75.2, {"unmask": "0.1.0", "command": "unmask x"})
@@ -114,8 +114,8 @@ def test_the_page_opens_with_the_counts_and_what_is_not_plain() -> None:
         assert start < text.index(words) < text.index("What differs or is corrected")
     assert "faces: accuracy report 97 % , ours 90 %" in text
     assert "Both <signs>." in text
-    assert text.count("the pictures are not here; fetch them") == 1
-    assert "The pictures are not here; fetch them." in text
+    assert text.count("the images are not here; fetch them") == 1
+    assert "The images are not here; fetch them." in text
     assert "Took 1 min 15 s." in text
 
 

@@ -1,4 +1,4 @@
-"""Small made-up pictures, so that the engine's tests need no dataset."""
+"""Small made-up images, so that the engine's tests need no dataset."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unmask.data.images import Images
 
 @pytest.fixture
 def digits() -> Images:
-    """150 noisy pictures of three patterns that a small net can tell apart."""
+    """150 noisy images of three patterns that a small net can tell apart."""
     rng = np.random.default_rng(7)
     patterns = rng.integers(0, 256, (3, 1, 6, 7))
     labels = rng.integers(0, 3, 150)

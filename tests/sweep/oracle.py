@@ -1,4 +1,4 @@
-"""What the tests of the nets share: pictures, starting points and one measure of agreement."""
+"""What the tests of the nets share: images, starting points and one measure of agreement."""
 
 import numpy as np
 
@@ -7,8 +7,8 @@ from unmask.sweep.spec import NetSpec
 
 
 def pictures(n, inputs, classes, seed=0):
-    """Random pictures, dark for the most part as handwriting is, that their labels can be read
-    from: each class has its own mean picture."""
+    """Random images, dark for the most part as handwriting is, that their labels can be read
+    from: each class has its own mean image."""
     generator = np.random.default_rng((n, inputs, classes, seed))
     labels = generator.integers(0, classes, n)
     means = np.random.default_rng((inputs, classes)).integers(0, 200, (classes, inputs))

@@ -198,7 +198,7 @@ def test_progress_counts_up_to_the_whole(digits: Images) -> None:
     ("change", "message"),
     [
         ({"specs": []}, "at least one net"),
-        ({"batch_size": 151}, "a batch of 151 for 150 pictures"),
+        ({"batch_size": 151}, "a batch of 151 for 150 images"),
         ({"threads": 0}, "at least one thread"),
         ({"engine": "nativ"}, "did you mean 'native'"),
     ],
@@ -214,7 +214,7 @@ def test_mistakes_get_one_clear_line(digits: Images, change: dict, message: str)
 
 def test_pictures_of_another_size_are_refused(digits: Images) -> None:
     other = Images(digits.pixels[:, :, :5], digits.labels, digits.class_names, "cut")
-    with pytest.raises(UserError, match="the test pictures don't fit the training pictures"):
+    with pytest.raises(UserError, match="the test images don't fit the training images"):
         train_sweep([NetSpec(1, 4, batch_size=10)], digits, test=other)
 
 

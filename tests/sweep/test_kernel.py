@@ -90,7 +90,7 @@ def test_functions_hold_single_precision(activation, isa):
 @each_activation
 @pytest.mark.parametrize("depth", [1, 5])
 def test_gradients_are_autograds(depth, activation, loss, isa):
-    # At width 1 a gradient is one sum over the pictures. It can cancel to a thousandth of its terms
+    # At width 1 a gradient is one sum over the images. It can cancel to a thousandth of its terms
     # (as with seed 1, SiLU and 5 layers), and then no sum in single precision holds 1e-4; with this
     # seed none does.
     for width in WIDTHS:
@@ -102,7 +102,7 @@ def test_gradients_are_autograds(depth, activation, loss, isa):
                 got.gradients(*data),
                 expected.gradients(*data),
                 GRADIENT_TOLERANCE,
-                f"at width {width} and {count} pictures",
+                f"at width {width} and {count} images",
             )
 
 
@@ -138,7 +138,7 @@ def test_fifty_steps_stay_with_the_reference(activation, loss, optimizer, isa):
     spec = NetSpec(
         3, 17, activation, loss=loss, optimizer=optimizer, learning_rate=RATES[optimizer], seed=2
     )
-    assert_trains_like_the_oracle(spec, 310, 5, isa)  # 310 pictures: nine of 32 and one of 22
+    assert_trains_like_the_oracle(spec, 310, 5, isa)  # 310 images: nine of 32 and one of 22
 
 
 @each_isa
@@ -284,7 +284,7 @@ def test_a_bad_weight_ends_the_net_at_the_references_step(layer, value, activati
 
 @each_isa
 def test_steps_are_counted_over_the_nets_life(isa):
-    # Picture 7 alone lights the input whose weights overflow: in batches of 2 that is step 4.
+    # Image 7 alone lights the input whose weights overflow: in batches of 2 that is step 4.
     spec = NetSpec(1, 3, "linear", batch_size=2)
     parameters = start(spec, INPUTS, CLASSES)
     parameters[0][0][0], parameters[0][1][:], parameters[1][0][:] = 3e38, 0.0, 1.0

@@ -135,7 +135,7 @@ def test_evaluation_is_one_mean_however_many_pictures():
 
 
 def test_a_loss_that_is_not_finite_ends_training_at_its_step():
-    # Picture 7 alone lights the input whose weights overflow: in batches of 2 that is step 4.
+    # Image 7 alone lights the input whose weights overflow: in batches of 2 that is step 4.
     spec = NetSpec(1, width=3, activation="linear", batch_size=2)
     parameters = start(spec, INPUTS, CLASSES)
     parameters[0][0][0], parameters[1][0][:] = 3e38, 1.0

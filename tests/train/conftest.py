@@ -1,4 +1,4 @@
-"""Small made-up pictures and networks that learn them in a second."""
+"""Small made-up images and networks that learn them in a second."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unmask.models.classifier import Classifier
 
 @pytest.fixture
 def shapes() -> Images:
-    """240 noisy colour pictures of 12 x 12 of three patterns that a small net can tell apart."""
+    """240 noisy colour images of 12 x 12 of three patterns that a small net can tell apart."""
     rng = np.random.default_rng(7)
     patterns = rng.integers(0, 256, (3, 3, 12, 12))
     labels = rng.integers(0, 3, 240)

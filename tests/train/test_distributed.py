@@ -87,7 +87,7 @@ def test_two_processes_train_as_one_and_either_goes_on_where_the_other_stopped(
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder of the made-up pictures, one folder a class."""
+    """A folder of the made-up images, one folder a class."""
     images, _ = pictures()
     for i, (picture, label) in enumerate(zip(images.pixels, images.labels, strict=True)):
         place = tmp_path / "pictures" / images.class_names[label]
@@ -203,14 +203,14 @@ def test_parts_are_even_and_leave_nothing_out(count: int, rows: int) -> None:
 
 def test_more_processes_than_pictures_and_adversaries_are_refused() -> None:
     check_parts(4, 4, None)
-    with pytest.raises(UserError, match="got 5 processes and 4 pictures"):
+    with pytest.raises(UserError, match="got 5 processes and 4 images"):
         check_parts(5, 4, None)
     with pytest.raises(UserError, match="adversarial training runs in one process"):
         check_parts(2, 4, object())  # type: ignore[arg-type]
 
 
 class Alone(Processes):
-    """Two processes of which only this one has pictures: sums over both are its own."""
+    """Two processes of which only this one has images: sums over both are its own."""
 
     def summed(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.clone()

@@ -17,7 +17,7 @@ from unmask.train.evaluation import evaluate, logits_of, matched
 
 
 class Table(nn.Module):
-    """Says the logits that the first pixel of a picture is the row of."""
+    """Says the logits that the first pixel of an image is the row of."""
 
     def __init__(self, logits: list[list[float]]) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ def test_a_class_without_pictures_has_no_figures_but_is_no_error() -> None:
 
 
 def test_who_always_says_the_most_frequent_class_has_a_low_macro_f1() -> None:
-    # Of n pictures f are of that class: its F1 is 2f / (n + f), the other's 0.
+    # Of n images f are of that class: its F1 is 2f / (n + f), the other's 0.
     found = evaluate(Table([[1.0, 0]] * 10), rows([0] * 8 + [1] * 2, 2))
     assert found.accuracy == 0.8
     assert found.macro_f1 == pytest.approx(16 / 18 / 2)
@@ -105,5 +105,5 @@ def test_labels_are_numbered_as_the_model_numbers_them() -> None:
 def test_pictures_of_other_classes_are_refused() -> None:
     with pytest.raises(UserError, match="2 classes of rows"):
         evaluate(Table([[0.0, 1, 2]]), rows([0], 2))
-    with pytest.raises(UserError, match="no pictures"):
+    with pytest.raises(UserError, match="no images"):
         evaluate(Table([[0.0, 1]]), rows([0], 2)[:0])

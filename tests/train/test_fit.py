@@ -411,16 +411,16 @@ def test_pictures_that_can_not_be_trained_on_get_one_line(shapes: Images, make: 
     two = Images(shapes.pixels, shapes.labels % 2, ("a", "b"), "two")
     named = Images(shapes.pixels, shapes.labels, ("x", "y", "z"), "named")
     for images, validation, wrong in (
-        (shapes[:0], None, "no pictures to train on: got patterns"),
-        (one, None, "all pictures are of one class"),
+        (shapes[:0], None, "no images to train on: got patterns"),
+        (one, None, "all images are of one class"),
         (two, None, "one logit for each of 2 classes"),
         (shapes, named, "different classes"),
         (shapes, grey, "different shapes"),
-        (shapes, shapes[:0], "no pictures to validate with"),
+        (shapes, shapes[:0], "no images to validate with"),
     ):
         with pytest.raises(UserError, match=wrong):
             fit(make(), images, CONFIG, validation=validation, device="cpu")
-    with pytest.raises(UserError, match=r"doesn't take pictures of shape \[1, 12, 12\]"):
+    with pytest.raises(UserError, match=r"doesn't take images of shape \[1, 12, 12\]"):
         fit(nn.Conv2d(3, 3, 12), grey, CONFIG, device="cpu")
 
 

@@ -1,4 +1,4 @@
-"""Pictures held out: a part of every class, and a function of the seed."""
+"""Images held out: a part of every class, and a function of the seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From pictures and a recipe to a model on disk whose card tells what it can do."""
+"""From images and a recipe to a model on disk whose card tells what it can do."""
 
 from __future__ import annotations
 

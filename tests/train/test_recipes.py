@@ -1,4 +1,4 @@
-"""Recipes build what they say, and their classifiers depend on pictures and seed alone."""
+"""Recipes build what they say, and their classifiers depend on images and seed alone."""
 
 from __future__ import annotations
 

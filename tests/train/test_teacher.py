@@ -68,7 +68,7 @@ def test_opinions_are_the_mean_over_networks_that_take_turns_at_the_views(
 
 
 class Stubborn(nn.Module):
-    """Says the same of every picture."""
+    """Says the same of every image."""
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         return torch.tensor([[0.1, 0.6, 0.3]]).log().expand(len(pixels), 3)

@@ -53,13 +53,13 @@ def test_classify_is_what_the_classifier_says(client, row: int) -> None:
 PNG = encoded(Image.new("RGB", (8, 8)))
 NOISE = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)))
 BAD = {
-    "no picture": ("/api/detect", b"", 422, "there is no picture in the request"),
-    "text": ("/api/detect", b"hello", 422, "no picture in a format of"),
-    "an archive": ("/api/detect", b"PK\x03\x04" + b"\0" * 100, 422, "no picture in a format of"),
-    "a torn picture": ("/api/detect", NOISE[: len(NOISE) // 2], 422, "damaged"),
+    "no image": ("/api/detect", b"", 422, "there is no image in the request"),
+    "text": ("/api/detect", b"hello", 422, "no image in a format of"),
+    "an archive": ("/api/detect", b"PK\x03\x04" + b"\0" * 100, 422, "no image in a format of"),
+    "a torn image": ("/api/detect", NOISE[: len(NOISE) // 2], 422, "damaged"),
     "a bomb": ("/api/detect", bomb(60_000, 60_000), 422, "too large"),
     "a bomb for the classifier": ("/api/classify", bomb(60_000, 60_000), 422, "too large"),
-    "a large picture": ("/api/detect", bomb(6_000, 6_000), 422, "6000 x 6000 pixels"),
+    "a large image": ("/api/detect", bomb(6_000, 6_000), 422, "6000 x 6000 pixels"),
     "too many bytes": ("/api/detect", b"\0" * 11_000_000, 413, "the limit is 10,485,760 bytes"),
     "no such model": ("/api/classify?model=mnst", PNG, 422, "did you mean 'mnist'?"),
     "a path for a model": ("/api/classify?model=../../x", PNG, 422, "unknown model"),

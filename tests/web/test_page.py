@@ -124,7 +124,7 @@ def test_fool_a_drawn_digit(page) -> None:
     page.mouse.up()
     page.get_by_text(re.compile("it says 1,")).wait_for()
     page.get_by_role("button", name="Fool it").click()
-    page.get_by_text(re.compile("It says 3, .* of the saved picture")).wait_for()
+    page.get_by_text(re.compile("It says 3, .* of the saved image")).wait_for()
     page.get_by_text("marks: of the original").wait_for()
     fits(page)
     saved = page.get_by_role("link", name="save PNG").first
@@ -174,11 +174,11 @@ def test_mask_by_file_and_camera(page, tmp_path: Path) -> None:
     page.get_by_role("button", name="JSON").click()
     page.get_by_text("class_names").first.wait_for()
     fits(page)
-    (tmp_path / "note.txt").write_text("no picture")
+    (tmp_path / "note.txt").write_text("no image")
     upload.set_input_files(tmp_path / "note.txt")
-    page.get_by_text("That is no picture").wait_for()
+    page.get_by_text("That is no image").wait_for()
     page.get_by_role("button", name="Use the camera").locator("visible=true").click()
-    page.get_by_role("button", name="Take the picture").click()
+    page.get_by_role("button", name="Take the image").click()
     page.wait_for_function(
         "before => document.querySelector('figure.found img')?.src !== before", arg=hidden
     )

@@ -73,7 +73,7 @@ def test_nothing_written_is_told(value: int) -> None:
     ],
 )
 def test_what_is_no_data_url_is_told(url: object) -> None:
-    with pytest.raises(UserError, match="that is no picture"):
+    with pytest.raises(UserError, match="that is no image"):
         from_url(url)
 
 

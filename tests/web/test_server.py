@@ -66,7 +66,7 @@ def test_a_picture_is_answered_and_leaves_nothing_behind(served) -> None:
             id="chunks without an end",
         ),
         pytest.param(head(len(bomb(9, 9))) + bomb(60_000, 60_000), 422, id="a bomb"),
-        pytest.param(head(3) + b"abc", 422, id="no picture"),
+        pytest.param(head(3) + b"abc", 422, id="no image"),
         pytest.param(head(1000) + b"abc", None, id="half a body"),
         pytest.param(b"POST /api/detect HTTP/1.1\r\nHost: 127", None, id="half a head"),
         pytest.param(b"\x16\x03\x01\x02\x00\x01\x00" * 9, None, id="TLS"),

@@ -58,7 +58,7 @@ def data(
 ) -> int:
     """Fetch a dataset where it isn't there, and check that it is whole.
 
-    The exit status is 1 when the pictures or labels aren't as many as they were published.
+    The exit status is 1 when the images or labels aren't as many as they were published.
     """
     kinds: dict[str, Callable[[Path | None], _Found]] = {
         "faces": _faces,
@@ -173,7 +173,7 @@ def _counted(pictures: int, things: str, counts: dict[str, int]) -> str:
     from unmask.mask.runtime.classes import plain_words
 
     each = ", ".join(f"{count:,} {plain_words(name)}" for name, count in counts.items())
-    return f"{pictures:,} pictures, {sum(counts.values()):,} {things}: {each}"
+    return f"{pictures:,} images, {sum(counts.values()):,} {things}: {each}"
 
 
 def _as_dict(found: _Found) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Pictures read with a bar on the terminal, and a line for each file that is left out."""
+"""Images read with a bar on the terminal, and a line for each file that is left out."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from unmask.data.sources import Source, load_source
 def load_shown(
     console: Console, data: str, source: Path | None, shape: tuple[int, int, int] | None
 ) -> Source:
-    """Return load_source's pictures. Raises UserError as it does."""
+    """Return load_source's images. Raises UserError as it does."""
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("reading pictures", total=None)
+        task = bar.add_task("reading images", total=None)
         pictures = load_source(
             data,
             source=source,

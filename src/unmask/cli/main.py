@@ -57,7 +57,7 @@ app.command(
 app.command(
     "unmask.cli.train:train",
     name="train",
-    help="Train a classifier on MNIST, CIFAR-10 or pictures of your own.",
+    help="Train a classifier on MNIST, CIFAR-10 or images of your own.",
 )
 app.command(
     "unmask.cli.evaluate:evaluate_model",
@@ -87,7 +87,7 @@ app.command(
 app.command(
     "unmask.cli.reproduce:reproduce_document",
     name="reproduce",
-    help="Run the whole source document and show its figures beside ours.",
+    help="Run the whole course report and show its figures beside ours.",
 )
 app.command(
     "unmask.cli.doctor:doctor",

@@ -8,17 +8,17 @@ app = App(name="mask", help="Does it hold in the street? Faces with and without 
 app.command(
     "unmask.cli.mask_detect:detect",
     name="detect",
-    help="Find faces in pictures, video or a camera and say which wear a mask.",
+    help="Find faces in images, video or a camera and say which wear a mask.",
 )
 app.command(
     "unmask.cli.mask_train:train",
     name="train",
-    help="Train a detector on annotated pictures of your own.",
+    help="Train a detector on annotated images of your own.",
 )
 app.command(
     "unmask.cli.mask_evaluate:evaluate",
     name="evaluate",
-    help="Measure a detector on annotated pictures.",
+    help="Measure a detector on annotated images.",
 )
 app.command(
     "unmask.cli.mask_export:export",
@@ -28,5 +28,5 @@ app.command(
 app.command(
     "unmask.cli.mask_train_classifier:train_classifier",
     name="train-classifier",
-    help="Train the document's classifier on faces cut out of annotated pictures.",
+    help="Train the course report's classifier on faces cut out of annotated images.",
 )

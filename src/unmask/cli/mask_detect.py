@@ -1,4 +1,4 @@
-"""The verb mask detect: who wears a mask, in pictures, video or before a camera."""
+"""The verb mask detect: who wears a mask, in images, video or before a camera."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def detect(
     source: Annotated[
         list[str],
         Parameter(
-            help="pictures, folders or zips of them, patterns in quotes, videos, a camera's "
+            help="images, folders or zips of them, patterns in quotes, videos, a camera's "
             "number, or a stream's address"
         ),
     ],
@@ -98,7 +98,7 @@ def detect(
     out: Annotated[Path, Parameter(help="the folder for what is drawn and written")] = Path(
         "runs/mask"
     ),
-    json: Annotated[bool, Parameter(help="print the faces of pictures and the summary")] = False,
+    json: Annotated[bool, Parameter(help="print the faces of images and the summary")] = False,
 ) -> int:
     """Find faces and tell which wear a mask, which none, which improperly; draw and write it.
 

@@ -1,4 +1,4 @@
-"""The verb mask evaluate: what a detector is worth on annotated pictures."""
+"""The verb mask evaluate: what a detector is worth on annotated images."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def evaluate(
     mirrored: Annotated[bool, Parameter(show=False)] = False,
     json: FiguresAsJson = False,
 ) -> int:
-    """Measure a detector on annotated pictures it was not trained on.
+    """Measure a detector on annotated images it was not trained on.
 
     Average precision, tables by kind of face, and whether its stated certainties come true. The
     exit status is 2 when a file could not be read: it is named, and the others are measured.

@@ -34,19 +34,17 @@ def export(
         Path | None, Parameter(help="a JSON file of a calibration; scores as they are by default")
     ] = None,
     scale: Annotated[
-        float, Parameter(help="pixels that the network sees for one of a picture, up to 640 in all")
+        float, Parameter(help="pixels that the network sees for one of an image, up to 640 in all")
     ] = 1.6,
     int8: Annotated[
         str | None,
-        Parameter(
-            help="pictures such as it will see, as mask detect takes them: faster, in 8 bits"
-        ),
+        Parameter(help="images such as it will see, as mask detect takes them: faster, in 8 bits"),
     ] = None,
     json: Annotated[bool, Parameter(help="print what was written as JSON")] = False,
 ) -> int:
-    """Write a detector as ONNX for pictures of any size, checked against PyTorch.
+    """Write a detector as ONNX for images of any size, checked against PyTorch.
 
-    In 8 bits it is checked against itself in floating point, on other pictures of those given. The
+    In 8 bits it is checked against itself in floating point, on other images of those given. The
     exit status is 2 when one of them could not be read: it is named, and the others are used.
     """
     network, card = load_detector(model)
@@ -78,7 +76,7 @@ def _in_words(told: dict[str, Any]) -> str:
     if "faces" not in told:
         return f"{line}scores within {told['largest_difference']:.1e} of PyTorch's"
     if not told["faces"]:
-        return f"{line}8 bits, not checked: no face was found in the pictures given"
+        return f"{line}8 bits, not checked: no face was found in the images given"
     return (
         f"{line}8 bits; of {told['faces']:,} faces found in floating point it finds "
         f"{told['again']:,} again and says the same of them"
@@ -88,7 +86,7 @@ def _in_words(told: dict[str, Any]) -> str:
 def _drawn(
     files: list[PictureFile], skips: list[str]
 ) -> tuple[Iterator[Image.Image], Iterator[Image.Image]]:
-    """Return pictures to set ranges by and others to check with, the same if there is but one."""
+    """Return images to set ranges by and others to check with, the same if there is but one."""
     order = seeded(0, _DRAW_STREAM).permutation(len(files))[: 2 * ENOUGH]
     setting = [files[i] for i in order[::2]]
     checking = [files[i] for i in order[1::2]]

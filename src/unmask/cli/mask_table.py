@@ -23,7 +23,7 @@ def print_metrics(console: Console, metrics: DetectionMetrics) -> None:
     ):
         console.print(f"AP@50  {_figure(ap, interval)}  {plain_words(name)}", markup=False)
     figure = _figure(metrics.mean_ap, metrics.mean_ap_interval)
-    pictures = f"{metrics.pictures:,} picture{'s' * (metrics.pictures != 1)}"
+    pictures = f"{metrics.pictures:,} image{'s' * (metrics.pictures != 1)}"
     console.print(f"mAP@50 {figure}  on {pictures}", markup=False)
     table = Table(
         box=SIMPLE_HEAD,

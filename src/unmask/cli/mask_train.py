@@ -1,4 +1,4 @@
-"""The verb mask train: annotated pictures become a detector."""
+"""The verb mask train: annotated images become a detector."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from unmask.mask.training.network import load_detector, network_detector
 from unmask.mask.training.trainer import DetectorProgress, DetectorSettings, train_detector
 
 _FIT = DetectorSettings().fit
-# Seen by the network at this scale, pictures are trained on as CanvasSettings has them.
+# Seen by the network at this scale, images are trained on as CanvasSettings has them.
 _SCALE = 1.6
 
 

@@ -1,4 +1,4 @@
-"""The verb mask train-classifier: annotated faces become the document's classifier."""
+"""The verb mask train-classifier: annotated faces become the course report's classifier."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def train_classifier(
         Path | None, Parameter(help="where everything goes; runs/faces-RECIPE-CLASSES by default")
     ] = None,
     validation: Annotated[
-        int, Parameter(help="one in so many pictures is held out; which, --seed says")
+        int, Parameter(help="one in so many images is held out; which, --seed says")
     ] = 10,
     epochs: Annotated[int | None, Parameter(help="passes over the faces")] = None,
     batch: Annotated[int | None, Parameter(help="faces a step")] = None,
@@ -47,7 +47,7 @@ def train_classifier(
     resume: Resume = False,
     json: FiguresAsJson = False,
 ) -> int:
-    """Train the document's classifier on faces cut out of annotated pictures, and measure it."""
+    """Train the course report's classifier on faces cut out of annotated images, and measure it."""
     console = Console(stderr=True)
     chosen = face_recipe(recipe_name)
     given: dict[str, Any] = {"epochs": epochs, "batch_size": batch, "rate": rate, "seed": seed}
@@ -95,7 +95,7 @@ def _print(console: Console, result: TrainedOnFaces, out: Path) -> None:
     lines = [
         f"{ended} in {history.epochs[-1].seconds:.0f} s",
         f"accuracy {found.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}) on "
-        f"{len(found.labels):,} faces of {result.pictures} pictures held out",
+        f"{len(found.labels):,} faces of {result.pictures} images held out",
         f"macro-F1 {found.macro_f1:.4f}; always saying the most frequent class: "
         f"accuracy {most:.4f}, macro-F1 {_guessing(most, len(found.class_names)):.4f}",
     ]

@@ -28,7 +28,7 @@ class Length:
     """What is trained, and how.
 
     study: the nets of Exercise 1. digits, colours and faces: the recipes of the classifiers of
-    Exercises 2 A, 2 C and 3, None for what ships. downloads: whether pictures that are absent are
+    Exercises 2 A, 2 C and 3, None for what ships. downloads: whether images that are absent are
     fetched.
     """
 
@@ -110,7 +110,7 @@ class Task:
     """What an exercise is given.
 
     folder: its own, for what it trains; it goes on from what lies there. cifar10 and faces: where
-    the user says that the pictures lie. draw: who draws the figures.
+    the user says that the images lie. draw: who draws the figures.
     """
 
     length: Length
@@ -152,13 +152,13 @@ def cifar10(task: Task) -> Source:
     archive = card.files[0].name
     near = cifar10_at_home() is not None or (cache_folder() / card.name / archive).is_file()
     if not (task.cifar10 or near or task.length.downloads):
-        raise UserError("the pictures of CIFAR-10 are not here", do=_GET_CIFAR10)
-    task.progress("reading the pictures of CIFAR-10", None)
+        raise UserError("the images of CIFAR-10 are not here", do=_GET_CIFAR10)
+    task.progress("reading the images of CIFAR-10", None)
     return load_source(
         "cifar10",
         source=task.cifar10,
         progress=lambda done, total: task.progress(
-            "reading the pictures of CIFAR-10", done / max(total, 1)
+            "reading the images of CIFAR-10", done / max(total, 1)
         ),
     )
 
@@ -166,8 +166,8 @@ def cifar10(task: Task) -> Source:
 def faces(task: Task) -> AnnotatedImages:
     """Return the annotated faces; raise UserError, saying how to get them, where they aren't."""
     if not (task.faces or _at_home(*NAMES) or task.length.downloads):
-        raise UserError("the pictures of faces are not here", do=_GET_FACES)
-    task.progress("reading the pictures of faces", None)
+        raise UserError("the images of faces are not here", do=_GET_FACES)
+    task.progress("reading the images of faces", None)
     return load_faces(task.faces or find_faces())
 
 

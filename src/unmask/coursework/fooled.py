@@ -1,4 +1,4 @@
-"""The generator attack of Exercise 2: pictures by classes, in the report's way and in ours."""
+"""The generator attack of Exercise 2: images by classes, in the report's way and in ours."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Fooled:
     grids: dict[str, Grid]
 
     def reached(self, way: str) -> Cell:
-        """Return whether every picture, saved with 8 bits, is classified as it was to be."""
+        """Return whether every image, saved with 8 bits, is classified as it was to be."""
         grid = self.grids[way]
         outcome = grid.outcome
         return all_of(
@@ -47,7 +47,7 @@ class Fooled:
         return Picture(caption, caption, png=base64.b64encode(png).decode())
 
     def read_by(self, reader: Classifier, way: str) -> int:
-        """Return how many changed pictures another classifier gives their own class."""
+        """Return how many changed images another classifier gives their own class."""
         grid = self.grids[way]
         with torch.no_grad():
             said = reader(torch.from_numpy(grid.changed)).argmax(1).numpy()
@@ -57,7 +57,7 @@ class Fooled:
 def fool(
     classifier: Classifier, pictures: Images, names: Sequence[str], title: str, progress: Progress
 ) -> Fooled:
-    """Change each picture until the classifier says each other class, in both ways."""
+    """Change each image until the classifier says each other class, in both ways."""
     subject = Victim.of(classifier, "the classifier", kind="Unmask's")
     pixels = torch.from_numpy(pictures.pixels).float() / 255
     labels = torch.from_numpy(pictures.labels)

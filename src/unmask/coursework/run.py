@@ -48,9 +48,9 @@ def reproduce(
 
     out: gets a folder an exercise, with what it trains, and the sections that are done; with
     resume these are not run again, and the others go on from what lies there. cifar10 and faces:
-    where the pictures lie, otherwise looked for in UNMASK_DATA and, where the length says so,
+    where the images lie, otherwise looked for in UNMASK_DATA and, where the length says so,
     downloaded. draw: who draws the figures, such as unmask.report.reproduction.Figures. An
-    exercise whose pictures are absent, or that fails, says so in its sections.
+    exercise whose images are absent, or that fails, says so in its sections.
     Raises UserError as kept does, and ReproductionInterrupted on Ctrl-C.
     """
     done = kept(out, length.name, resume=resume)

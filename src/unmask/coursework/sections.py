@@ -141,7 +141,7 @@ class Reproduction:
         return {verdict: found[verdict] for verdict in VERDICTS}
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything but the pictures as plain values."""
+        """Return everything but the images as plain values."""
         sections = [
             {k: v for k, v in s.as_dict().items() if k != "pictures"} for s in self.sections
         ]

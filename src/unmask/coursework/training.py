@@ -20,7 +20,7 @@ from unmask.train.recipes import recipe
 
 @dataclass(frozen=True)
 class Made:
-    """A classifier, its figures on the test pictures, and its history, None for what ships.
+    """A classifier, its figures on the test images, and its history, None for what ships.
 
     told: in words, what it is and how it came about. validation_pictures: how many it was
     validated on, 0 for none.

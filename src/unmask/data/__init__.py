@@ -1,4 +1,4 @@
-"""Pictures come in: labelled sets that ship, that are downloaded, or that lie in folders."""
+"""Images come in: labelled sets that ship, that are downloaded, or that lie in folders."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Whole batches of pictures flipped, shifted, cropped, erased and mixed in memory, on any device.
+"""Whole batches of images flipped, shifted, cropped, erased and mixed in memory, on any device.
 
-What is drawn at random is drawn once an epoch, for every picture, from (seed, epoch) alone, so an
+What is drawn at random is drawn once an epoch, for every image, from (seed, epoch) alone, so an
 epoch can be replayed on any device without the random state of the epochs before it.
 """
 
@@ -23,14 +23,14 @@ _FLIP_STREAM, _EPOCH_STREAM = 1, 2
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may happen to a picture: by default nothing.
+    """What may happen to an image: by default nothing.
 
     flip: mirrored left to right, "random" for a fair coin every epoch or "alternating" for a coin
     in the first epoch and the other side in each next (Jordan, 2024). shift: whole pixels up to
     which it moves each way, its edge reflected. crop: the least part of its area, over 0 up to 1,
     that a random square crop keeps before it is stretched back. erase: the side in pixels of a
-    random square that is set to the picture's mean (DeVries and Taylor, 2017). cutmix: how often,
-    0 to 1, a random square of another picture is pasted into it, whose class then counts by its
+    random square that is set to the image's mean (DeVries and Taylor, 2017). cutmix: how often,
+    0 to 1, a random square of another image is pasted into it, whose class then counts by its
     area (Yun et al., 2019). Raises UserError.
     """
 
@@ -54,11 +54,11 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Draws:
-    """What was drawn for each of n pictures in one epoch.
+    """What was drawn for each of n images in one epoch.
 
     flip: bool[n]; shift: int64[n, 2], down and right; crop: float32[n, 3], the kept part of the
     side and the place of the crop, down and right, 0 to 1; erase: float32[n, 2], the place of the
-    erased square, 0 to 1; mate: int64[n], the picture that gives the pasted square; square:
+    erased square, 0 to 1; mate: int64[n], the image that gives the pasted square; square:
     float32[n, 3], its part of the side, 0 for none, and its place, 0 to 1.
     """
 
@@ -81,7 +81,7 @@ class Draws:
 
 
 def draw(augmentation: Augmentation, count: int, *, seed: int, epoch: int) -> Draws:
-    """Return what happens to each of count pictures in that epoch, a function of its arguments."""
+    """Return what happens to each of count images in that epoch, a function of its arguments."""
     random = seeded(seed, _EPOCH_STREAM, epoch)
     flip = np.zeros(count, bool)
     if augmentation.flip == "random":
@@ -106,14 +106,14 @@ def draw(augmentation: Augmentation, count: int, *, seed: int, epoch: int) -> Dr
 
 
 def augmented(pixels: Tensor, augmentation: Augmentation, draws: Draws) -> Tensor:
-    """Return uint8[b, h, w, c] pictures as float32[b, c, h, w] in [0, 1], augmented as drawn.
+    """Return uint8[b, h, w, c] images as float32[b, c, h, w] in [0, 1], augmented as drawn.
 
     The result lies in memory as channels_last.
     """
     height, width = pixels.shape[1:3]
     if augmentation.shift >= min(height, width):
         raise UserError(
-            "the augmentation shifts pictures by more than their size",
+            "the augmentation shifts images by more than their size",
             got=f"{augmentation.shift} pixels of {height} x {width}",
             do="give a smaller shift",
         )
@@ -128,9 +128,9 @@ def augmented(pixels: Tensor, augmentation: Augmentation, draws: Draws) -> Tenso
 
 
 def mixed(pictures: Tensor, mates: Tensor, square: Tensor) -> tuple[Tensor, Tensor]:
-    """Return pictures with squares of their mates pasted in, and the share that is left of each.
+    """Return images with squares of their mates pasted in, and the share that is left of each.
 
-    pictures and mates: float32[b, c, h, w]; square: as Draws has it. The share is float32[b].
+    images and mates: float32[b, c, h, w]; square: as Draws has it. The share is float32[b].
     """
     height, width = pictures.shape[2:]
 

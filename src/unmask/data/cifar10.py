@@ -102,7 +102,7 @@ def _pictures(path: Path, progress: Callable[[int, int], None] | None) -> tuple[
         raise UserError(
             f"{path} is not CIFAR-10: it needs train/ and test/ with its ten classes",
             got=", ".join(folder.train.class_names[:12]),
-            do="train on other pictures by giving the folder's name in place of cifar10",
+            do="train on other images by giving the folder's name in place of cifar10",
         )
     if folder.warnings:
         raise UserError(
@@ -127,7 +127,7 @@ def _members(path: Path) -> dict[str, bytes]:
                     raise UserError(
                         f"{path} holds pickles, which could run any code when opened",
                         got=member.name,
-                        do=f"use {ARCHIVE}, which holds the same pictures",
+                        do=f"use {ARCHIVE}, which holds the same images",
                     )
                 if name in (*_TRAIN, *_TEST) and member.isfile():
                     stream = archive.extractfile(member)

@@ -1,4 +1,4 @@
-"""Pictures in one folder a class, on disk or in a zip archive, become Images."""
+"""Images in one folder a class, on disk or in a zip archive, become Images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PARTS = {
 
 @dataclass(frozen=True, eq=False)
 class PictureFolder:
-    """The pictures of a tree, and one line for every file that was left out.
+    """The images of a tree, and one line for every file that was left out.
 
     All parts have the same classes. validation and test are None where the tree has none.
     """
@@ -51,13 +51,13 @@ def load_folder(
 ) -> PictureFolder:
     """Read a tree CLASS/... or PART/CLASS/..., a folder or a zip archive, at one size.
 
-    PART is train, validation (val, valid) or test; a tree without parts is all training pictures.
+    PART is train, validation (val, valid) or test; a tree without parts is all training images.
     Folders that hold nothing but one other folder are passed through, and folders in a class's
     folder belong to it. size is (height, width) in 1..4096, channels 1 or 3: decode_picture says
-    how pictures get there. Pictures come in the order of their paths and classes in that of their
+    how images get there. Images come in the order of their paths and classes in that of their
     names. A file that can't be read is left out with a warning. progress(done, total) counts
-    pictures. Raises UserError when there are no pictures, fewer than two classes, classes that the
-    training pictures lack, or when the pixels would take more than MAX_BYTES.
+    images. Raises UserError when there are no images, fewer than two classes, classes that the
+    training images lack, or when the pixels would take more than MAX_BYTES.
     """
     if not (len(size) == 2 and all(isinstance(s, int) and 1 <= s <= MAX_SIDE for s in size)):
         raise UserError("the size must be (height, width)", got=size, do=f"give 1 to {MAX_SIDE}")
@@ -71,7 +71,7 @@ def load_folder(
         needed = len(places) * channels * size[0] * size[1]
         if needed > MAX_BYTES:
             raise UserError(
-                f"the pictures of {root} would take too much memory",
+                f"the images of {root} would take too much memory",
                 got=f"{needed} bytes",
                 do=f"choose a smaller size; the limit is {MAX_BYTES}",
             )
@@ -129,18 +129,18 @@ def _empty_classes(root: Path, places: list[_Place]) -> list[str]:
 
 def _class_names(root: Path, classes: dict[str, list[str]], warnings: list[str]) -> tuple[str, ...]:
     names = sorted(set(classes.get("train", ())))
-    mend = "put the pictures of each class into a folder with the name of the class"
+    mend = "put the images of each class into a folder with the name of the class"
     if not names:
         seen = warnings[0] if warnings else "nothing"
-        raise UserError(f"no training pictures in {root}", got=seen, do=mend)
+        raise UserError(f"no training images in {root}", got=seen, do=mend)
     if len(names) == 1:
         raise UserError(f"{root} needs two classes or more", got=f"only {names[0]!r}", do=mend)
     for part, found in classes.items():
         if lacking := sorted(set(found) - set(names)):
             raise UserError(
-                f"the {part} pictures of {root} have classes that the training pictures lack",
+                f"the {part} images of {root} have classes that the training images lack",
                 got=", ".join(map(repr, lacking)),
-                do="add training pictures of these classes, or leave the classes out",
+                do="add training images of these classes, or leave the classes out",
             )
     return tuple(names)
 
@@ -159,7 +159,7 @@ def _places(files: list[PictureFile], warnings: list[str]) -> list[_Place]:
         for file in files
         if len(file.path) > depth + 1
     ]
-    # A class may be called "train" too: then its pictures lie in it, and not in folders.
+    # A class may be called "train" too: then its images lie in it, and not in folders.
     parted = ("train", True) in tops and not {part for part, _ in tops} <= {"train", None}
     places = []
     for file in files:

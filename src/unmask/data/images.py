@@ -1,4 +1,4 @@
-"""Labelled pictures in memory."""
+"""Labelled images in memory."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from unmask.runtime import sha256
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Pictures of one size with a class each; the arrays must not be changed afterwards.
+    """Images of one size with a class each; the arrays must not be changed afterwards.
 
     pixels: uint8[n, channels, height, width], 0..255. labels: int64[n], indices into class_names,
-    which are distinct. name says where the pictures come from. n may be 0. Raises UserError when
+    which are distinct. name says where the images come from. n may be 0. Raises UserError when
     an array has another shape or type, or a label lies outside the classes.
     """
 
@@ -34,11 +34,11 @@ class Images:
             raise UserError(
                 "pixels must be uint8[n, channels, height, width]",
                 got=_described(pixels),
-                do="give 0..255, channels before rows; a grey picture has one channel",
+                do="give 0..255, channels before rows; a grey image has one channel",
             )
         if not _is_array(labels, np.int64, 1) or len(labels) != len(pixels):
             raise UserError(
-                f"labels must be int64[{len(pixels)}], one a picture", got=_described(labels)
+                f"labels must be int64[{len(pixels)}], one an image", got=_described(labels)
             )
         if not (
             isinstance(names, tuple)
@@ -48,7 +48,7 @@ class Images:
         ):
             raise UserError("class names must be a tuple of distinct texts", got=repr(names))
         if not isinstance(self.name, str):
-            raise UserError("the name of a set of pictures must be a text", got=repr(self.name))
+            raise UserError("the name of a set of images must be a text", got=repr(self.name))
         outside = np.flatnonzero((labels < 0) | (labels >= len(names)))
         if outside.size:
             raise UserError(
@@ -70,13 +70,13 @@ class Images:
         return channels, height, width
 
     def split(self, count: int) -> tuple[Images, Images]:
-        """Return the first count pictures and the rest, in order and without a copy.
+        """Return the first count images and the rest, in order and without a copy.
 
         Raises UserError when count isn't 0 to len(self).
         """
         if not 0 <= count <= len(self):
             raise UserError(
-                f"can't split {self.name}", got=count, do=f"give 0 to {len(self)} pictures"
+                f"can't split {self.name}", got=count, do=f"give 0 to {len(self)} images"
             )
         return self[:count], self[count:]
 

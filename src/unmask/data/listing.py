@@ -1,4 +1,4 @@
-"""The picture files in a folder or a zip archive, which may have been made to do harm."""
+"""The image files in a folder or a zip archive, which may have been made to do harm."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RATIO_COUNTS_FROM_BYTES = 1 << 28
 
 @dataclass(frozen=True)
 class PictureFile:
-    """A file that may hold a picture: its path below the root, and a function that reads it.
+    """A file that may hold an image: its path below the root, and a function that reads it.
 
     read() returns at most MAX_FILE_BYTES, and raises UserError when it can't.
     """
@@ -34,7 +34,7 @@ class PictureFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """The picture files of a tree in the order of their paths, and what was left out and why."""
+    """The image files of a tree in the order of their paths, and what was left out and why."""
 
     files: list[PictureFile]
     warnings: list[str]
@@ -42,16 +42,16 @@ class Listing:
 
 @contextlib.contextmanager
 def list_pictures(root: Path, suffixes: frozenset[str] = SUFFIXES) -> Iterator[Listing]:
-    """List the picture files of a folder or a zip archive, readable until the block ends.
+    """List the image files of a folder or a zip archive, readable until the block ends.
 
     Nothing is unpacked to disk. Files are told by their suffix; hidden ones are passed over.
-    suffixes: others than a picture's, in small letters, where more than pictures is wanted.
+    suffixes: others than an image's, in small letters, where more than images is wanted.
     Links that lead back into the tree, pipes and devices, members whose path leaves the archive
     and names with control characters are left out with a warning. Raises UserError when root is
     neither a folder nor a zip archive, or holds more than MAX_MEMBERS files, or when an archive
     would grow to more than MAX_ARCHIVE_BYTES or MAX_ARCHIVE_RATIO times its size.
     """
-    wanted = "give a folder of pictures or a zip archive"
+    wanted = "give a folder of images or a zip archive"
     try:
         mode = root.stat().st_mode
     except OSError as error:
@@ -89,7 +89,7 @@ def _listing(root: Path, found: Iterator[_Found], suffixes: frozenset[str]) -> L
             files.append(PictureFile(path, read))
     warnings = [skipped(path, reason) for path, reason in sorted(left_out)]
     if others:
-        warnings.append(f"passed over as no pictures: {len(others)}, the first {min(others)!r}")
+        warnings.append(f"passed over as no images: {len(others)}, the first {min(others)!r}")
     return Listing(sorted(files, key=lambda file: file.path), warnings)
 
 
@@ -145,7 +145,7 @@ def _opened(root: Path) -> zipfile.ZipFile:
         raise UserError(
             f"{root} is no readable zip archive",
             got=str(error) or type(error).__name__,
-            do="give a folder of pictures or a zip archive",
+            do="give a folder of images or a zip archive",
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""The size and the colours that pictures have by nature, asked of them without unpacking any."""
+"""The size and the colours that images have by nature, asked of them without unpacking any."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _FIRST_TURNED = 5
 
 
 def natural_shape(root: Path) -> tuple[int, int, int]:
-    """Return the (channels, height, width) to read the pictures of a folder or zip archive at.
+    """Return the (channels, height, width) to read the images of a folder or zip archive at.
 
-    Up to 64 of them, spread over the tree, are asked for their size, not unpacked. Pictures of one
+    Up to 64 of them, spread over the tree, are asked for their size, not unpacked. Images of one
     size keep it up to a side of 64 pixels, all others become squares of 64. One channel if all are
     grey, else three. Raises UserError when there is no tree.
     """
@@ -48,9 +48,9 @@ def natural_shape(root: Path) -> tuple[int, int, int]:
 
 
 def upright_size(file: Path) -> tuple[int, int]:
-    """Return a picture's (width, height) in pixels after its EXIF orientation has been applied.
+    """Return an image's (width, height) in pixels after its EXIF orientation has been applied.
 
-    Raises UserError when the file can't be read, is no picture or too large a one.
+    Raises UserError when the file can't be read, is no image or too large a one.
     """
     from PIL import Image
 
@@ -63,9 +63,9 @@ def upright_size(file: Path) -> tuple[int, int]:
         except UserError:
             raise
         except Exception as error:  # Decoders meet damage with nearly any exception there is.
-            raise UserError("no readable picture", got=_reason(file, error)) from error
+            raise UserError("no readable image", got=_reason(file, error)) from error
     if width * height > MAX_PIXELS:
-        raise UserError("the picture is too large", got=f"{width} x {height} pixels")
+        raise UserError("the image is too large", got=f"{width} x {height} pixels")
     return (height, width) if turned else (width, height)
 
 

@@ -1,4 +1,4 @@
-"""One picture file becomes pixels, whatever its format, colours and orientation."""
+"""One image file becomes pixels, whatever its format, colours and orientation."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _NOWHERE = logging.NullHandler()
 
 
 def decode_picture(data: bytes, *, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
-    """Return the picture in a file's bytes as uint8[channels, height, width].
+    """Return the image in a file's bytes as uint8[channels, height, width].
 
-    size is (height, width); channels is 1 (luma) or 3 (red, green, blue). The picture is cut to the
+    size is (height, width); channels is 1 (luma) or 3 (red, green, blue). The image is cut to the
     wanted aspect ratio about its middle and scaled with a bicubic filter wide enough not to alias;
     a JPEG of twice the size or more is halved while it is unpacked. How it is read, and what raises
     UserError: see open_picture.
@@ -47,12 +47,12 @@ def decode_picture(data: bytes, *, size: tuple[int, int], channels: int) -> NDAr
 
 
 def open_picture(data: bytes, *, mode: str = "RGB", enough: int | None = None) -> Picture:
-    """Return the picture in a file's bytes, unpacked, in 8 bits and in the mode "RGB" or "L".
+    """Return the image in a file's bytes, unpacked, in 8 bits and in the mode "RGB" or "L".
 
     It is turned upright by its EXIF orientation and laid on white where it is transparent. Of
     16-bit values the high byte is kept, of an animation the first frame. A JPEG of which both sides
     stay above enough may come at a half, a quarter or an eighth of its size. Raises UserError when
-    the bytes are no picture in FORMATS, are damaged, hold more than MAX_PIXELS pixels or are a JPEG
+    the bytes are no image in FORMATS, are damaged, hold more than MAX_PIXELS pixels or are a JPEG
     of more than MAX_SCANS scans (never unpacked, so that memory and time stay bounded).
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
@@ -81,7 +81,7 @@ def open_picture(data: bytes, *, mode: str = "RGB", enough: int | None = None) -
                 ImageOps.exif_transpose(opened, in_place=True)
                 plain = _eight_bits(opened)
                 plain.load()
-                # Converting copies even what has the mode already: a quarter of a large picture's
+                # Converting copies even what has the mode already: a quarter of a large image's
                 # memory is saved by leaving it out.
                 return plain if plain.mode == mode else plain.convert(mode)
         except UserError:
@@ -89,13 +89,13 @@ def open_picture(data: bytes, *, mode: str = "RGB", enough: int | None = None) -
         except UnidentifiedImageError:
             known = ", ".join(FORMATS)
             raise UserError(
-                f"no picture in a format of {known}" if data else "an empty file"
+                f"no image in a format of {known}" if data else "an empty file"
             ) from None
         except Image.DecompressionBombError:
             raise _too_large(f"over {MAX_PIXELS}") from None
         except Exception as error:  # Decoders meet damage with nearly any exception there is.
             reason = str(error) or type(error).__name__
-            raise UserError("a damaged picture", got=reason) from error
+            raise UserError("a damaged image", got=reason) from error
 
 
 def as_opened(image: Picture, mode: str = "RGB") -> Picture:
@@ -118,7 +118,7 @@ def as_opened(image: Picture, mode: str = "RGB") -> Picture:
 
 def _too_large(extent: str) -> UserError:
     return UserError(
-        "the picture is too large", got=f"{extent} pixels", do=f"the limit is {MAX_PIXELS} in all"
+        "the image is too large", got=f"{extent} pixels", do=f"the limit is {MAX_PIXELS} in all"
     )
 
 
@@ -128,10 +128,10 @@ def _eight_bits(picture: Picture) -> Picture:
     if picture.mode.startswith("I"):
         values = np.asarray(picture)
         if values.min() < 0 or values.max() > 0xFFFF:
-            raise UserError("a picture of 32 bits, of which the range is unknown")
+            raise UserError("an image of 32 bits, of which the range is unknown")
         return Image.fromarray((values >> 8).astype(np.uint8))
     if picture.mode == "F":
-        raise UserError("a picture of floating-point values, of which the range is unknown")
+        raise UserError("an image of floating-point values, of which the range is unknown")
     if picture.mode == "LAB":
         from PIL import ImageCms
 

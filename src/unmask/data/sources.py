@@ -1,4 +1,4 @@
-"""Pictures by name: mnist, cifar10, or a folder or zip archive of one's own."""
+"""Images by name: mnist, cifar10, or a folder or zip archive of one's own."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Place = Path | None
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Pictures that belong together, all with the same classes and shape.
+    """Images that belong together, all with the same classes and shape.
 
     kind: "mnist", "cifar10" or "pictures". validation and test are None where there are none.
-    licence: of the pictures, "" where unknown. warnings: one line for each file left out.
+    licence: of the images, "" where unknown. warnings: one line for each file left out.
     """
 
     kind: str
@@ -43,7 +43,7 @@ def load_source(
     shape: tuple[int, int, int] | None = None,
     progress: Progress | None = None,
 ) -> Source:
-    """Return the pictures of a name, or of a folder or zip archive with a folder for each class.
+    """Return the images of a name, or of a folder or zip archive with a folder for each class.
 
     Args:
         data: mnist, cifar10, or the path of a folder or zip archive.
@@ -65,7 +65,7 @@ def load_source(
     path = Path(data)
     if not path.exists():
         raise UserError(
-            "there are no such pictures",
+            "there are no such images",
             got=data,
             do=f"give {', '.join(NAMED)}, or a folder or zip archive with a folder for each class",
         )

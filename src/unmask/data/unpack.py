@@ -1,4 +1,4 @@
-"""Zip archives unpacked into the cache, where pictures can be read one by one."""
+"""Zip archives unpacked into the cache, where images can be read one by one."""
 
 from __future__ import annotations
 

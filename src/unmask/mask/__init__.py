@@ -1,1 +1,1 @@
-"""Faces and masks: a detector, from annotated pictures to a model that runs anywhere."""
+"""Faces and masks: a detector, from annotated images to a model that runs anywhere."""

@@ -141,7 +141,7 @@ class ModelCard:
     """What a model is, in plain values that are saved as JSON beside its weights.
 
     architecture: a name in cnn.ARCHITECTURES, or "custom" for a network of the user's own.
-    settings: its keyword arguments. input_shape: channels, height, width of the pictures. mean and
+    settings: its keyword arguments. input_shape: channels, height, width of the images. mean and
     std: one number a channel, for pixels in [0, 1]. facts: whatever else there is to know, such as
     data, recipe, seed, figures, licence and command. weights_sha256: of the safetensors file.
     Raises UserError when the parts don't fit one another.

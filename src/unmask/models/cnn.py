@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from unmask.errors import UserError, unknown
 
-# Keras's constants, which the document's networks were trained with.
+# Keras's constants, which the course report's networks were trained with.
 _KERAS_EPS, _KERAS_MOMENTUM, _KERAS_SLOPE = 1e-3, 0.01, 0.3
 
 
@@ -21,10 +21,10 @@ def document_mnist(
     widths: Sequence[int] = (32, 64, 128),
     hidden: int = 128,
 ) -> nn.Module:
-    """Return the document's network of Exercise 2 A: pictures [b, c, h, w] to logits [b, classes].
+    """Return the report's network of Exercise 2 A: images [b, c, h, w] to logits [b, classes].
 
     Three (3x3 convolution, ReLU, 2x2 max-pool), one hidden ReLU layer, the softmax's logits.
-    Weights start Glorot-uniform and biases at zero. The document names no widths.
+    Weights start Glorot-uniform and biases at zero. The course report names no widths.
     """
     layers: list[nn.Module] = []
     channels = shape[0]
@@ -43,11 +43,11 @@ def document_cifar(
     dropout: Sequence[float] = (0.2, 0.3, 0.4),
     hidden: int = 128,
 ) -> nn.Module:
-    """Return the document's network of Exercise 2 C: pictures [b, c, h, w] to logits [b, classes].
+    """Return the report's network of Exercise 2 C: images [b, c, h, w] to logits [b, classes].
 
     Three blocks of (convolution, ReLU, batch norm) twice, max-pool and dropout; then a hidden ReLU
     layer with batch norm and dropout 0.5, and the softmax's logits. Weights start Glorot-uniform
-    and biases at zero. The document names neither widths nor the blocks' dropout.
+    and biases at zero. The course report names neither widths nor the blocks' dropout.
     """
     layers: list[nn.Module] = []
     channels = shape[0]
@@ -71,7 +71,7 @@ def document_masks(
     dropout: Sequence[float] = (0.2, 0.3, 0.4),
     hidden: int = 64,
 ) -> nn.Module:
-    """Return the document's network of Exercise 3: pictures [b, c, h, w] to logits [b, classes].
+    """Return the course report's network of Exercise 3: images [b, c, h, w] to logits [b, classes].
 
     Three blocks of (convolution, LeakyReLU, batch norm, max-pool, dropout), a hidden LeakyReLU
     layer with batch norm and dropout 0.5, and for two classes one output z. The logits are then 0
@@ -100,7 +100,7 @@ def block_cnn(
 ) -> nn.Module:
     """Return blocks of (3x3 convolution, 2x2 max-pool, batch norm, ReLU) and one linear layer.
 
-    Pictures [b, c, h, w] to logits [b, classes]. Pooling comes first in a block because the maximum
+    Images [b, c, h, w] to logits [b, classes]. Pooling comes first in a block because the maximum
     commutes with an increasing function, and what follows then costs a quarter.
     """
     layers: list[nn.Module] = []
@@ -121,7 +121,7 @@ def strided_cnn(
 ) -> nn.Module:
     """Return (4x4 convolution of stride 2, ReLU) for each width, one hidden ReLU layer, the logits.
 
-    Pictures [b, c, h, w] to logits [b, classes]. Strides instead of pooling and no batch norm: what
+    Images [b, c, h, w] to logits [b, classes]. Strides instead of pooling and no batch norm: what
     adversarial training wants (Wong et al., 2020).
     """
     layers: list[nn.Module] = []
@@ -265,11 +265,11 @@ def stepped_cnn(
 
 
 class WhitenedCNN(nn.Module):
-    """A small network that learns colour pictures in few epochs: [b, c, h, w] to [b, classes].
+    """A small network that learns colour images in few epochs: [b, c, h, w] to [b, classes].
 
     A frozen 2x2 convolution that whitens patches (Coates and Ng, 2011), then three groups of
     (convolution, max-pool, batch norm, activation, convolution, batch norm, activation), a maximum
-    over what is left of the picture, and a linear layer without bias, its weights drawn from
+    over what is left of the image, and a linear layer without bias, its weights drawn from
     N(0, 1) and its sums divided by the width. With depth 3 a group has a third convolution, and
     what the pooled one gave is added to what comes out of the last. The first filters of each
     convolution start as the identity (Zagoruyko and Komodakis, 2017, DiracNets), and batch norm has
@@ -288,7 +288,7 @@ class WhitenedCNN(nn.Module):
             raise ValueError("depth must be 2 or 3")
         if min(shape[1:]) < 9:
             raise UserError(
-                "pictures are too small for this network",
+                "images are too small for this network",
                 got=f"{shape[1]} x {shape[2]}",
                 do="give at least 9 x 9 pixels",
             )
@@ -308,7 +308,7 @@ class WhitenedCNN(nn.Module):
 
     @torch.no_grad()
     def prepare(self, pictures: Tensor, eps: float = 5e-4) -> None:
-        """Set the whitening filters from normalised training pictures, float[n, c, h, w].
+        """Set the whitening filters from normalised training images, float[n, c, h, w].
 
         They are the eigenvectors of the covariance of 2x2 patches over the root of their
         eigenvalue plus eps, and their negatives.
@@ -326,7 +326,7 @@ class WhitenedCNN(nn.Module):
         self.whiten.weight.copy_(torch.cat([filters, -filters]))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits [b, classes] of normalised pictures [b, c, h, w]."""
+        """Return logits [b, classes] of normalised images [b, c, h, w]."""
         x = self.groups(functional.gelu(self.whiten(x)))
         logits: Tensor = self.head(x.amax((2, 3))) / self.head.in_features
         return logits
@@ -359,7 +359,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
 def build(
     architecture: str, settings: dict[str, Any], shape: tuple[int, int, int], classes: int
 ) -> nn.Module:
-    """Return the network of that name for pictures of shape (c, h, w), freshly initialised.
+    """Return the network of that name for images of shape (c, h, w), freshly initialised.
 
     Raises UserError for an unknown name or settings it doesn't take.
     """
@@ -381,7 +381,7 @@ def _pooled(shape: tuple[int, int, int], times: int) -> int:
     height, width = shape[1] >> times, shape[2] >> times
     if height * width == 0:
         raise UserError(
-            "pictures are too small for this network",
+            "images are too small for this network",
             got=f"{shape[1]} x {shape[2]}",
             do=f"give at least {1 << times} x {1 << times} pixels",
         )

@@ -17,7 +17,7 @@ class LayerSummary:
 
     name: its place in the network; kind: its class; detail: what it was made with. output: its
     output's shape without the batch. parameters: numbers it holds, frozen ones included.
-    multiply_adds: products of a weight and an input that one picture takes; 0 for layers that
+    multiply_adds: products of a weight and an input that one image takes; 0 for layers that
     aren't convolutions or linear.
     """
 
@@ -31,7 +31,7 @@ class LayerSummary:
 
 @torch.no_grad()
 def summarised(network: nn.Module, input_shape: tuple[int, ...]) -> list[LayerSummary]:
-    """Return the network's layers as one picture of zeros, of that shape, meets them.
+    """Return the network's layers as one image of zeros, of that shape, meets them.
 
     A layer is a module without modules inside it. Raises UserError when the network doesn't take
     the shape.
@@ -57,7 +57,7 @@ def summarised(network: nn.Module, input_shape: tuple[int, ...]) -> list[LayerSu
         network.eval()(torch.zeros(1, *input_shape, device=device))
     except RuntimeError as error:
         raise UserError(
-            f"the network doesn't take pictures of shape {list(input_shape)}",
+            f"the network doesn't take images of shape {list(input_shape)}",
             got=str(error).splitlines()[0],
         ) from error
     finally:

@@ -1,4 +1,4 @@
-"""Pictures by classes as files: the page, the figures, the numbers and the pictures themselves."""
+"""Images by classes as files: the page, the figures, the numbers and the images themselves."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from unmask.text import percent
 
 
 def write_grids(grids: Sequence[Grid], folder: Path) -> list[Path]:
-    """Write report.html, figures/, data/ and every changed picture as PNG; return the paths.
+    """Write report.html, figures/, data/ and every changed image as PNG; return the paths.
 
     The page comes first; it shows the grids one below the other and needs no other file. Raises
     UserError when the folder can't be written.
@@ -36,7 +36,7 @@ def write_grids(grids: Sequence[Grid], folder: Path) -> list[Path]:
         files[f"data/{name}.csv"] = _csv(grid)
         for i, (row, target) in enumerate(zip(grid.rows, grid.targets, strict=True)):
             aim = _file_name(grid.class_names[target])
-            picture = f"pictures/{name}/{row + 1}-{_file_name(grid.names[row])}-as-{aim}.png"
+            picture = f"images/{name}/{row + 1}-{_file_name(grid.names[row])}-as-{aim}.png"
             files[picture] = png(grid.changed[i])
     return write_files(folder, files)
 

@@ -55,7 +55,7 @@ def train_sweep(
     """Train every net of specs on images and return what was measured.
 
     Nets read pixels / 255, flattened. Per-layer statistics are taken of probe_batch (default: the
-    first 256 pictures of images) at the start (epoch 0) and after the other epochs in
+    first 256 images of images) at the start (epoch 0) and after the other epochs in
     probe_epochs; units are judged dead over dead_probe (default: probe_batch). The result depends
     on neither threads (default: every core) nor the order of specs. engine "native" is the kernel,
     on the CPU; "stacked" trains nets of one shape together in plain PyTorch on device, to the same

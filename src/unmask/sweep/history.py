@@ -40,8 +40,8 @@ class SweepHistory:
     epochs in probe_epochs; layer 1 is nearest the input and the last is the softmax layer.
     gradient_max, gradient_mean and gradient_rms are of |dE/dW| over the layer's weights;
     activation_rms of its outputs; slope_mean_square is the mean of phi'(v)^2; saturated is the
-    fraction of (unit, picture) pairs with |phi'| under 5 % of its supremum; dead the fraction of
-    units with |phi'| under 0.1 % of its supremum for every picture of the probe set. status:
+    fraction of (unit, image) pairs with |phi'| under 5 % of its supremum; dead the fraction of
+    units with |phi'| under 0.1 % of its supremum for every image of the probe set. status:
     uint8[nets], an index into STATUS_NAMES; diverged_step: int64[nets], the first step (from 1)
     with a loss that is not finite, or -1. NaN stands where there is nothing: epochs and layers
     that a net doesn't have, what came after divergence, phi' of the softmax layer.

@@ -1,4 +1,4 @@
-"""Where a net starts: its parameters and the order of its pictures, both from its seed alone."""
+"""Where a net starts: its parameters and the order of its images, both from its seed alone."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def draw_layers(spec: NetSpec, inputs: int, classes: int) -> Iterator[LayerParam
 
 
 def epoch_order(spec: NetSpec, epoch: int, n: int) -> NDArray[np.uint32]:
-    """Return the order, uint32[n], in which an epoch shows the n training pictures."""
+    """Return the order, uint32[n], in which an epoch shows the n training images."""
     return seeded(spec.seed, _ORDER_STREAM, epoch).permutation(n).astype(np.uint32)
 
 

@@ -50,7 +50,7 @@ class Meter:
         self._begun = time.monotonic()
 
     def cost(self, spec: NetSpec) -> float:
-        """Return the multiply-adds of a net's training, for a picture."""
+        """Return the multiply-adds of a net's training, for an image."""
         return training_cost(spec, self._task.train) * spec.epochs
 
     @property

@@ -98,7 +98,7 @@ class NativeNet:
         return loss, accuracy, diverged_step
 
     def evaluate(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> tuple[float, float]:
-        """Return mean loss and accuracy over the pictures."""
+        """Return mean loss and accuracy over the images."""
         loss, accuracy, _ = self._mlp.evaluate(pixels, labels, self._stop)
         return loss, accuracy
 
@@ -118,7 +118,7 @@ class NativeNet:
     def gradients(
         self, pixels: NDArray[np.uint8], labels: NDArray[np.int64]
     ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        """Return (dE/dW, dE/db) of every layer for the mean loss over the pictures."""
+        """Return (dE/dW, dE/db) of every layer for the mean loss over the images."""
         out = np.empty(sum((i + 1) * j for i, j in self._shapes))
         self._mlp.gradients(pixels, labels, out)
         result, start = [], 0

@@ -30,7 +30,7 @@ def prepared(
     """Return the task of nets that train as train_sweep says.
 
     elsewhere: whether an executor trains them. Raises UserError for an engine, a number of threads,
-    a device or pictures that don't fit.
+    a device or images that don't fit.
     """
     engine = engine or ("native" if device == "cpu" else "stacked")
     if engine not in _ENGINES:
@@ -64,31 +64,31 @@ def prepared(
 
 
 def digests(data: Sequence[Images | None]) -> list[str | None]:
-    """Return the SHA-256 of each set of pictures, for what a kept sweep belongs to."""
+    """Return the SHA-256 of each set of images, for what a kept sweep belongs to."""
     return [None if images is None else images.sha256 for images in data]
 
 
 def _check(images: Images, largest_batch: int, others: Mapping[str, Images | None]) -> None:
     if not len(images):
-        raise UserError("a sweep needs training pictures", got="none")
+        raise UserError("a sweep needs training images", got="none")
     if largest_batch > len(images):
         raise UserError(
             "the batch is larger than the training data",
-            got=f"a batch of {largest_batch} for {len(images)} pictures",
+            got=f"a batch of {largest_batch} for {len(images)} images",
             do=f"choose a batch size of at most {len(images)}",
         )
     for name, data in others.items():
         if data is None:
             continue
         if not len(data):
-            raise UserError(f"the {name} pictures must be at least one", got="none")
+            raise UserError(f"the {name} images must be at least one", got="none")
         shape, expected = data.pixels.shape[1:], images.pixels.shape[1:]
         if shape != expected or data.class_names != images.class_names:
             raise UserError(
-                f"the {name} pictures don't fit the training pictures",
+                f"the {name} images don't fit the training images",
                 got=f"{shape} with {len(data.class_names)} classes "
                 f"against {expected} with {len(images.class_names)}",
-                do="use pictures of one size and one list of classes",
+                do="use images of one size and one list of classes",
             )
 
 

@@ -53,9 +53,9 @@ class ReferenceNet:
         self._steps = 0
 
     def train(self, order: NDArray[np.uint32]) -> tuple[float, float, int]:
-        """Train one epoch, in mini-batches of the pictures in that order, the last maybe short.
+        """Train one epoch, in mini-batches of the images in that order, the last maybe short.
 
-        order: uint32[m] into the training pictures. Returns the mean over the pictures of the loss
+        order: uint32[m] into the training images. Returns the mean over the images of the loss
         and accuracy, each as it was before its mini-batch's update, and -1. When a loss is not
         finite it updates no more and returns NaN, NaN and that step, counted from 1 over the net's
         life.
@@ -95,7 +95,7 @@ class ReferenceNet:
     def gradients(
         self, pixels: NDArray[np.uint8], labels: NDArray[np.int64]
     ) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-        """Return dE/dW and dE/db of every layer, E the mean loss over these pictures."""
+        """Return dE/dW and dE/db of every layer, E the mean loss over these images."""
         logits = self._logits(self._on_device(pixels))
         loss = self._loss(logits, self._on_device(labels))
         return _pairs(torch.autograd.grad(loss, flat(self._layers)))
@@ -146,7 +146,7 @@ def fields(f: Activation, layers: Layers, inputs: Tensor) -> list[Tensor]:
 
 
 def mean_loss(name: str, logits: Tensor, labels: Tensor) -> Tensor:
-    """Return [...]: the mean over the pictures of a spec's loss on the softmax of the logits.
+    """Return [...]: the mean over the images of a spec's loss on the softmax of the logits.
 
     logits: [..., m, classes]; labels: int64[..., m].
     """
@@ -160,7 +160,7 @@ def mean_loss(name: str, logits: Tensor, labels: Tensor) -> Tensor:
 def layer_statistics(
     spec: NetSpec, own: Layers, pixels: Tensor, labels: Tensor, dead_pixels: Tensor
 ) -> dict[str, NDArray[np.float64]]:
-    """Return what ReferenceNet.probe does of a net's layers and pictures on one device."""
+    """Return what ReferenceNet.probe does of a net's layers and images on one device."""
     f = activation(spec.activation)
     layers = [
         (w.detach().double().requires_grad_(), b.detach().double().requires_grad_()) for w, b in own

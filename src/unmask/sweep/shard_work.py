@@ -32,7 +32,7 @@ class Training:
 class BlockFigures:
     """What the driver is told of a block.
 
-    nets: int64[k], those trained; accuracy: float32[k], on the test pictures; diverged: bool[k].
+    nets: int64[k], those trained; accuracy: float32[k], on the test images; diverged: bool[k].
     failures: the other nets, each with what was raised. interrupted: whether Ctrl-C ended it.
     """
 

@@ -48,7 +48,7 @@ class ShardsInterrupted(KeyboardInterrupt):
 class Scores:
     """What a sharded sweep keeps in memory of its nets.
 
-    accuracy: float32[nets], on the test pictures, NaN where the net diverged. status: uint8[nets],
+    accuracy: float32[nets], on the test images, NaN where the net diverged. status: uint8[nets],
     an index into STATUS_NAMES.
     """
 

@@ -68,7 +68,7 @@ class NetSpec:
             raise UserError(
                 "the learning rate must be a positive number",
                 got=repr(self.learning_rate),
-                do="0.01 is the document's",
+                do="0.01 is the course report's",
             )
         if self.init != "mean_field":
             if self.sigma_w2 is not None or self.sigma_b2 is not None:

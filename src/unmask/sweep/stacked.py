@@ -81,7 +81,7 @@ class StackedNets:
     def train(self, orders: NDArray[np.uint32]) -> list[tuple[float, float, int]]:
         """Train one epoch; return what ReferenceNet.train does of every net.
 
-        orders: uint32[k, m], of each net into the training pictures. A net whose loss is not finite
+        orders: uint32[k, m], of each net into the training images. A net whose loss is not finite
         is of no further use; the others go on as if it weren't there.
         """
         self._loss_sums.zero_()
@@ -156,7 +156,7 @@ class StackedNets:
         graph.replay()
 
     def _recorded(self, place: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-        """Return a graph of one step on the pictures whose indices lie in place."""
+        """Return a graph of one step on the images whose indices lie in place."""
         with torch.cuda.device(self._device):
             # Libraries set themselves up at their first calls, which can't be recorded.
             stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]

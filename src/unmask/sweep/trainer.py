@@ -48,7 +48,7 @@ class Pictures:
 
     @staticmethod
     def of(images: Images) -> Pictures:
-        """Flatten every picture to a row."""
+        """Flatten every image to a row."""
         rows = images.pixels.reshape(len(images), math.prod(images.pixels.shape[1:]))
         labels = np.ascontiguousarray(images.labels)
         return Pictures(np.ascontiguousarray(rows), labels, len(images.class_names))
@@ -195,7 +195,7 @@ def train_stack(
 
 
 def training_cost(spec: NetSpec, train: Pictures) -> float:
-    """Return the multiply-adds of one epoch, for a picture."""
+    """Return the multiply-adds of one epoch, for an image."""
     ends = 2 * train.pixels.shape[1] + 3 * train.classes
     return float(ends * spec.width + 3 * (spec.depth - 1) * spec.width**2)
 

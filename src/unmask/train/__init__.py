@@ -1,4 +1,4 @@
-"""One network at a time, trained on pictures in memory, on any device."""
+"""One network at a time, trained on images in memory, on any device."""
 
 from unmask.train.config import FitConfig
 from unmask.train.evaluation import Evaluation, evaluate

@@ -1,4 +1,4 @@
-"""What fit asks of an adversary that makes pictures harder while a network trains."""
+"""What fit asks of an adversary that makes images harder while a network trains."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Adversary(Protocol):
     """Changes every batch before the network learns from it, and measures what that bought."""
 
     def attacked(self, model: nn.Module, pixels: Tensor, labels: Tensor, *, part: float) -> Tensor:
-        """Return the pictures to learn from, float32[b, c, h, w] in [0, 1].
+        """Return the images to learn from, float32[b, c, h, w] in [0, 1].
 
         labels: int64[b]. part: of the whole run, how much is done, 0 to 1. Whatever is random is
         drawn from PyTorch's default generator, which fit seeds at every epoch.

@@ -1,4 +1,4 @@
-"""What fit asks of pictures, network and processes before it trains."""
+"""What fit asks of images, network and processes before it trains."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def check_network(model: nn.Module, picture: Tensor, classes: int) -> None:
         logits = model.eval()(picture)
     except RuntimeError as error:
         raise UserError(
-            f"the network doesn't take pictures of shape {list(picture.shape[1:])}",
+            f"the network doesn't take images of shape {list(picture.shape[1:])}",
             got=str(error).splitlines()[0],
-            do="give pictures of the network's size and channels",
+            do="give images of the network's size and channels",
         ) from error
     if tuple(logits.shape) != (1, classes):
         raise UserError(
             f"the network doesn't give one logit for each of {classes} classes",
-            got=f"an output of shape {list(logits.shape)} for one picture",
+            got=f"an output of shape {list(logits.shape)} for one image",
         )
 
 
@@ -38,11 +38,11 @@ def check_teacher(teacher: Teacher, student: nn.Module, picture: Tensor, classes
 
 
 def check_parts(processes: int, pictures: int, adversary: Adversary | None) -> None:
-    """Raise UserError unless so many processes can share the smallest lot of pictures."""
+    """Raise UserError unless so many processes can share the smallest lot of images."""
     if processes > pictures:
         raise UserError(
-            "every process needs a picture of each batch and one to validate with",
-            got=f"{processes} processes and {pictures} pictures",
+            "every process needs an image of each batch and one to validate with",
+            got=f"{processes} processes and {pictures} images",
             do="start fewer processes, or give a larger batch",
         )
     if processes > 1 and adversary is not None:
@@ -52,25 +52,25 @@ def check_parts(processes: int, pictures: int, adversary: Adversary | None) -> N
 
 
 def check_pictures(images: Images, validation: Images | None) -> None:
-    """Raise UserError for pictures that can't be trained on or validated with."""
+    """Raise UserError for images that can't be trained on or validated with."""
     if not len(images):
-        raise UserError("there are no pictures to train on", got=images.name)
+        raise UserError("there are no images to train on", got=images.name)
     if len(set(images.labels.tolist())) < 2:
         raise UserError(
-            "all pictures are of one class, so there is nothing to learn",
-            got=f"{len(images)} pictures of {images.class_names[images.labels[0]]!r}",
-            do="add pictures of another class, each class in a folder of its own",
+            "all images are of one class, so there is nothing to learn",
+            got=f"{len(images)} images of {images.class_names[images.labels[0]]!r}",
+            do="add images of another class, each class in a folder of its own",
         )
     if validation is None:
         return
     if not len(validation):
-        raise UserError("there are no pictures to validate with", got=validation.name)
+        raise UserError("there are no images to validate with", got=validation.name)
     for what, ours, theirs in (
         ("classes", images.class_names, validation.class_names),
         ("shapes", images.pixels.shape[1:], validation.pixels.shape[1:]),
     ):
         if ours != theirs:
             raise UserError(
-                f"training and validation pictures have different {what}",
+                f"training and validation images have different {what}",
                 got=f"{list(ours)} and {list(theirs)}",
             )

@@ -18,9 +18,9 @@ PRECISIONS = ("auto", "bf16", "fp32")
 
 @dataclass(frozen=True)
 class FitConfig:
-    """Every setting of a training run but the network and the pictures.
+    """Every setting of a training run but the network and the images.
 
-    epochs: passes over the pictures. batch_size: the most pictures a step; an epoch's are shared
+    epochs: passes over the images. batch_size: the most images a step; an epoch's are shared
     out evenly, so no step is left with a few. optimizer: sgd has Nesterov's momentum; adam and
     adamw have betas 0.9 and 0.999; muon (Jordan et al., 2024) takes the filters of convolutions
     without a bias, which a norm follows, and leaves the rest to sgd with momentum 0.85, muon_adamw
@@ -33,7 +33,7 @@ class FitConfig:
     every five steps, with less and less effect (Zhang et al., 2019, as Jordan, 2024, has it).
     test_time: the views whose logits are averaged for the second validation figure: mirrored, or
     mirrored and moved by a pixel. target: the validation accuracy, 0 to 1, that ends the run when
-    it is exceeded, with the averaged views where test_time names some. validate_from: the first
+    it is exceeded, with test-time augmentation where test_time names it. validate_from: the first
     epoch that is validated. precision: "auto" is bf16 where the processor computes in it, fp32
     elsewhere. Raises UserError.
     """

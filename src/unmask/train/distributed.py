@@ -1,6 +1,6 @@
 """Several processes that train one model together, as torchrun starts them.
 
-Each holds the whole model and every picture, and learns from its part of each batch.
+Each holds the whole model and every image, and learns from its part of each batch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a classifier makes of labelled pictures: accuracy, confusion, calibration, mistakes."""
+"""What a classifier makes of labelled images: accuracy, confusion, calibration, mistakes."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _CALIBRATION_BINS = 15
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The figures of one model on n labelled pictures of k classes.
+    """The figures of one model on n labelled images of k classes.
 
-    confusion: int64[k, k], pictures by true class (row) and by the class said (column). averaged:
+    confusion: int64[k, k], images by true class (row) and by the class said (column). averaged:
     the accuracy with mirrored and moved views averaged, where that was asked for. loss: mean
     cross-entropy. confidence: float64[n], the probability of the class said; predictions: int64[n].
     """
@@ -48,11 +48,11 @@ class Evaluation:
             or not len(self.predictions) == len(self.confidence) == n
             or self.confusion.sum() != n
         ):
-            raise ValueError(f"an Evaluation of {n} pictures and {k} classes has other shapes")
+            raise ValueError(f"an Evaluation of {n} images and {k} classes has other shapes")
 
     @property
     def accuracy(self) -> float:
-        """The part of the pictures whose class was said."""
+        """The part of the images whose class was said."""
         return float(np.trace(self.confusion) / len(self.labels))
 
     @property
@@ -62,28 +62,28 @@ class Evaluation:
 
     @property
     def recall(self) -> NDArray[np.float64]:
-        """float64[k]: of the pictures of each class, the part said to be it; NaN without any."""
+        """float64[k]: of the images of each class, the part said to be it; NaN without any."""
         return _parts(np.diag(self.confusion), self.confusion.sum(1))
 
     @property
     def precision(self) -> NDArray[np.float64]:
-        """float64[k]: of the pictures said to be each class, the part that is; NaN without any."""
+        """float64[k]: of the images said to be each class, the part that is; NaN without any."""
         return _parts(np.diag(self.confusion), self.confusion.sum(0))
 
     @property
     def f1(self) -> NDArray[np.float64]:
-        """float64[k]: the harmonic mean of precision and recall; NaN without any picture."""
+        """float64[k]: the harmonic mean of precision and recall; NaN without any image."""
         both = self.confusion.sum(0) + self.confusion.sum(1)
         return _parts(2 * np.diag(self.confusion), both)
 
     @property
     def macro_f1(self) -> float:
-        """The mean F1 of the classes that any picture is of or is said to be."""
+        """The mean F1 of the classes that any image is of or is said to be."""
         return float(np.nanmean(self.f1))
 
     @property
     def calibration(self) -> list[tuple[float, float, int]]:
-        """Mean confidence, accuracy and pictures of each of 15 bins of confidence that has any."""
+        """Mean confidence, accuracy and images of each of 15 bins of confidence that has any."""
         place = np.minimum((self.confidence * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1)
         right = self.predictions == self.labels
         bins = (place == b for b in range(_CALIBRATION_BINS))
@@ -138,8 +138,8 @@ def evaluate(
 ) -> Evaluation:
     """Return the figures of a model that takes pixels in [0, 1] to logits.
 
-    test_time: "flip" or "flip_shift" measures the accuracy of averaged views too. Raises UserError
-    when there are no pictures or the model has another number of classes.
+    test_time: "flip" or "flip_shift" measures test-time augmentation too. Raises UserError
+    when there are no images or the model has another number of classes.
     """
     single = logits_of(model, images, device=device, precision=precision)
     averaged = None
@@ -156,7 +156,7 @@ def evaluation_of(
     averaged: float | None = None,
     stamp: dict[str, Any] | None = None,
 ) -> Evaluation:
-    """Return the figures of the logits, [n, classes], that a model gave for n pictures."""
+    """Return the figures of the logits, [n, classes], that a model gave for n images."""
     probabilities = logits.double().softmax(1)
     confidence, predictions = probabilities.max(1)
     k = len(images.class_names)
@@ -189,7 +189,7 @@ def logits_of(
     The model runs in eval mode and gets its own mode back. Raises UserError as evaluate does.
     """
     if not len(images):
-        raise UserError("there are no pictures to evaluate", got=images.name)
+        raise UserError("there are no images to evaluate", got=images.name)
     device = device or next((p.device for p in model.parameters()), torch.device("cpu"))
     training = model.training
     model.eval()
@@ -208,13 +208,13 @@ def logits_of(
         raise UserError(
             f"the model doesn't tell the {len(images.class_names)} classes of {images.name} apart",
             got=f"logits of shape {list(logits.shape[1:])}",
-            do="give pictures with the model's classes",
+            do="give images with the model's classes",
         )
     return logits
 
 
 def matched(images: Images, class_names: tuple[str, ...]) -> Images:
-    """Return the pictures with their labels numbered as in class_names.
+    """Return the images with their labels numbered as in class_names.
 
     Raises UserError when they have a class that isn't among those.
     """

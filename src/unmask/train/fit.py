@@ -1,4 +1,4 @@
-"""Train one network on pictures that lie in memory."""
+"""Train one network on images that lie in memory."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ class _Run:
             self.key["adversary"] = adversary.as_dict()
         if teacher is not None:
             self.key["teacher"] = teacher.as_dict()
-        self.together.agree(sha256(json.dumps(self.key).encode()), "pictures or settings")
+        self.together.agree(sha256(json.dumps(self.key).encode()), "images or settings")
 
     @property
     def reached(self) -> bool:
@@ -280,7 +280,7 @@ class _Run:
             loss = functional.cross_entropy(
                 logits.float(), targets, label_smoothing=config.label_smoothing
             )
-            # Gradients are averaged over processes, whose parts may differ by a picture.
+            # Gradients are averaged over processes, whose parts may differ by an image.
             share = len(part) * self.together.count / len(batch)
             descend(self.optimizers, loss * share, height)
             self.average.update(step + 1, total_steps)
@@ -301,14 +301,14 @@ class _Run:
         return loss_sum / count, right / count, config.rate * height
 
     def _drawn(self, epoch: int) -> tuple[Draws, Tensor]:
-        """Return what happens to each picture in that epoch, and the order they come in."""
+        """Return what happens to each image in that epoch, and the order they come in."""
         config, count = self.config, len(self.labels)
         draws = draw(config.augmentation, count, seed=config.seed, epoch=epoch)
         order = torch.from_numpy(seeded(config.seed, _ORDER_STREAM, epoch).permutation(count))
         return draws.to(self.device), order.to(self.device)
 
     def _batch(self, part: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
-        """Return augmented pictures, their labels, and what is learnt: those or shares."""
+        """Return augmented images, their labels, and what is learnt: those or shares."""
         augmentation, own = self.config.augmentation, draws[part]
         pictures, labels = augmented(self.pixels[part], augmentation, own), self.labels[part]
         if not augmentation.cutmix and self.teacher is None:

@@ -14,8 +14,8 @@ from unmask.runtime import write_atomically
 class EpochFigures:
     """The figures of one epoch.
 
-    epoch and step count from 1 and pictures counts all seen so far. train_loss and train_accuracy
-    are means over the epoch's augmented pictures, as trained, smoothed labels included. The
+    epoch and step count from 1 and images counts all seen so far. train_loss and train_accuracy
+    are means over the epoch's augmented images, as trained, smoothed labels included. The
     validation figures are of single views, validation_averaged of the averaged ones and
     validation_attacked the accuracy under an adversary's attack; None where nothing was measured.
     train_seconds and seconds add up from the run's start, without and with validation and
@@ -65,9 +65,9 @@ class History:
     """The epochs of a run, in order, the best of them and what ended it.
 
     best_epoch: the one with the highest validation accuracy (under attack where there is an
-    adversary, else of averaged views where there are any; the last of equals), or the last where
-    nothing was validated; 0 before the first epoch ended. ended: "finished", "target", "collapsed"
-    or "interrupted".
+    adversary, else with test-time augmentation where it is used; the last of equals), or the last
+    where nothing was validated; 0 before the first epoch ended. ended: "finished", "target",
+    "collapsed" or "interrupted".
     """
 
     epochs: tuple[EpochFigures, ...]

@@ -1,4 +1,4 @@
-"""Pictures set aside to validate with."""
+"""Images set aside to validate with."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _HOLDOUT_STREAM = 5
 
 
 def hold_out(images: Images, fraction: float, *, seed: int) -> tuple[Images, Images]:
-    """Return (training, validation) pictures, that part of each class drawn by seed for the second.
+    """Return (training, validation) images, that part of each class drawn by seed for the second.
 
-    fraction: over 0 and under 1; each class keeps and gives at least one picture. Raises UserError
+    fraction: over 0 and under 1; each class keeps and gives at least one image. Raises UserError
     when a class has fewer than two.
     """
     if not 0 < fraction < 1:
@@ -25,9 +25,9 @@ def hold_out(images: Images, fraction: float, *, seed: int) -> tuple[Images, Ima
         members = np.flatnonzero(images.labels == label)
         if len(members) < 2:
             raise UserError(
-                f"the class {name!r} of {images.name} has too few pictures to train and validate",
+                f"the class {name!r} of {images.name} has too few images to train and validate",
                 got=len(members),
-                do="give each class two pictures or more",
+                do="give each class two images or more",
             )
         count = min(max(round(fraction * len(members)), 1), len(members) - 1)
         held.extend(random.permutation(members)[:count])

@@ -1,4 +1,4 @@
-"""From labelled pictures and a recipe to a classifier on disk, with its figures on its card."""
+"""From labelled images and a recipe to a classifier on disk, with its figures on its card."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from unmask.train.temperature import divide_logits, fitted_temperature
 
 @dataclass(frozen=True)
 class Trained:
-    """What a job made: the classifier, its history and its figures on the test pictures."""
+    """What a job made: the classifier, its history and its figures on the test images."""
 
     classifier: Classifier
     history: History
@@ -162,9 +162,9 @@ def _check_fits(model: Classifier, images: Images, use: str) -> None:
     ):
         if theirs != ours:
             raise UserError(
-                f"the model to {use} and the pictures differ in their {what}",
+                f"the model to {use} and the images differ in their {what}",
                 got=f"{list(theirs)} and {list(ours)}",
-                do=f"{use} a model of the same pictures",
+                do=f"{use} a model of the same images",
             )
 
 

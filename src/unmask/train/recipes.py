@@ -1,4 +1,4 @@
-"""What to train on which pictures: the document's recipes and the fast ones, side by side."""
+"""What to train on which images: the course report's recipes and the fast ones, side by side."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Recipe:
     """A network and how it is trained.
 
     purpose: one line for people. architecture and settings: as cnn.build takes them. holdout: the
-    part of the training pictures that validates, 0 for none.
+    part of the training images that validates, 0 for none.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Recipe:
 def _document_mnist(count: int) -> Recipe:
     return Recipe(
         name="document",
-        purpose="the document's Exercise 2 A: trained until validation accuracy exceeds 99.3 %",
+        purpose="the report's Exercise 2 A: trained until validation accuracy exceeds 99.3 %",
         architecture="document_mnist",
         settings={"widths": [32, 64, 128], "hidden": 128},
         config=FitConfig(
@@ -60,7 +60,7 @@ def _document_mnist(count: int) -> Recipe:
 def _document_cifar(count: int) -> Recipe:
     return Recipe(
         name="document",
-        purpose="the document's Exercise 2 C: 100 epochs, 88.49 % there",
+        purpose="the course report's Exercise 2 C: 100 epochs, 88.49 % there",
         architecture="document_cifar",
         settings={"widths": [32, 64, 128], "dropout": [0.2, 0.3, 0.4], "hidden": 128},
         config=FitConfig(
@@ -238,14 +238,14 @@ RECIPES: dict[str, dict[str, Callable[[int], Recipe]]] = {
         "distilled": _distilled_cifar,
     },
     "pictures": {
-        "fast": _pictures("fast", "one's own pictures, in about a thousand steps", 1000),
-        "long": _pictures("long", "one's own pictures, in about five thousand steps", 5000),
+        "fast": _pictures("fast", "one's own images, in about a thousand steps", 1000),
+        "long": _pictures("long", "one's own images, in about five thousand steps", 5000),
     },
 }
 
 
 def recipe(kind: str, name: str, count: int) -> Recipe:
-    """Return the recipe of that name for a kind of pictures, mnist, cifar10 or pictures.
+    """Return the recipe of that name for a kind of images, mnist, cifar10 or images.
 
     count: how many there are to train on. Raises UserError for an unknown name.
     """
@@ -255,7 +255,7 @@ def recipe(kind: str, name: str, count: int) -> Recipe:
 
 
 def prepared(chosen: Recipe, images: Images, *, seed: int) -> Classifier:
-    """Return the recipe's untrained classifier for these training pictures.
+    """Return the recipe's untrained classifier for these training images.
 
     Normalisation comes from all of them, the whitening filters from up to 5000 drawn by seed.
     """

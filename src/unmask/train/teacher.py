@@ -1,4 +1,4 @@
-"""Networks whose opinion of every picture is learnt along with its label."""
+"""Networks whose opinion of every image is learnt along with its label."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Teacher:
 
     They may be of the student's own kind, or the student as it was before: that alone makes it more
     accurate (Hinton et al., 2015; Furlanello et al., 2018). What they say is the mean of their
-    softmax. Each looks at a picture as it is, mirrored, moved by a pixel, or both, by its place in
+    softmax. Each looks at an image as it is, mirrored, moved by a pixel, or both, by its place in
     the batch: so the student learns the mean of all views, over the epochs, at the price of one.
     networks: each takes pixels in [0, 1], float[b, c, h, w], to logits. share: 0 to 1. Raises
     UserError.
@@ -43,10 +43,10 @@ class Teacher:
 
     @torch.no_grad()
     def targets(self, pictures: Tensor, labels: Tensor, augmentation: Augmentation) -> Tensor:
-        """Return what to learn of pictures, float32[b, classes], every row adding up to 1.
+        """Return what to learn of images, float32[b, classes], every row adding up to 1.
 
-        pictures: float[b, c, h, w]. labels: float32[b, classes], the part of each class.
-        augmentation: without flips no picture is looked at mirrored, without shifts none moved.
+        images: float[b, c, h, w]. labels: float32[b, classes], the part of each class.
+        augmentation: without flips no image is looked at mirrored, without shifts none moved.
         """
         said = [
             network(_views(pictures, turn, augmentation)).float().softmax(1)

@@ -1,4 +1,4 @@
-"""The HTTP API: POST a picture, get JSON."""
+"""The HTTP API: POST an image, get JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Answer = Callable[[Request], Awaitable[Response]]
 def routes(models: Models) -> list[Route]:
     """Return GET /api/health, POST /api/detect and POST /api/classify.
 
-    A picture is the body itself. Every answer is JSON; one that isn't 200 has "error", in one line.
+    An image is the body itself. Every answer is JSON; one that isn't 200 has "error", in one line.
     """
 
     async def health(request: Request) -> Response:
@@ -74,7 +74,7 @@ def _told(answer: Answer) -> Answer:
 def _posted(answer: Answer) -> Answer:
     async def posted(request: Request) -> Response:
         if request.method != "POST":
-            raise RefusedError(405, "this wants a POST with a picture as its body")
+            raise RefusedError(405, "this wants a POST with an image as its body")
         return await answer(request)
 
     return posted

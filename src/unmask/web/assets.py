@@ -1,4 +1,4 @@
-"""The page's own components and style: they send pictures as text, so that none becomes a file."""
+"""The page's own components and style: they send images as text, so that none becomes a file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read(name: str) -> str:
 
 @dataclass(frozen=True)
 class Source:
-    """Where pictures come from: markup and a script, which triggers "input" with {picture: URL}."""
+    """Where images come from: markup and a script, which triggers "input" with {picture: URL}."""
 
     name: str
 

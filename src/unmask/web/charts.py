@@ -100,7 +100,7 @@ def duration(seconds: float) -> str:
 
 
 def picture_html(url: str, caption: str, *, download: str = "") -> str:
-    """Return a small picture, its pixels shown as squares, with a caption and a link to save it.
+    """Return a small image, its pixels shown as squares, with a caption and a link to save it.
 
     caption: plain text. download: the name of the file that the link saves, if there is to be one.
     """

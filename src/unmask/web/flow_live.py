@@ -35,7 +35,7 @@ _FIRST_SLICE, _LEAST = 8, 2
 class Curve:
     """One net: epochs seen, loss and accuracy of the slices until then, and how it ended.
 
-    test: accuracy on test pictures, once it is done. diverged: whether its loss left the numbers.
+    test: accuracy on test images, once it is done. diverged: whether its loss left the numbers.
     """
 
     epochs: list[float] = field(default_factory=list)
@@ -62,7 +62,7 @@ class LiveRun:
 
 @lru_cache(maxsize=1)
 def pictures() -> tuple[Images, Images]:
-    """Return the training and the test pictures: a part of MNIST, the same for every run."""
+    """Return the training and the test images: a part of MNIST, the same for every run."""
     train, test = load_mnist()
     return train[:_TRAINED], test[:_TESTED]
 

@@ -206,14 +206,14 @@ def _curves(run: LiveRun, earlier: LiveRun | None) -> str:
         )
 
     accuracy = chart(
-        "Accuracy on training pictures",
+        "Accuracy on training images",
         [(c.epochs, c.accuracies) for c in run.curves],
         [(c.epochs, c.accuracies) for c in before],
         _GUESSED_SHARE,
         1.0,
     )
     loss = chart(
-        "Loss on training pictures",
+        "Loss on training images",
         [(c.epochs, c.losses) for c in run.curves],
         [(c.epochs, c.losses) for c in before],
         _GUESSED_LOSS,

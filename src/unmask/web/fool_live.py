@@ -1,4 +1,4 @@
-"""An attack watched: every picture that it shows to the classifier on its way."""
+"""An attack watched: every image that it shows to the classifier on its way."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _DOCUMENT_STEPS = 400
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One picture on the way: float32[c, h, w], and how sure the classifier is of each class."""
+    """One image on the way: float32[c, h, w], and how sure the classifier is of each class."""
 
     pixels: NDArray[np.float32]
     sure: NDArray[np.float64]
@@ -47,7 +47,7 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Watched:
-    """What an attack did to one picture, judged afresh, with the pictures on its way.
+    """What an attack did to one image, judged afresh, with the images on its way.
 
     original, found: float32[c, h, w] in [0, 1], found on values k / 255. sure: of the original, and
     found_sure of found, by class.
@@ -74,7 +74,7 @@ def watch(
     mode: str = "fast",
     eps: float = 0.2,
 ) -> Watched:
-    """Attack one picture, float32[c, h, w] in [0, 1], and keep what it shows on its way.
+    """Attack one image, float32[c, h, w] in [0, 1], and keep what it shows on its way.
 
     target: the class that it shall pass for. mode: of the generator, "fast" or "document". eps: how
     large a change in Linf may be, for attacks that need to be told. Raises UserError when the

@@ -1,4 +1,4 @@
-"""The tab Fool: a picture changed, step by step, until it passes for another class."""
+"""The tab Fool: an image changed, step by step, until it passes for another class."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from unmask.web.fool_live import COMPARED, GENERATOR, Watched, told, watch
 from unmask.web.models import Models
 from unmask.web.pictures import as_digit, from_url, opened, png_url, require_fit, to_pillow
 
-_MODES = [("smallest change", "fast"), ("as the document did it", "document")]
+_MODES = [("smallest change", "fast"), ("as the course report did it", "document")]
 _SHOWN, _PAUSE = 16, 0.12
 _SHARPEST = 20.0
 _TITLES = {
@@ -41,18 +41,18 @@ _TITLES = {
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """A picture as the model takes it, float32[c, h, w] in [0, 1], and what the model is."""
+    """An image as the model takes it, float32[c, h, w] in [0, 1], and what the model is."""
 
     model: str
     pixels: NDArray[np.float32]
 
 
 def fool_tab(models: Models) -> Callable[[gr.Blocks], object]:
-    """Add the tab's contents to the open blocks; return what gives the page its first picture."""
+    """Add the tab's contents to the open blocks; return what gives the page its first image."""
     names = shipped()
     digits = models.classifier(names[0] if "mnist" not in names else "mnist").class_names
     gr.Markdown(
-        "Give the classifier a picture, choose what it shall pass for, and watch a generator "
+        "Give the classifier an image, choose what it shall pass for, and watch a generator "
         "network change it until it does."
     )
     with gr.Row():
@@ -99,7 +99,7 @@ def fool_tab(models: Models) -> Callable[[gr.Blocks], object]:
         yield from _compare(models, which, name, size / 255, way)
 
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    # What was found for another picture goes in the same answer: an answer of its own could come
+    # What was found for another image goes in the same answer: an answer of its own could come
     # after what is found next.
     taken = [chosen, given, film, step, table]
     pad.input(take, model, taken, **quiet)
@@ -118,7 +118,7 @@ def _cleared() -> list[Any]:
 
 def _targets(models: Models, name: str) -> list[Any]:
     classes = list(models.classifier(name).class_names)
-    hint = "<p class='hint'>Choose a picture for this classifier.</p>"
+    hint = "<p class='hint'>Choose an image for this classifier.</p>"
     return [gr.update(choices=classes, value=classes[3 % len(classes)]), None, hint, *_cleared()]
 
 
@@ -131,7 +131,7 @@ def _taken(models: Models, name: str, url: object, *, is_digit: bool) -> list[An
             picture = opened(data, models.limits.pixels)
             pixels = as_digit(picture)
         elif is_digit:
-            raise UserError(f"{name} knows no drawings", do="upload a picture")
+            raise UserError(f"{name} knows no drawings", do="upload an image")
         else:
             require_fit(data, models.limits.pixels)
             pixels = decode_picture(data, size=(height, width), channels=channels)
@@ -189,7 +189,7 @@ def _watch(
     models: Models, chosen: Chosen | None, target: str, attack: str, mode: str, eps: float
 ) -> tuple[Watched, tuple[str, ...]]:
     if chosen is None:
-        raise UserError("there is no picture yet", do="draw a digit, or take a sample")
+        raise UserError("there is no image yet", do="draw a digit, or take a sample")
     classifier = models.classifier(chosen.model)
     names = classifier.class_names
     if target not in names:
@@ -199,7 +199,7 @@ def _watch(
 
 
 def _film(seen: Watched, names: tuple[str, ...], wanted: int, number: int) -> str:
-    """Return the picture at a step, the change, and how sure the classifier is of each class.
+    """Return the image at a step, the change, and how sure the classifier is of each class.
 
     number: of the frame, from 1; one more than there are stands for what was found.
     """
@@ -228,7 +228,7 @@ def _film(seen: Watched, names: tuple[str, ...], wanted: int, number: int) -> st
     if final:
         good = bool(seen.outcome.reached_saved[0])
         verdict = said_html(
-            f"It says {now}, {percent(float(sure.max()))} sure, of the saved picture. "
+            f"It says {now}, {percent(float(sure.max()))} sure, of the saved image. "
             f"{seen.gradients} gradients, {duration(seen.seconds)}."
             if good
             else f"It could not be made to say {names[wanted]}.",
@@ -283,7 +283,7 @@ def _row(seen: Watched, names: tuple[str, ...]) -> str:
 
 def _table(rows: list[str]) -> str:
     return (
-        "<div class='scroll'><table><thead><tr><th>attack</th><th>picture</th><th>change</th>"
+        "<div class='scroll'><table><thead><tr><th>attack</th><th>image</th><th>change</th>"
         "<th>it says</th><th class='number'>L2</th><th class='number'>Linf · 255</th>"
         "<th class='number'>gradients</th><th class='number'>time</th></tr></thead><tbody>"
         f"{''.join(rows)}</tbody></table></div>"

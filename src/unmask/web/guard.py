@@ -111,7 +111,7 @@ class Guard:
             raise RefusedError(405, f"{scope['method']} is not served; use GET or POST")
         origin = headers.get("origin")
         if scope["method"] == "POST" and origin and urlsplit(origin).netloc != host:
-            raise RefusedError(403, "another site may not send pictures here")
+            raise RefusedError(403, "another site may not send images here")
 
     def _known(self, authorization: str) -> bool:
         if self._secret is None:

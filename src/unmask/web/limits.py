@@ -12,7 +12,7 @@ MINUTE = 60.0
 
 @dataclass(frozen=True)
 class Limits:
-    """size: bytes of one request. pixels: of one picture. seconds: for one answer, and for a
+    """size: bytes of one request. pixels: of one image. seconds: for one answer, and for a
     client to send its request. rate: requests a minute and client that cost work; 0 is no limit.
     """
 
@@ -23,7 +23,7 @@ class Limits:
 
     @property
     def picture(self) -> int:
-        """Bytes of a picture that fits into a request of the page, which sends it as text."""
+        """Bytes of an image that fits into a request of the page, which sends it as text."""
         return int(0.7 * self.size)
 
 

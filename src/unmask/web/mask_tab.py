@@ -1,4 +1,4 @@
-"""The tab Mask: faces in a picture, and what each of them wears."""
+"""The tab Mask: faces in an image, and what each of them wears."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from unmask.web.pictures import from_url, jpeg_url, opened
 
 def mask_tab(models: Models) -> None:
     """Add the tab's contents to the blocks that are open."""
-    gr.Markdown("Who wears a mask? The picture stays on this machine and is not kept.")
+    gr.Markdown("Who wears a mask? The image stays on this machine and is not kept.")
     if models.detector is None:
         gr.HTML(said_html(models.no_detector, "mixed"))
         return
@@ -69,7 +69,7 @@ def mask_tab(models: Models) -> None:
 def _looked(
     models: Models, data: bytes, threshold: float, smallest: float, hidden: bool
 ) -> list[Any]:
-    """Return the drawn picture with its table, and the JSON."""
+    """Return the drawn image with its table, and the JSON."""
     assert models.detector is not None
     try:
         picture = opened(data, models.limits.pixels)
@@ -82,7 +82,7 @@ def _looked(
     shown = (
         f"<figure class='found'><img src='{url}' alt='{escape(_summary(found))}'>"
         f"<figcaption>{escape(_summary(found))} "
-        f"<a href='{url}' download='faces.jpg'>save the picture</a></figcaption></figure>"
+        f"<a href='{url}' download='faces.jpg'>save the image</a></figcaption></figure>"
     )
     return [shown + faces_html(found), json.dumps(found.as_dict(), indent=1)]
 

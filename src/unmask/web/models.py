@@ -77,7 +77,7 @@ class Models:
             return self._classifiers[name]
 
     def detect(self, data: bytes, threshold: float | None, smallest: float) -> dict[str, Any]:
-        """Return the faces in a picture file's bytes as plain values. Raises UserError."""
+        """Return the faces in an image file's bytes as plain values. Raises UserError."""
         if self.detector is None:
             raise UserError(self.no_detector)
         picture = opened(data, self.limits.pixels)
@@ -85,7 +85,7 @@ class Models:
         return found.as_dict()
 
     def classify(self, data: bytes, name: str) -> dict[str, Any]:
-        """Return what a classifier says of a picture file's bytes. Raises UserError."""
+        """Return what a classifier says of an image file's bytes. Raises UserError."""
         classifier = self.classifier(name)
         require_fit(data, self.limits.pixels)
         channels, *size = classifier.card.input_shape

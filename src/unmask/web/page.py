@@ -21,7 +21,7 @@ _SECONDS, _WAITING = 3600, 64
 
 def page(models: Models, reports: Sequence[Path]) -> gr.Blocks:
     """Return the page's blocks. reports: the folders in which to look for reports."""
-    # What gradio itself would keep for longer, it deletes after an hour; pictures never reach it.
+    # What gradio itself would keep for longer, it deletes after an hour; images never reach it.
     blocks = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(_SECONDS, _SECONDS))
     with blocks:
         gr.HTML(

@@ -1,4 +1,4 @@
-"""Pictures on their way between a browser and the models; none of them touches a disk."""
+"""Images on their way between a browser and the models; none of them touches a disk."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _PAPER = 127
 def require_fit(data: bytes, pixels: int) -> None:
     """Check that a file's bytes hold so many pixels at most, before any is unpacked.
 
-    Raises UserError for a larger picture and for no bytes at all; what is no picture passes.
+    Raises UserError for a larger image and for no bytes at all; what is no image passes.
     """
     if not data:
-        raise UserError("there is no picture in the request", do="send the file as its body")
+        raise UserError("there is no image in the request", do="send the file as its body")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -35,51 +35,51 @@ def require_fit(data: bytes, pixels: int) -> None:
             return
     if width * height > pixels:
         raise UserError(
-            "the picture is too large",
+            "the image is too large",
             got=f"{width} x {height} pixels",
             do=f"this server takes {pixels:,} in all",
         )
 
 
 def opened(data: bytes, pixels: int) -> Image.Image:
-    """Return an RGB picture of a file's bytes. Raises UserError as require_fit and open_picture."""
+    """Return an RGB image of a file's bytes. Raises UserError as require_fit and open_picture."""
     require_fit(data, pixels)
     return open_picture(data)
 
 
 def from_url(url: object) -> bytes:
-    """Return the bytes of a data URL, which is how the page sends pictures. Raises UserError."""
+    """Return the bytes of a data URL, which is how the page sends images. Raises UserError."""
     head, comma, content = url.partition(",") if isinstance(url, str) else ("", "", "")
     if not comma or not head.startswith("data:image/") or not head.endswith(";base64"):
-        raise UserError("that is no picture", do="choose a picture file")
+        raise UserError("that is no image", do="choose an image file")
     try:
         return base64.b64decode(content, validate=True)
     except binascii.Error as error:
-        raise UserError("that is no picture", got=error) from None
+        raise UserError("that is no image", got=error) from None
 
 
 def png_url(picture: Image.Image) -> str:
-    """Return the picture as the data URL of a PNG."""
+    """Return the image as the data URL of a PNG."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def jpeg_url(picture: Image.Image) -> str:
-    """Return the picture as the data URL of a JPEG."""
+    """Return the image as the data URL of a JPEG."""
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=90)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def to_pillow(pixels: NDArray[np.float32]) -> Image.Image:
-    """Return float[c, h, w] in [0, 1], one channel or three, as a picture."""
+    """Return float[c, h, w] in [0, 1], one channel or three, as an image."""
     values = (np.clip(pixels, 0, 1) * 255).round().astype(np.uint8)
     return Image.fromarray(values[0] if len(values) == 1 else values.transpose(1, 2, 0))
 
 
 def as_digit(picture: Image.Image) -> NDArray[np.uint8]:
-    """Return a picture of one digit as MNIST's are: uint8[1, 28, 28], white on black.
+    """Return an image of one digit as MNIST's are: uint8[1, 28, 28], white on black.
 
     Its ink is scaled to 20 pixels and centred by its mass. A light ground is taken for paper.
     Raises UserError when nothing is written on it.

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 PAGE = "report.html"
 _DEEPEST, _MOST, _LARGEST = 4, 500, 64 << 20
-# A report is text and pictures: it may run nothing, fetch nothing, and open nothing.
+# A report is text and images: it may run nothing, fetch nothing, and open nothing.
 _POLICY = (
     "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; "
     "frame-ancestors 'self'"

@@ -57,7 +57,7 @@ def test_boxes_that_were_written_are_read(
     root = write(tmp_path / "set", MADE)
     found, warnings = read_annotated(zipped(root) if packed else root)
     check_made(found)
-    assert not [line for line in warnings if "passed over as no pictures" not in line]
+    assert not [line for line in warnings if "passed over as no images" not in line]
     assert found.counts.tolist() == [2, 1]
     assert found.name == "set"
 
@@ -77,10 +77,10 @@ def test_boxes_that_cannot_be_used_are_cut_or_dropped_and_told(
     write: Callable[[Path, Made], Path], tmp_path: Path
 ) -> None:
     amiss: list[tuple[tuple[float, float, float, float], str]] = [
-        ((-5, 4, 10, 12), "1 box cut to the picture"),
+        ((-5, 4, 10, 12), "1 box cut to the image"),
         ((12, 4, 8, 12), "1 box dropped as inverted or empty"),
         ((8, 4, 8, 12), "1 box dropped as inverted or empty"),
-        ((70, 4, 80, 12), "1 box dropped as outside the picture"),
+        ((70, 4, 80, 12), "1 box dropped as outside the image"),
         ((float("nan"), 4, 80, 12), "1 box dropped as not finite"),
         ((4, 4, float("inf"), 12), "1 box dropped as not finite"),
         ((4, 4, 1e300, 12), "1 box dropped as not finite"),
@@ -106,7 +106,7 @@ def test_a_missing_picture_is_told_and_the_rest_is_read(
     (root / "images/b.png").unlink()
     found, warnings = read_annotated(root)
     check_made(found, {name: MADE[name] for name in ("a", "c")})
-    assert any("its picture is missing" in line and "'b" in line for line in warnings)
+    assert any("its image is missing" in line and "'b" in line for line in warnings)
 
 
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
@@ -125,7 +125,7 @@ def test_pictures_that_nothing_annotates_are_told(tmp_path: Path) -> None:
     write_picture(root / "images/more.png", 8, 8)
     found, warnings = read_annotated(root)
     assert len(found) == 3
-    assert warnings == ("pictures passed over as not annotated: 1, the first 'images/more.png'",)
+    assert warnings == ("images passed over as not annotated: 1, the first 'images/more.png'",)
 
 
 def test_of_pictures_with_one_stem_the_nearest_is_taken(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_picture_is_annotated_once(tmp_path: Path) -> None:
     (root / "annotations/z/a.xml").write_text(voc_text("a", 64, 48, []))
     found, warnings = read_annotated(root)
     check_made(found)
-    assert "annotates its picture already" in warnings[0]
+    assert "annotates its image already" in warnings[0]
 
 
 @pytest.mark.parametrize("kind", ["nothing", "pictures", "text"])
@@ -178,7 +178,7 @@ def test_a_folder_without_annotations_is_a_clear_line(kind: str, tmp_path: Path)
         write_picture(tmp_path / "a.png", 8, 8)
     if kind == "text":
         (tmp_path / "readme.txt").write_text("hello")
-    with pytest.raises(UserError, match="no annotated pictures in"):
+    with pytest.raises(UserError, match="no annotated images in"):
         read_annotated(tmp_path)
 
 
@@ -298,7 +298,7 @@ def test_a_damaged_coco_file_is_told(change: dict[str, object], words: str, tmp_
     root = write_coco(tmp_path / "set", MADE)
     path = root / "instances.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(UserError, match="no annotated pictures in") as caught:
+    with pytest.raises(UserError, match="no annotated images in") as caught:
         read_annotated(root)
     assert words in str(caught.value)
 
@@ -403,7 +403,7 @@ def test_the_face_mask_set_is_read_whole() -> None:
     faces = found.with_classes(FACE_CLASSES)
     assert len(faces) == 725
     assert faces.counts.tolist() == [2680, 606, 107]
-    assert all("cut to the picture" in line for line in warnings)
+    assert all("cut to the image" in line for line in warnings)
     for boxes, (width, height) in zip(faces.boxes, faces.sizes, strict=True):
         assert (boxes >= 0).all()
         assert (boxes[:, 2:] <= [width, height]).all()

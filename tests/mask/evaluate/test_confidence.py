@@ -58,7 +58,7 @@ def test_every_answer_is_in_one_bin(answered: list[tuple[float, bool]]) -> None:
 def drawn(
     pictures: int, *, slope: float, offset: float, temperature: float
 ) -> tuple[AnnotatedImages, list[Detections]]:
-    """Pictures of 40 boxes each, whose stated scores are distorted from the true probabilities."""
+    """Images of 40 boxes each, whose stated scores are distorted from the true probabilities."""
     random = np.random.default_rng(5)
     corners = np.stack(np.meshgrid(np.arange(8), np.arange(5)), -1).reshape(-1, 2) * 100.0
     boxes = np.concatenate([corners, corners + 40], 1).astype(np.float32)

@@ -30,7 +30,7 @@ def annotated(paths: list[Path], labels: list[list[int]]) -> AnnotatedImages:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Sixty pictures like no other."""
+    """Sixty images like no other."""
     folder = tmp_path_factory.mktemp("pictures")
     for seed in range(60):
         write_picture(folder / f"{seed}.png", 32, 32, seed)
@@ -89,7 +89,7 @@ def test_pictures_nearly_the_same_are_dealt_out_together(
         for _, val in folds(made, 5, seed):
             assert len(val) == 4
             assert {i ^ 1 for i in val.tolist()} == set(val.tolist())
-    with pytest.raises(UserError, match="11 folds of 10 pictures that differ"):
+    with pytest.raises(UserError, match="11 folds of 10 images that differ"):
         folds(made, 11)
 
 
@@ -115,7 +115,7 @@ def test_the_difference_hash_says_where_it_gets_brighter() -> None:
 def test_what_cannot_be_read_is_like_no_other(tmp_path: Path) -> None:
     paths = [tmp_path / f"{i}.png" for i in range(4)]
     for path in paths[:2]:
-        path.write_bytes(b"no picture")
+        path.write_bytes(b"no image")
     Image.new("L", (9, 9), 7).save(paths[2])
     assert duplicate_groups(annotated(paths, [[0]] * 4)).tolist() == [0, 1, 2, 3]
 
@@ -160,7 +160,7 @@ def test_a_scaled_ramp_stays_a_ramp() -> None:
 
 
 def test_crops_belong_to_their_faces(pictures: list[Path], tmp_path: Path) -> None:
-    (tmp_path / "damaged.png").write_bytes(b"no picture")
+    (tmp_path / "damaged.png").write_bytes(b"no image")
     paths = [pictures[0], tmp_path / "damaged.png", pictures[1], pictures[2]]
     made = annotated(paths, [[0, 2], [1], [], [1]])
     found = crops(made, 16, 0.0)

@@ -156,7 +156,7 @@ def test_a_detection_that_counts_twice_is_two_detections(
 
 
 def test_resampled_pictures_are_those_drawn() -> None:
-    # One picture is perfect and one all wrong, so that what is drawn decides: with both, one of
+    # One image is perfect and one all wrong, so that what is drawn decides: with both, one of
     # two faces is found, first; with the perfect one alone all; with the other none.
     box = [10, 10, 30, 30]
     pictures = annotated([[box], [box]], [[0], [0]])
@@ -320,5 +320,5 @@ def test_detections_of_other_pictures_are_refused() -> None:
     ):
         with pytest.raises(UserError, match=words):
             measured(pictures, wrong, threshold=0.5)
-    with pytest.raises(UserError, match="no annotated pictures"):
+    with pytest.raises(UserError, match="no annotated images"):
         measured(pictures[[]], [], threshold=0.5)

@@ -138,7 +138,7 @@ def test_small_pictures_are_enlarged_as_the_file_asks_and_no_larger_than_enough(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "network_input", noted)
         detector.detect(Image.new("RGB", size), smallest=smallest)
-    # As wide as the whole picture would be at the scale of the finest tiles.
+    # As wide as the whole image would be at the scale of the finest tiles.
     assert max(looks) == pytest.approx(seen, abs=1)
 
 

@@ -76,7 +76,7 @@ def test_a_hidden_face_holds_no_more_than_its_cells() -> None:
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (200, 200, 3), dtype=np.uint8)
     box = np.array([[60, 60, 140, 140]], np.float32)
-    # A second picture with other noise and the same means of every cell hides to the same.
+    # A second image with other noise and the same means of every cell hides to the same.
     # Three tenths of the box on either side, nine twentieths above and a fifth below belong to it.
     wide, high = (80 + 48 + 1) // HIDDEN_CELLS, (80 + 52 + 1) // HIDDEN_CELLS
     cell = (slice(60 - 36, 60 - 36 + high), slice(60 - 24, 60 - 24 + wide))

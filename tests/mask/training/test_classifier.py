@@ -1,4 +1,4 @@
-"""The document's classifier learns drawn faces, is measured on others, and says so on its card."""
+"""The report's classifier learns drawn faces and is measured on others, as its card says."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COLOURS = ((40, 200, 60), (210, 50, 40), (40, 60, 220))
 
 @pytest.fixture(scope="module")
 def annotated(tmp_path_factory: pytest.TempPathFactory) -> AnnotatedImages:
-    """Forty pictures of noise with a coloured square of each class, of two sizes."""
+    """Forty images of noise with a coloured square of each class, of two sizes."""
     folder = tmp_path_factory.mktemp("drawn")
     random = np.random.default_rng(0)
     paths, boxes = [], []
@@ -84,7 +84,7 @@ def test_what_is_told_is_what_the_stored_classifier_says_of_pictures_not_seen(
     assert facts["faces"] == {"size": 16, "context": chosen.context, "repeats": [1, 1, 3]}
     assert facts["validation"]["accuracy"] == result.validation.accuracy
     assert facts["validation"]["macro_f1"] == result.validation.macro_f1
-    assert facts["figures"]["epoch"] == 6, "no epoch is picked by the pictures held out"
+    assert facts["figures"]["epoch"] == 6, "no epoch is picked by the images held out"
     times = np.array(chosen.repeats)
     assert facts["data"]["pictures"] == (len(annotated) - len(held)) * times.sum()
 

@@ -72,7 +72,7 @@ def test_ranges_that_fit_nothing_it_will_see_are_refused(learnt: Learnt, tmp_pat
     grey = [Image.new("RGB", (128, 96), (115, 115, 115))]
     with pytest.raises(UserError, match="too few faces again, so nothing was written"):
         quantize_detector(learnt.onnx, tmp_path / "d.onnx", grey, pictures(learnt))
-    with pytest.raises(UserError, match="there is no picture to set the ranges"):
+    with pytest.raises(UserError, match="there is no image to set the ranges"):
         quantize_detector(learnt.onnx, tmp_path / "d.onnx", [], pictures(learnt))
     assert list(tmp_path.iterdir()) == []
 
@@ -83,7 +83,7 @@ def test_without_a_face_to_check_by_it_says_so(
     Image.new("RGB", (128, 96)).save(tmp_path / "black.png")
     arguments = ["mask", "export", str(learnt.weights), str(tmp_path / "d.onnx"), "--scale", "1"]
     assert main([*arguments, "--int8", str(tmp_path / "black.png")]) == 0
-    assert "not checked: no face was found in the pictures given" in capsys.readouterr().out
+    assert "not checked: no face was found in the images given" in capsys.readouterr().out
 
 
 def test_from_the_command_line_a_broken_picture_is_named(
@@ -93,8 +93,8 @@ def test_from_the_command_line_a_broken_picture_is_named(
     folder.mkdir()
     arguments = ["mask", "export", str(learnt.weights), str(out), "--scale", "1"]
     assert main([*arguments, "--int8", str(folder)]) == 2
-    assert f"no pictures in {folder}" in capsys.readouterr().err
-    (folder / "broken.png").write_bytes(b"not a picture")
+    assert f"no images in {folder}" in capsys.readouterr().err
+    (folder / "broken.png").write_bytes(b"not an image")
     for i, picture in enumerate(pictures(learnt)):
         picture.save(folder / f"{i}.png")
     assert main([*arguments, "--int8", str(folder)]) == 2

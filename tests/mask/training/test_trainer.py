@@ -124,7 +124,7 @@ def test_pictures_with_rare_classes_are_shown_more_often(tmp_path: Path) -> None
     annotated = squares(tmp_path, 4)
     labels = (np.zeros(3, np.int64), *(np.array([0, 0, 1]) for _ in range(3)))
     skewed = replace(annotated, labels=labels)
-    # Class 1 is 3 of 12; a third is wanted, so its pictures come root(4 / 3) times.
+    # Class 1 is 3 of 12; a third is wanted, so its images come root(4 / 3) times.
     np.testing.assert_allclose(repeat_factors(skewed, 1 / 3), [1, *[(4 / 3) ** 0.5] * 3])
     torch.testing.assert_close(
         rarity_weights(np.array([800, 100, 1])), torch.tensor([1.0, 2.0, 800 ** (1 / 3)])

@@ -18,7 +18,7 @@ from unmask.errors import UserError
 from unmask.models.classifier import Classifier
 
 ACCURACY, TEST_IMAGES, FROG = 0.8849, 10_000, "frog"
-# Structural similarity from which on a change is taken not to be seen; 1 is the same picture.
+# Structural similarity from which on a change is taken not to be seen; 1 is the same image.
 UNSEEN = 0.99
 _CANNOT_BE_SEEN = "can't be seen"
 
@@ -113,14 +113,14 @@ def _unseen(fooled: Fooled, way: str) -> Cell:
     outcome = fooled.grids[way].outcome
     least = float(outcome.similarity.min())
     why = (
-        f"Read as: the structural similarity (SSIM) of every picture to the frog is {UNSEEN:g} or "
+        f"Read as: the structural similarity (SSIM) of every image to the frog is {UNSEEN:g} or "
         f"more. Mean change of a value at most {255 * outcome.linf.mean():.1f}/255, mean L2 "
         f"{outcome.l2.mean():.2f}."
     )
     if way == REPORT_WAY and least < UNSEEN:
         why += (
             " Nothing keeps the change small in this way, and the report names neither the "
-            "learning rate nor the size of its generators nor how near they come to the picture."
+            "learning rate nor the size of its generators nor how near they come to the image."
         )
     verdict = AGREES if least >= UNSEEN else DIFFERS
     return Cell(_CANNOT_BE_SEEN, f"SSIM ≥ {np.floor(least * 1000) / 1000:.3f}", verdict, why)
@@ -138,7 +138,7 @@ def _section(accuracy: Cell, rows: tuple[tuple[str, tuple[Cell | None, ...]], ..
         "Exercise 2 C",
         "CIFAR-10 and a frog",
         "Three blocks of two convolutions with batch norm, max-pool and dropout, trained by Adam "
-        "for 100 epochs on mirrored and moved pictures: 88.49 %. The generator attack on a frog "
+        "for 100 epochs on mirrored and moved images: 88.49 %. The generator attack on a frog "
         "reaches all classes, and the changes can't be seen.",
         tables=(
             Table("What the classifier reaches", ("test accuracy",), (("CIFAR-10", (accuracy,)),)),

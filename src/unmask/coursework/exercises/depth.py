@@ -56,7 +56,7 @@ def _run(task: Task) -> tuple[Section, ...]:
         replace(b, settings=settings, pictures=(pictures["accuracy"],)),
         replace(
             c,
-            settings=f"The largest |∂E/∂w| of each layer for the same {plan.batch_size} pictures "
+            settings=f"The largest |∂E/∂w| of each layer for the same {plan.batch_size} images "
             f"after {plan.probe_epoch} epochs.",
             pictures=(pictures["gradients-trained"],),
         ),
@@ -176,7 +176,7 @@ def _outcome(study: Study, depth: int, name: str) -> tuple[Cell, Cell] | None:
         "The report names no settings: with those found by trying, ours is near it only."
         if run.test_accuracy > bar
         else "Both are on the plateau at chance, that of a net which knows how common each class "
-        f"is and nothing of the pictures (log 10 is {np.log(10):.4f})."
+        f"is and nothing of the images (log 10 is {np.log(10):.4f})."
     )
     return (
         run_over_seeds(
@@ -223,7 +223,7 @@ def _pictures(drawn: dict[str, tuple[str, str]]) -> dict[str, Picture]:
         "thick: medians over seeds, thin: every seed. The report draws linear axes, on which "
         "small gradients are all near zero; this axis is logarithmic.",
         "tanh-lecun-curves": "Learning curves: accuracy above, loss below; solid on validation "
-        "pictures, dashed on training pictures. Lines: medians over seeds; bands: lowest to "
+        "images, dashed on training images. Lines: medians over seeds; bands: lowest to "
         "highest.",
         "tanh-lecun-gradients": "The largest gradient of every layer of tanh and of LeCun's "
         "activation.",

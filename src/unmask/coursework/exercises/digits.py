@@ -28,7 +28,7 @@ def _run(task: Task) -> tuple[Section, ...]:
     a, b = _sections(_accuracy(made), _grid_rows(fooled))
     low, high = made.test.interval
     note = (
-        f"On the {len(test):,} test pictures it is right on {100 * made.test.accuracy:.2f} % (95 % "
+        f"On the {len(test):,} test images it is right on {100 * made.test.accuracy:.2f} % (95 % "
         f"interval {100 * low:.2f} to {100 * high:.2f} %), loss {made.test.loss:.4f}."
     )
     settings = f"{made.told[:1].upper()}{made.told[1:]}."
@@ -36,7 +36,7 @@ def _run(task: Task) -> tuple[Section, ...]:
         replace(a, settings=settings, notes=(note,) if made.history else ()),
         replace(
             b,
-            settings="The first test pictures of the digits 0, 1, 2, 4 and 7, each towards the "
+            settings="The first test images of the digits 0, 1, 2, 4 and 7, each towards the "
             "nine other classes, once as the report did it and once by the search for the "
             "smallest change. The classifier is that of Exercise 2 A.",
             pictures=(
@@ -64,15 +64,15 @@ def _accuracy(made: Made) -> Cell:
     """Return the validation accuracy of what was trained, the test accuracy of what ships."""
     if made.history is None:
         right, count = int(made.test.confusion.trace()), len(made.test.labels)
-        cell = exceeded(_BAR, right, count, of="test pictures")
+        cell = exceeded(_BAR, right, count, of="test images")
         return replace(
-            cell, why=f"{cell.why} What ships was trained on every training picture: none validate."
+            cell, why=f"{cell.why} What ships was trained on every training image: none validate."
         )
     best = made.history.best
     assert best is not None
     assert best.validation_accuracy is not None
     count = made.validation_pictures
-    cell = exceeded(_BAR, round(best.validation_accuracy * count), count, of="validation pictures")
+    cell = exceeded(_BAR, round(best.validation_accuracy * count), count, of="validation images")
     return replace(cell, why=f"{cell.why} Epoch {best.epoch}, after {best.train_seconds:.0f} s.")
 
 
@@ -86,7 +86,7 @@ def _grid_rows(fooled: Fooled) -> tuple[tuple[str, tuple[Cell | None, ...]], ...
             read,
             count,
             "Nobody was asked: a second classifier, hardened against changes, stands in for "
-            f"people, and gives {read} of the {count} changed pictures their own digit.",
+            f"people, and gives {read} of the {count} changed images their own digit.",
         )
         if read < count:
             cell = replace(cell, verdict=UNDECIDED)
@@ -110,9 +110,9 @@ def _sections(
         Section(
             "Exercise 2 B",
             "Generators that fool it",
-            "A generator for every picture and class is first trained to give the picture, then "
+            "A generator for every image and class is first trained to give the image, then "
             "until the frozen classifier says the class: a grid of five digits by ten classes. "
-            "Every picture is classified as wanted, and people still read the original digit.",
+            "Every image is classified as wanted, and people still read the original digit.",
             tables=(
                 Table("The grid", ("classified as wanted", "still read as the original"), rows),
             ),

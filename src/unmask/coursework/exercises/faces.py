@@ -143,7 +143,7 @@ def _counts(annotated: AnnotatedImages) -> tuple[Cell, ...]:
     labels = np.concatenate(annotated.labels)
     found = np.bincount(labels, minlength=len(FACE_CLASSES)).tolist()
     whole = len(annotated.paths) == IMAGES
-    part = "" if whole else f"{len(annotated.paths)} of the set's {IMAGES} pictures are here. "
+    part = "" if whole else f"{len(annotated.paths)} of the set's {IMAGES} images are here. "
     cells = [
         _count(IMAGES, len(annotated.paths), part),
         _count(FACES, len(labels), part),
@@ -173,7 +173,7 @@ def _no_counts(reason: str) -> tuple[Cell, ...]:
 def _figures(result: TrainedOnFaces) -> tuple[Cell, Cell]:
     found = result.validation
     right, count = int(found.confusion.trace()), len(found.labels)
-    accuracy = exceeded(BAR, right, count, of=f"faces of {result.pictures} pictures held out")
+    accuracy = exceeded(BAR, right, count, of=f"faces of {result.pictures} images held out")
     most = int(found.confusion.sum(1).max())
     guess = f"Always saying with mask is right on {100 * most / count:.1f} %."
     if accuracy.verdict == DIFFERS:
@@ -216,7 +216,7 @@ def _settings(task: Task, result: TrainedOnFaces) -> str:
     assert best is not None
     return (
         f"Trained from nothing by the recipe {task.length.faces}, {len(history.epochs)} epochs in "
-        f"{history.epochs[-1].seconds:.0f} s; one picture in ten held out whole, where the "
+        f"{history.epochs[-1].seconds:.0f} s; one image in ten held out whole, where the "
         "document holds out faces."
     )
 

@@ -33,7 +33,7 @@ class StudyPlan:
     Every depth is trained with every activation and the seeds 0 to seeds - 1. The nets train on
     the first training_pictures of MNIST's training set and are validated on its last
     validation_pictures. The largest gradients are taken at the start and after probe_epoch
-    epochs, on the first batch_size training pictures. Raises UserError.
+    epochs, on the first batch_size training images. Raises UserError.
     """
 
     depths: tuple[int, ...] = (5, 20, 40)
@@ -128,11 +128,11 @@ class StudyPlan:
         return shlex.join(words)
 
     def divide(self, images: Images) -> tuple[Images, Images]:
-        """Return the pictures to train on and those to validate on. Raises UserError."""
+        """Return the images to train on and those to validate on. Raises UserError."""
         wanted = self.training_pictures + self.validation_pictures
         if wanted > len(images):
             raise UserError(
-                f"{images.name} has {len(images)} training pictures",
+                f"{images.name} has {len(images)} training images",
                 got=f"{self.training_pictures} to train on and {self.validation_pictures} "
                 f"to validate on, {wanted} in all",
                 do="ask for fewer",
@@ -182,7 +182,7 @@ class Study:
 
 
 def chance_of(test: Images) -> float:
-    """Return the accuracy of always naming the commonest class of these pictures."""
+    """Return the accuracy of always naming the commonest class of these images."""
     return float(np.bincount(test.labels).max() / len(test))
 
 
@@ -200,7 +200,7 @@ def run_study(
 ) -> Study:
     """Train the plan's nets and return what was found.
 
-    images: training and test pictures, MNIST when left out. folder: where the history is kept
+    images: training and test images, MNIST when left out. folder: where the history is kept
     while the nets train and after; with resume the nets that it holds are not trained again.
     engine, device and on: see train_sweep.
     Raises UserError, also when the folder holds a study and resume is not set, and

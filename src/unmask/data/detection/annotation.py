@@ -1,4 +1,4 @@
-"""What the readers of annotations have in common: what they give, how they find pictures."""
+"""What the readers of annotations have in common: what they give, how they find images."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _LONGEST_NAME = 100
 
 @dataclass(frozen=True)
 class Annotation:
-    """What a file says of one picture, not yet held against the picture.
+    """What a file says of one image, not yet held against the image.
 
-    file and picture: paths below the root. boxes: float64[k, 4], xyxy in pixels, or as parts of the
-    picture's sides where relative. names: the class of each box. size: (width, height) in pixels as
+    file and image: paths below the root. boxes: float64[k, 4], xyxy in pixels, or as parts of the
+    image's sides where relative. names: the class of each box. size: (width, height) in pixels as
     stated, None where it isn't.
     """
 
@@ -42,10 +42,10 @@ class Found:
 
 
 class PictureIndex:
-    """Pictures looked up by what annotations call them.
+    """Images looked up by what annotations call them.
 
     The stem decides, since sets are converted to other formats without their annotations. Of
-    several pictures with the stem, the one with that very name is taken, and among those the one
+    several images with the stem, the one with that very name is taken, and among those the one
     that shares most folders with the annotation.
     """
 
@@ -58,7 +58,7 @@ class PictureIndex:
         return stem in self._by_stem
 
     def find(self, file: PathParts, name: str) -> PathParts:
-        """Return the path of the picture that the annotation in a file calls by that name.
+        """Return the path of the image that the annotation in a file calls by that name.
 
         name: with or without folders and suffix. Raises UserError when there is none.
         """
@@ -66,7 +66,7 @@ class PictureIndex:
         near = {*file[:-1], *called.parts[:-1]}
         candidates = self._by_stem.get(called.name, []) + self._by_stem.get(called.stem, [])
         if not candidates:
-            raise UserError("its picture is missing", got=repr(name))
+            raise UserError("its image is missing", got=repr(name))
         return max(candidates, key=lambda p: (p[-1] == called.name, len(near & {*p[:-1]})))
 
 

@@ -12,7 +12,7 @@ _Float = TypeVar("_Float", bound=np.floating[Any])
 
 
 def clip(boxes: Boxes, width: float, height: float) -> Boxes:
-    """Return float32[n, 4] boxes cut to a picture; one that lies outside has no area left."""
+    """Return float32[n, 4] boxes cut to an image; one that lies outside has no area left."""
     limits = np.array([width, height, width, height], np.float32)
     return np.clip(boxes, np.float32(0), limits).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""COCO: one JSON file for many pictures, boxes as corner and size in pixels."""
+"""COCO: one JSON file for many images, boxes as corner and size in pixels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def read_coco(files: list[PictureFile], pictures: PictureIndex, warnings: list[s
     """Return the annotations of the JSON files (Lin et al., 2014).
 
     Classes come in the order of their numbers. Outlines and key points are passed over, and so are
-    boxes round crowds, which are counted in warnings, like the files and pictures left out.
+    boxes round crowds, which are counted in warnings, like the files and images left out.
     """
     annotations: list[Annotation] = []
     names: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Pictures with boxes drawn round what they hold, from PASCAL VOC, COCO or YOLO annotations."""
+"""Images with boxes drawn round what they hold, from PASCAL VOC, COCO or YOLO annotations."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ _KINDS = SUFFIXES | {voc.SUFFIX, coco.SUFFIX, yolo.SUFFIX, ".yaml", ".yml", ".na
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedImages:
-    """Picture files with the boxes in each; the arrays must not be changed afterwards.
+    """Image files with the boxes in each; the arrays must not be changed afterwards.
 
     paths: of n files. sizes: int64[n, 2], width and height in pixels, upright. boxes: n arrays
-    float32[k, 4], xyxy in absolute pixels, half-open, inside the picture and not empty. labels: n
+    float32[k, 4], xyxy in absolute pixels, half-open, inside the image and not empty. labels: n
     arrays int64[k], indices into class_names, which are distinct. k may be 0, and so may n. name
-    says where the pictures come from. ignored: n arrays float32[j, 4], regions in which a detection
+    says where the images come from. ignored: n arrays float32[j, 4], regions in which a detection
     is neither right nor wrong; none by default. Raises UserError when they don't fit together.
     """
 
@@ -62,7 +62,7 @@ class AnnotatedImages:
             raise UserError(f"ignored regions must be {n} arrays of boxes", got=len(self.ignored))
         if self.sizes.shape != (n, 2) or not len(self.boxes) == len(self.labels) == n:
             raise UserError(
-                f"annotated pictures need a size, boxes and labels for each of {n} paths",
+                f"annotated images need a size, boxes and labels for each of {n} paths",
                 got=f"{len(self.sizes)}, {len(self.boxes)} and {len(self.labels)}",
             )
         if not k or len(set(self.class_names)) != k:
@@ -100,7 +100,7 @@ class AnnotatedImages:
         return np.bincount(labels, minlength=len(self.class_names)).astype(np.int64)
 
     def pixels(self, index: int) -> NDArray[np.uint8]:
-        """Return one picture, upright, as uint8[height, width, 3].
+        """Return one image, upright, as uint8[height, width, 3].
 
         Raises UserError, with the file's name, when it can't be read or is damaged.
         """
@@ -111,7 +111,7 @@ class AnnotatedImages:
             raise UserError(f"can't read {path.name}", got=error) from error
 
     def with_classes(self, class_names: Sequence[str]) -> AnnotatedImages:
-        """Return the pictures with their labels numbered as in class_names.
+        """Return the images with their labels numbered as in class_names.
 
         Raises UserError when they have boxes of a class that isn't among those.
         """
@@ -169,14 +169,14 @@ class AnnotatedImages:
 def read_annotated(
     folder: str | os.PathLike[str],
 ) -> tuple[AnnotatedImages, tuple[str, ...]]:
-    """Return the annotated pictures of a folder or zip archive, and a line for all that was amiss.
+    """Return the annotated images of a folder or zip archive, and a line for all that was amiss.
 
     Annotations are PASCAL VOC, COCO or YOLO files anywhere below the folder, told by their content;
-    classes may have any names, and come by name for VOC and by number otherwise. Pictures come in
-    the order of their paths. Boxes that reach out of the picture are cut to it; inverted, empty and
-    infinite ones and those outside are dropped; files and pictures that can't be used are left out,
-    and so are pictures that no file annotates. Zip archives are unpacked into the cache. Raises
-    UserError when there are no annotated pictures or none has a box.
+    classes may have any names, and come by name for VOC and by number otherwise. Images come in
+    the order of their paths. Boxes that reach out of the image are cut to it; inverted, empty and
+    infinite ones and those outside are dropped; files and images that can't be used are left out,
+    and so are images that no file annotates. Zip archives are unpacked into the cache. Raises
+    UserError when there are no annotated images or none has a box.
     """
     root = Path(folder)
     if root.is_file():
@@ -186,11 +186,11 @@ def read_annotated(
         index = PictureIndex(pictures)
         found, warnings = _read(listing.files, index)
     if not found.annotations:
-        seen = warnings[0] if warnings else f"{len(pictures)} pictures without any"
+        seen = warnings[0] if warnings else f"{len(pictures)} images without any"
         raise UserError(
-            f"no annotated pictures in {folder}",
+            f"no annotated images in {folder}",
             got=seen,
-            do="give a folder with PASCAL VOC, COCO or YOLO annotations and their pictures",
+            do="give a folder with PASCAL VOC, COCO or YOLO annotations and their images",
         )
     owner: dict[PathParts, PathParts] = {}
     kept: list[tuple[Path, tuple[int, int], Boxes, NDArray[np.int64]]] = []
@@ -199,7 +199,7 @@ def read_annotated(
         path = root.joinpath(*picture)
         try:
             if picture in owner:
-                raise UserError(f"{'/'.join(owner[picture])!r} annotates its picture already")
+                raise UserError(f"{'/'.join(owner[picture])!r} annotates its image already")
             size = _checked_size(path, annotation)
         except UserError as error:
             about = () if annotation.file[-1:] == picture[-1:] else (picture[-1],)
@@ -244,7 +244,7 @@ def load_faces(folder: str | os.PathLike[str], *, corrected: bool = False) -> An
 
 
 def readable(annotated: AnnotatedImages) -> tuple[AnnotatedImages, tuple[str, ...]]:
-    """Return the pictures that can be unpacked, and a line for each of the others.
+    """Return the images that can be unpacked, and a line for each of the others.
 
     Raises UserError when none can be.
     """
@@ -257,7 +257,7 @@ def readable(annotated: AnnotatedImages) -> tuple[AnnotatedImages, tuple[str, ..
         else:
             kept.append(i)
     if not kept:
-        raise UserError(f"no picture of {annotated.name} can be read", got=(*warnings, "none")[0])
+        raise UserError(f"no image of {annotated.name} can be read", got=(*warnings, "none")[0])
     return annotated[kept], tuple(warnings)
 
 
@@ -311,7 +311,7 @@ def _checked_size(path: Path, annotation: Annotation) -> tuple[int, int]:
     if annotation.size not in (None, size):
         assert annotation.size
         raise UserError(
-            "it is of a picture of another size",
+            "it is of an image of another size",
             got="{} x {} there and {} x {} here".format(*annotation.size, *size),
         )
     return size
@@ -320,7 +320,7 @@ def _checked_size(path: Path, annotation: Annotation) -> tuple[int, int]:
 def _fitted(
     annotation: Annotation, size: tuple[int, int], warnings: list[str]
 ) -> tuple[Boxes, NDArray[np.bool_]]:
-    """Return the boxes that can be used, in pixels and cut to the picture, and which they are."""
+    """Return the boxes that can be used, in pixels and cut to the image, and which they are."""
     scale = np.array([*size, *size]) if annotation.relative else np.ones(4)
     # Whatever is beyond float32 becomes infinite there, and is then not finite.
     with np.errstate(over="ignore", invalid="ignore"):
@@ -334,8 +334,8 @@ def _fitted(
     amiss = {
         "dropped as not finite": ~finite,
         "dropped as inverted or empty": finite & ~upright,
-        "dropped as outside the picture": upright & ~inside,
-        "cut to the picture": reaches_out,
+        "dropped as outside the image": upright & ~inside,
+        "cut to the image": reaches_out,
     }
     for words, which in amiss.items():
         if count := int(np.count_nonzero(which)):
@@ -346,4 +346,4 @@ def _fitted(
 
 def _passed_over(pictures: list[PathParts]) -> str:
     first = "/".join(pictures[0])
-    return f"pictures passed over as not annotated: {len(pictures)}, the first {first!r}"
+    return f"images passed over as not annotated: {len(pictures)}, the first {first!r}"

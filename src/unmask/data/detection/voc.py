@@ -1,4 +1,4 @@
-"""PASCAL VOC: an XML file a picture, boxes in pixels."""
+"""PASCAL VOC: an XML file an image, boxes in pixels."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _MAX_BYTES = 1 << 24
 def read_voc(files: list[PictureFile], pictures: PictureIndex, warnings: list[str]) -> Found:
     """Return the annotations of the XML files (Everingham et al., 2010).
 
-    Boxes are taken as they stand, half-open. The picture is the one with the XML's own stem, or
-    else the one it names. Files that are no annotation, or have no picture, are named in warnings.
+    Boxes are taken as they stand, half-open. The image is the one with the XML's own stem, or
+    else the one it names. Files that are no annotation, or have no image, are named in warnings.
     """
     annotations = []
     for file in files:

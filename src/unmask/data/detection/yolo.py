@@ -1,4 +1,4 @@
-"""YOLO: a text file a picture, a line a box, its middle and size as parts of the sides."""
+"""YOLO: a text file an image, a line a box, its middle and size as parts of the sides."""
 
 from __future__ import annotations
 

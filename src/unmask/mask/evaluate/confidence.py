@@ -46,9 +46,9 @@ _LEAST_SLOPE = 0.01
 def calibrated(
     annotated: AnnotatedImages, detections: Sequence[Detections], *, scale: float
 ) -> Calibration:
-    """Return the calibration for uncalibrated detections of pictures not trained on.
+    """Return the calibration for uncalibrated detections of images not trained on.
 
-    scale: pixels the network saw for one of the picture. The face's score is calibrated by logistic
+    scale: pixels the network saw for one of the image. The face's score is calibrated by logistic
     regression (Platt, 1999) on its logit and the size of small faces, as Küppers et al., 2020
     (arXiv:2004.13546), do with boxes; the classes' by one temperature (Guo et al., 2017,
     arXiv:1706.04599).
@@ -223,7 +223,7 @@ def reliabilities(
 
     face: the score, 0 to 1, of every box of threshold and more, right when it is round a face.
     class: the probability of the class said of each of these faces that was judged, right when it
-    is the face's. Raises UserError when the detections aren't of these pictures.
+    is the face's. Raises UserError when the detections aren't of these images.
     """
     detections = countable(annotated, detections)
     matches = FaceMatches.of(annotated, detections)
@@ -246,10 +246,10 @@ def cross_fitted(
     scale: float,
     threshold: float | None = None,
 ) -> list[Detections]:
-    """Return what would have been said of each picture with a calibration that never saw it.
+    """Return what would have been said of each image with a calibration that never saw it.
 
-    detections: uncalibrated, one a picture. part: int64[n]; a picture's detections are calibrated
-    as those of all other parts ask. scale: pixels the network saw for one of the picture.
+    detections: uncalibrated, one an image. part: int64[n]; an image's detections are calibrated
+    as those of all other parts ask. scale: pixels the network saw for one of the image.
     threshold: the calibrated score from which on a box counts, the calibration's own by default.
     Raises UserError when there is one part only.
     """

@@ -23,11 +23,11 @@ Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 def folds(annotated: AnnotatedImages, count: int = 5, seed: int = 0) -> list[Fold]:
-    """Return count pairs of (training, validation) indices, each picture validating in one of them.
+    """Return count pairs of (training, validation) indices, each image validating in one of them.
 
-    Pictures are dealt out whole, since faces of one picture are alike, those nearly the same
+    Images are dealt out whole, since faces of one image are alike, those nearly the same
     together (duplicate_groups), and by the rarest class that each holds, so that every fold has its
-    part of it. Raises UserError when there are fewer than two folds, or more folds than pictures
+    part of it. Raises UserError when there are fewer than two folds, or more folds than images
     that differ.
     """
     _, group = np.unique(duplicate_groups(annotated), return_inverse=True)
@@ -35,8 +35,8 @@ def folds(annotated: AnnotatedImages, count: int = 5, seed: int = 0) -> list[Fol
     if not 2 <= count <= groups:
         raise UserError(
             f"{annotated.name} can't be dealt out into folds",
-            got=f"{count} folds of {groups} pictures that differ",
-            do="give 2 folds or more, and no more than there are pictures",
+            got=f"{count} folds of {groups} images that differ",
+            do="give 2 folds or more, and no more than there are images",
         )
     faces = np.zeros((groups, len(annotated.class_names)), np.int64)
     for own, labels in zip(group, annotated.labels, strict=True):

@@ -48,9 +48,9 @@ def face_sides(boxes: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, eq=False)
 class FaceMatches:
-    """Every annotated face and every detected box of many pictures, and which is which.
+    """Every annotated face and every detected box of many images, and which is which.
 
-    Of faces: face_picture int64[m], face_label int64[m], face_side float64[m]. Of boxes: picture
+    Of faces: face_picture int64[m], face_label int64[m], face_side float64[m]. Of boxes: image
     int64[n], label int64[n] (-1: not judged), side float64[n], score float32[n], and face int64[n],
     the index of the face that it is, -1 for none. Whatever was said of classes plays no part.
     """
@@ -66,7 +66,7 @@ class FaceMatches:
 
     @staticmethod
     def of(annotated: AnnotatedImages, detections: Sequence[Detections]) -> FaceMatches:
-        """Return the matches; raise UserError when there isn't one Detections a picture."""
+        """Return the matches; raise UserError when there isn't one Detections an image."""
         _check(annotated, detections)
         counts = [len(boxes) for boxes in annotated.boxes]
         firsts = np.cumsum([0, *counts])
@@ -134,16 +134,16 @@ def joined(arrays: Sequence[NDArray[Any]], dtype: type[Any]) -> NDArray[Any]:
 
 def _check(annotated: AnnotatedImages, detections: Sequence[Detections]) -> None:
     if not len(annotated):
-        raise UserError("there are no annotated pictures to measure with", got=annotated.name)
+        raise UserError("there are no annotated images to measure with", got=annotated.name)
     if len(detections) != len(annotated):
         raise UserError(
-            "each annotated picture needs its detections",
-            got=f"{len(annotated)} pictures and {len(detections)} detections",
+            "each annotated image needs its detections",
+            got=f"{len(annotated)} images and {len(detections)} detections",
         )
     for found, size, path in zip(detections, annotated.sizes, annotated.paths, strict=True):
         if (found.width, found.height) != tuple(size.tolist()):
             raise UserError(
-                f"the detections of {path.name} are of a picture of another size",
+                f"the detections of {path.name} are of an image of another size",
                 got=f"{found.width} x {found.height}",
             )
         if found.class_names != annotated.class_names:

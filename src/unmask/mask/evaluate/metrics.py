@@ -46,7 +46,7 @@ def average_precision(
 
 
 def class_curve(annotated: AnnotatedImages, detections: Sequence[Detections], label: int) -> Curve:
-    """Return hits and pictures of all boxes as one class, surest first, and its faces a picture."""
+    """Return hits and images of all boxes as one class, surest first, and its faces an image."""
     scores, hits, pictures, truths = [], [], [], []
     for i, found in enumerate(detections):
         truth = annotated.boxes[i][annotated.labels[i] == label]
@@ -61,7 +61,7 @@ def class_curve(annotated: AnnotatedImages, detections: Sequence[Detections], la
 
 
 def resampled(curves: list[Curve], pictures: int) -> NDArray[np.float64]:
-    """Return float64[resamples, classes]: average precisions on pictures drawn with replacement."""
+    """Return float64[resamples, classes]: average precisions on images drawn with replacement."""
     random = seeded(_BOOTSTRAP_STREAM)
     found = np.empty((_RESAMPLES, len(curves)))
     for i in range(_RESAMPLES):
@@ -84,7 +84,7 @@ class Row:
     group: "size", "class" or "crowding"; name: in words. faces: how many are annotated. found:
     those a box was drawn round. judged: those found of which a class was said, and right: of these,
     those whose class it is. alarms: boxes of this kind round no face, by their own size, the class
-    said or their picture's crowd.
+    said or their image's crowd.
     """
 
     group: str
@@ -131,12 +131,12 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class DetectionMetrics:
-    """What detections are worth on annotated pictures.
+    """What detections are worth on annotated images.
 
     ap: float64[k], the average precision of every class at IoU 0.5 with the score times the class's
     probability, NaN without a face of it; ap_intervals: float64[k, 2]. face_ap: of finding faces,
     whatever they wear. mean_ap: over the classes that have faces. Their 95 % intervals come from
-    resampling pictures. overall and rows: at the threshold of the score that it is a face.
+    resampling images. overall and rows: at the threshold of the score that it is a face.
     confusion: int64[k + 1, k + 2], by true class, or no face in the last row, and by the class
     said, not judged and not found in the last two columns.
     """
@@ -183,11 +183,11 @@ def size_name(least: float, below: float) -> str:
 def measured(
     annotated: AnnotatedImages, detections: Sequence[Detections], *, threshold: float
 ) -> DetectionMetrics:
-    """Return the figures of one Detections a picture, in the pictures' order.
+    """Return the figures of one Detections an image, in the images' order.
 
     threshold: the least score, 0 to 1, at which a box counts in the rows. Detections should hold
     boxes of lower scores too, since average precision goes through all thresholds. Raises UserError
-    when they aren't of these pictures or classes. What lies in ignored regions counts neither way.
+    when they aren't of these images or classes. What lies in ignored regions counts neither way.
     """
     detections = countable(annotated, detections)
     matches = FaceMatches.of(annotated, detections)
@@ -256,7 +256,7 @@ def _table(
     for label, name in enumerate(annotated.class_names):
         rows.append(row("class", name, matches.face_label == label, matches.label == label))
     for low, high in pairwise(CROWDS):
-        # Alarms in pictures without faces belong to the smallest crowd.
+        # Alarms in images without faces belong to the smallest crowd.
         inside = (np.maximum(crowd, 1) >= low) & (crowd < high)
         name = _crowd_name(low, high)
         rows.append(row("crowding", name, inside[matches.face_picture], inside[matches.picture]))

@@ -21,7 +21,7 @@ def decode(
     threshold: float,
     nms_iou: float,
 ) -> tuple[Boxes, NDArray[np.float32]]:
-    """Return the boxes, float32[n, 4], of one picture and their class scores, float32[n, k].
+    """Return the boxes, float32[n, 4], of one image and their class scores, float32[n, k].
 
     scores: float32[k, h, w], zero but at peaks; sides: float32[4, h, w], left, top, right and
     bottom in pixels from the cell's centre, (x + 0.5) * 4. A box's score that it is a face is the

@@ -1,4 +1,4 @@
-"""What was found in one picture: boxes of faces, and what each of them wears."""
+"""What was found in one image: boxes of faces, and what each of them wears."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ NOT_JUDGED_NAME = "not_judged"
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """The faces of one picture, surest first.
+    """The faces of one image, surest first.
 
-    boxes: float32[n, 4], left, top, right, bottom in pixels, half-open, inside the picture.
+    boxes: float32[n, 4], left, top, right, bottom in pixels, half-open, inside the image.
     labels: int64[n], index into class_names, or NOT_JUDGED. scores: float32[n] in [0, 1], that it
     is a face. probabilities: float32[n, k] of the classes given that it is one, calibrated; rows
-    add up to 1. width, height: of the picture in pixels. Raises UserError when they don't agree.
+    add up to 1. width, height: of the image in pixels. Raises UserError when they don't agree.
     """
 
     boxes: NDArray[np.float32]
@@ -47,14 +47,14 @@ class Detections:
         if n and not (self.labels.min() >= NOT_JUDGED and self.labels.max() < k):
             raise UserError(f"labels must lie in -1 to {k - 1}", got=self.labels.tolist())
         if self.width < 1 or self.height < 1:
-            raise UserError("a picture has one pixel or more", got=f"{self.width} x {self.height}")
+            raise UserError("an image has one pixel or more", got=f"{self.width} x {self.height}")
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     @classmethod
     def none(cls, class_names: tuple[str, ...], width: int, height: int) -> Detections:
-        """Return that no face was found in a picture of this size."""
+        """Return that no face was found in an image of this size."""
         return cls(
             np.zeros((0, 4), np.float32),
             np.zeros(0, np.int64),

@@ -27,7 +27,7 @@ WEIGHTS = Path(__file__).parents[1] / "weights" / "detector.onnx"
 # Threads that wait for work by spinning take the cores from whatever else runs; for as long as the
 # next layer takes to come it pays.
 THREADS = {"session.intra_op.allow_spinning": "1", "session.intra_op.spin_duration_us": "50"}
-# Enlarged beyond this, a picture holds no more than before.
+# Enlarged beyond this, an image holds no more than before.
 _MOST_ENLARGED = 4.0
 
 Pixels = NDArray[np.uint8]

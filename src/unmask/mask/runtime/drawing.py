@@ -1,4 +1,4 @@
-"""Boxes with words beside them on a picture, legible at any size, and faces made unrecognisable."""
+"""Boxes with words beside them on an image, legible at any size, and faces made unrecognisable."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from unmask.mask.runtime.detections import NOT_JUDGED_NAME, Detections
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
 
-# A picture is drawn on at this size at least: words could not be read on a smaller one.
+# An image is drawn on at this size at least: words could not be read on a smaller one.
 LEAST_SIDE = 400
-# Words may cover this share of a picture; one of a crowd grows, within limits, until they do.
+# Words may cover this share of an image; one of a crowd grows, within limits, until they do.
 MOST_COVERED = 0.2
 _MOST_GROWN = 2000
 _SMALLEST_TEXT = 12
@@ -54,9 +54,9 @@ def draw(
     note: str = "",
     grow: bool = True,
 ) -> Image.Image:
-    """Return the RGB picture with a box and words for every face; the picture itself is drawn on.
+    """Return the RGB image with a box and words for every face; the image itself is drawn on.
 
-    A picture that may grow is returned larger by a whole factor when no side has LEAST_SIDE pixels
+    An image that may grow is returned larger by a whole factor when no side has LEAST_SIDE pixels
     or when the words of a crowd would cover more than MOST_COVERED of it. numbers: int64[n], of the
     tracks, shown before the words. note: shown in the corner.
     """
@@ -113,7 +113,7 @@ def hide(picture: Image.Image, boxes: NDArray[np.float32]) -> None:
 
 
 def _text_size(size: tuple[int, int], count: int) -> int:
-    """Return the height of letters in pixels: in proportion to the picture, smaller in a crowd."""
+    """Return the height of letters in pixels: in proportion to the image, smaller in a crowd."""
     usual = max(size) / 55
     fitting = math.sqrt(MOST_COVERED * size[0] * size[1] / (max(count, 1) * _TAG_AREA))
     return max(_SMALLEST_TEXT, round(min(usual, fitting)))

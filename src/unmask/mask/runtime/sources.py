@@ -1,4 +1,4 @@
-"""What is to be looked at: a picture, a folder or zip of them, a pattern, a video or a camera."""
+"""What is to be looked at: an image, a folder or zip of them, a pattern, a video or a camera."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ class Sources:
 def open_sources(text: str) -> Iterator[Sources]:
     """Find what text names, readable until the block ends.
 
-    text: a picture or video file, a folder or zip archive (all the pictures in it, at any depth),
+    text: an image or video file, a folder or zip archive (all the images in it, at any depth),
     a pattern with *, ? or [...] (** for any depth), a camera's number, or a stream's address, as
-    rtsp://host/path. Raises UserError when there is no such thing or no picture in it.
+    rtsp://host/path. Raises UserError when there is no such thing or no image in it.
     """
     path = Path(text)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
@@ -101,7 +101,7 @@ def open_sources(text: str) -> Iterator[Sources]:
         raise UserError(
             "there is no such source",
             got=text,
-            do="give a picture, a folder, a pattern, a video, a camera's number or an address",
+            do="give an image, a folder, a pattern, a video, a camera's number or an address",
         )
 
 

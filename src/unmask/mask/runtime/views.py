@@ -21,13 +21,13 @@ _EDGE = 2.0
 _CUT, _LITTLE, _MOST_GAIN = 0.01, 110.0, 32.0
 # Smaller faces than this, in pixels that the network sees, are left to finer views by the coarsest.
 _LARGE = 32.0
-# In 0 to 255, what a view is filled up with beyond the picture, as in training.
+# In 0 to 255, what a view is filled up with beyond the image, as in training.
 GREY = 114
 
 
 @dataclass(frozen=True)
 class View:
-    """A part of the picture, in its pixels, and the size in pixels at which the network sees it.
+    """A part of the image, in its pixels, and the size in pixels at which the network sees it.
 
     least: mean side, in pixels that the network sees, of the smallest faces it is to find here.
     """
@@ -41,7 +41,7 @@ class View:
     least: float = 0.0
 
     def to_image(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return boxes[n, 4] of the view in pixels of the picture."""
+        """Return boxes[n, 4] of the view in pixels of the image."""
         across = (self.right - self.left) / self.width
         down = (self.bottom - self.top) / self.height
         scale = np.array([across, down, across, down])
@@ -49,9 +49,9 @@ class View:
         return np.asarray(boxes * scale + offset, np.float32)
 
     def whole(self, boxes: NDArray[np.float32], width: int, height: int) -> NDArray[np.bool_]:
-        """Return which boxes[n, 4], in pixels of the picture, the view's edges do not cut.
+        """Return which boxes[n, 4], in pixels of the image, the view's edges do not cut.
 
-        The picture's own edges, at 0, width and height, cut nothing that another view has whole.
+        The image's own edges, at 0, width and height, cut nothing that another view has whole.
         """
         margin = _EDGE * (self.right - self.left) / self.width
         inside = np.ones(len(boxes), np.bool_)
@@ -67,9 +67,9 @@ class View:
 
 
 def views(width: int, height: int, finest: float) -> list[View]:
-    """Return what the network sees of a picture of this size, the whole first, the coarsest last.
+    """Return what the network sees of an image of this size, the whole first, the coarsest last.
 
-    finest: pixels the network sees for a pixel of the picture, at the finest scale. A picture of
+    finest: pixels the network sees for a pixel of the image, at the finest scale. An image of
     which that makes no more than WHOLE pixels on either side needs no tiles.
     """
     coarsest = min(finest, WHOLE / max(width, height))
@@ -102,7 +102,7 @@ def _spans(length: int, scale: float) -> list[tuple[int, int]]:
 
 # Sides of what the network sees are whole multiples of this; what is lacking is grey.
 MULTIPLE = 32
-# Pictures whose longer side has more pixels are not enlarged unless smaller faces are asked for.
+# Images whose longer side has more pixels are not enlarged unless smaller faces are asked for.
 _ENOUGH = 640.0
 
 
@@ -115,7 +115,7 @@ def usual_scale(size: tuple[int, int], scale: float) -> float:
 
 
 def usual_inputs(picture: Image.Image, scale: float) -> Iterator[NDArray[np.float32]]:
-    """Yield all that the network sees of a picture at its usual scale, as network_input does."""
+    """Yield all that the network sees of an image at its usual scale, as network_input does."""
     for view in views(picture.width, picture.height, usual_scale(picture.size, scale)):
         yield network_input(picture, view)
 
@@ -139,7 +139,7 @@ def stretched(image: Image.Image) -> Image.Image:
 
 
 def network_input(picture: Image.Image, view: View) -> NDArray[np.float32]:
-    """Return the view of an RGB picture as float32[1, 3, h, w] in [0, 1], multiples of 32."""
+    """Return the view of an RGB image as float32[1, 3, h, w] in [0, 1], multiples of 32."""
     size, box = (view.width, view.height), (view.left, view.top, view.right, view.bottom)
     if size != (view.right - view.left, view.bottom - view.top):
         # A gap of one: whole pixels are averaged first, which is five times as fast.

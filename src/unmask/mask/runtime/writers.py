@@ -21,7 +21,7 @@ from unmask.runtime import write_atomically
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """The faces of a picture, or of a frame of a video, by the name of its file.
+    """The faces of an image, or of a frame of a video, by the name of its file.
 
     frame: the frame's number from 0; seconds: its time; numbers: int64[n], of its faces' tracks.
     """

@@ -123,13 +123,13 @@ class Canvases:
             self._bank_weights = self._bank_weights / self._bank_weights.sum()
 
     def order(self, random: np.random.Generator) -> NDArray[np.int64]:
-        """Return which picture each canvas of an epoch is about, the rare ones more often."""
+        """Return which image each canvas of an epoch is about, the rare ones more often."""
         whole = np.floor(self.repeats).astype(np.int64)
         times = whole + (random.random(len(whole)) < self.repeats - whole)
         return random.permutation(np.repeat(np.arange(len(whole)), times))
 
     def make(self, picture: int, random: np.random.Generator) -> Canvas:
-        """Return a canvas about that picture; the same state of random gives the same bits."""
+        """Return a canvas about that image; the same state of random gives the same bits."""
         size, settings = self.settings.size, self.settings
         if random.random() < settings.scenes:
             pixels = scene((size, size), self.bank, random)
@@ -186,7 +186,7 @@ class Canvases:
         index: int,
         random: np.random.Generator,
     ) -> Faces:
-        """Show a picture in a part of the canvas, most likely about one of its faces."""
+        """Show an image in a part of the canvas, most likely about one of its faces."""
         left, top, right, bottom = part
         picture, boxes = self.pixels[index], self.annotated.boxes[index]
         labels = self.annotated.labels[index]
@@ -283,7 +283,7 @@ class Canvases:
 
 
 def repeat_factors(annotated: AnnotatedImages, rare_from: float) -> NDArray[np.float64]:
-    """Return float64[n]: how often an epoch shows each picture, 1 or more."""
+    """Return float64[n]: how often an epoch shows each image, 1 or more."""
     counts = annotated.counts
     part = np.maximum(counts, 1) / max(counts.sum(), 1)
     wanted = np.maximum(1.0, np.sqrt(rare_from / part))
@@ -293,7 +293,7 @@ def repeat_factors(annotated: AnnotatedImages, rare_from: float) -> NDArray[np.f
 def _span(
     length: int, room: int, scale: float, middle: float | None, random: np.random.Generator
 ) -> tuple[float, float, int, int]:
-    """Return, along one axis, from where to where a picture is seen, at which place, how long."""
+    """Return, along one axis, from where to where an image is seen, at which place, how long."""
     if length * scale <= room:
         long = max(1, round(length * scale))
         return 0.0, float(length), int(random.integers(room - long + 1)), long

@@ -70,7 +70,7 @@ def by_size(
 ) -> tuple[SizeRow, ...]:
     """Return a row for each of metrics.SIZES and one for all faces, last.
 
-    sides: float64[n], in pixels of the picture. kinds: int64[n], the annotated class of each face,
+    sides: float64[n], in pixels of the image. kinds: int64[n], the annotated class of each face,
     0 to classes - 1, which may be finer than the classes that are told apart. right: bool[n].
     """
 
@@ -109,7 +109,7 @@ FACE_RECIPES: dict[str, FaceRecipe] = {
         repeats=(1, 1, 1),
         recipe=Recipe(
             name="document",
-            purpose="the document's Exercise 3: trained until validation accuracy exceeds 97 %",
+            purpose="the report's Exercise 3: trained until validation accuracy exceeds 97 %",
             architecture="document_masks",
             settings={"widths": [32, 64, 128], "dropout": [0.2, 0.3, 0.4], "hidden": 64},
             config=FitConfig(
@@ -130,7 +130,7 @@ FACE_RECIPES: dict[str, FaceRecipe] = {
         repeats=(1, 1, 3),
         recipe=Recipe(
             name="augmented",
-            purpose="the same network, its pictures changed, its weights and views averaged",
+            purpose="the same network, its images changed, its weights and views averaged",
             architecture="document_masks",
             settings={"widths": [32, 64, 128], "dropout": [0.1, 0.2, 0.3], "hidden": 64},
             config=FitConfig(
@@ -186,10 +186,10 @@ def face_recipe(name: str) -> FaceRecipe:
 
 @dataclass(frozen=True, eq=False)
 class TrainedOnFaces:
-    """A classifier of faces, its history, and its figures on faces of pictures held out.
+    """A classifier of faces, its history, and its figures on faces of images held out.
 
     The figures are of the views that the recipe averages. rows: see by_size, by FACE_CLASSES.
-    pictures: how many were held out. warnings: a line for each picture left out.
+    images: how many were held out. warnings: a line for each image left out.
     """
 
     trained: Trained
@@ -219,11 +219,11 @@ def train_on_faces(
     device: str = "auto",
     progress: Callable[[FitProgress], None] | None = None,
 ) -> TrainedOnFaces:
-    """Train on the faces of all pictures but one part of them, and measure on those.
+    """Train on the faces of all images but one part of them, and measure on those.
 
     annotated: with FACE_CLASSES. classes: 2 counts masks worn improperly as none, 3 tells them
-    apart. parts: the pictures are dealt out into so many (see folds), and the recipe's seed says
-    which is held out, so that different seeds below parts are measured on different pictures. A
+    apart. parts: the images are dealt out into so many (see folds), and the recipe's seed says
+    which is held out, so that different seeds below parts are measured on different images. A
     recipe without a target picks no epoch by them. out and the rest: as train_classifier has them;
     the card also says how faces are cut out. Raises UserError as folds, crops and train_classifier
     do.

@@ -1,4 +1,4 @@
-"""Batches of pictures under other light: brighter, flatter, greyer, of another tint."""
+"""Batches of images under other light: brighter, flatter, greyer, of another tint."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _GREY = 0.05
 
 
 def recoloured(pixels: Tensor, random: np.random.Generator) -> Tensor:
-    """Return uint8[b, h, w, 3] as float[b, 3, h, w] in [0, 1], each picture's colours changed.
+    """Return uint8[b, h, w, 3] as float[b, 3, h, w] in [0, 1], each image's colours changed.
 
-    Brightness, contrast, saturation, hue and tint are linear, so they are one matrix a picture. One
+    Brightness, contrast, saturation, hue and tint are linear, so they are one matrix an image. One
     in twenty becomes grey. The result lies in memory as channels_last.
     """
     b = len(pixels)

@@ -18,10 +18,10 @@ from unmask.mask.evaluate.matching import face_sides
 
 @dataclass(frozen=True, eq=False)
 class FaceCrops:
-    """Faces cut out of pictures.
+    """Faces cut out of images.
 
-    images: one square a face, labelled. picture: int64[n], the index of the picture that each comes
-    from. sides: float64[n], in pixels there (face_sides). warnings: a line for each picture left
+    images: one square a face, labelled. image: int64[n], the index of the image that each comes
+    from. sides: float64[n], in pixels there (face_sides). warnings: a line for each image left
     out.
     """
 
@@ -41,8 +41,8 @@ def crops(annotated: AnnotatedImages, size: int, context: float) -> FaceCrops:
     """Return every annotated face as 3 x size x size pixels.
 
     A square about the middle of the box is cut out, its side the box's longer one and context, as a
-    part of it, on either end; beyond the picture's edge the edge goes on. It is scaled with a
-    bicubic filter wide enough not to alias. Pictures that can't be read are left out with a
+    part of it, on either end; beyond the image's edge the edge goes on. It is scaled with a
+    bicubic filter wide enough not to alias. Images that can't be read are left out with a
     warning. Raises UserError when none can be.
     """
     pixels: list[NDArray[np.uint8]] = []

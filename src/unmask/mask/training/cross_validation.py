@@ -28,10 +28,10 @@ _DRAW_STREAM = 14
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """What the folds have in common; fold `count` is all pictures, with none left out.
+    """What the folds have in common; fold `count` is all images, with none left out.
 
-    folder: where fold k leaves fold-k, seen by every worker, as are the pictures. scale: pixels the
-    network sees for one of the picture.
+    folder: where fold k leaves fold-k, seen by every worker, as are the images. scale: pixels the
+    network sees for one of the image.
     """
 
     annotated: AnnotatedImages
@@ -45,7 +45,7 @@ class CrossValidation:
         return self.folder / f"fold-{number}"
 
     def split(self, number: int) -> tuple[AnnotatedImages, AnnotatedImages]:
-        """Return the pictures that a fold is trained on, and those that it leaves out."""
+        """Return the images that a fold is trained on, and those that it leaves out."""
         every = np.arange(len(self.annotated))
         chosen, left_out = every, every[:0]
         if number < self.count:
@@ -58,7 +58,7 @@ class CrossValidation:
 
 
 def train_fold(validation: CrossValidation, number: int) -> None:
-    """Train a fold on one thread and write what it finds in the pictures left out.
+    """Train a fold on one thread and write what it finds in the images left out.
 
     Its seed is its number. Its folder gets a line an epoch in log, what train_detector leaves, from
     which it goes on where it was stopped, and as JSON what the network finds as it is, and as it
@@ -85,7 +85,7 @@ def train_fold(validation: CrossValidation, number: int) -> None:
 
 
 def look_at_fold(validation: CrossValidation, number: int) -> None:
-    """Write what the detector of a fold's folder finds in the pictures left out."""
+    """Write what the detector of a fold's folder finds in the images left out."""
     out = validation.fold(number)
     annotated, left_out = validation.split(number)
     network, card = load_detector(out / "detector.safetensors")
@@ -110,9 +110,9 @@ def write_onnx(
     calibration: Calibration,
     scale: float,
 ) -> tuple[float, Agreement]:
-    """Write the detector of a training's folder in 8 bits, set by pictures it was trained on.
+    """Write the detector of a training's folder in 8 bits, set by images it was trained on.
 
-    annotated: those pictures, of which seed draws some. Returns what export_detector and
+    annotated: those images, of which seed draws some. Returns what export_detector and
     quantize_detector do.
     """
     network, card = load_detector(trained / "detector.safetensors")

@@ -44,7 +44,7 @@ def export_detector(
     The graph takes "pixels", float32[b, 3, h, w] in [0, 1] with h and w any multiples of 32, to
     "scores", float32[b, k, h/4, w/4], and "sides", float32[b, 4, h/4, w/4], as Scored does. The
     metadata are JSON: class_names, stride, version, scale (pixels the network should see for one of
-    the picture), thresholds and calibration. The difference is over random pictures of three sizes,
+    the image), thresholds and calibration. The difference is over random images of three sizes,
     of the scores of every peak and of all sides, these in parts of themselves. A file that differs
     by more than TOLERANCE is not written. Raises UserError then, and when onnx, onnxscript or
     onnxruntime isn't installed.
@@ -88,7 +88,7 @@ def export_detector(
     return difference
 
 
-# Of pictures to set the ranges by; more change little.
+# Of images to set the ranges by; more change little.
 ENOUGH = 40
 _LEAST_AGREEMENT = 0.9
 
@@ -111,7 +111,7 @@ def quantize_detector(
 ) -> Agreement:
     """Write an exported detector with filters and features of whole numbers; check it.
 
-    source: what export_detector wrote. setting: RGB pictures of the kind it will see, one or more,
+    source: what export_detector wrote. setting: RGB images of the kind it will see, one or more,
     by which the range of each feature is set. checking: others, in which what it finds is compared
     with what the source finds. Each channel of a filter has a scale of its own. The first filters,
     too few to gain by it, and the last ones, that make the answers, stay in floating point. Filters
@@ -128,7 +128,7 @@ def quantize_detector(
         first = next(inputs, None)
         if first is None:
             raise UserError(
-                "there is no picture to set the ranges of 8 bits by",
+                "there is no image to set the ranges of 8 bits by",
                 do="give a few that it will see",
             )
         _quantize(source, made, itertools.chain([first], inputs))
@@ -137,7 +137,7 @@ def quantize_detector(
             raise UserError(
                 "the detector in 8 bits finds too few faces again, so nothing was written",
                 got=f"{agreement.again} of {agreement.faces}",
-                do="give more pictures of the kind that it will see, with faces in them",
+                do="give more images of the kind that it will see, with faces in them",
             )
         with write_atomically(path) as file:
             file.write(made.read_bytes())

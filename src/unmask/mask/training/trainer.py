@@ -1,4 +1,4 @@
-"""Train the detector on annotated pictures, on one core or many."""
+"""Train the detector on annotated images, on one core or many."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ _SECONDS_BETWEEN_SAVES = 15.0
 
 @dataclass(frozen=True)
 class DetectorSettings:
-    """Every setting of a detector's training but the pictures.
+    """Every setting of a detector's training but the images.
 
     fit: epochs, batch, optimiser, schedule, averaging, precision and seed; what it says of
-    classifiers' pictures plays no part. Canvases are made as canvas says.
+    classifiers' images plays no part. Canvases are made as canvas says.
     """
 
     fit: FitConfig = field(
@@ -96,7 +96,7 @@ def train_detector(
     directory gets checkpoint.safetensors, history.jsonl and detector.safetensors after an epoch,
     four times a minute at most; the last can be loaded at any moment, and with resume a run goes on
     after the epoch that was kept to the very weights it would have had. progress is called after
-    every step. Raises UserError for pictures without faces, a checkpoint of another run, and a loss
+    every step. Raises UserError for images without faces, a checkpoint of another run, and a loss
     that isn't finite.
     """
     if not annotated.counts.sum():

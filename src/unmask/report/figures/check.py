@@ -26,7 +26,7 @@ def profile_figure(
 ) -> Figure:
     """Draw the RMS of dE/dW, and of what layers pass forward, by layer on a logarithmic axis.
 
-    With a prediction: what was measured for its pictures, over what was expected with a band of
+    With a prediction: what was measured for its images, over what was expected with a band of
     BAND standard deviations, and the ratio of the two where a band is too fine to be seen. Without:
     what was measured at the first step and at the last. narrow: one panel below the other.
     """

@@ -1,4 +1,4 @@
-"""Pictures by classes as a figure: each changed picture, the change, and how sure the model is."""
+"""Images by classes as a figure: each changed image, the change, and how sure the model is."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from unmask.text import percent
 _FAILED = STYLES["elu"].light
 _CELL = 0.92
 _NEUTRAL, _SPAN = 0.5, 0.5
-# On a grey picture: less is blue, more is red.
+# On a grey image: less is blue, more is red.
 _LESS, _MORE = np.array([0.0, 0.31, 0.66]), np.array([0.72, 0.16, 0.0])
 _PAPER = np.array([0.97, 0.97, 0.97])
 
 
 @styled_figure
 def grid_figure(grid: Grid) -> Figure:
-    """Draw a row of pictures a sample, the column saying the class, and the change below each.
+    """Draw a row of images a sample, the column saying the class, and the change below each.
 
-    In the column of its own class stands the picture unchanged.
+    In the column of its own class stands the image unchanged.
     """
     shown, times = columns(grid), magnification(grid)
     rows = len(grid.originals)
@@ -104,7 +104,7 @@ def grid_figure(grid: Grid) -> Figure:
     figure.text(
         0.5,
         0.1 / figure.get_figheight(),
-        "Column: the class said. Below each picture: how sure the classifier is of it.",
+        "Column: the class said. Below each image: how sure the classifier is of it.",
         ha="center",
         color=MUTED,
         fontsize=8.5,
@@ -156,25 +156,25 @@ def faces_figure(
 
 
 def columns(grid: Grid) -> list[int]:
-    """Return the classes that head the columns: those to pass for, and the pictures' own."""
+    """Return the classes that head the columns: those to pass for, and the images' own."""
     return sorted({*grid.targets.tolist(), *grid.labels.tolist()})
 
 
 def magnification(grid: Grid) -> int:
-    """Return by how much changes are magnified: half the pictures' largest ones fill the scale."""
+    """Return by how much changes are magnified: half the images' largest ones fill the scale."""
     usual = float(np.median(grid.outcome.linf))
     return max(1, int(1 / max(usual, 1 / 255)))
 
 
 def change_as_picture(grid: Grid, pair: int, times: int) -> NDArray[np.float32]:
-    """Return a pair's change as a colour picture, float32[3, h, w] in [0, 1]: see tinted."""
+    """Return a pair's change as a colour image, float32[3, h, w] in [0, 1]: see tinted."""
     return tinted(grid.changed[pair] - grid.originals[grid.rows[pair]], times)
 
 
 def tinted(change: NDArray[np.float32], times: int) -> NDArray[np.float32]:
-    """Return a change, float32[c, h, w], as a colour picture, float32[3, h, w] in [0, 1].
+    """Return a change, float32[c, h, w], as a colour image, float32[3, h, w] in [0, 1].
 
-    Of grey pictures, red is lighter than before and blue darker; of colour pictures each channel's
+    Of grey images, red is lighter than before and blue darker; of colour images each channel's
     change is laid on middle grey.
     """
     change = change * times

@@ -26,7 +26,7 @@ def map_figure(found: TrainabilityMap) -> Figure:
         sigma_w2, depths, accuracy, cmap="viridis", vmin=0, vmax=100, rasterized=True
     )
     axes.set_facecolor(_NO_ACCURACY)
-    # Beyond the picture the curve is cut, not drawn: at criticality it has no end.
+    # Beyond the image the curve is cut, not drawn: at criticality it has no end.
     axes.plot(
         sigma_w2,
         np.where(found.trainable_depth <= 3 * depths[-1], found.trainable_depth, np.nan),
