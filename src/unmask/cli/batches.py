@@ -35,7 +35,7 @@ def batches_for(model: nn.Module, data: str, batch_size: int, size: int | None) 
 
     data: mnist, cifar10, a folder or zip archive of images, or the import path of a loader or of
     what makes one. Images are float32[n, c, h, w] in [0, 1], or float32[n, c * h * w] for a
-    model that takes them in no other way, on the model's device; of one's own they are read at the
+    model that takes them in no other way, on the model's device; your own are read at the
     side size when it is given. Raises UserError when there are none or the forward takes neither.
     """
     if ":" in data:

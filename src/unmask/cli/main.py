@@ -47,7 +47,7 @@ app.command(
 app.command(
     "unmask.cli.mask:app",
     name="mask",
-    help="Does it hold in the street? Faces with and without masks.",
+    help="Does it hold in the wild? Faces with and without masks.",
 )
 app.command(
     "unmask.cli.data:app",

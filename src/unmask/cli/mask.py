@@ -1,10 +1,10 @@
-"""The verb mask: does it hold in the street?"""
+"""The verb mask: does it hold in the wild?"""
 
 from __future__ import annotations
 
 from cyclopts import App
 
-app = App(name="mask", help="Does it hold in the street? Faces with and without masks.")
+app = App(name="mask", help="Does it hold in the wild? Faces with and without masks.")
 app.command(
     "unmask.cli.mask_detect:detect",
     name="detect",

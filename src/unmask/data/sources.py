@@ -1,4 +1,4 @@
-"""Images by name: mnist, cifar10, or a folder or zip archive of one's own."""
+"""Images by name: mnist, cifar10, or a folder or zip archive of your own."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from unmask.mask.runtime.detector import MaskDetector
 from unmask.mask.runtime.views import usual_scale
 from unmask.stats import wilson
 
-# What is asked of faces that are large enough to matter.
+# What is required of faces that are large enough to matter.
 LEAST_SIDE, LEAST_PRECISION = 20.0, 0.90
 # What is said of a face should be right this often, all in all, or not be said.
 LEAST_ACCURACY = 0.95

@@ -25,7 +25,7 @@ _LONG = {
     IMPROPER: "mask worn improperly",
     NOT_JUDGED_NAME: "too small or blurred to judge",
 }
-# For the classes of a detector of one's own; distinct for those who can't tell red from green
+# For the classes of your own detector; distinct for those who can't tell red from green
 # (Okabe and Ito, 2008).
 _OTHERS: tuple[Colour, ...] = (
     (0, 114, 178),

@@ -94,7 +94,7 @@ def hide(picture: Image.Image, boxes: NDArray[np.float32]) -> None:
     """Make the heads of faces in boxes[n, 4] of an RGB image unrecognisable, in the image itself.
 
     Each becomes HIDDEN_CELLS squared mean colours with smooth changes between them: what is not in
-    these can't be had back.
+    these can't be recovered.
     """
     for left, top, right, bottom in boxes.tolist():
         wide, high = right - left, bottom - top
