@@ -104,7 +104,7 @@ def train_command(data: Path, out: Path, *more: str) -> list[str]:
 @pytest.mark.slow
 def test_the_command_prints_and_writes_once(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    process = start(*train_command(folder, out, "--epochs", "1", "--batch", "27", "--json"))
+    process = start(*train_command(folder, out, "--epochs", "1", "--batch-size", "27", "--json"))
     stdout, stderr = process.communicate(timeout=600)
     assert process.returncode == 0, stderr
     printed = json.loads(stdout)
@@ -155,7 +155,7 @@ def test_a_process_that_is_lost_ends_all_with_one_line(folder: Path, tmp_path: P
 
 def start_endless(folder: Path, out: Path, *more: str) -> subprocess.Popen[str]:
     """A training that has ended its first epoch and won't end its last."""
-    process = start(*train_command(folder, out, "--epochs", "100000", "--batch", "27", *more))
+    process = start(*train_command(folder, out, "--epochs", "100000", "--batch-size", "27", *more))
     deadline = time.monotonic() + 600
     while not (out / "history.jsonl").exists():
         assert process.poll() is None, process.communicate()

@@ -138,6 +138,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return DONE
     except SystemExit as end:
         # A gate that someone else's code ends must not pass for want of a verdict.
+        if os.environ.get("RANK", "0") != "0":
+            # Another process of this training failed, and the first tells why.
+            return USER_MISTAKE
         return _complain(f"the code that was loaded called exit({end.code!r})", USER_MISTAKE)
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""

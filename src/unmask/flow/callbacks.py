@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
+from weakref import WeakMethod
 
 from torch import nn
 
@@ -16,6 +18,18 @@ from unmask.flow.measure.statistics import FlowStats
 from unmask.flow.measure.taps import Tapped
 from unmask.flow.measure.window import Scaler
 from unmask.verdict import Verdict
+
+
+def _weakly(method: Callable[..., None]) -> Callable[..., None]:
+    """Return a function that calls the method for as long as its object lives."""
+    reference = WeakMethod(method)
+
+    def call(*arguments: Any) -> None:
+        alive = reference()
+        if alive is not None:
+            alive(*arguments)
+
+    return call
 
 
 class ProbeCallback:
@@ -44,7 +58,8 @@ class ProbeCallback:
         self.stop()
         self.probe = GradientProbe(model, every=self._every, scaler=scaler)
         self.probe.__enter__()
-        self._taps = LossTap(self._loss_seen), Tapped(backward=self._backward)
+        # The taps are global: a strong reference would keep the callback and its hooks for ever.
+        self._taps = LossTap(_weakly(self._loss_seen)), Tapped(backward=_weakly(self._backward))
         for tap in self._taps:
             tap.__enter__()
 

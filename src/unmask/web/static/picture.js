@@ -15,7 +15,7 @@ function send(picture) {
 function read(chosen) {
   if (!chosen) return;
   if (!chosen.type.startsWith("image/")) {
-    refused.textContent = "That is no picture.";
+    refused.textContent = "That is no image.";
   } else if (chosen.size > props.most) {
     refused.textContent = `The picture is too large: ${(chosen.size / 1e6).toFixed(0)} MB; the limit is ${(props.most / 1e6).toFixed(0)} MB.`;
   } else {
