@@ -36,7 +36,7 @@ def write_grids(grids: Sequence[Grid], folder: Path) -> list[Path]:
         files[f"data/{name}.csv"] = _csv(grid)
         for i, (row, target) in enumerate(zip(grid.rows, grid.targets, strict=True)):
             aim = _file_name(grid.class_names[target])
-            picture = f"images/{name}/{row + 1}-{_file_name(grid.names[row])}-as-{aim}.png"
+            picture = f"pictures/{name}/{row + 1}-{_file_name(grid.names[row])}-as-{aim}.png"
             files[picture] = png(grid.changed[i])
     return write_files(folder, files)
 

@@ -71,8 +71,9 @@ class StudyPlan:
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < low:
+                what = name.replace("_", " ").replace("pictures", "images")
                 raise UserError(
-                    f"{name.replace('_', ' ')} must be a whole number of at least {low}",
+                    f"{what} must be a whole number of at least {low}",
                     got=value,
                     do=f"the default is {getattr(StudyPlan, name)}",
                 )
