@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from importlib import metadata
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
@@ -91,7 +92,7 @@ def require_regular(path: str | os.PathLike[str]) -> None:
         raise _special(path, mode)
 
 
-def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a file for reading, never a pipe, a device or a socket, at which reading may not end.
 
     What is opened is what is checked, so nothing can be put in its place between the two.
