@@ -16,7 +16,7 @@ from unmask.runtime import sha256
 
 @dataclass(frozen=True)
 class Teacher:
-    """Trained networks, and the share of what is learnt that is theirs to say.
+    """Trained networks, and the fraction of the loss that their predictions make up.
 
     They may be of the student's own kind, or the student as it was before: that alone makes it more
     accurate (Hinton et al., 2015; Furlanello et al., 2018). What they say is the mean of their

@@ -76,7 +76,7 @@ def watch(
 ) -> Watched:
     """Attack one image, float32[c, h, w] in [0, 1], and keep what it shows on its way.
 
-    target: the class that it shall pass for. mode: of the generator, "fast" or "document". eps: how
+    target: the target class. mode: of the generator, "fast" or "document". eps: how
     large a change in Linf may be, for attacks that need to be told. Raises UserError when the
     classifier says the target already.
     """

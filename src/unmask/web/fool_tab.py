@@ -1,4 +1,4 @@
-"""The tab Fool: an image changed, step by step, until it passes for another class."""
+"""The tab Fool: an image changed, step by step, until another class is predicted."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def fool_tab(models: Models) -> Callable[[gr.Blocks], object]:
     names = shipped()
     digits = models.classifier(names[0] if "mnist" not in names else "mnist").class_names
     gr.Markdown(
-        "Give the classifier an image, choose what it shall pass for, and watch a generator "
+        "Give the classifier an image, choose the target class, and watch a generator "
         "network change it until it does."
     )
     with gr.Row():
@@ -71,7 +71,7 @@ def fool_tab(models: Models) -> Callable[[gr.Blocks], object]:
             given = gr.HTML(elem_classes="given")
         with gr.Column(scale=2, min_width=300):
             with gr.Row():
-                target = gr.Dropdown(list(digits), value=digits[3], label="shall pass for")
+                target = gr.Dropdown(list(digits), value=digits[3], label="target class")
                 mode = gr.Dropdown(_MODES, value="fast", label="generator", min_width=200)
                 eps = gr.Slider(1, 100, 50, step=1, label="ε · 255", info="FGSM, PGD, Square")
             with gr.Row():

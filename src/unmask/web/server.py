@@ -94,7 +94,7 @@ def application(settings: Settings) -> Guard:
 def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     """Serve until Ctrl-C. ready is called with the address once the port is taken.
 
-    Raises UserError when the port can't be had.
+    Raises UserError when the port is in use.
     """
     server = uvicorn.Server(
         uvicorn.Config(

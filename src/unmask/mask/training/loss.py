@@ -30,7 +30,7 @@ Faces = tuple[NDArray[np.floating[Any]], NDArray[np.integer[Any]]]
 
 @dataclass(frozen=True)
 class Targets:
-    """What is asked of b images at each of h/4 x w/4 cells.
+    """The training targets of b images at each of h/4 x w/4 cells.
 
     heat: float[b, h/4, w/4], 1 in the cell that holds a face's middle, falling off as a Gaussian a
     third of the box wide (Zhou et al., 2019, arXiv:1904.07850). asked: whether heat is asked for.
