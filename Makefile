@@ -4,6 +4,7 @@
 # make test      from nothing: the fast tests, in a few minutes
 # make test-all  the slow tests as well (what CI runs)
 # make docs      the API reference from the docstrings, in build/docs
+# make wheel     builds the source distribution and the wheels, and tries them without a compiler
 # make check     format, lint, types, import directions
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/unmask/sweep/native/*)
 
-.PHONY: demo demo-full test test-all docs check clean
+.PHONY: demo demo-full test test-all docs check wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -41,6 +42,16 @@ check: $(VENV)/.developed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# A source distribution, the wheel with the kernel and the one without, which runs anywhere; then
+# each is installed where there is no compiler, and run.
+wheel: $(VENV)/bin/python
+	rm -rf dist build/wheel
+	$(BIN)/pip install -q build
+	$(BIN)/python -m build -o dist
+	UNMASK_PURE=1 $(BIN)/python -m build --wheel -o dist
+	ls -l dist
+	for wheel in dist/*.whl; do sh tests/packaging/bare.sh $(PYTHON) $$wheel build/wheel || exit 1; done
+
 clean:
 	rm -rf $(VENV) build dist runs
 
@@ -48,7 +59,7 @@ $(VENV)/bin/python:
 	@command -v $(PYTHON) >/dev/null || { echo "unmask needs Python 3.11 or newer: install it, or run make PYTHON=/path/to/python3"; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "unmask needs Python 3.11 or newer; got $$($(PYTHON) --version): run make PYTHON=/path/to/python3.11"; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "this Python can't make virtual environments: install python3-venv"; exit 2; }
-	@command -v $${CXX:-c++} >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null || { echo "unmask needs a C++20 compiler: install g++ 11 or clang 14, or newer"; exit 2; }
+	@command -v $${CXX:-c++} >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null || echo "no C++20 compiler (g++ 11, clang 14 or newer): sweeps will run on PyTorch, several times slower"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --upgrade pip
 

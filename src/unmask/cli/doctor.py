@@ -78,8 +78,11 @@ def _libraries() -> dict[str, str]:
 
 
 def _kernel() -> dict[str, Any]:
+    from unmask.sweep.native_net import chosen_instruction_set, has_kernel, instruction_sets
+
+    if not has_kernel():
+        return {"used": "PyTorch: built without a C++ compiler, so sweeps are slower"}
     from unmask.sweep import _kernel
-    from unmask.sweep.native_net import chosen_instruction_set, instruction_sets
 
     chosen = chosen_instruction_set()
     peak = _kernel.peak_flops(chosen) / 1e9

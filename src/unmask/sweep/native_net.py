@@ -11,22 +11,42 @@ from numpy.typing import NDArray
 
 from unmask.errors import UserError, unknown
 from unmask.models.activations import IN_KERNEL
-from unmask.sweep import _kernel
 from unmask.sweep.history import LAYER_STATISTICS
 from unmask.sweep.init import LayerParameters, Parameters
 from unmask.sweep.spec import LOSSES, OPTIMIZERS, NetSpec
+from unmask.sweep.trainer import Net
+
+try:
+    from unmask.sweep import _kernel
+except ImportError:  # Built where there was no C++ compiler.
+    _kernel = None  # type: ignore[assignment]
 
 ISA_VARIABLE = "UNMASK_ISA"
 
 
+def has_kernel() -> bool:
+    """Return whether this installation was built with the C++ kernel."""
+    return _kernel is not None
+
+
 def instruction_sets() -> list[str]:
-    """Return the instruction sets this processor runs, the fastest first."""
-    return list(_kernel.instruction_sets())
+    """Return the instruction sets of the kernel that this processor runs, the fastest first."""
+    return list(_kernel.instruction_sets()) if has_kernel() else []
 
 
 def chosen_instruction_set() -> str:
-    """Return what the environment variable UNMASK_ISA asks for, or the fastest there is."""
+    """Return what the environment variable UNMASK_ISA asks for, or the fastest there is.
+
+    Raises:
+        UserError: the kernel isn't built, or the processor has no such instructions.
+    """
     available = instruction_sets()
+    if not available:
+        raise UserError(
+            "this installation has no C++ kernel",
+            do="leave out engine='native', or install a C++20 compiler (g++ 11, clang 14) and "
+            "unmask again",
+        )
     name = os.environ.get(ISA_VARIABLE) or available[0]
     if name not in available:
         raise unknown(f"instruction set in {ISA_VARIABLE}", name, available)
@@ -39,7 +59,7 @@ def require_instruction_set(name: str) -> None:
     if name not in available:
         raise UserError(
             f"a processor doesn't run the {name} instructions that the sweep began with",
-            got=", ".join(available),
+            got=", ".join(available) or "an installation without the C++ kernel",
             do=f"begin the sweep with {ISA_VARIABLE} set to one that every machine has",
         )
 
@@ -136,3 +156,23 @@ class NativeNet:
             self._mlp.get_layer(layer, weights, biases)
             copies.append((weights, biases))
         return copies
+
+
+def fastest_net(
+    spec: NetSpec,
+    parameters: Iterable[LayerParameters],
+    train_pixels: NDArray[np.uint8],
+    train_labels: NDArray[np.int64],
+    classes: int,
+    *,
+    stop: NDArray[np.uint8] | None = None,
+) -> Net:
+    """Return the net on the kernel, or in PyTorch where the kernel isn't built.
+
+    The arguments are those of NativeNet.
+    """
+    if has_kernel():
+        return NativeNet(spec, parameters, train_pixels, train_labels, classes, stop=stop)
+    from unmask.sweep.reference import ReferenceNet
+
+    return ReferenceNet(spec, parameters, train_pixels, train_labels, classes)

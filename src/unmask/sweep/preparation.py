@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -32,7 +33,7 @@ def prepared(
     elsewhere: whether an executor trains them. Raises UserError for an engine, a number of threads,
     a device or images that don't fit.
     """
-    engine = engine or ("native" if device == "cpu" else "stacked")
+    engine = engine or default_engine(device, elsewhere=elsewhere)
     if engine not in _ENGINES:
         raise unknown("sweep engine", engine, _ENGINES)
     if threads is not None and threads < 1:
@@ -61,6 +62,30 @@ def prepared(
         instructions=_instructions(engine, device),
         stop=np.zeros(1, np.uint8),
     )
+
+
+def default_engine(device: str = "cpu", *, elsewhere: bool = False) -> Engine:
+    """Return the engine that trains nets where none is named.
+
+    The kernel on the CPU. Where it isn't built, PyTorch takes its place, to the same figures but
+    for rounding, and a warning says so once.
+
+    Args:
+        device: where the nets train.
+        elsewhere: whether an executor trains them, one by one.
+    """
+    if device != "cpu":
+        return "stacked"
+    from unmask.sweep.native_net import has_kernel
+
+    if has_kernel():
+        return "native"
+    warnings.warn(
+        "this installation has no C++ kernel: sweeps run on PyTorch, several times slower",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return "reference" if elsewhere else "stacked"
 
 
 def digests(data: Sequence[Images | None]) -> list[str | None]:

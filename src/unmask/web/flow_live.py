@@ -20,7 +20,7 @@ from unmask.flow.profile import IMAGES, NoPrediction, Prediction
 from unmask.flow.theory import predict, weight_layers
 from unmask.runtime import cpu_threads
 from unmask.sweep.init import draw_layers, epoch_order
-from unmask.sweep.native_net import NativeNet
+from unmask.sweep.native_net import fastest_net
 from unmask.sweep.spec import NetSpec
 from unmask.sweep.trainer import Pictures
 
@@ -96,7 +96,7 @@ def train_live(spec: NetSpec, nets: int) -> Iterator[LiveRun]:
     def trained(seed: int) -> Iterator[None]:
         of_seed = replace(spec, seed=seed)
         parameters = draw_layers(of_seed, train.pixels.shape[1], train.classes)
-        net = NativeNet(of_seed, parameters, train.pixels, train.labels, train.classes, stop=stop)
+        net = fastest_net(of_seed, parameters, train.pixels, train.labels, train.classes, stop=stop)
         curve, seen, batches = run.curves[seed], 0, _FIRST_SLICE
         for epoch in range(1, spec.epochs + 1):
             rest = epoch_order(of_seed, epoch, len(train.labels))
@@ -146,7 +146,7 @@ def profile_at_start(spec: NetSpec) -> Prediction | NoPrediction:
     train = pictures()[0][:IMAGES]
     flat = Pictures.of(train)
     parameters = draw_layers(spec, flat.pixels.shape[1], flat.classes)
-    net = NativeNet(spec, parameters, flat.pixels, flat.labels, flat.classes)
+    net = fastest_net(spec, parameters, flat.pixels, flat.labels, flat.classes)
     measured = net.probe(flat.pixels, flat.labels, flat.pixels)
     layers = weight_layers(spec, flat.pixels.shape[1], flat.classes)
     inputs: NDArray[np.float64] = flat.pixels / 255
