@@ -26,7 +26,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from unmask.execution.executor import Executor, executor
+from unmask.execution.address import executor_at
+from unmask.execution.executor import Executor
 from unmask.flow.check import DEFAULT_STEPS, FlowCheck, check_flow
 from unmask.flow.repair import repair
 from unmask.runtime import environment_stamp
@@ -140,7 +141,7 @@ def main() -> None:
     cases = [c for i, c in enumerate(cases) if i // 2 % arguments.every == 0]
     blocks = [cases[i : i + TOGETHER] for i in range(0, len(cases), TOGETHER)]
     names = [", ".join(c.recipe.name for c in block) for block in blocks]
-    with executor(arguments.on) as on:
+    with executor_at(arguments.on) as on:
         found = [pair for block in results_of(on, check_block, blocks, names) for pair in block]
     checks = [check for check, _ in found]
 
@@ -185,7 +186,7 @@ def main() -> None:
             for case, check in zip(cases, checks, strict=True)
             if not case.healthy and not check.healthy
         ]
-        with executor(arguments.on) as on:
+        with executor_at(arguments.on) as on:
             names = [case.recipe.name for case, _, _ in pairs]
             outcomes = results_of(on, repair_pair, pairs, names)
         for row in outcomes:

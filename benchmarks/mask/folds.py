@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unmask.data.detection.dataset import AnnotatedImages, load_faces
-from unmask.execution.executor import executor
+from unmask.execution.address import executor_at
 from unmask.mask.evaluate.confidence import LEAST_PRECISION, LEAST_SIDE, calibrated, cross_fitted
 from unmask.mask.evaluate.folds import folds
 from unmask.mask.evaluate.matching import FaceMatches
@@ -87,7 +87,7 @@ def train_here(validation: CrossValidation, waiting: list[int], asked: argparse.
 def train_on(address: str, validation: CrossValidation, waiting: list[int]) -> None:
     """Train folds on a cluster, a core each."""
     failed = []
-    with executor(address) as on:
+    with executor_at(address) as on:
         for done in on.run(train_fold, validation, waiting):
             fold = waiting[done.index]
             if done.error is None and not validation.done(fold):

@@ -32,12 +32,15 @@ from scale_model import AUDIT, MAP, Job, costs
 
 from unmask.data.images import Images
 from unmask.data.mnist import load_mnist
-from unmask.execution.executor import Done, Executor, executor, told
+from unmask.execution.address import executor_at
+from unmask.execution.executor import Done, Executor, error_line
 from unmask.execution.shards import Writing, Written, write_shards, written
 from unmask.flow.map import MapPlan, run_map
 from unmask.runtime import environment_stamp
-from unmask.sweep.shard_work import BlockFigures, Training
-from unmask.sweep.trainer import Pictures, training_cost
+from unmask.sweep.driver import Figures
+from unmask.sweep.pool import Training
+from unmask.sweep.task import FlatImages
+from unmask.sweep.trainer import training_cost
 
 TARGET = 0.9
 ROWS = 25
@@ -112,7 +115,7 @@ class Pretending:
         try:
             return Done(index, self.instead(shared, task), None)
         except LostError as error:
-            return Done(index, None, told(error))
+            return Done(index, None, error_line(error))
 
 
 class LostError(Exception):
@@ -138,15 +141,15 @@ def ended(writing: Writing[Any, Any, None], task: tuple[int, None]) -> Written[N
 
 
 def block_written(
-    writing: Writing[Training, NDArray[np.int64], BlockFigures], task: tuple[int, NDArray[np.int64]]
-) -> Written[BlockFigures]:
+    writing: Writing[Training, NDArray[np.int64], Figures], task: tuple[int, NDArray[np.int64]]
+) -> Written[Figures]:
     """Write the shard of a block that nobody has trained, as a worker would."""
     return written(replace(writing, work=made_up), task)
 
 
 def made_up(
     training: Training, block: NDArray[np.int64]
-) -> tuple[BlockFigures, dict[str, NDArray[Any]]]:
+) -> tuple[Figures, dict[str, NDArray[Any]]]:
     """Return made-up figures of a block of a map."""
     accuracy = (block % 1000).astype(np.float32) / 1000
     shard = {
@@ -155,7 +158,7 @@ def made_up(
         "test_accuracy": accuracy,
         "diverged_step": np.full(len(block), -1),
     }
-    return BlockFigures(block, accuracy, accuracy < 0, (), False), shard
+    return Figures(block, accuracy, accuracy < 0, ()), shard
 
 
 def drawn(plan: MapPlan, pictures: tuple[Images, Images], on: Executor) -> None:
@@ -176,7 +179,7 @@ def on_cluster(workers: int, plan: MapPlan, tasks: int, repeats: int) -> dict[st
     )
     pictures = load_mnist()
     try:
-        with executor(cluster.address) as inner:
+        with executor_at(cluster.address) as inner:
             # Not timed: every worker starts and loads what it needs.
             counted = Counted(inner)
             drawn(plan, pictures, counted)
@@ -223,9 +226,9 @@ def measured(nets: int, tasks: int, repeats: int) -> dict[str, Any]:
 
 def mean_work(plan: MapPlan) -> float:
     """Return the mean multiply-adds that a net of a map takes for a picture."""
-    pictures, nets = Pictures.of(load_mnist()[0][:1]), plan.specs()
+    images, nets = FlatImages.of(load_mnist()[0][:1]), plan.specs()
     rows = range(0, len(nets), plan.columns)
-    return statistics.mean(training_cost(nets[row], pictures) for row in rows)
+    return statistics.mean(training_cost(nets[row], images) for row in rows)
 
 
 def resident() -> int:

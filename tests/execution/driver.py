@@ -8,13 +8,13 @@ from __future__ import annotations
 import sys
 
 from unmask.cli.main import main
-from unmask.sweep import blocks, meter
+from unmask.sweep import driver, engine
 
 SETTINGS = (
-    (blocks, "_LEAST", 0.0),
-    (blocks, "_MOST", 1.0),
-    (meter, "_SAVE_EVERY", 0.0),
-    (meter, "_SAVE_SHARE", 1e9),
+    (driver, "_LEAST", 0.0),
+    (driver, "_MOST", 1.0),
+    (engine, "_SAVE_EVERY", 0.0),
+    (engine, "_SAVE_SHARE", 1e9),
 )
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from unmask.execution.executor import Executor, executor
+from unmask.execution.address import executor_at
+from unmask.execution.executor import Executor
 
 HERE = Path(__file__).parent
 NODES = 3
@@ -65,7 +66,7 @@ class Machines:
     @property
     def on(self) -> Executor:
         if self._on is None:
-            self._on = executor(self.address)
+            self._on = executor_at(self.address)
         return self._on
 
     def client_server_log(self) -> str:

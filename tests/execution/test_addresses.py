@@ -8,13 +8,13 @@ import pytest
 
 from unmask.cli.main import main
 from unmask.errors import UserError
-from unmask.execution.executor import executor
+from unmask.execution.address import executor_at
 
 
 def refusal(address: str) -> str:
     begun = time.monotonic()
     with pytest.raises(UserError) as caught:
-        executor(address)
+        executor_at(address)
     assert time.monotonic() - begun < 10
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -28,7 +28,7 @@ def test_what_is_no_address_is_named(address: str) -> None:
 
 
 def test_without_ray_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "unmask.execution.on_ray", raising=False)
+    monkeypatch.delitem(sys.modules, "unmask.execution.ray_executor", raising=False)
     monkeypatch.setitem(sys.modules, "ray", None)
     assert "pip install 'unmask[cluster]'" in refusal("ray")
 

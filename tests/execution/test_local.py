@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from works import double
 
 from unmask.errors import UserError
-from unmask.execution.executor import Done, executor, told
-from unmask.execution.local import LocalExecutor
+from unmask.execution.address import executor_at
+from unmask.execution.executor import Done, LocalExecutor, error_line
 
 TASKS = st.lists(st.integers(0, 20), max_size=30)
 
@@ -19,7 +19,7 @@ TASKS = st.lists(st.integers(0, 20), max_size=30)
 def test_every_task_ends_as_the_work_does_and_its_failure_is_its_own(
     tasks: list[int], shared: int
 ) -> None:
-    with executor("local") as here:
+    with executor_at("local") as here:
         ended = {d.index: d for d in here.run(double, shared, tasks)}
     assert sorted(ended) == list(range(len(tasks)))
     for index, task in enumerate(tasks):
@@ -77,6 +77,6 @@ def test_what_the_tasks_raise_is_not_swallowed() -> None:
 def test_an_error_is_told_in_one_line_with_its_place() -> None:
     with pytest.raises(ValueError, match="unlucky") as caught:
         double(0, 13)
-    assert told(caught.value).startswith("ValueError: 13 is unlucky (double, line ")
-    assert told(UserError("all wrong", got=3, do="think")) == "all wrong: got 3; think"
-    assert told(KeyError()) == "KeyError"
+    assert error_line(caught.value).startswith("ValueError: 13 is unlucky (double, line ")
+    assert error_line(UserError("all wrong", got=3, do="think")) == "all wrong: got 3; think"
+    assert error_line(KeyError()) == "KeyError"

@@ -21,7 +21,8 @@ from machines import NODES, PATIENCE, Machines, until
 
 from unmask.cli.main import main
 from unmask.errors import UserError
-from unmask.execution.executor import Done, Executor, executor
+from unmask.execution.address import executor_at
+from unmask.execution.executor import Done, Executor
 from unmask.execution.shards import read_shards, write_shards
 
 ray = pytest.importorskip("ray")
@@ -85,7 +86,7 @@ def test_a_worker_killed_in_mid_run_costs_nothing(on: Executor, tmp_path: Path) 
 def test_a_task_that_kills_every_worker_is_named(
     on: Executor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unmask.execution.on_ray._ATTEMPTS", 2)
+    monkeypatch.setattr("unmask.execution.ray_executor._ATTEMPTS", 2)
     ended = {d.index: d for d in on.run(works.kill, None, range(3))}
     assert [ended[0].result, ended[2].result] == [0, 2]
     assert ended[1].error == "its worker was lost: WorkerCrashedError"
@@ -192,9 +193,9 @@ def test_a_client_server_that_dies_at_birth_is_asked_for_again(
     address = f"ray://127.0.0.1:{apart.client_port}"
     if deaths == 5:
         with pytest.raises(UserError, match="refuses this process: got RuntimeError: Starting Ray"):
-            executor(address)
+            executor_at(address)
     else:
-        with contextlib.closing(executor(address)) as on:
+        with contextlib.closing(executor_at(address)) as on:
             assert [d.result for d in on.run(works.double, 5, [1])] == [7]
     assert len(tried) == min(deaths + 1, 5)
     assert not ray.is_initialized()
@@ -203,7 +204,7 @@ def test_a_client_server_that_dies_at_birth_is_asked_for_again(
 def test_the_wrong_port_of_a_cluster_is_named(apart: Machines) -> None:
     for address in (f"ray://{apart.address}", f"127.0.0.1:{apart.client_port}"):
         with pytest.raises(UserError, match="is another port of a Ray cluster"):
-            executor(address)
+            executor_at(address)
 
 
 def test_another_unmask_on_the_nodes_is_refused(
@@ -212,7 +213,7 @@ def test_another_unmask_on_the_nodes_is_refused(
     newer = SimpleNamespace(version=lambda name: "99.0")
     monkeypatch.setattr("unmask.execution.ray_connection.metadata", newer)
     with pytest.raises(UserError, match=r"another Unmask than the 99\.0 of this machine: got"):
-        executor(apart.address)
+        executor_at(apart.address)
     assert not ray.is_initialized()
 
 
@@ -222,7 +223,7 @@ def test_another_python_on_the_nodes_is_refused(
     older = (ray.__version__, "3.9.1")
     monkeypatch.setattr("ray._private.utils.compute_version_info", lambda: older)
     with pytest.raises(UserError, match=r"runs another version of Python or Ray: got.*3\.9\.1"):
-        executor(apart.address)
+        executor_at(apart.address)
     assert not ray.is_initialized()
 
 
@@ -230,11 +231,11 @@ def test_ray_is_found_where_it_runs_and_connected_to_once(
     apart: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", apart.address)
-    with executor("ray") as found:
+    with executor_at("ray") as found:
         assert found.workers == NODES
-        with executor("ray") as again:
+        with executor_at("ray") as again:
             assert next(again.run(works.double, 0, [4])).result == 8
         assert next(found.run(works.double, 0, [5])).result == 10
         with pytest.raises(UserError, match="works on a Ray cluster already"):
-            executor(apart.address)
+            executor_at(apart.address)
     assert not ray.is_initialized()

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from unmask.errors import UserError
 from unmask.execution import shards
-from unmask.execution.executor import Done
-from unmask.execution.local import LocalExecutor
+from unmask.execution.executor import Done, LocalExecutor
 from unmask.execution.shards import Written, read_shards, shard_file, write_shards
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "scale"))

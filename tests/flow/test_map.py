@@ -8,7 +8,7 @@ import pytest
 
 from unmask.data.mnist import load_mnist
 from unmask.errors import UserError
-from unmask.execution.local import LocalExecutor
+from unmask.execution.executor import LocalExecutor
 from unmask.flow.map import MapPlan, TrainabilityMap, run_map
 from unmask.flow.theory import phase
 from unmask.sweep import train_sweep

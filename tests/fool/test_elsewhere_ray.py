@@ -19,7 +19,8 @@ from travelling import tiny_pictures
 
 from unmask.data.mnist import load_mnist
 from unmask.errors import UserError
-from unmask.execution.executor import Executor, executor
+from unmask.execution.address import executor_at
+from unmask.execution.executor import Executor
 from unmask.flow.repair import repair
 from unmask.fool.audit.plan import AuditPlan
 from unmask.fool.audit.run import run_audit
@@ -46,7 +47,7 @@ def on() -> Iterator[Executor]:
             "RAY_worker_register_timeout_seconds": "300",
         }.items():
             patch.setenv(name, value)
-        with executor("ray") as started:
+        with executor_at("ray") as started:
             yield started
     shutil.rmtree(folder, ignore_errors=True)
 

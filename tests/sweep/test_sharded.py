@@ -15,17 +15,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from test_blocks import Shuffled
+from test_driver import Shuffled
 
 from unmask import Images, NetSpec, UserError, grid, train_sweep
-from unmask.execution.executor import Done
-from unmask.execution.local import LocalExecutor
+from unmask.execution.executor import Done, LocalExecutor
 from unmask.execution.shards import Writing, Written, read_shards, shard_file, written
-from unmask.sweep import SweepProgress, blocks, sharded, trainer
+from unmask.sweep import SweepProgress, driver, sharded, trainer
+from unmask.sweep.driver import Figures
 from unmask.sweep.history import DIVERGED, FINISHED
-from unmask.sweep.preparation import prepared
-from unmask.sweep.shard_work import BlockFigures, Training
+from unmask.sweep.pool import Training
 from unmask.sweep.sharded import Scores, ShardsInterrupted, train_in_shards
+from unmask.sweep.task import prepared
 
 FAST = {"width": 8, "batch_size": 16, "epochs": 2}
 SPECS = grid(depth=[1, 4, 2], activation=["tanh", "linear"], learning_rate=[0.05, 1e30], **FAST)
@@ -34,8 +34,8 @@ SPECS = grid(depth=[1, 4, 2], activation=["tanh", "linear"], learning_rate=[0.05
 @pytest.fixture
 def net_by_net(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every block one net, wherever it trains."""
-    monkeypatch.setattr(blocks, "_LEAST", 0.0)
-    monkeypatch.setattr(blocks, "_MOST", 1.0)
+    monkeypatch.setattr(driver, "_LEAST", 0.0)
+    monkeypatch.setattr(driver, "_MOST", 1.0)
     monkeypatch.setattr(sharded, "_MULTIPLY_ADDS_A_THREAD", 1.0)
 
 
@@ -151,8 +151,8 @@ def test_ctrl_c_keeps_what_is_finished(
             raise KeyboardInterrupt
 
     # Elsewhere a block a net; here all are in one, of which those that have trained are kept.
-    monkeypatch.setattr(blocks, "_LEAST", 0.0)
-    monkeypatch.setattr(blocks, "_MOST", 1.0)
+    monkeypatch.setattr(driver, "_LEAST", 0.0)
+    monkeypatch.setattr(driver, "_MOST", 1.0)
     monkeypatch.setattr(trainer, "_net", held)
     with pytest.raises(ShardsInterrupted) as caught:
         scored(digits, on=on, folder=folder, threads=1, progress=interrupt)
@@ -246,24 +246,24 @@ class Untrained(LocalExecutor):
 
 
 def _untrained(
-    writing: Writing[Training, NDArray[np.int64], BlockFigures], task: tuple[int, Any]
-) -> Written[BlockFigures]:
+    writing: Writing[Training, NDArray[np.int64], Figures], task: tuple[int, Any]
+) -> Written[Figures]:
     return written(replace(writing, work=_seeds), task)
 
 
-def _seeds(training: Training, block: NDArray[np.int64]) -> tuple[BlockFigures, dict[str, Any]]:
+def _seeds(training: Training, block: NDArray[np.int64]) -> tuple[Figures, dict[str, Any]]:
     seeds = np.array([training.nets[i].seed for i in block.tolist()], np.float32)
     diverged = seeds % 2 == 1
     shard = {"net": block, "test_accuracy": seeds, "diverged_step": np.where(diverged, 1, -1)}
-    return BlockFigures(block, seeds, diverged, (), False), shard
+    return Figures(block, seeds, diverged, ()), shard
 
 
 def test_the_drivers_memory_is_some_numbers_a_net(
     digits: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # About 1,500 nets a block.
-    monkeypatch.setattr(blocks, "_LEAST", 3e8)
-    monkeypatch.setattr(blocks, "_MOST", 3e8)
+    monkeypatch.setattr(driver, "_LEAST", 3e8)
+    monkeypatch.setattr(driver, "_MOST", 3e8)
     peaks = []
     for count in (3_000, 23_000):
         tracemalloc.start()

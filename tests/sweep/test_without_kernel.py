@@ -11,7 +11,7 @@ from unmask.cli.main import main
 from unmask.data.images import Images
 from unmask.errors import UserError
 from unmask.sweep import NetSpec, native_net, train_sweep
-from unmask.sweep.reference import ReferenceNet
+from unmask.web import flow_live
 
 SPECS = [NetSpec(depth=2, width=4, batch_size=8, epochs=2, seed=seed) for seed in range(2)]
 
@@ -52,14 +52,14 @@ def test_what_needs_the_kernel_is_refused_in_one_line(
         native_net.require_instruction_set("avx2")
 
 
+@pytest.mark.filterwarnings("ignore:this installation has no C")
 def test_the_live_page_and_the_doctor_do_without(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    images: Images, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(native_net, "_kernel", None)
-    pixels, labels = np.zeros((4, 3), np.uint8), np.zeros(4, np.int64)
-    layers = [(np.ones((3, 2), np.float32), np.zeros(2, np.float32))] * 1
-    net = native_net.fastest_net(SPECS[0], layers, pixels, labels, 2)
-    assert isinstance(net, ReferenceNet)
+    monkeypatch.setattr(flow_live, "live_images", lambda: (images, images))
+    *_, run = flow_live.train_live(SPECS[0], 2)
+    assert run.done
     assert main(["doctor"]) == 0
     assert "PyTorch: built without a C++ compiler" in capsys.readouterr().out
 

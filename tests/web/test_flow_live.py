@@ -8,15 +8,15 @@ from unmask.sweep.engine import train_sweep
 from unmask.sweep.init import initial_parameters
 from unmask.sweep.native_net import NativeNet
 from unmask.sweep.spec import NetSpec
-from unmask.sweep.trainer import Pictures
+from unmask.sweep.task import FlatImages
 from unmask.web.flow_advice import advise, as_module, judge
-from unmask.web.flow_live import pictures, profile_at_start, train_live
+from unmask.web.flow_live import live_images, profile_at_start, train_live
 
 SMALL = NetSpec(3, 16, "tanh", "lecun_normal", learning_rate=0.1, epochs=2)
 
 
 def test_what_trains_before_ones_eyes_is_what_the_sweep_trains() -> None:
-    train, test = pictures()
+    train, test = live_images()
     *_, run = train_live(SMALL, 2)
     sweep = train_sweep([SMALL, NetSpec(**{**SMALL.as_dict(), "seed": 1})], train, test=test)
     assert run.done
@@ -60,7 +60,7 @@ def test_what_takes_too_long_is_told(spec: NetSpec) -> None:
 @pytest.mark.parametrize("activation", ["relu", "elu", "lecun", "erf", "linear"])
 def test_the_module_is_the_net(activation: str) -> None:
     spec = NetSpec(4, 12, activation, "mean_field", sigma_w2=1.5, sigma_b2=0.1)
-    flat = Pictures.of(pictures()[0][:50])
+    flat = FlatImages.of(live_images()[0][:50])
     parameters = initial_parameters(spec, 784, 10)
     net = NativeNet(spec, parameters, flat.pixels, flat.labels, 10)
     x, y = torch.tensor(flat.pixels) / 255, torch.tensor(flat.labels)
@@ -70,7 +70,7 @@ def test_the_module_is_the_net(activation: str) -> None:
 
 def test_the_profile_is_what_the_sweep_measures_and_theory_predicts() -> None:
     spec = NetSpec(8, 64, "tanh", "mean_field", sigma_w2=1.76, sigma_b2=0.05, epochs=0)
-    train = pictures()[0]
+    train = live_images()[0]
     sweep = train_sweep([spec], train, probe_batch=train[:IMAGES])
     found = profile_at_start(spec)
     assert isinstance(found, Prediction)

@@ -11,7 +11,8 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from unmask.errors import UserError
-from unmask.execution.executor import Executor, executor
+from unmask.execution.address import executor_at
+from unmask.execution.executor import Executor
 
 # Spellings of earlier versions, and what each is called now: the command line names it in its line.
 RENAMED = {
@@ -96,7 +97,7 @@ def elsewhere(on: str) -> AbstractContextManager[Executor | None]:
 
     Raises UserError, see executor.
     """
-    return nullcontext() if on == "local" else executor(on)
+    return nullcontext() if on == "local" else executor_at(on)
 
 
 def sizes(texts: Sequence[str]) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""What carries out independent tasks: one interface, whatever machines are behind it."""
+"""What carries out independent tasks: one interface, and the executor that needs no cluster."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from unmask.errors import UserError
 S = TypeVar("S")
 T = TypeVar("T")
 R = TypeVar("R")
-
-ADDRESSES = "local, ray, ray://HOST:PORT or HOST:PORT"
 
 
 @dataclass(frozen=True)
@@ -60,35 +58,42 @@ class Executor(Protocol):
         """Close."""
 
 
-def executor(address: str) -> Executor:
-    """Return the executor that an address names.
+class LocalExecutor:
+    """Calls the work here; what uses the machine's cores is the work itself."""
 
-    "local": this process. "ray": the Ray cluster found on this machine, or one started on it.
-    "ray://HOST:PORT": a cluster's client server. "HOST:PORT": the head of the cluster that this
-    machine is a node of. Raises UserError when the address is none of them, when nothing answers
-    there, when Ray is not installed, and when the cluster runs other versions.
-    """
-    if address == "local":
-        from unmask.execution.local import LocalExecutor
+    workers = 1
 
-        return LocalExecutor()
-    head = address.removeprefix("ray://")
-    host, colon, port = head.rpartition(":")
-    if address != "ray" and not (host and colon and port.isdecimal() and 0 < int(port) < 65536):
-        raise UserError("no such place to work on", got=repr(address), do=f"give {ADDRESSES}")
-    try:
-        from unmask.execution.on_ray import RayExecutor
-    except ImportError as error:
-        raise UserError(
-            "working on a cluster needs Ray", got=str(error), do="pip install 'unmask[cluster]'"
-        ) from error
-    return RayExecutor(address)
+    def run(self, work: Callable[[S, T], R], shared: S, tasks: Iterable[T]) -> Generator[Done[R]]:
+        """Yield how each task ended, in the order given; none is drawn before it is needed."""
+        for index, task in enumerate(tasks):
+            yield _done(index, work, shared, task)
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to let go of."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
-def told(error: BaseException) -> str:
-    """Return one line that says what was raised and where."""
+def error_line(error: BaseException) -> str:
+    """Return one line with what was raised and where."""
     if isinstance(error, UserError):
         return str(error)
     text = " ".join([f"{type(error).__name__}:", *str(error).split()]).rstrip(":")
     frames = traceback.extract_tb(error.__traceback__)
     return f"{text} ({frames[-1].name}, line {frames[-1].lineno})" if frames else text
+
+
+def _done(index: int, work: Callable[[S, T], R], shared: S, task: T) -> Done[R]:
+    try:
+        return Done(index, work(shared, task), None)
+    except Exception as error:
+        return Done(index, None, error_line(error))

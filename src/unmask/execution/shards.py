@@ -44,9 +44,9 @@ class Writing(Generic[S, T, R]):
 
 @dataclass(frozen=True)
 class Written(Generic[R]):
-    """What comes back of a task: what the driver is told, and the shard if it isn't written yet."""
+    """What comes back of a task: its figures, and the shard if it isn't written yet."""
 
-    told: R
+    figures: R
     shard: bytes | None = None
 
 
@@ -57,13 +57,24 @@ def write_shards(
     tasks: Iterable[tuple[int, T]],
     folder: Path,
 ) -> Generator[Done[R]]:
-    """Carry out tasks that leave arrays in a folder; yield what each tells, by its shard's number.
+    """Carry out tasks that leave arrays in a folder.
 
-    tasks: each with the number of its shard, from 0. work returns what the driver is told, and the
-    shard's arrays. A worker that sees the folder writes the shard itself. From one that doesn't, or
-    whose disk is full, it travels and is written here, so that nothing is done twice. The driver
-    holds what is in flight and nothing else, however many tasks there are. Raises what Executor.run
-    raises, and UserError when the folder can't be written here either.
+    A worker that sees the folder writes the shard itself. From one that doesn't, or whose disk is
+    full, it travels and is written here, so that nothing is done twice. The driver holds what is
+    in flight and nothing else, however many tasks there are.
+
+    Args:
+        on: carries them out.
+        work: called with shared and a task; returns figures for the driver and the shard's arrays.
+        shared: what every task reads.
+        tasks: each with the number of its shard, from 0.
+        folder: where the shards belong.
+
+    Yields:
+        The figures of each task, by its shard's number, or its error.
+
+    Raises:
+        UserError: what Executor.run raises, or the folder can't be written here either.
     """
     run = uuid.uuid4().hex
     with write_atomically(folder / _SIGN) as sign:
@@ -84,24 +95,28 @@ def write_shards(
                 continue
             if done.result.shard is not None:
                 _put(folder, number, done.result.shard)
-            yield Done(number, done.result.told, None)
+            yield Done(number, done.result.figures, None)
 
 
 def written(writing: Writing[S, T, R], task: tuple[int, T]) -> Written[R]:
     """Carry out one task on a worker, and write its shard if that can be done there."""
-    number, asked = task
-    told, arrays = writing.work(writing.shared, asked)
-    shard = io.BytesIO()
-    np.savez(shard, **arrays)  # type: ignore[arg-type]
+    number, wanted = task
+    figures, arrays = writing.work(writing.shared, wanted)
+    shard = _packed(arrays)
     folder = Path(writing.folder)
     try:
         if (folder / _SIGN).read_text() == writing.run:
-            _put(folder, number, shard.getvalue())
-            return Written(told)
+            _put(folder, number, shard)
+            return Written(figures)
     except (OSError, UnicodeDecodeError, UserError):
         # Here, that is: the driver tries next, and tells the user if it can't either.
         pass
-    return Written(told, shard.getvalue())
+    return Written(figures, shard)
+
+
+def write_shard(folder: Path, number: int, arrays: Arrays) -> None:
+    """Write one shard from this process. Raises UserError when that can't be done."""
+    _put(folder, number, _packed(arrays))
 
 
 def read_shards(folder: Path) -> Iterator[tuple[int, Arrays]]:
@@ -126,6 +141,12 @@ def _number(path: Path) -> int:
 def shard_file(folder: Path, number: int) -> Path:
     """Return where the shard of that number lies."""
     return folder / f"{number // _FILES:03d}" / f"{number % _FILES:03d}.npz"
+
+
+def _packed(arrays: Arrays) -> bytes:
+    out = io.BytesIO()
+    np.savez(out, **arrays)  # type: ignore[arg-type]
+    return out.getvalue()
 
 
 def _put(folder: Path, number: int, shard: bytes) -> None:

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from unmask.errors import UserError
-from unmask.execution.executor import Executor
-from unmask.execution.local import LocalExecutor
+from unmask.execution.executor import Executor, LocalExecutor
 from unmask.flow import changes
 from unmask.flow.changes import Fix
 from unmask.flow.check import FlowCheck, MakeOptimizer, check_flow

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unmask.errors import UserError, unknown
-from unmask.execution.executor import Executor
-from unmask.execution.local import LocalExecutor
+from unmask.execution.executor import Executor, LocalExecutor
 from unmask.fool.generator.attack import MODES, generator_attack
 from unmask.fool.goal import Goal, every_target
 from unmask.fool.norms import Threat

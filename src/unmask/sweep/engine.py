@@ -1,30 +1,31 @@
-"""Train any number of nets at once, one net a core at a time, here or on a cluster."""
+"""Sweeps whose figures fit into memory: every net's curves and statistics in one history."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from unmask.data.images import Images
 from unmask.errors import UserError
-from unmask.execution.executor import Executor
-from unmask.runtime import cpu_threads, environment_stamp, sha256
-from unmask.sweep.blocks import train_blocks
-from unmask.sweep.history import DIVERGED, FINISHED, PENDING, SweepHistory
-from unmask.sweep.lots import lots, train_lot
-from unmask.sweep.meter import Meter, Saver, SweepProgress
-from unmask.sweep.preparation import digests, prepared
-from unmask.sweep.spec import NetSpec, named
-from unmask.sweep.trainer import Engine, Outcome, StoppedError, Task
+from unmask.execution.executor import Done, Executor
+from unmask.runtime import environment_stamp, sha256
+from unmask.sweep.driver import Block, Figures, drive
+from unmask.sweep.history import DIVERGED, FINISHED, SweepHistory
+from unmask.sweep.meter import SweepProgress
+from unmask.sweep.pool import Ended, Training, train_block
+from unmask.sweep.spec import NetSpec
+from unmask.sweep.task import Engine, Task, digests, prepared
+from unmask.sweep.trainer import Outcome
 
 __all__ = ["SweepInterrupted", "SweepProgress", "train_sweep"]
 
-_TICK = 0.2
+_SAVE_EVERY, _SAVE_SHARE = 2.0, 0.05
 
 
 class SweepInterrupted(KeyboardInterrupt):
@@ -52,20 +53,36 @@ def train_sweep(
     checkpoint: Path | None = None,
     resume: bool = False,
 ) -> SweepHistory:
-    """Train every net of specs on images and return what was measured.
+    """Train every net of a sweep and return what was measured.
 
-    Nets read pixels / 255, flattened. Per-layer statistics are taken of probe_batch (default: the
-    first 256 images of images) at the start (epoch 0) and after the other epochs in
-    probe_epochs; units are judged dead over dead_probe (default: probe_batch). The result depends
-    on neither threads (default: every core) nor the order of specs. engine "native" is the kernel,
-    on the CPU; "stacked" trains nets of one shape together in plain PyTorch on device, to the same
-    figures but for rounding, and "reference" one by one; None is native on the CPU and stacked
-    elsewhere. on: who trains the nets, in blocks of seconds, to the same bits; None is this
-    process. With checkpoint the history so far is saved there every few seconds, and resume goes
-    on from it; without resume one that exists is refused. progress is called about five times a
-    second, or for every block, and at the end. Raises UserError for what doesn't fit and, when all
-    others are trained and saved, for nets that an executor failed to train; and SweepInterrupted,
-    after saving, on Ctrl-C.
+    The result depends on neither threads, the executor nor the order of specs. Nets read
+    pixels / 255, flattened.
+
+    Args:
+        specs: the nets.
+        images: what they are trained on.
+        validation: images for a loss and an accuracy after every epoch.
+        test: images for a loss and an accuracy at the end.
+        probe_batch: images of the per-layer statistics; default: the first 256 of images.
+        dead_probe: images over which units are judged dead; default: probe_batch.
+        probe_epochs: when the statistics are taken; 0 is before training.
+        threads: how many nets train at once; default: one a core.
+        engine: "native" is the C++ kernel, on the CPU; "stacked" trains nets of one shape together
+            in PyTorch, to the same figures but for rounding, and "reference" one by one. None is
+            native on the CPU and stacked elsewhere.
+        device: a PyTorch device for the engines "stacked" and "reference".
+        on: trains the nets in blocks of seconds, to the same bits; None is this process.
+        progress: called about five times a second, or for every block, and at the end.
+        checkpoint: a file that gets the history so far every few seconds and at the end.
+        resume: go on from the checkpoint; without it, one that exists is refused.
+
+    Returns:
+        The history, one row a net, in the order of specs.
+
+    Raises:
+        UserError: something doesn't fit, the checkpoint can't be written, or, when all others are
+            trained and saved, nets failed.
+        SweepInterrupted: Ctrl-C, after saving.
     """
     specs = tuple(specs)
     if not specs:
@@ -93,15 +110,11 @@ def train_sweep(
             engine=task.engine, instructions=task.instructions, data=images.sha256, key=key
         )
         history = SweepHistory.empty(specs, task.probe_epochs, stamp)
-    meter = Meter(task, history)
-    # The longest first, so that no core is left alone with a long net at the end.
-    waiting = [i for i, status in enumerate(history.status) if status == PENDING]
-    waiting.sort(key=lambda i: -meter.cost(history.specs[i]))
-    if on is None:
-        moves = _train_here(task, history, waiting, meter, threads or cpu_threads())
-    else:
-        moves = _train_on(on, task, history, waiting, meter)
-    _follow(moves, history, meter, progress, checkpoint)
+    sink = _HistorySink(history, checkpoint)
+    try:
+        drive(specs, task, sink, threads=threads, on=on, progress=progress, kept=checkpoint)
+    except KeyboardInterrupt:
+        raise SweepInterrupted(history) from None
     return history
 
 
@@ -128,96 +141,48 @@ def _resumed(checkpoint: Path, key: str, resume: bool) -> SweepHistory:
     return history
 
 
-def _follow(
-    moves: Generator[None],
-    history: SweepHistory,
-    meter: Meter,
-    progress: Callable[[SweepProgress], None] | None,
-    checkpoint: Path | None,
-) -> None:
-    """Report and save after every move of the training, and save however it ends."""
-    saver = None if checkpoint is None else Saver(checkpoint, history, meter)
-    try:
-        with contextlib.closing(moves):
-            for _ in moves:
-                if progress:
-                    progress(meter.read())
-                if saver:
-                    saver.save_when_due()
-        if progress:
-            progress(meter.read())
-    except KeyboardInterrupt:
-        raise SweepInterrupted(history) from None
-    finally:
-        if saver:
-            saver.save()
-    if meter.failures:
-        index, error = next(iter(meter.failures.items()))
-        raise UserError(
-            f"{len(meter.failures)} of {len(history.specs)} nets failed",
-            got=f"{named(history.specs[index])}: {error}",
-            do=""
-            if checkpoint is None
-            else f"the others are kept in {checkpoint}, resume to try again",
-        )
+class _HistorySink:
+    """Keeps figures in a history, and that in a file: seldom enough to cost little."""
 
+    def __init__(self, history: SweepHistory, file: Path | None) -> None:
+        self._history, self._file = history, file
+        self._saved, self._due = self._nets_kept(), time.monotonic() + _SAVE_EVERY
 
-def _train_here(
-    task: Task, history: SweepHistory, waiting: Sequence[int], meter: Meter, threads: int
-) -> Generator[None]:
-    queue = deque(lots(task, history.specs, waiting))
-    failures: list[BaseException] = []
+    @property
+    def status(self) -> NDArray[np.uint8]:
+        """The history's."""
+        return self._history.status
 
-    def work() -> None:
-        while not task.stop[0] and not failures:
-            try:
-                lot = queue.popleft()
-                outcomes = train_lot([history.specs[i] for i in lot], task, meter.epoch_done)
-            except (IndexError, StoppedError):
-                return
-            except BaseException as error:
-                failures.append(error)
-                return
-            with meter.lock:
-                for index, outcome in zip(lot, outcomes, strict=True):
-                    _record(history, index, outcome)
+    def keep(self, ended: Ended) -> None:
+        """Enter outcomes into the history."""
+        for done in ended:
+            if done.result is not None:
+                _record(self._history, done.index, done.result)
 
-    # A GPU is kept busy by one thread, and shared badly by several.
-    threads = 1 if task.engine == "stacked" else threads
-    workers = [threading.Thread(target=work, daemon=True) for _ in range(threads)]
-    try:
-        for worker in workers:
-            worker.start()
-        while any(w.is_alive() for w in workers):
-            deadline = time.monotonic() + _TICK
-            for worker in workers:
-                worker.join(max(0.0, deadline - time.monotonic()))
-            yield
-    finally:
-        task.stop[0] = 1
-        for worker in workers:
-            if worker.ident is not None:
-                worker.join()
-    if failures:
-        raise failures[0]
+    def keep_from(
+        self, on: Executor, training: Training, blocks: Iterable[Block]
+    ) -> Generator[Done[Figures]]:
+        """Yield the figures of blocks whose outcomes travelled here."""
+        with contextlib.closing(on.run(train_block, training, blocks)) as ended:
+            for done in ended:
+                if done.result is None:
+                    yield Done(done.index, None, done.error)
+                    continue
+                self.keep(done.result)
+                yield Done(done.index, Figures.of(done.result), None)
 
+    def save(self, *, at_once: bool) -> None:
+        """Save the history to its file, if it has one."""
+        begun, kept = time.monotonic(), self._nets_kept()
+        if self._file is None or not (at_once or (begun > self._due and kept > self._saved)):
+            return
+        self._history.save(self._file)
+        ended = time.monotonic()
+        self._saved = kept
+        self._due = ended + max(_SAVE_EVERY, (ended - begun) / _SAVE_SHARE)
 
-def _train_on(
-    executor: Executor, task: Task, history: SweepHistory, waiting: Sequence[int], meter: Meter
-) -> Generator[None]:
-    blocks = train_blocks(executor, task, history.specs, waiting)
-    with contextlib.closing(blocks):
-        for block in blocks:
-            with meter.lock:
-                for index, done in block.nets:
-                    if done.result is None:
-                        meter.failures[index] = str(done.error)
-                    else:
-                        _record(history, index, done.result)
-            for index, _ in block.nets:
-                meter.net_done(history.specs[index])
-            meter.running = block.running
-            yield
+    def _nets_kept(self) -> int:
+        return int(np.count_nonzero(self._history.status))
 
 
 def _record(history: SweepHistory, index: int, outcome: Outcome) -> None:

@@ -1,19 +1,18 @@
-"""How far a sweep is, and when what it found is saved."""
+"""How far a sweep is."""
 
 from __future__ import annotations
 
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from unmask.sweep.history import DIVERGED, SweepHistory
-from unmask.sweep.spec import NetSpec
-from unmask.sweep.trainer import Task, training_cost
-
-_SAVE_EVERY, _SAVE_SHARE = 2.0, 0.05
+from unmask.sweep.history import DIVERGED, PENDING
+from unmask.sweep.spec import Nets, NetSpec
+from unmask.sweep.task import Task
+from unmask.sweep.trainer import Observer, training_cost
 
 
 @dataclass(frozen=True)
@@ -34,76 +33,78 @@ class SweepProgress:
     seconds_left: float | None
 
 
-class Meter:
-    """Counts what is done: the workers write, the main thread reads."""
+class Meter(Observer):
+    """Counts what is done: the nets' threads write, the main thread reads.
 
-    def __init__(self, task: Task, history: SweepHistory) -> None:
-        self.lock = threading.Lock()
+    costs: float64[nets], the multiply-adds of each net's training. failure: the first net that
+    failed and the line that says why. nets and status: those of the sink, at the start.
+    """
+
+    def __init__(self, nets: Nets, task: Task, status: NDArray[np.uint8]) -> None:
+        count = len(nets)
+        figures = (
+            (multiply_adds(spec, task), spec.epochs) for spec in map(nets.__getitem__, range(count))
+        )
+        table = np.fromiter(figures, np.dtype([("cost", np.float64), ("epochs", np.int32)]), count)
+        self.costs = np.ascontiguousarray(table["cost"])
+        self._epochs = np.ascontiguousarray(table["epochs"])
         self.running: int | None = None
-        self.failures: dict[int, str] = {}
-        self._task, self._history = task, history
-        done = [s for s, status in zip(history.specs, history.status, strict=True) if status]
-        self._epochs = sum(s.epochs for s in done)
-        self._epochs_total = sum(s.epochs for s in history.specs)
-        self._work, self._fresh_work = sum(map(self.cost, done)), 0.0
-        self._work_total = sum(map(self.cost, history.specs))
+        self.failed = 0
+        self.failure: tuple[int, str] | None = None
+        finished = status != PENDING
+        self._nets_done = int(np.count_nonzero(finished))
+        self._diverged = int(np.count_nonzero(status == DIVERGED))
+        self._epochs_done = int(self._epochs[finished].sum())
+        self._epochs_total = int(self._epochs.sum())
+        self._work, self._work_total = 0.0, float(self.costs[~finished].sum())
+        # Of the nets that train here, the epochs behind them.
+        self._under_way: dict[int, int] = {}
+        self._lock = threading.Lock()
         self._begun = time.monotonic()
 
-    def cost(self, spec: NetSpec) -> float:
-        """Return the multiply-adds of a net's training, for an image."""
-        return training_cost(spec, self._task.train) * spec.epochs
+    def epoch_done(self, net: int) -> None:
+        """Count an epoch of a net that trains in this process."""
+        with self._lock:
+            self._under_way[net] = self._under_way.get(net, 0) + 1
 
-    @property
-    def nets_done(self) -> int:
-        """How many nets have all their figures."""
-        return int(np.count_nonzero(self._history.status))
+    def ended(self, nets: NDArray[np.int64], diverged: NDArray[np.bool_]) -> None:
+        """Count nets, int64[k], that have all their figures; diverged: bool[k]."""
+        with self._lock:
+            for net in nets.tolist() if self._under_way else ():
+                self._under_way.pop(net, None)
+            self._nets_done += len(nets)
+            self._diverged += int(np.count_nonzero(diverged))
+            self._epochs_done += int(self._epochs[nets].sum())
+            self._work += float(self.costs[nets].sum())
 
-    def epoch_done(self, spec: NetSpec) -> None:
-        """Count an epoch of a net that trains here."""
-        with self.lock:
-            self._epochs += 1
-            self._fresh_work += training_cost(spec, self._task.train)
-
-    def net_done(self, spec: NetSpec) -> None:
-        """Count a net that was trained elsewhere."""
-        with self.lock:
-            self._epochs += spec.epochs
-            self._fresh_work += self.cost(spec)
+    def fail(self, net: int, error: str) -> None:
+        """Count a net that failed."""
+        with self._lock:
+            self._under_way.pop(net, None)
+        self.failed += 1
+        self.failure = self.failure or (net, error)
 
     def read(self) -> SweepProgress:
         """Return how far the sweep is."""
-        with self.lock:
+        with self._lock:
             seconds = time.monotonic() - self._begun
-            left = self._work_total - self._work - self._fresh_work
+            work, epochs = self._work, self._epochs_done
+            for net, behind in self._under_way.items():
+                work += float(self.costs[net]) * behind / int(self._epochs[net])
+                epochs += behind
             return SweepProgress(
-                nets_done=self.nets_done,
-                nets_total=len(self._history.specs),
-                net_epochs_done=self._epochs,
+                nets_done=self._nets_done,
+                nets_total=len(self.costs),
+                net_epochs_done=epochs,
                 net_epochs_total=self._epochs_total,
-                diverged=int(np.count_nonzero(self._history.status == DIVERGED)),
-                failed=len(self.failures),
+                diverged=self._diverged,
+                failed=self.failed,
                 running=self.running,
                 seconds=seconds,
-                seconds_left=seconds / self._fresh_work * left if self._fresh_work else None,
+                seconds_left=seconds / work * (self._work_total - work) if work else None,
             )
 
 
-class Saver:
-    """Saves the history seldom enough to cost little, often enough to lose little."""
-
-    def __init__(self, path: Path, history: SweepHistory, meter: Meter) -> None:
-        self._path, self._history, self._meter = path, history, meter
-        self._nets, self._due = meter.nets_done, time.monotonic() + _SAVE_EVERY
-
-    def save_when_due(self) -> None:
-        """Save if it is time to, and there is something new."""
-        if time.monotonic() > self._due and self._meter.nets_done > self._nets:
-            self.save()
-
-    def save(self) -> None:
-        """Save now. Raises UserError, see write_atomically."""
-        begun, self._nets = time.monotonic(), self._meter.nets_done
-        with self._meter.lock:
-            self._history.save(self._path)
-        ended = time.monotonic()
-        self._due = ended + max(_SAVE_EVERY, (ended - begun) / _SAVE_SHARE)
+def multiply_adds(spec: NetSpec, task: Task) -> float:
+    """Return those of a net's whole training."""
+    return training_cost(spec, task.train) * spec.epochs * len(task.train.labels)

@@ -14,7 +14,6 @@ from unmask.models.activations import IN_KERNEL
 from unmask.sweep.history import LAYER_STATISTICS
 from unmask.sweep.init import LayerParameters, Parameters
 from unmask.sweep.spec import LOSSES, OPTIMIZERS, NetSpec
-from unmask.sweep.trainer import Net
 
 try:
     from unmask.sweep import _kernel
@@ -156,23 +155,3 @@ class NativeNet:
             self._mlp.get_layer(layer, weights, biases)
             copies.append((weights, biases))
         return copies
-
-
-def fastest_net(
-    spec: NetSpec,
-    parameters: Iterable[LayerParameters],
-    train_pixels: NDArray[np.uint8],
-    train_labels: NDArray[np.int64],
-    classes: int,
-    *,
-    stop: NDArray[np.uint8] | None = None,
-) -> Net:
-    """Return the net on the kernel, or in PyTorch where the kernel isn't built.
-
-    The arguments are those of NativeNet.
-    """
-    if has_kernel():
-        return NativeNet(spec, parameters, train_pixels, train_labels, classes, stop=stop)
-    from unmask.sweep.reference import ReferenceNet
-
-    return ReferenceNet(spec, parameters, train_pixels, train_labels, classes)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,24 +16,21 @@ from numpy.typing import NDArray
 
 from unmask.data.images import Images
 from unmask.errors import UserError
-from unmask.execution.executor import Executor
-from unmask.execution.local import LocalExecutor
-from unmask.execution.shards import read_shards, shard_file, write_shards
+from unmask.execution.executor import Done, Executor
+from unmask.execution.shards import Arrays, read_shards, shard_file, write_shard, write_shards
 from unmask.runtime import cpu_threads, environment_stamp, write_atomically
 from unmask.saved_state import check_array, damaged
-from unmask.sweep.blocks import block_size, cut, multiply_adds
-from unmask.sweep.history import DIVERGED, FINISHED, PENDING
-from unmask.sweep.lots import Nets
-from unmask.sweep.meter import SweepProgress
-from unmask.sweep.preparation import digests, prepared
-from unmask.sweep.shard_work import Training, train_block
-from unmask.sweep.spec import named
-from unmask.sweep.trainer import Task
+from unmask.sweep.driver import Block, Figures, drive
+from unmask.sweep.history import DIVERGED, FINISHED, TEST_FIGURES
+from unmask.sweep.meter import SweepProgress, multiply_adds
+from unmask.sweep.pool import Ended, Training, train_block
+from unmask.sweep.spec import Nets
+from unmask.sweep.task import Task, digests, prepared
 
 _KEY_FILE = "key.json"
-# Of a block that trains here: some seconds of every thread, or several full stacks of a GPU. Only
-# SIGKILL loses what one has trained so far.
-_MULTIPLY_ADDS_A_THREAD, _NETS_A_BLOCK = 2e11, 4096
+# Of a shard of nets that train here: some seconds of every thread, or several full stacks of a
+# GPU. Only SIGKILL loses the nets that wait for their shard.
+_MULTIPLY_ADDS_A_THREAD, _NETS_A_SHARD = 2e11, 4096
 
 
 class ShardsInterrupted(KeyboardInterrupt):
@@ -72,13 +69,28 @@ def train_in_shards(
 ) -> Scores:
     """Train nets as train_sweep does, to the same bits, and keep of each in memory only its score.
 
-    nets: of one batch size, made when they are needed; what makes them is sent to the workers. key:
-    what tells these nets from others, plain values. folder gets a shard a block of nets, written by
-    who trained it: net int64[k], test_loss and test_accuracy float32[k], diverged_step int64[k].
-    With resume the nets that are there are not trained again; without resume a folder that holds
-    some is refused. threads, device and on: see train_sweep. Raises UserError for what doesn't fit,
-    for a folder that can't be written and, when all others are trained and kept, for nets that
-    failed; and ShardsInterrupted on Ctrl-C, with all finished nets kept.
+    Args:
+        nets: nets of one batch size, made when they are needed; what makes them goes to the
+            workers.
+        images: what they are trained on.
+        test: what they are scored on.
+        key: what tells these nets from others, plain values.
+        folder: gets a shard a block of nets, written by who trained it: net int64[k], test_loss
+            and test_accuracy float32[k], diverged_step int64[k]. None: nothing stays on disk.
+        resume: don't train the nets again that the folder holds; without it, a folder that holds
+            some is refused.
+        threads: see train_sweep, as for device, on and progress.
+        device: where nets train.
+        on: who trains them.
+        progress: follows the sweep.
+
+    Returns:
+        The score of every net.
+
+    Raises:
+        UserError: something doesn't fit, the folder can't be written or, when all others are
+            trained and kept, nets failed.
+        ShardsInterrupted: Ctrl-C, with all finished nets kept.
     """
     if not len(nets):
         raise UserError("a sweep needs at least one net", got="none")
@@ -96,26 +108,16 @@ def train_in_shards(
     with contextlib.ExitStack() as stack:
         where = folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         _claim(where, json.dumps(whole, sort_keys=True), resume)
-        sweep = _Sharded(nets, task, progress or (lambda _: None))
-        first = sweep.restore(where)
+        block = (threads or cpu_threads()) * _MULTIPLY_ADDS_A_THREAD
+        sink = _ShardSink(nets, task, where, math.inf if task.engine == "stacked" else block)
         try:
-            if on is None:
-                sweep.train_here(threads or cpu_threads(), where, first)
-            else:
-                sweep.train_on(on, where, first)
+            drive(nets, task, sink, threads=threads, on=on, progress=progress, kept=folder)
         except KeyboardInterrupt:
-            raise ShardsInterrupted(int(np.count_nonzero(sweep.status)), len(nets)) from None
-    if sweep.failure is not None:
-        index, error = sweep.failure
-        raise UserError(
-            f"{sweep.failed} of {len(nets)} nets failed",
-            got=f"{named(nets[index])}: {error}",
-            do="" if folder is None else f"the others are kept in {folder}, resume to try again",
-        )
+            raise ShardsInterrupted(int(np.count_nonzero(sink.status)), len(nets)) from None
     stamp = environment_stamp(
         engine=task.engine, instructions=task.instructions, data=images.sha256
     )
-    return Scores(sweep.accuracy, sweep.status, stamp)
+    return Scores(sink.accuracy, sink.status, stamp)
 
 
 def _claim(folder: Path, text: str, resume: bool) -> None:
@@ -138,129 +140,81 @@ def _claim(folder: Path, text: str, resume: bool) -> None:
         out.write(text.encode())
 
 
-class _Sharded:
-    """The driver's part: a score, a status and a cost for every net, and what is in flight."""
+class _ShardSink:
+    """Keeps of every net a score and a status in memory, and its figures in shards in a folder.
 
-    def __init__(self, nets: Nets, task: Task, progress: Callable[[SweepProgress], None]) -> None:
-        self._nets, self._task, self._progress = nets, task, progress
-        self._epochs = nets[0].epochs
-        costs = (multiply_adds(nets[i], task) for i in range(len(nets)))
-        self._costs = np.fromiter(costs, np.float64, len(nets))
+    Nets that train here wait until they are as much work as block, in multiply-adds.
+    """
+
+    def __init__(self, nets: Nets, task: Task, folder: Path, block: float) -> None:
         self.accuracy = np.full(len(nets), np.nan, np.float32)
         self.status = np.zeros(len(nets), np.uint8)
-        self.failed = 0
-        self.failure: tuple[int, str] | None = None
-        self._done, self._diverged = 0, 0
-        self._work, self._work_left = 0.0, 0.0
-        self._running: int | None = None
-        self._begun = time.monotonic()
+        self._nets, self._task, self._folder, self._block = nets, task, folder, block
+        self._waiting: Ended = []
+        self._work = 0.0
+        self._next = self._restore()
 
-    def restore(self, folder: Path) -> int:
+    def keep(self, ended: Ended) -> None:
+        """Note the scores, and write a shard when there is enough for one."""
+        self._note(Figures.of(ended))
+        trained = [done for done in ended if done.result is not None]
+        self._waiting += trained
+        self._work += sum(multiply_adds(self._nets[done.index], self._task) for done in trained)
+        if self._work >= self._block or len(self._waiting) >= _NETS_A_SHARD:
+            self.save(at_once=True)
+
+    def keep_from(
+        self, on: Executor, training: Training, blocks: Iterable[Block]
+    ) -> Generator[Done[Figures]]:
+        """Yield the figures of blocks whose shards their workers have written."""
+        first = self._next
+        ended = write_shards(on, train_shard, training, enumerate(blocks, first), self._folder)
+        with contextlib.closing(ended):
+            for done in ended:
+                if done.result is not None:
+                    self._note(done.result)
+                yield Done(done.index - first, done.result, done.error)
+
+    def save(self, *, at_once: bool) -> None:
+        """Write a shard of the nets that wait for one."""
+        if at_once and self._waiting:
+            write_shard(self._folder, self._next, _arrays(self._waiting))
+            self._next += 1
+            self._waiting, self._work = [], 0.0
+
+    def _note(self, figures: Figures) -> None:
+        self.accuracy[figures.nets] = figures.accuracy
+        self.status[figures.nets] = np.where(figures.diverged, DIVERGED, FINISHED)
+
+    def _restore(self) -> int:
         """Take over the shards that are there; return the number of the next one."""
         following = 0
-        for number, shard in read_shards(folder):
-            file = shard_file(folder, number)
+        for number, shard in read_shards(self._folder):
+            file = shard_file(self._folder, number)
             nets = check_array(shard, "net", file, dtype=np.int64, shape=(None,))
             count = len(nets)
             accuracy = check_array(shard, "test_accuracy", file, dtype=np.float32, shape=(count,))
             step = check_array(shard, "diverged_step", file, dtype=np.int64, shape=(count,))
             if count and not 0 <= nets.min() <= nets.max() < len(self.status):
                 raise damaged(file, f"it names a net that isn't among the {len(self.status)}")
-            self._record(nets, accuracy, step > 0)
+            self._note(Figures(nets, accuracy, step > 0, ()))
             following = number + 1
-        self._done = int(np.count_nonzero(self.status))
         return following
 
-    def train_here(self, threads: int, folder: Path, first: int) -> None:
-        """Train the nets that are left in this process, a net a thread or all on a GPU."""
-        order = self._left()
-        costs = self._costs[order]
-        if self._task.engine == "stacked":
-            # A GPU is kept busy by one thread, and shared badly by several.
-            threads, blocks = 1, cut(order, np.ones(len(order)), _NETS_A_BLOCK)
-        else:
-            each = max(_MULTIPLY_ADDS_A_THREAD, costs.max(initial=0.0))
-            blocks = cut(order, costs, threads * each)
-        training = Training(self._nets, self._task, threads, self._ended)
-        self._train(LocalExecutor(), training, blocks, folder, first)
 
-    def train_on(self, on: Executor, folder: Path, first: int) -> None:
-        """Train the nets that are left on an executor."""
-        order = self._left()
-        costs = self._costs[order]
-        blocks = cut(order, costs, block_size(float(costs.sum()), on.workers))
-        self._running = min(on.workers, len(order))
-        self._train(on, Training(self._nets, self._task), blocks, folder, first)
+def train_shard(training: Training, block: Block) -> tuple[Figures, Arrays]:
+    """Train the nets of a block on a worker; return what the driver learns and the shard."""
+    ended = train_block(training, block)
+    return Figures.of(ended), _arrays(ended)
 
-    def _left(self) -> NDArray[np.int64]:
-        """Return the nets to train, the longest first, so that none is left alone at the end."""
-        left = np.flatnonzero(self.status == PENDING)
-        self._work_left = float(self._costs[left].sum())
-        return left[np.argsort(-self._costs[left], kind="stable")]
 
-    def _train(
-        self,
-        on: Executor,
-        training: Training,
-        blocks: Iterable[Sequence[int]],
-        folder: Path,
-        first: int,
-    ) -> None:
-        flying: dict[int, NDArray[np.int64]] = {}
-
-        def numbered() -> Iterator[tuple[int, NDArray[np.int64]]]:
-            for number, block in enumerate(blocks, first):
-                flying[number] = np.array(block, np.int64)
-                yield number, flying[number]
-
-        self._report()
-        ended = write_shards(on, train_block, training, numbered(), folder)
-        with contextlib.closing(ended):
-            for done in ended:
-                block, figures = flying.pop(done.index), done.result
-                if figures is None:
-                    self._fail((int(i), str(done.error)) for i in block)
-                else:
-                    self._record(figures.nets, figures.accuracy, figures.diverged)
-                    self._fail(figures.failures)
-                    if figures.interrupted:
-                        raise KeyboardInterrupt
-                if self._running is not None:
-                    self._running = min(on.workers, len(flying))
-                    self._ended(() if figures is None else figures.nets)
-        self._report()
-
-    def _record(
-        self, nets: NDArray[np.int64], accuracy: NDArray[np.float32], diverged: NDArray[np.bool_]
-    ) -> None:
-        self.accuracy[nets] = accuracy
-        self.status[nets] = np.where(diverged, DIVERGED, FINISHED)
-        self._diverged += int(np.count_nonzero(diverged))
-
-    def _fail(self, failures: Iterable[tuple[int, str]]) -> None:
-        for failure in failures:
-            self.failed += 1
-            self.failure = self.failure or failure
-
-    def _ended(self, nets: Sequence[int] | NDArray[np.int64]) -> None:
-        self._done += len(nets)
-        self._work += float(self._costs[np.asarray(nets, np.int64)].sum())
-        self._report()
-
-    def _report(self) -> None:
-        seconds = time.monotonic() - self._begun
-        left = self._work_left - self._work
-        total = len(self._nets)
-        self._progress(
-            SweepProgress(
-                nets_done=self._done,
-                nets_total=total,
-                net_epochs_done=self._done * self._epochs,
-                net_epochs_total=total * self._epochs,
-                diverged=self._diverged,
-                failed=self.failed,
-                running=self._running,
-                seconds=seconds,
-                seconds_left=seconds / self._work * left if self._work else None,
-            )
-        )
+def _arrays(ended: Ended) -> Arrays:
+    trained = [(done.index, done.result) for done in ended if done.result is not None]
+    return {
+        "net": np.array([net for net, _ in trained], np.int64),
+        **{
+            name: np.array([outcome.test.get(name, math.nan) for _, outcome in trained], np.float32)
+            for name in TEST_FIGURES
+        },
+        "diverged_step": np.array([outcome.diverged_step for _, outcome in trained], np.int64),
+    }

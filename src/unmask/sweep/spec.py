@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Protocol
 
 from unmask.errors import UserError, unknown
 from unmask.models.activations import ACTIVATIONS
@@ -52,8 +52,8 @@ class NetSpec:
 
     def __post_init__(self) -> None:
         _whole("depth", self.depth, 1, MAX_DEPTH, "hidden layers")
-        _whole("width", self.width, 1, MAX_WIDTH, "units a layer")
-        _whole("batch size", self.batch_size, 1, 1 << 20, "pictures")
+        _whole("width", self.width, 1, MAX_WIDTH, "units a hidden layer")
+        _whole("batch size", self.batch_size, 1, 1 << 20, "images")
         _whole("epochs", self.epochs, 0, 1 << 20, "epochs")
         _whole("seed", self.seed, 0, (1 << 63) - 1, "seeds")
         for kind, name, known in (
@@ -89,6 +89,14 @@ class NetSpec:
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as plain values."""
         return asdict(self)
+
+
+class Nets(Protocol):
+    """Nets by number from 0: a list of them, or what makes one when it is needed."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> NetSpec: ...
 
 
 def grid(**values: Any) -> list[NetSpec]:

@@ -1,20 +1,20 @@
-"""One net of a sweep: made, trained, measured."""
+"""The training of one net of a sweep, or of a stack of them: made, trained, measured."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unmask.data.images import Images
 from unmask.sweep.init import draw_layers, epoch_order
-from unmask.sweep.spec import NetSpec
+from unmask.sweep.spec import Nets, NetSpec
+from unmask.sweep.task import FlatImages, Task
 
-Engine = Literal["native", "reference", "stacked"]
+_NETS_GROUPED = 4096
 
 
 class Net(Protocol):
@@ -36,42 +36,6 @@ class Net(Protocol):
     ) -> dict[str, NDArray[np.float64]]:
         """Return the per-layer statistics of LAYER_STATISTICS."""
         ...
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Images as the nets read them: uint8[n, values], int64[n]."""
-
-    pixels: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    classes: int
-
-    @staticmethod
-    def of(images: Images) -> Pictures:
-        """Flatten every image to a row."""
-        rows = images.pixels.reshape(len(images), math.prod(images.pixels.shape[1:]))
-        labels = np.ascontiguousarray(images.labels)
-        return Pictures(np.ascontiguousarray(rows), labels, len(images.class_names))
-
-
-@dataclass(frozen=True)
-class Task:
-    """What every net of a sweep has in common.
-
-    instructions: the kernel's instruction set, which the last bits of the figures depend on.
-    stop: uint8[1], set to 1 to end at once.
-    """
-
-    train: Pictures
-    validation: Pictures | None
-    test: Pictures | None
-    probe: Pictures
-    dead: Pictures
-    probe_epochs: tuple[int, ...]
-    engine: Engine
-    device: str
-    instructions: str
-    stop: NDArray[np.uint8]
 
 
 @dataclass
@@ -108,8 +72,65 @@ class StoppedError(Exception):
     """The sweep was told to stop while this net trained."""
 
 
-def train_net(spec: NetSpec, task: Task, epoch_done: Callable[[NetSpec], None]) -> Outcome:
-    """Train a net and measure it on the way; raise StoppedError when the task is stopped."""
+class Observer:
+    """Sees nets train, each by its number; this one does nothing."""
+
+    def parts(self, net: int, order: NDArray[np.uint32]) -> Iterator[NDArray[np.uint32]]:
+        """Yield an epoch's order whole, or in parts that end where a mini-batch does.
+
+        An epoch that ends early is the net's last.
+        """
+        yield order
+
+    def part_done(self, net: int, images: int, loss: float, accuracy: float) -> None:
+        """Note the mean loss and accuracy of a part, over so many images."""
+
+    def epoch_done(self, net: int) -> None:
+        """Note that an epoch of the net has ended."""
+
+
+UNOBSERVED = Observer()
+
+
+def lots(task: Task, nets: Nets, indices: Sequence[int] | NDArray[np.int64]) -> Iterator[list[int]]:
+    """Yield the indices in lots for train_lot: one net each, or as many as fit into a stack."""
+    if task.engine != "stacked":
+        yield from ([int(i)] for i in indices)
+        return
+    from unmask.sweep.stacked import most_in_a_stack, stackable
+
+    for start in range(0, len(indices), _NETS_GROUPED):
+        alike: dict[object, list[int]] = {}
+        for i in indices[start : start + _NETS_GROUPED]:
+            alike.setdefault(stackable(nets[i]), []).append(int(i))
+        for members in alike.values():
+            size = most_in_a_stack(nets[members[0]], task.train.pixels.shape[1])
+            yield from (members[i : i + size] for i in range(0, len(members), size))
+
+
+def train_lot(
+    nets: Nets, lot: Sequence[int], task: Task, observer: Observer = UNOBSERVED
+) -> list[Outcome]:
+    """Train the nets of a lot.
+
+    Args:
+        nets: all nets of the sweep.
+        lot: the numbers of some of them, as lots yields them.
+        task: what they have in common.
+        observer: sees them train.
+
+    Returns:
+        Their outcomes, in the lot's order.
+
+    Raises:
+        StoppedError: the task is stopped.
+    """
+    if task.engine == "stacked":
+        return _train_stack([nets[i] for i in lot], lot, task, observer)
+    return [_train_net(nets[i], i, task, observer) for i in lot]
+
+
+def _train_net(spec: NetSpec, index: int, task: Task, observer: Observer) -> Outcome:
     net = _net(spec, task)
     outcome = Outcome()
     count = len(task.train.labels)
@@ -120,21 +141,28 @@ def train_net(spec: NetSpec, task: Task, epoch_done: Callable[[NetSpec], None]) 
             probe = task.probe
             outcome.layers.append(net.probe(probe.pixels, probe.labels, task.dead.pixels))
 
-    def evaluate(pictures: Pictures) -> tuple[float, float]:
-        figures = net.evaluate(pictures.pixels, pictures.labels)
+    def evaluate(images: FlatImages) -> tuple[float, float]:
+        figures = net.evaluate(images.pixels, images.labels)
         _check(task)
         return figures
 
     take_probe(0)
     for epoch in range(1, spec.epochs + 1):
-        loss, accuracy, diverged_step = net.train(epoch_order(spec, epoch, count))
-        _check(task)
-        epoch_done(spec)
-        if diverged_step > 0:
-            outcome.diverged_step = diverged_step
-            return outcome
+        parts: list[tuple[int, float, float]] = []
+        for part in observer.parts(index, epoch_order(spec, epoch, count)):
+            loss, accuracy, diverged_step = net.train(part)
+            _check(task)
+            if diverged_step > 0:
+                observer.epoch_done(index)
+                outcome.diverged_step = diverged_step
+                return outcome
+            observer.part_done(index, len(part), loss, accuracy)
+            parts.append((len(part), loss, accuracy))
+        if sum(images for images, _, _ in parts) < count:
+            break
+        observer.epoch_done(index)
         validated = None if task.validation is None else evaluate(task.validation)
-        outcome.add_epoch(loss, accuracy, validated, epoch * steps)
+        outcome.add_epoch(*_mean(parts), validated, epoch * steps)
         if outcome.diverged_step > 0:
             return outcome
         take_probe(epoch)
@@ -143,10 +171,17 @@ def train_net(spec: NetSpec, task: Task, epoch_done: Callable[[NetSpec], None]) 
     return outcome
 
 
-def train_stack(
-    specs: Sequence[NetSpec], task: Task, epoch_done: Callable[[NetSpec], None]
+def _mean(parts: Iterable[tuple[int, float, float]]) -> tuple[float, float]:
+    """Return the loss and accuracy of an epoch; of one part they stay as they are, to the bit."""
+    images, losses, accuracies = zip(*parts, strict=True)
+    if len(images) == 1:
+        return losses[0], accuracies[0]
+    return float(np.average(losses, weights=images)), float(np.average(accuracies, weights=images))
+
+
+def _train_stack(
+    specs: Sequence[NetSpec], lot: Sequence[int], task: Task, observer: Observer
 ) -> list[Outcome]:
-    """Train nets that are stackable as train_net does each; return their outcomes in turn."""
     from unmask.sweep.stacked import StackedNets
 
     train, probe = task.train, task.probe
@@ -177,7 +212,7 @@ def train_stack(
         trained = nets.train(np.stack([epoch_order(s, epoch, count) for s in specs]))
         _check(task)
         for i, (_, _, diverged_step) in enumerate(trained):
-            epoch_done(specs[i])
+            observer.epoch_done(lot[i])
             outcomes[i].diverged_step = max(outcomes[i].diverged_step, diverged_step)
         validated: list[tuple[float, float]] | None = None
         if task.validation is not None:
@@ -194,8 +229,8 @@ def train_stack(
     return outcomes
 
 
-def training_cost(spec: NetSpec, train: Pictures) -> float:
-    """Return the multiply-adds of one epoch, for an image."""
+def training_cost(spec: NetSpec, train: FlatImages) -> float:
+    """Return the multiply-adds of an image in training."""
     ends = 2 * train.pixels.shape[1] + 3 * train.classes
     return float(ends * spec.width + 3 * (spec.depth - 1) * spec.width**2)
 

@@ -16,7 +16,7 @@ from unmask.flow.judge.verdicts import verdicts
 from unmask.models.activations import activation
 from unmask.sweep.init import initial_parameters
 from unmask.sweep.spec import NetSpec
-from unmask.web.flow_live import pictures
+from unmask.web.flow_live import live_images
 
 _STEPS, _BATCH = 8, 64
 _RATES = {"diverged", "learning rate too high", "learning rate too low"}
@@ -38,7 +38,7 @@ class Advice:
 def judge(spec: NetSpec) -> FlowCheck:
     """Return the check of a setting's first net: a few steps of plain gradient descent, probed."""
     network = as_module(spec)
-    train = pictures()[0]
+    train = live_images()[0]
     rows = torch.from_numpy(train.pixels[: _STEPS * _BATCH]).flatten(1).float() / 255
     labels = torch.from_numpy(train.labels[: _STEPS * _BATCH])
     batches = list(zip(torch.split(rows, _BATCH), torch.split(labels, _BATCH), strict=True))
@@ -52,7 +52,7 @@ def judge(spec: NetSpec) -> FlowCheck:
 
 def as_module(spec: NetSpec) -> nn.Module:
     """Return the net of a spec as it starts, in PyTorch: flattened pixels in [0, 1] to logits."""
-    train = pictures()[0]
+    train = live_images()[0]
     inputs, classes = train.pixels[0].size, len(train.class_names)
     function = _BY_TORCH.get(spec.activation, activation(spec.activation).function)
     sizes = [inputs, *[spec.width] * spec.depth, classes]

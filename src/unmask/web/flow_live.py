@@ -1,12 +1,10 @@
-"""Nets that train while somebody looks on, a slice of an epoch at a time."""
+"""Nets of the page that train while a visitor watches, a slice of an epoch at a time."""
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -18,11 +16,11 @@ from unmask.data.mnist import load_mnist
 from unmask.errors import UserError
 from unmask.flow.profile import IMAGES, NoPrediction, Prediction
 from unmask.flow.theory import predict, weight_layers
-from unmask.runtime import cpu_threads
-from unmask.sweep.init import draw_layers, epoch_order
-from unmask.sweep.native_net import fastest_net
+from unmask.sweep.engine import train_sweep
+from unmask.sweep.pool import Pool, Training
 from unmask.sweep.spec import NetSpec
-from unmask.sweep.trainer import Pictures
+from unmask.sweep.task import FlatImages, default_engine, prepared
+from unmask.sweep.trainer import Observer, Outcome
 
 MAX_DEPTH, MAX_WIDTH, MAX_NETS, MAX_EPOCHS = 100, 256, 8, 20
 _TRAINED, _TESTED = 6000, 2000
@@ -44,6 +42,17 @@ class Curve:
     test: float | None = None
     diverged: bool = False
 
+    def add(self, epochs: float, loss: float, accuracy: float) -> None:
+        """Enter a slice of so many epochs."""
+        self.epochs.append((self.epochs[-1] if self.epochs else 0.0) + epochs)
+        self.losses.append(loss)
+        self.accuracies.append(accuracy)
+
+    def end(self, outcome: Outcome) -> None:
+        """Enter how the net ended."""
+        self.diverged = outcome.diverged_step > 0
+        self.test = None if self.diverged else outcome.test["test_accuracy"]
+
 
 @dataclass
 class LiveRun:
@@ -61,7 +70,7 @@ class LiveRun:
 
 
 @lru_cache(maxsize=1)
-def pictures() -> tuple[Images, Images]:
+def live_images() -> tuple[Images, Images]:
     """Return the training and the test images: a part of MNIST, the same for every run."""
     train, test = load_mnist()
     return train[:_TRAINED], test[:_TESTED]
@@ -81,79 +90,88 @@ def checked(spec: NetSpec, nets: int) -> NetSpec:
 
 
 def train_live(spec: NetSpec, nets: int) -> Iterator[LiveRun]:
-    """Train nets of seeds 0, 1, ... side by side; yield the same run again as it grows.
+    """Train nets of seeds 0, 1, ... side by side, as a sweep does.
 
-    Ends early, cut short, after 45 seconds. Closing the iterator stops the nets at once. Raises
-    UserError for what takes too long.
+    Args:
+        spec: the setting; its seed is not used.
+        nets: how many of it.
+
+    Yields:
+        The same run again as it grows. It ends early, cut short, after 45 seconds. Closing the
+        iterator stops the nets at once.
+
+    Raises:
+        UserError: the page has no time for it.
     """
     checked(spec, nets)
-    train, test = (Pictures.of(images) for images in pictures())
-    stop = np.zeros(1, np.uint8)
+    train, test = live_images()
+    task = prepared(
+        train,
+        largest_batch=spec.batch_size,
+        test=test,
+        probe_batch=train[:1],
+        dead_probe=train[:1],
+        # Not stacked: each net trains its own slices.
+        engine=default_engine(elsewhere=True),
+    )
     run = LiveRun(spec, [Curve() for _ in range(nets)])
-    threads = cpu_threads()
-    begun = time.monotonic()
-
-    def trained(seed: int) -> Iterator[None]:
-        of_seed = replace(spec, seed=seed)
-        parameters = draw_layers(of_seed, train.pixels.shape[1], train.classes)
-        net = fastest_net(of_seed, parameters, train.pixels, train.labels, train.classes, stop=stop)
-        curve, seen, batches = run.curves[seed], 0, _FIRST_SLICE
-        for epoch in range(1, spec.epochs + 1):
-            rest = epoch_order(of_seed, epoch, len(train.labels))
-            while len(rest):
-                # What is left of the epoch goes in equal parts: a short one would be all noise.
-                parts = max(1, round(len(rest) / (batches * spec.batch_size)))
-                size = math.ceil(len(rest) / parts / spec.batch_size) * spec.batch_size
-                part, rest = np.split(rest, [size])
-                since = time.monotonic()
-                loss, accuracy, diverged_step = net.train(np.ascontiguousarray(part))
-                took = time.monotonic() - since
-                # All nets share the cores, so each gets its part of a slice's time.
-                wanted = _SLICE / math.ceil(nets / threads)
-                batches = max(_LEAST, int(batches * min(2.0, wanted / max(took, 1e-6))))
-                if diverged_step > 0 or not math.isfinite(loss):
-                    curve.diverged = True
-                    return
-                seen += len(part)
-                curve.epochs.append(seen / len(train.labels))
-                curve.losses.append(loss)
-                curve.accuracies.append(accuracy)
-                if time.monotonic() - begun > _LONGEST:
-                    run.cut_short = True
-                    break
-                yield
-            if run.cut_short:
-                break
-        curve.test = net.evaluate(test.pixels, test.labels)[1]
-
-    alive = [trained(seed) for seed in range(nets)]
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            while alive:
-                going = pool.map(lambda net: next(net, _ENDED) is not _ENDED, alive)
-                alive = list(itertools.compress(alive, list(going)))
-                run.seconds = time.monotonic() - begun
+    seen = _Slices(run, spec.batch_size, len(train))
+    specs = [replace(spec, seed=seed) for seed in range(nets)]
+    # A thread a net, though there may be fewer cores: all curves grow before the visitor's eyes.
+    with Pool(Training(specs, task), range(nets), nets, seen) as pool:
+        while pool.busy:
+            for done in pool.ended():
+                if done.result is None:
+                    raise RuntimeError(done.error)
+                run.curves[done.index].end(done.result)
+            seconds = time.monotonic() - seen.begun
+            if seconds - run.seconds > _SLICE or not pool.busy:
+                run.seconds = seconds
                 yield run
-        finally:
-            stop[0] = 1
 
 
-_ENDED = object()
+class _Slices(Observer):
+    """Cuts epochs into slices of a second or less, and enters each into its net's curve."""
+
+    def __init__(self, run: LiveRun, batch_size: int, images: int) -> None:
+        self.begun = time.monotonic()
+        self._run, self._batch_size, self._images = run, batch_size, images
+        self._batches = [_FIRST_SLICE] * len(run.curves)
+
+    def parts(self, net: int, order: NDArray[np.uint32]) -> Iterator[NDArray[np.uint32]]:
+        """Yield slices that take about as long as they should, until time is up."""
+        rest = order
+        while len(rest):
+            if time.monotonic() - self.begun > _LONGEST:
+                self._run.cut_short = True
+                return
+            # What is left of the epoch goes in equal parts: a short one would be all noise.
+            parts = max(1, round(len(rest) / (self._batches[net] * self._batch_size)))
+            size = math.ceil(len(rest) / parts / self._batch_size) * self._batch_size
+            part, rest = np.split(rest, [size])
+            since = time.monotonic()
+            yield np.ascontiguousarray(part)
+            faster = min(2.0, _SLICE / max(time.monotonic() - since, 1e-6))
+            self._batches[net] = max(_LEAST, int(self._batches[net] * faster))
+
+    def part_done(self, net: int, images: int, loss: float, accuracy: float) -> None:
+        """Enter a slice into the net's curve."""
+        if math.isfinite(loss):
+            self._run.curves[net].add(images / self._images, loss, accuracy)
 
 
 def profile_at_start(spec: NetSpec) -> Prediction | NoPrediction:
     """Return the gradient of every layer before training, measured and predicted by theory."""
-    train = pictures()[0][:IMAGES]
-    flat = Pictures.of(train)
-    parameters = draw_layers(spec, flat.pixels.shape[1], flat.classes)
-    net = fastest_net(spec, parameters, flat.pixels, flat.labels, flat.classes)
-    measured = net.probe(flat.pixels, flat.labels, flat.pixels)
+    train = live_images()[0][:IMAGES]
+    start = replace(spec, epochs=0, batch_size=min(spec.batch_size, len(train)))
+    measured = train_sweep([start], train, probe_batch=train).layers
+    flat = FlatImages.of(train)
     layers = weight_layers(spec, flat.pixels.shape[1], flat.classes)
     inputs: NDArray[np.float64] = flat.pixels / 255
     expected = predict(spec.activation, layers, inputs, flat.labels, loss=spec.loss)
     if not np.isfinite(expected.gradient_rms).all():
         return NoPrediction("its signal leaves the range of numbers")
-    forward = measured["activation_rms"].copy()
+    forward = measured["activation_rms"][0, 0].copy()
     forward[-1] = np.nan
     names = tuple(str(k) for k in range(1, len(layers) + 1))
     return Prediction(
@@ -162,6 +180,6 @@ def profile_at_start(spec: NetSpec) -> Prediction | NoPrediction:
         len(flat.labels),
         layers,
         expected,
-        measured["gradient_rms"],
+        measured["gradient_rms"][0, 0],
         forward,
     )

@@ -20,7 +20,7 @@ from unmask.execution.executor import Executor
 from unmask.sweep.engine import SweepProgress, train_sweep
 from unmask.sweep.history import SweepHistory
 from unmask.sweep.spec import NetSpec, grid
-from unmask.sweep.trainer import Engine
+from unmask.sweep.task import Engine
 
 HISTORY_FILE = "history.npz"
 DEAD_PROBE_PICTURES = 1000

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from unmask.data.images import Images
 from unmask.data.sources import load_source
 from unmask.errors import UserError
-from unmask.execution.executor import Executor
-from unmask.execution.local import LocalExecutor
+from unmask.execution.executor import Executor, LocalExecutor
 from unmask.fool.audit.diagnosis import Diagnosis, diagnose
 from unmask.fool.audit.plan import AuditPlan, default_eps
 from unmask.fool.audit.preflight import Preflight, preflight

@@ -2,16 +2,55 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unmask.data.images import Images
 from unmask.errors import UserError, unknown
-from unmask.sweep.trainer import Engine, Pictures, Task
 
-_ENGINES = ("native", "reference", "stacked")
+Engine = Literal["native", "reference", "stacked"]
+
+
+@dataclass(frozen=True)
+class FlatImages:
+    """Images as the nets read them: uint8[n, values], int64[n]."""
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    classes: int
+
+    @staticmethod
+    def of(images: Images) -> FlatImages:
+        """Flatten every image to a row."""
+        rows = images.pixels.reshape(len(images), math.prod(images.pixels.shape[1:]))
+        labels = np.ascontiguousarray(images.labels)
+        return FlatImages(np.ascontiguousarray(rows), labels, len(images.class_names))
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every net of a sweep has in common.
+
+    instructions: the kernel's instruction set, which the last bits of the figures depend on.
+    stop: uint8[1], set to 1 to end at once.
+    """
+
+    train: FlatImages
+    validation: FlatImages | None
+    test: FlatImages | None
+    probe: FlatImages
+    dead: FlatImages
+    probe_epochs: tuple[int, ...]
+    engine: Engine
+    device: str
+    instructions: str
+    stop: NDArray[np.uint8]
 
 
 def prepared(
@@ -34,8 +73,8 @@ def prepared(
     a device or images that don't fit.
     """
     engine = engine or default_engine(device, elsewhere=elsewhere)
-    if engine not in _ENGINES:
-        raise unknown("sweep engine", engine, _ENGINES)
+    if engine not in get_args(Engine):
+        raise unknown("sweep engine", engine, get_args(Engine))
     if threads is not None and threads < 1:
         raise UserError("a sweep needs at least one thread", got=threads)
     if elsewhere and device != "cpu":
@@ -51,11 +90,11 @@ def prepared(
     others = {"validation": validation, "test": test, "probe": probe_batch, "dead": dead_probe}
     _check(images, largest_batch, others)
     return Task(
-        train=Pictures.of(images),
-        validation=None if validation is None else Pictures.of(validation),
-        test=None if test is None else Pictures.of(test),
-        probe=Pictures.of(probe_batch),
-        dead=Pictures.of(dead_probe),
+        train=FlatImages.of(images),
+        validation=None if validation is None else FlatImages.of(validation),
+        test=None if test is None else FlatImages.of(test),
+        probe=FlatImages.of(probe_batch),
+        dead=FlatImages.of(dead_probe),
         probe_epochs=tuple(sorted(set(probe_epochs))),
         engine=engine,
         device=device,

@@ -22,7 +22,7 @@ from ray.exceptions import (
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from unmask.errors import UserError
-from unmask.execution.executor import Done, told
+from unmask.execution.executor import Done, error_line
 from unmask.execution.ray_connection import connect, last_line, living_nodes
 
 S = TypeVar("S")
@@ -180,7 +180,7 @@ def _carry_out(version: str, work: Callable[[S, T], R], shared: S, task: T) -> _
     try:
         return _Answer(work(shared, task), None, node)
     except Exception as error:
-        where = f"{told(error)}, on node {ray.util.get_node_ip_address()}"
+        where = f"{error_line(error)}, on node {ray.util.get_node_ip_address()}"
         return _Answer(None, where, node, elsewhere=isinstance(error, OSError))
 
 

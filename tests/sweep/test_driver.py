@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from test_engine import FAST, same
 
 from unmask import Images, UserError, grid, train_sweep
-from unmask.execution.executor import Done
-from unmask.execution.local import LocalExecutor
-from unmask.sweep import SweepHistory, SweepInterrupted, SweepProgress, blocks, trainer
+from unmask.execution.executor import Done, LocalExecutor
+from unmask.sweep import SweepHistory, SweepInterrupted, SweepProgress, driver, trainer
 from unmask.sweep.history import FINISHED, PENDING
 
 SPECS = grid(depth=[1, 4, 2], activation=["tanh", "relu"], seed=[0, 1], **FAST)
@@ -39,7 +38,7 @@ class Shuffled(LocalExecutor):
 @pytest.fixture
 def net_by_net(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make blocks as small as the number of workers allows."""
-    monkeypatch.setattr(blocks, "_LEAST", 0.0)
+    monkeypatch.setattr(driver, "_LEAST", 0.0)
 
 
 def sweep(digits: Images, **how: Any) -> SweepHistory:
@@ -66,7 +65,7 @@ def test_same_bits_for_any_order_and_number_of_workers(
 def test_blocks_hold_every_net_once_in_order_and_no_more_than_needed(
     costs: list[float], size: float
 ) -> None:
-    cut = list(blocks.cut(range(100, 100 + len(costs)), costs, size))
+    cut = list(driver.cut(range(100, 100 + len(costs)), costs, size))
     assert [i for block in cut for i in block] == list(range(100, 100 + len(costs)))
     for block in cut:
         assert sum(costs[i - 100] for i in block[:-1]) < size
@@ -138,7 +137,7 @@ def test_ctrl_c_keeps_what_is_finished_and_closes_the_work(digits: Images, tmp_p
 def test_an_instruction_set_that_a_worker_lacks_is_named(
     digits: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unmask.sweep.preparation._instructions", lambda *a: "avx1024")
+    monkeypatch.setattr("unmask.sweep.task._instructions", lambda *a: "avx1024")
     with pytest.raises(UserError, match="doesn't run the avx1024 instructions") as caught:
         sweep(digits, on=LocalExecutor())
     assert "UNMASK_ISA" in str(caught.value)
