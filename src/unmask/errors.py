@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable
 
 _ABSENT = object()
+# Every library that is given a seed takes one up to this.
+MAX_SEED = (1 << 63) - 1
 
 
 class UserError(ValueError):
@@ -17,6 +19,30 @@ class UserError(ValueError):
     def __init__(self, wrong: str, *, got: object = _ABSENT, do: str = "") -> None:
         line = wrong if got is _ABSENT else f"{wrong}: got {got}"
         super().__init__(" ".join(f"{line}; {do}".rstrip("; ").split()))
+
+
+def require_whole(name: str, value: object, least: int, most: int, unit: str = "") -> None:
+    """Refuse all but whole numbers within bounds.
+
+    Args:
+        name: what the number is, for the error.
+        value: what was given; True and False are no numbers here.
+        least: the smallest that is taken.
+        most: the largest.
+        unit: what is counted, for the error.
+
+    Raises:
+        UserError: it is no whole number, or out of the bounds.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        shown = "2^63 - 1" if most == MAX_SEED else str(most)
+        # Python refuses to write out whole numbers of more than 4300 digits.
+        bits = value.bit_length() if isinstance(value, int) else 0
+        raise UserError(
+            f"the {name} must be a whole number",
+            got=f"one of {bits} bits" if bits > 256 else repr(value)[:80],
+            do=f"give {least} to {shown} {unit}",
+        )
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> UserError:

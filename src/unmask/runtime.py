@@ -29,7 +29,14 @@ def cpu_threads() -> int:
 
 
 def seeded(*key: int) -> np.random.Generator:
-    """Return a generator whose stream depends on the whole numbers of key alone."""
+    """Return a generator whose stream depends on the whole numbers of key alone.
+
+    Raises:
+        UserError: one of them is below 0.
+    """
+    for part in key:
+        if part < 0:
+            raise UserError("a seed is a whole number of 0 or more", got=part)
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
 

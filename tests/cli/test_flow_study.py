@@ -19,7 +19,7 @@ from unmask.sweep.history import FINISHED, SweepHistory
 
 TINY = shlex.split(
     "flow study --depths 1 3 --activations tanh lecun --seeds 2 --width 5 --batch-size 16 "
-    "--epochs 1 --training-pictures 200 --validation-pictures 50 --learning-rate 0.1 --threads 1"
+    "--epochs 1 --training-images 200 --validation-images 50 --learning-rate 0.1 --threads 1"
 )
 
 
@@ -125,15 +125,18 @@ def test_a_short_study_probes_at_its_end(
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--width", "0"], 'Invalid value "0" for --width. Must be >= 1.'),
-        (["--depths", "-1"], "the depth must be a whole number: got -1"),
+        (["--width", "0"], "--width takes a whole number from 1 to 1024: got '0'"),
+        (["--depths", "-1"], "--depths takes a whole number from 1 to 1000: got '-1'"),
         (["--depths"], "at least one of the depths, each once: got none"),
         (["--activations", "tahn"], "unknown activation: got 'tahn'; did you mean 'tanh'?"),
-        (["--learning-rate", "nan"], "the learning rate must be a positive number: got nan"),
-        (["--seeds", "0"], "seeds must be a whole number of at least 1: got 0"),
-        (["--threads", "0"], "a sweep needs at least one thread: got 0"),
+        (
+            ["--learning-rate", "nan"],
+            "--learning-rate takes a number from above 0 to 1e+06: got 'nan'",
+        ),
+        (["--seeds", "0"], "--seeds takes a whole number from 1 to 10000: got '0'"),
+        (["--threads", "0"], "--threads takes a whole number from 1 to 1024: got '0'"),
         (["--batch-size", "201"], "got a batch of 201 for 200 images"),
-        (["--training-pictures", "201"], "got 201 to train on and 50 to validate on"),
+        (["--training-images", "201"], "got 201 to train on and 50 to validate on"),
         (["--probe-epoch", "2"], "got probe epoch 2 of 1"),
     ],
 )

@@ -64,7 +64,10 @@ def test_a_fault_of_ours_is_not_hidden(failing: list[BaseException]) -> None:
         (["flw"], 'Unknown command "flw". Did you mean "flow"?'),
         (["flow", "stdy"], 'Unknown command "stdy". Did you mean "study"?'),
         (["flow", "study", "--depth", "3"], "Unknown option: --depth. Did you mean --depths?"),
-        (["flow", "study", "--depths", "x"], 'unable to convert "x" into int'),
+        (
+            ["flow", "study", "--depths", "x"],
+            "--depths takes a whole number from 1 to 1000: got 'x'",
+        ),
         (["flow", "study", "--width"], "--width requires an argument"),
         (["flow", "study", "bogus"], "bogus"),
         (["flow", "study", "--width", "3", "--width", "4"], "--width specified multiple times"),

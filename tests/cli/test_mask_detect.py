@@ -178,8 +178,8 @@ def test_bad_files_are_named_and_skipped_and_the_status_says_so(
         (["two.png", "nowhere.jpg"], "there is no such source: got nowhere.jpg"),
         (["text.mp4"], "text.mp4 is no video that can be read"),
         (["two.png", "--formats", "xml"], "unknown format: got 'xml'"),
-        (["two.png", "--threshold", "7"], "two.png: the threshold must lie in 0 to 1: got 7.0"),
-        (["two.png", "--seconds", "0"], "--seconds must be positive"),
+        (["two.png", "--threshold", "7"], "--threshold takes a number from above 0 to 1: got '7'"),
+        (["two.png", "--seconds", "0"], "--seconds takes a number from above 0 to 1e+09"),
         (["two.png", "--model", "x.onnx"], "there is no such detector: got x.onnx"),
     ],
 )

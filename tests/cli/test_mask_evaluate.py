@@ -78,14 +78,14 @@ def test_a_damaged_picture_is_named_and_the_status_says_so(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["evaluate", "faces", "--model", "d.onnx", "--threshold", "2"], "lie in 0 to 1"),
+        (["evaluate", "faces", "--model", "d.onnx", "--threshold", "2"], "from above 0 to 1"),
         (["evaluate", "nowhere", "--model", "d.onnx"], "nowhere"),
         (["evaluate", "empty", "--model", "d.onnx"], "no annotated images in empty"),
         (["evaluate", "faces", "--model", "faces"], "there is no such detector"),
         (["train", "empty"], "no annotated images in empty"),
         (["train", "faces", "--validation", "7"], "one image in 7 is 0.143"),
         (["train", "faces"], "3 images are too few to hold out one in 5"),
-        (["train", "faces", "--scale", "0"], "the scale must lie in 0.1 to 8"),
+        (["train", "faces", "--scale", "0"], "--scale takes a number from 0.1 to 8"),
         (["train", "faces", "--validation", "0.333", "--epochs", "0"], "epochs"),
         (["export", "d.onnx", "e.onnx"], "safetensors"),
         (["export", "nowhere.safetensors", "e.onnx"], "there is no such file"),

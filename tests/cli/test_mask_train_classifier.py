@@ -45,7 +45,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_faces_become_a_classifier_with_its_figures(
     faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plain = {"validation": 4, "epochs": 2, "batch": 8, "seed": 1, "device": "cpu"}
+    plain = {"validation": 4, "epochs": 2, "batch_size": 8, "seed": 1, "device": "cpu"}
     assert train_classifier(faces, out=tmp_path / "a", json=True, **plain) == 0  # type: ignore[arg-type]
     told = json.loads(capsys.readouterr().out)
     model = Classifier.load(told["model"])
@@ -70,7 +70,14 @@ def test_three_classes_are_told_apart_on_request(
     faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train_classifier(
-        faces, classes=3, out=tmp_path, validation=4, epochs=1, batch=8, device="cpu", json=True
+        faces,
+        classes=3,
+        out=tmp_path,
+        validation=4,
+        epochs=1,
+        batch_size=8,
+        device="cpu",
+        json=True,
     )
     assert json.loads(capsys.readouterr().out)["class_names"] == list(COLOURS)
 

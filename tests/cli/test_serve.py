@@ -31,10 +31,10 @@ def test_others_are_let_in_with_a_token_only(capsys, monkeypatch, host: str) -> 
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (("--port", "70000"), "a port lies in 0 to 65535"),
-        (("--size", "0"), "--size must be positive"),
-        (("--seconds", "nan"), "--seconds must be positive"),
-        (("--rate", "-1"), "--rate must be 0 or more"),
+        (("--port", "70000"), "--port takes a whole number from 0 to 65535"),
+        (("--size", "0"), "--size takes a number from 0.001 to 1000"),
+        (("--seconds", "nan"), "--seconds takes a number from 0.1 to 3600"),
+        (("--rate", "-1"), "--rate takes a whole number from 0 to 1000000"),
         (("--detector", "absent.onnx"), "there is no such detector"),
     ],
 )

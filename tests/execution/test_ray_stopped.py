@@ -33,7 +33,7 @@ pytestmark = pytest.mark.slow
 COMMANDS = {
     "map": "flow map --columns 8 --rows 5 --deepest 20 --steps 500",
     "study": "flow study --depths 20 --activations tanh relu --seeds 20 --epochs 16 "
-    "--training-pictures 2000 --validation-pictures 200",
+    "--training-images 2000 --validation-images 200",
     "audit": "fool audit mnist mnist --attacks pgd --images 1000 --pairs 0 --steps 4",
 }
 PARTS = {"map": 40, "study": 40, "audit": 4}

@@ -206,7 +206,7 @@ def test_a_black_box_is_attacked_without_gradients() -> None:
         ({"eps": ()}, "needs an eps"),
         ({"norm": "l1"}, "unknown norm"),
         ({"attacks": ("pdg",)}, "did you mean 'pgd'"),
-        ({"images": 0}, "number of images is too small"),
+        ({"images": 0}, "number of images must be a whole number: got 0"),
     ],
 )
 def test_bad_plans_get_a_clear_line(settings: dict[str, object], line: str) -> None:

@@ -12,7 +12,7 @@ from unmask.check.questions import QUESTIONS, Asked, Skipped
 from unmask.check.result import Check, Part
 from unmask.data.images import Images
 from unmask.data.sources import Source, load_source
-from unmask.errors import UserError, unknown
+from unmask.errors import MAX_SEED, UserError, require_whole, unknown
 from unmask.runtime import environment_stamp
 from unmask.shift.target import Target, as_images, as_target
 
@@ -52,6 +52,7 @@ def check_model(
     for name in questions:
         if name not in QUESTIONS:
             raise unknown("question", name, QUESTIONS)
+    require_whole("seed", seed, 0, MAX_SEED)
     start = time.perf_counter()
     target = as_target(model)
     source, images = _both(data, target)

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from unmask.cli.options import MANY, Cifar10Source, Data, Seed, Size
+from unmask.cli.options import MANY, Cifar10Source, Data, Seed, Size, real, sizes
 from unmask.cli.shift import COLOURS, AnyModel
 from unmask.errors import UserError
 
@@ -25,8 +24,7 @@ def check(
     source: Cifar10Source = None,
     size: Size = None,
     minutes: Annotated[
-        float,
-        Parameter(help="the time allowed; samples are as large as fit", validator=Number(gt=0)),
+        float, real(0, 1440, "the time allowed; samples are as large as fit", above=True)
     ] = 5,
     questions: Annotated[
         tuple[str, ...],
@@ -34,7 +32,7 @@ def check(
         Parameter(help="preflight accuracy data flow shift audit certificate; all by default"),
     ] = (),
     eps: Annotated[
-        float | None, Parameter(help="the size of the audit's changes, in [0, 1]")
+        str | None, Parameter(help="the size of the audit's changes, such as 0.3 or 8/255")
     ] = None,
     seed: Seed = 0,
     fail_on: Annotated[
@@ -60,6 +58,7 @@ def check(
     """
     if annotations and json:
         raise UserError("--annotations and --json both print to stdout", do="choose one")
+    change = None if eps is None else sizes([eps])[0]
     # torch and matplotlib take a while to load, and --help needs none of them.
     from unmask.check.result import compare, failing
     from unmask.check.run import check_model
@@ -87,7 +86,13 @@ def check(
             bar.update(task, description=f"{target.name}: {question}", completed=used)
 
         found = check_model(
-            target, loaded, minutes=minutes, questions=questions, eps=eps, seed=seed, progress=show
+            target,
+            loaded,
+            minutes=minutes,
+            questions=questions,
+            eps=change,
+            seed=seed,
+            progress=show,
         )
     comparison = None if baseline is None else compare(found, baseline)
     blamed = found.verdicts if comparison is None else comparison.worse

@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from unmask.cli.options import Width
+from unmask.cli.options import Width, real, whole
 from unmask.coursework.bounds.calculus import CALCULUS, Extremum
 from unmask.coursework.bounds.gradients import (
     ActivationBounds,
@@ -33,14 +33,14 @@ _LOSSES = {"cross_entropy": "cross-entropy", "half_squared": "half squared error
 def bounds(
     *activations: Annotated[str, Parameter(help=f"of {', '.join(CALCULUS)}; all by default")],
     inputs: Annotated[
-        tuple[float, float], Parameter(help="lowest and highest input of the net")
+        tuple[float, float], real(-1e6, 1e6, "lowest and highest input of the net")
     ] = (0.0, 1.0),
-    features: Annotated[int, Parameter(help="inputs of the net")] = BoundedNet.features,
-    depth: Annotated[int, Parameter(help="hidden layers")] = BoundedNet.depth,
+    features: Annotated[int, whole(1, 1 << 16, "inputs of the net")] = BoundedNet.features,
+    depth: Annotated[int, whole(0, 100, "hidden layers")] = BoundedNet.depth,
     width: Width = BoundedNet.width,
-    classes: Annotated[int, Parameter(help="outputs of the softmax")] = BoundedNet.classes,
-    weight: Annotated[float, Parameter(help="the largest |w|")] = BoundedNet.weight_bound,
-    bias: Annotated[float, Parameter(help="the largest |b|")] = BoundedNet.bias_bound,
+    classes: Annotated[int, whole(2, 1024, "outputs of the softmax")] = BoundedNet.classes,
+    weight: Annotated[float, real(0, 1e6, "the largest |w|")] = BoundedNet.weight_bound,
+    bias: Annotated[float, real(0, 1e6, "the largest |b|")] = BoundedNet.bias_bound,
     out: Annotated[Path | None, Parameter(help="the folder for report.html")] = None,
     json: Annotated[bool, Parameter(help="print the bounds as JSON; null is infinity")] = False,
 ) -> int:

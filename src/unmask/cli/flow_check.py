@@ -13,7 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from unmask.cli.options import BatchSize, On, Size, elsewhere
+from unmask.cli.options import BatchSize, On, Seed, Size, elsewhere, real, whole
 from unmask.errors import UserError, unknown
 from unmask.verdict import SEVERITIES
 
@@ -53,11 +53,12 @@ def check(
         str, Parameter(help=f"{', '.join(OPTIMIZERS)}, or {NONE}: judge the start only")
     ] = "adam",
     learning_rate: Annotated[
-        float | None, Parameter(help="step size; 0.001 for adam and adamw, else 0.01 by default")
+        float | None,
+        real(0, 1e6, "step size; 0.001 for adam and adamw, else 0.01 by default", above=True),
     ] = None,
     batch_size: BatchSize = 64,
-    steps: Annotated[int, Parameter(help="training steps, on a copy of the model")] = 10,
-    seed: Annotated[int, Parameter(help="of weights, images and dropout")] = 0,
+    steps: Annotated[int, whole(1, 100_000, "training steps, on a copy of the model")] = 10,
+    seed: Seed = 0,
     fail_on: Annotated[
         str, Parameter(help="exit with 1 when there is an error, a warning or a note, or worse")
     ] = "error",

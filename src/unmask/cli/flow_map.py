@@ -11,7 +11,17 @@ import numpy as np
 from cyclopts import Parameter
 from rich.console import Console
 
-from unmask.cli.options import BatchSize, On, Width, elsewhere
+from unmask.cli.options import (
+    BatchSize,
+    LearningRate,
+    On,
+    Seed,
+    Threads,
+    Width,
+    elsewhere,
+    real,
+    whole,
+)
 from unmask.cli.progress import sweep_progress
 from unmask.data.mnist import load_mnist
 from unmask.flow.map import MapPlan, run_map
@@ -26,20 +36,20 @@ def draw_map(
     activation: Annotated[str, Parameter(help=f"of {', '.join(ACTIVATIONS)}")] = MapPlan.activation,
     /,
     *,
-    sigma_b2: Annotated[float, Parameter(help="variance of the biases")] = MapPlan.sigma_b2,
+    sigma_b2: Annotated[float, real(0, 1e6, "variance of the biases")] = MapPlan.sigma_b2,
     sigma_w2_low: Annotated[
-        float | None, Parameter(help="least variance of the weights times fan-in")
+        float | None, real(0, 1e6, "least variance of the weights times fan-in", above=True)
     ] = None,
-    sigma_w2_high: Annotated[float | None, Parameter(help="the largest")] = None,
-    deepest: Annotated[int, Parameter(help="hidden layers of the top row")] = MapPlan.deepest,
-    columns: Annotated[int, Parameter(help="values of sigma_w2")] = MapPlan.columns,
-    rows: Annotated[int, Parameter(help="depths")] = MapPlan.rows,
+    sigma_w2_high: Annotated[float | None, real(0, 1e6, "the largest", above=True)] = None,
+    deepest: Annotated[int, whole(3, 1000, "hidden layers of the top row")] = MapPlan.deepest,
+    columns: Annotated[int, whole(2, 1000, "values of sigma_w2")] = MapPlan.columns,
+    rows: Annotated[int, whole(2, 1000, "depths")] = MapPlan.rows,
     width: Width = MapPlan.width,
-    learning_rate: Annotated[float, Parameter(help="step size")] = MapPlan.learning_rate,
-    steps: Annotated[int, Parameter(help="mini-batches each net trains for")] = MapPlan.steps,
+    learning_rate: LearningRate = MapPlan.learning_rate,
+    steps: Annotated[int, whole(1, 1875, "mini-batches each net trains for")] = MapPlan.steps,
     batch_size: BatchSize = MapPlan.batch_size,
-    seed: Annotated[int, Parameter(help="of every net")] = MapPlan.seed,
-    threads: Annotated[int | None, Parameter(help="nets at once; every core by default")] = None,
+    seed: Seed = MapPlan.seed,
+    threads: Threads = None,
     device: Annotated[
         str, Parameter(help="cpu, or cuda to train nets of one shape together on the GPU")
     ] = "cpu",

@@ -13,11 +13,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from unmask.cli.options import BatchSize, Epochs, On, Width, elsewhere
+from unmask.cli.options import (
+    BatchSize,
+    Epochs,
+    LearningRate,
+    On,
+    Threads,
+    Width,
+    elsewhere,
+    real,
+    whole,
+)
 from unmask.cli.progress import sweep_progress
 from unmask.coursework.study.findings import findings
 from unmask.coursework.study.outcomes import AGREES, DIFFERS, NO_FIGURE, TOSS, Outcome
-from unmask.coursework.study.run import HISTORY_FILE, Study, StudyPlan, run_study
+from unmask.coursework.study.run import HISTORY_FILE, MAX_SEEDS, Study, StudyPlan, run_study
 from unmask.errors import UserError
 from unmask.models.activations import ACTIVATIONS, activation
 from unmask.sweep.engine import SweepInterrupted
@@ -30,37 +40,41 @@ _MANY = Parameter(consume_multiple=True, show_default=lambda v: " ".join(map(str
 
 def study(
     *,
-    depths: Annotated[tuple[int, ...], _MANY, Parameter(help="hidden layers")] = StudyPlan.depths,
+    depths: Annotated[tuple[int, ...], _MANY, whole(1, 1000, "hidden layers")] = StudyPlan.depths,
     activations: Annotated[
         tuple[str, ...], _MANY, Parameter(help=f"of {', '.join(ACTIVATIONS)}")
     ] = StudyPlan.activations,
-    seeds: Annotated[int, Parameter(help="nets of each depth and activation")] = StudyPlan.seeds,
+    seeds: Annotated[
+        int, whole(1, MAX_SEEDS, "nets of each depth and activation")
+    ] = StudyPlan.seeds,
     width: Width = StudyPlan.width,
     init: Annotated[str, Parameter(help=f"one of {', '.join(INITS)}")] = StudyPlan.init,
     sigma_w2: Annotated[
-        float | None, Parameter(help="variance of the weights times fan-in, for mean_field")
+        float | None, real(0, 1e6, "variance of the weights times fan-in, for mean_field")
     ] = None,
     sigma_b2: Annotated[
-        float | None, Parameter(help="variance of the biases, for mean_field")
+        float | None, real(0, 1e6, "variance of the biases, for mean_field")
     ] = None,
     loss: Annotated[str, Parameter(help=f"one of {', '.join(LOSSES)}")] = StudyPlan.loss,
     optimizer: Annotated[
         str, Parameter(help=f"one of {', '.join(OPTIMIZERS)}")
     ] = StudyPlan.optimizer,
-    learning_rate: Annotated[float, Parameter(help="step size")] = StudyPlan.learning_rate,
+    learning_rate: LearningRate = StudyPlan.learning_rate,
     batch_size: BatchSize = StudyPlan.batch_size,
     epochs: Epochs = StudyPlan.epochs,
     probe_epoch: Annotated[
         int | None,
-        Parameter(help=f"epochs before gradients are taken; {StudyPlan.probe_epoch} by default"),
+        whole(
+            1, 1_000_000, f"epochs before gradients are taken; {StudyPlan.probe_epoch} by default"
+        ),
     ] = None,
     training_pictures: Annotated[
-        int, Parameter(help="the first so many train")
+        int, whole(1, 60_000, "the first so many train"), Parameter(name="--training-images")
     ] = StudyPlan.training_pictures,
     validation_pictures: Annotated[
-        int, Parameter(help="the last so many validate")
+        int, whole(1, 60_000, "the last so many validate"), Parameter(name="--validation-images")
     ] = StudyPlan.validation_pictures,
-    threads: Annotated[int | None, Parameter(help="nets at once; every core by default")] = None,
+    threads: Threads = None,
     device: Annotated[
         str, Parameter(help="cpu, or cuda to train nets of one shape together on the GPU")
     ] = "cpu",

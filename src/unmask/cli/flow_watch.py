@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from unmask.cli.options import whole
 from unmask.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def watch(
     out: Annotated[Path, Parameter(help="the folder for report, figure and numbers")] = Path(
         "runs/watch"
     ),
-    every: Annotated[int, Parameter(help="steps between those that are looked at, later on")] = 100,
+    every: Annotated[int, whole(1, 10**9, "steps between those that are measured, later on")] = 100,
     stop_on: Annotated[
         _Severity | None, Parameter(help="end the training at the first error, or warning")
     ] = None,

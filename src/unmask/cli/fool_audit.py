@@ -12,14 +12,18 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from unmask.cli.options import (
+    MANY,
     Cifar10Source,
     Data,
+    ImageCount,
     Norm,
     On,
     Seed,
     Size,
     elsewhere,
+    real,
     sizes,
+    whole,
 )
 from unmask.errors import UserError
 
@@ -58,28 +62,27 @@ def audit_model(
             consume_multiple=True,
         ),
     ] = None,
-    images: Annotated[int, Parameter(help="how many, spread over those there are")] = 1000,
+    images: ImageCount = 1000,
     pairs: Annotated[
-        int, Parameter(help="images of each class taken towards every other class, 0 for none")
+        int, whole(0, 100_000, "images of each class taken towards every other class, 0 for none")
     ] = 10,
     attacks: Annotated[
         list[str] | None,
         Parameter(help="their names; the norm's ensemble by default", consume_multiple=True),
     ] = None,
-    steps: Annotated[int, Parameter(help="gradients an attack takes")] = 100,
+    steps: Annotated[int, whole(1, 100_000, "gradients an attack takes")] = 100,
     queries: Annotated[
-        int, Parameter(help="forward passes an image that a black-box attack takes")
+        int, whole(1, 10_000_000, "forward passes an image that a black-box attack takes")
     ] = 5000,
     mean: Annotated[
         list[float] | None,
-        Parameter(
-            help="what the model wants taken away from pixels in [0, 1], one a channel or one",
-            consume_multiple=True,
-        ),
+        MANY,
+        real(-1e6, 1e6, "what the model wants taken away from pixels, one a channel or one"),
     ] = None,
     std: Annotated[
         list[float] | None,
-        Parameter(help="what it wants them divided by then", consume_multiple=True),
+        MANY,
+        real(0, 1e6, "what it wants them divided by then", above=True),
     ] = None,
     seed: Seed = 0,
     fail_if: Annotated[

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from unmask.cli.options import Cifar10Source, Data, Norm, Seed, Size, sizes
+from unmask.cli.options import Cifar10Source, Data, ImageCount, Norm, Seed, Size, real, sizes
 
 if TYPE_CHECKING:
     from unmask.fool.certify.result import Certification
@@ -34,8 +34,8 @@ def certify_model(
     size: Size = None,
     norm: Norm = "linf",
     eps: Annotated[str, Parameter(help="the largest change, such as 0.3 or 8/255")] = "0.1",
-    minutes: Annotated[float, Parameter(help="the time there is")] = 10.0,
-    images: Annotated[int, Parameter(help="how many, spread over those there are")] = 1000,
+    minutes: Annotated[float, real(0, 1e6, "the time allowed", above=True)] = 10.0,
+    images: ImageCount = 1000,
     seed: Seed = 0,
     fail_if: Annotated[
         str | None, Parameter(help='exit with 1 when this holds, such as "proved<0.9"')

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from rich.console import Console
 
-from unmask.cli.options import Cifar10Source, Norm, On, elsewhere, sizes
+from unmask.cli.options import Cifar10Source, Norm, On, Seed, elsewhere, sizes, whole
 from unmask.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def draw_grid(
         Parameter(help="classes to pass for; all by default", consume_multiple=True),
     ] = None,
     size: Annotated[
-        int | None, Parameter(help="the side in pixels that my_module:make_model takes")
+        int | None, whole(1, 16_384, "the side in pixels that my_module:make_model takes")
     ] = None,
     weights: Annotated[
         Path | None, Parameter(help="a safetensors file for my_module:make_model")
@@ -54,7 +54,7 @@ def draw_grid(
     eps: Annotated[
         str | None, Parameter(help="take any change within it, such as 8/255, not the smallest")
     ] = None,
-    seed: Annotated[int, Parameter(help="of the generators' weights")] = 0,
+    seed: Seed = 0,
     on: On = "local",
     out: Annotated[Path, Parameter(help="the folder for report, figures and images")] = Path(
         "runs/grid"

@@ -19,8 +19,11 @@ from unmask.cli.options import (
     FiguresAsJson,
     Norm,
     Resume,
+    Seed,
     Size,
+    real,
     sizes,
+    whole,
 )
 from unmask.errors import UserError
 
@@ -43,16 +46,16 @@ def harden(
     ] = None,
     epochs: Epochs = 12,
     steps: Annotated[
-        int, Parameter(help="gradients an attack of a batch takes; 1 is the fast gradient step")
+        int, whole(1, 10_000, "gradients an attack of a batch takes; 1 is the fast gradient step")
     ] = 4,
     margin: Annotated[
-        float, Parameter(help="how far images are changed, as a multiple of --eps")
+        float, real(0, 1000, "how far images are changed, as a multiple of --eps", above=True)
     ] = 1.1,
     source: Cifar10Source = None,
     size: Size = None,
     out: Annotated[Path | None, Parameter(help="runs/harden-DATA by default")] = None,
     device: Device = "auto",
-    seed: Annotated[int, Parameter(help="of weights, order and starts")] = 0,
+    seed: Seed = 0,
     half: Annotated[bool, Parameter(help="store the weights in half precision")] = False,
     resume: Resume = False,
     json: FiguresAsJson = False,

@@ -127,6 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # torchrun has started several processes with this mistake, of which the first tells.
             return USER_MISTAKE
         command = " ".join(["unmask", *(error.command_chain or ())])
+        if isinstance(error.__cause__, UserError):
+            # The line of a validator of ours, which names the option itself.
+            return _complain(f"{error.__cause__}. See {command} --help.", USER_MISTAKE)
         return _complain(_renamed(error) or f"{error} See {command} --help.", USER_MISTAKE)
     except UserError as error:
         return _complain(str(error), USER_MISTAKE)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from unmask.cli.options import Threshold, real
 from unmask.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,12 +58,10 @@ def detect(
     model: Annotated[
         Path | None, Parameter(help="an ONNX file; the one that ships if none")
     ] = None,
-    threshold: Annotated[
-        float | None, Parameter(help="how sure it must be that it is a face; the model's if none")
-    ] = None,
+    threshold: Threshold = None,
     smallest: Annotated[
         float | None,
-        Parameter(help="side in pixels of the smallest faces to find; 10, in large videos more"),
+        real(1, 10_000, "side in pixels of the smallest faces to find; 10, in large videos more"),
     ] = None,
     blur: Annotated[
         bool, Parameter(help="hide the heads of all that may be faces in what is drawn")
@@ -75,7 +74,7 @@ def detect(
         ),
     ] = False,
     tolerate: Annotated[
-        float, Parameter(help="seconds that a person in a video may be without; --require-masks")
+        float, real(0, 1e9, "seconds that a person in a video may be without; --require-masks")
     ] = 0.0,
     skip_unreadable: Annotated[
         bool, Parameter(help="let a gate pass though some files could not be looked at")
@@ -93,7 +92,7 @@ def detect(
         Parameter(help="json, jsonl, csv, coco: files to write", consume_multiple=True),
     ] = ("json",),
     seconds: Annotated[
-        float | None, Parameter(help="stop a video or camera after so many seconds")
+        float | None, real(0, 1e9, "stop a video or camera after so many seconds", above=True)
     ] = None,
     out: Annotated[Path, Parameter(help="the folder for what is drawn and written")] = Path(
         "runs/mask"
@@ -111,10 +110,6 @@ def detect(
     from unmask.mask.runtime.sources import Sources, open_sources
     from unmask.mask.runtime.writers import write_records
 
-    if seconds is not None and not seconds > 0:
-        raise UserError("--seconds must be positive", got=seconds)
-    if not 0 <= tolerate < float("inf"):
-        raise UserError("--tolerate takes seconds, 0 or more", got=tolerate)
     refuse_mirrored(mirrored)
     with contextlib.ExitStack() as stack:
         sources = Sources.joined([stack.enter_context(open_sources(text)) for text in source])

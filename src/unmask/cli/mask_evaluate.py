@@ -12,9 +12,8 @@ from rich.console import Console
 
 from unmask.cli.mask_detect import UNREADABLE, refuse_mirrored
 from unmask.cli.mask_table import print_metrics, print_reliabilities
-from unmask.cli.options import Annotations, FiguresAsJson
+from unmask.cli.options import Annotations, FiguresAsJson, Threshold
 from unmask.data.detection.dataset import left_out, read_annotated, readable
-from unmask.errors import UserError
 from unmask.mask.evaluate.confidence import reliabilities
 from unmask.mask.evaluate.metrics import measured
 from unmask.mask.runtime.classes import renamed
@@ -31,9 +30,7 @@ def evaluate(
     model: Annotated[
         Path | None, Parameter(help="an ONNX file of mask export; what ships by default")
     ] = None,
-    threshold: Annotated[
-        float | None, Parameter(help="the score at which a box counts; the file's own by default")
-    ] = None,
+    threshold: Threshold = None,
     classes: Annotated[
         tuple[str, ...],
         Parameter(
@@ -52,8 +49,6 @@ def evaluate(
     Average precision, tables by kind of face, and whether its stated certainties come true. The
     exit status is 2 when a file could not be read: it is named, and the others are measured.
     """
-    if threshold is not None and not 0 < threshold <= 1:
-        raise UserError("the threshold must lie in 0 to 1", got=threshold, do="try 0.5")
     refuse_mirrored(mirrored)
     detector = MaskDetector.load(model)
     annotated, warnings = read_annotated(folder)

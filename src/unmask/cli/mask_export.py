@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from PIL import Image
 
 from unmask.cli.mask_detect import UNREADABLE
+from unmask.cli.options import Scale
 from unmask.data.listing import PictureFile, skipped
 from unmask.data.picture import open_picture
 from unmask.errors import UserError
@@ -33,9 +34,7 @@ def export(
     calibration: Annotated[
         Path | None, Parameter(help="a JSON file of a calibration; scores as they are by default")
     ] = None,
-    scale: Annotated[
-        float, Parameter(help="pixels that the network sees for one of an image, up to 640 in all")
-    ] = 1.6,
+    scale: Scale = 1.6,
     int8: Annotated[
         str | None,
         Parameter(help="images such as it will see, as mask detect takes them: faster, in 8 bits"),

@@ -21,7 +21,9 @@ from unmask.cli.options import (
     FiguresAsJson,
     LearningRate,
     Resume,
+    Scale,
     Seed,
+    real,
 )
 from unmask.data.detection.dataset import (
     AnnotatedImages,
@@ -55,14 +57,16 @@ def train(
     epochs: Epochs = _FIT.epochs,
     batch_size: BatchSize = _FIT.batch_size,
     learning_rate: LearningRate = _FIT.rate,
-    scale: Annotated[
-        float, Parameter(help="pixels that the network sees for one of an image, up to 640 in all")
-    ] = _SCALE,
+    scale: Scale = _SCALE,
     validation: Annotated[
         float | None,
-        Parameter(
-            help="fraction of the images that validates and calibrates, 0.5 at most; 0.2, or the "
-            "folder valid beside train"
+        real(
+            0,
+            0.5,
+            "fraction of the images that validates and calibrates; 0.2, or the folder valid beside "
+            "train",
+            above=True,
+            do="one image in 7 is 0.143",
         ),
     ] = None,
     classes: Annotated[
@@ -90,14 +94,6 @@ def train(
     The exit status is 2 when a file could not be read: it is named, and the others are used.
     """
     console = Console(stderr=True)
-    if not 0.1 <= scale <= 8:
-        raise UserError("the scale must lie in 0.1 to 8", got=scale)
-    if validation is not None and not 0 < validation <= 0.5:
-        raise UserError(
-            "--validation must be a fraction, over 0 and 0.5 at most",
-            got=f"{validation:g}",
-            do=f"one image in {validation:g} is {1 / max(validation, 2):.3g}",
-        )
     out = out or Path("runs") / f"mask-{folder.stem}"
     if (out / "checkpoint.safetensors").exists() and not (resume or overwrite):
         raise UserError(

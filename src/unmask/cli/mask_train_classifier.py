@@ -13,7 +13,17 @@ from rich.console import Console
 from rich.table import Table
 
 from unmask.cli.epochs import epoch_progress
-from unmask.cli.options import Annotations, Device, FiguresAsJson, Resume
+from unmask.cli.options import (
+    Annotations,
+    BatchSize,
+    Device,
+    Epochs,
+    FiguresAsJson,
+    LearningRate,
+    Resume,
+    Seed,
+    whole,
+)
 from unmask.data.detection.dataset import FACE_CLASSES, read_annotated
 from unmask.errors import UserError
 from unmask.mask.runtime.classes import plain_words, short_words
@@ -26,7 +36,7 @@ def train_classifier(
     /,
     *,
     classes: Annotated[
-        int, Parameter(help="2 counts masks worn improperly as none, 3 tells them apart")
+        int, whole(2, 3, "2 counts masks worn improperly as none, 3 tells them apart")
     ] = 2,
     recipe_name: Annotated[
         str, Parameter(name="--recipe", help="document or augmented; see docs/mask.md")
@@ -35,22 +45,25 @@ def train_classifier(
         Path | None, Parameter(help="where everything goes; runs/faces-RECIPE-CLASSES by default")
     ] = None,
     validation: Annotated[
-        int, Parameter(help="one in so many images is held out; which, --seed says")
+        int, whole(2, 1000, "one in so many images is held out; which, --seed says")
     ] = 10,
-    epochs: Annotated[int | None, Parameter(help="passes over the faces")] = None,
-    batch: Annotated[int | None, Parameter(help="faces a step")] = None,
-    rate: Annotated[float | None, Parameter(help="the peak learning rate")] = None,
+    epochs: Epochs | None = None,
+    batch_size: BatchSize | None = None,
+    learning_rate: LearningRate | None = None,
     device: Device = "auto",
-    seed: Annotated[
-        int, Parameter(help="of weights, order, augmentation and what is held out")
-    ] = 0,
+    seed: Seed = 0,
     resume: Resume = False,
     json: FiguresAsJson = False,
 ) -> int:
     """Train the course report's classifier on faces cut out of annotated images, and measure it."""
     console = Console(stderr=True)
     chosen = face_recipe(recipe_name)
-    given: dict[str, Any] = {"epochs": epochs, "batch_size": batch, "rate": rate, "seed": seed}
+    given: dict[str, Any] = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "rate": learning_rate,
+        "seed": seed,
+    }
     config = replace(chosen.recipe.config, **{k: v for k, v in given.items() if v is not None})
     chosen = replace(chosen, recipe=replace(chosen.recipe, config=config))
     annotated, warnings = read_annotated(faces)

@@ -1,16 +1,18 @@
-"""Options that several verbs share."""
+"""Options that several verbs share, and the two validators of numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_origin
 
-from cyclopts import Parameter
-from cyclopts.validators import Number
+from cyclopts import Parameter, Token
 
-from unmask.errors import UserError
+from unmask.errors import MAX_SEED, UserError
 from unmask.execution.address import executor_at
 from unmask.execution.executor import Executor
 
@@ -28,12 +30,85 @@ RENAMED = {
 # A list is given by spaces: --depths 5 20 40.
 MANY = Parameter(consume_multiple=True, negative=())
 
+_WHOLE = re.compile(r"[+-]?[0-9]{1,30}")
+_REAL = re.compile(r"[+-]?(?:[0-9]{1,400}\.?[0-9]{0,400}|\.[0-9]{1,400})(?:[eE][+-]?[0-9]{1,4})?")
+
+
+def whole(least: int, most: int, text: str) -> Parameter:
+    """Return the parameter of whole numbers in ASCII digits, from least to most.
+
+    Args:
+        least: the smallest that is taken.
+        most: the largest.
+        text: the help, to which the bounds are added.
+    """
+    bounds = f"{least} to {_bound(most)}"
+
+    def parse(given: str) -> int:
+        if _WHOLE.fullmatch(given) and least <= int(given) <= most:
+            return int(given)
+        raise UserError(f"takes a whole number from {bounds}", got=repr(given[:60]))
+
+    return Parameter(help=f"{text} ({bounds})", converter=_Converter(parse, bounds))
+
+
+def real(
+    least: float,
+    most: float,
+    text: str,
+    *,
+    above: bool = False,
+    below: bool = False,
+    do: str = "",
+) -> Parameter:
+    """Return the parameter of finite decimal numbers in ASCII digits, from least to most.
+
+    Args:
+        least: the smallest that is taken.
+        most: the largest.
+        text: the help, to which the bounds are added.
+        above: whether least itself is refused.
+        below: whether most itself is refused.
+        do: what to do when a number is refused.
+    """
+    bounds = f"{'above ' * above}{least:g} to {'below ' * below}{most:g}"
+
+    def parse(given: str) -> float:
+        value = float(given) if _REAL.fullmatch(given) else math.nan
+        # Written so that NaN is refused.
+        if least <= value <= most and not ((above and value == least) or (below and value == most)):
+            return value
+        raise UserError(f"takes a number from {bounds}", got=repr(given[:60]), do=do)
+
+    return Parameter(help=f"{text} ({bounds})", converter=_Converter(parse, bounds))
+
+
+@dataclass(frozen=True)
+class _Converter:
+    """Turns each text of an option into a number, and says what was wrong with which."""
+
+    parse: Callable[[str], Any]
+    bounds: str
+
+    def __call__(self, hint: Any, tokens: Sequence[Token]) -> Any:
+        found = []
+        for token in tokens:
+            try:
+                found.append(self.parse(token.value))
+            except UserError as error:
+                raise UserError(f"{token.keyword or 'this'} {error}") from None
+        kind = get_origin(hint) or hint
+        return kind(found) if kind in (tuple, list) else found[0]
+
+
+def _bound(value: int) -> str:
+    return "2^63 - 1" if value == MAX_SEED else str(value)
+
+
 Annotations = Annotated[
     Path, Parameter(help="a folder or zip with images and their VOC, YOLO or COCO annotations")
 ]
-BatchSize = Annotated[
-    int, Parameter(help="images in a batch", validator=Number(gte=1, lte=1_000_000))
-]
+BatchSize = Annotated[int, whole(1, 1_000_000, "images in a batch")]
 Cifar10Source = Annotated[
     Path | None, Parameter(help="where cifar10 is: an archive, a folder or a zip")
 ]
@@ -41,9 +116,7 @@ Data = Annotated[
     str, Parameter(help="mnist, cifar10, or a folder or zip of images with a folder for each class")
 ]
 Device = Annotated[str, Parameter(help="auto, cpu or cuda")]
-Epochs = Annotated[
-    int, Parameter(help="passes over the training images", validator=Number(gte=1, lte=1_000_000))
-]
+Epochs = Annotated[int, whole(1, 1_000_000, "passes over the training images")]
 FiguresAsJson = Annotated[bool, Parameter(help="print the figures as JSON")]
 Model = Annotated[
     str,
@@ -54,35 +127,30 @@ Model = Annotated[
 ]
 ModelSize = Annotated[
     tuple[int, int] | None,
-    Parameter(help="height and width of the images, for a model that doesn't say", negative=()),
+    whole(1, 16_384, "height and width of the images, for a model that doesn't say"),
 ]
 Resume = Annotated[bool, Parameter(help="continue the run in --out where it was stopped")]
-LearningRate = Annotated[
-    float, Parameter(help="the peak learning rate", validator=Number(gt=0, lte=1e6))
-]
+LearningRate = Annotated[float, real(0, 1e6, "the peak learning rate", above=True)]
 Norm = Annotated[Literal["linf", "l2"], Parameter(help="the norm that a change is measured in")]
-Seed = Annotated[
-    int, Parameter(help="of everything random", validator=Number(gte=0, lte=2**63 - 1))
+ImageCount = Annotated[int, whole(1, 10_000_000, "how many, spread over those there are")]
+Scale = Annotated[
+    float, real(0.1, 8, "pixels that the network sees for one of an image, up to 640 in all")
 ]
+Seed = Annotated[int, whole(0, MAX_SEED, "of everything random")]
 Size = Annotated[
-    int | None,
-    Parameter(
-        help="the side in pixels that your own images are resized to",
-        validator=Number(gte=1, lte=16_384),
-    ),
+    int | None, whole(1, 16_384, "the side in pixels that your own images are resized to")
 ]
-Threads = Annotated[
-    int | None,
-    Parameter(help="threads at once; every core by default", validator=Number(gte=1, lte=1024)),
+Threads = Annotated[int | None, whole(1, 1024, "nets at once; every core by default")]
+Threshold = Annotated[
+    float | None,
+    real(0, 1, "the confidence from which a box counts as a face; the model's if none", above=True),
 ]
 Validation = Annotated[
     float | None,
-    Parameter(
-        help="fraction of the training images held out for validation, 0 for none",
-        validator=Number(gte=0, lt=1),
-    ),
+    real(0, 1, "fraction of the training images held out for validation, 0 for none", below=True),
 ]
-Width = Annotated[int, Parameter(help="hidden width", validator=Number(gte=1, lte=65_536))]
+# The widest that the kernel trains.
+Width = Annotated[int, whole(1, 1024, "hidden width")]
 On = Annotated[
     str,
     Parameter(
@@ -104,8 +172,7 @@ def sizes(texts: Sequence[str]) -> tuple[float, ...]:
     """Return the sizes of changes in texts such as "0.3" and "8/255".
 
     Raises:
-        UserError: for a text that is no number above 0 and at most 1, the range of a pixel, or for
-            several between commas.
+        UserError: for a text that is no number above 0, or for several between commas.
     """
     found = []
     for text in texts:
@@ -113,9 +180,11 @@ def sizes(texts: Sequence[str]) -> tuple[float, ...]:
             raise UserError(
                 "several sizes stand between spaces", got=text, do=text.replace(",", " ")
             )
-        above, _, below = text.partition("/")
-        try:
-            found.append(float(above) / float(below or 1))
-        except (ValueError, ZeroDivisionError):
-            raise UserError("eps is no number", got=repr(text), do="write 0.3 or 8/255") from None
+        above, slash, below = text.partition("/")
+        if not (_REAL.fullmatch(above) and (_REAL.fullmatch(below) or not slash)):
+            raise UserError("eps is no number", got=repr(text), do="write 0.3 or 8/255")
+        divisor = float(below) if slash else 1.0
+        if not (math.isfinite(divisor) and divisor > 0 and 0 < float(above) / divisor < 1e6):
+            raise UserError("eps is no size of a change", got=text, do="write 0.3 or 8/255")
+        found.append(float(above) / divisor)
     return tuple(found)

@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
+from unmask.cli.options import real, whole
 from unmask.errors import UserError
 
 TOKEN_VARIABLE = "UNMASK_TOKEN"
@@ -19,7 +20,7 @@ def serve(
     host: Annotated[
         str, Parameter(help="where to listen; any but this machine's own needs a token")
     ] = "127.0.0.1",
-    port: Annotated[int, Parameter(help="0 takes any that is free")] = 7860,
+    port: Annotated[int, whole(0, 65_535, "0 takes any that is free")] = 7860,
     token: Annotated[
         str | None,
         Parameter(
@@ -34,18 +35,11 @@ def serve(
         tuple[Path, ...],
         Parameter(help="folders in which to look for reports", consume_multiple=True),
     ] = (Path("runs"),),
-    size: Annotated[float, Parameter(help="megabytes that a request may have")] = 10.0,
-    seconds: Annotated[float, Parameter(help="for one answer, and for a request to arrive")] = 30.0,
-    rate: Annotated[int, Parameter(help="requests a minute and client; 0 is no limit")] = 240,
+    size: Annotated[float, real(0.001, 1000, "megabytes that a request may have")] = 10.0,
+    seconds: Annotated[float, real(0.1, 3600, "for an answer, and for a request to arrive")] = 30.0,
+    rate: Annotated[int, whole(0, 1_000_000, "requests a minute and client; 0 is no limit")] = 240,
 ) -> int:
     """Serve the page and the HTTP API until Ctrl-C."""
-    if not 0 <= port <= 65535:
-        raise UserError("a port lies in 0 to 65535", got=port)
-    for name, value in (("size", size), ("seconds", seconds)):
-        if not 0 < value < float("inf"):
-            raise UserError(f"--{name} must be positive", got=value)
-    if rate < 0:
-        raise UserError("--rate must be 0 or more", got=rate)
     try:
         from unmask.web.limits import Limits
         from unmask.web.server import Settings

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from unmask.cli.options import MANY, Cifar10Source, Data, Seed, Size
+from unmask.cli.options import MANY, Cifar10Source, Data, ImageCount, Seed, Size, real
 
 if TYPE_CHECKING:
     from unmask.shift.measurement import ShiftProgress
@@ -37,16 +36,13 @@ def shift(
         tuple[str, ...], MANY, Parameter(help="names; all that suit the images by default")
     ] = (),
     severities: Annotated[
-        tuple[float, ...], MANY, Parameter(help="above 0 to 5, whole or in between")
+        tuple[float, ...], MANY, real(0, 5, "growing, whole or in between", above=True)
     ] = (1, 2, 3, 4, 5),
-    images: Annotated[
-        int, Parameter(help="how many, spread over those there are", validator=Number(gte=1))
-    ] = 1000,
+    images: ImageCount = 1000,
     drop: Annotated[
         float,
-        Parameter(
-            help="the loss of accuracy whose smallest severity is looked for",
-            validator=Number(gt=0, lt=1),
+        real(
+            0, 1, "the loss of accuracy whose smallest severity is sought", above=True, below=True
         ),
     ] = 0.1,
     quick: Annotated[

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
 from rich.console import Console
 
 from unmask.cli.epochs import epoch_progress
@@ -26,6 +25,7 @@ from unmask.cli.options import (
     Seed,
     Size,
     Validation,
+    real,
 )
 from unmask.data.sources import Source
 from unmask.errors import UserError
@@ -62,10 +62,7 @@ def train(
     ] = None,
     teacher_fraction: Annotated[
         float,
-        Parameter(
-            help="fraction of what is learnt that is the teachers' and not the label's",
-            validator=Number(gte=0, lte=1),
-        ),
+        real(0, 1, "fraction of what is learnt that is the teachers' and not the label's"),
     ] = 0.8,
     epochs: Epochs | None = None,
     batch_size: BatchSize | None = None,
@@ -75,21 +72,19 @@ def train(
     learning_rate: LearningRate | None = None,
     weight_decay: Annotated[
         float | None,
-        Parameter(help="of matrices and filters; the recipe's by default", validator=Number(gte=0)),
+        real(0, 1e6, "of matrices and filters; the recipe's by default"),
     ] = None,
     target: Annotated[
         float | None,
-        Parameter(
-            help="stop when validation accuracy exceeds this", validator=Number(gte=0, lte=1)
-        ),
+        real(0, 1, "stop when validation accuracy exceeds this"),
     ] = None,
     validation: Validation = None,
     precision: Annotated[str, Parameter(help="auto, bf16 or fp32")] = "auto",
     device: Device = "auto",
-    seed: Annotated[Seed, Parameter(help="of weights, order and augmentation")] = 0,
+    seed: Seed = 0,
     half: Annotated[bool, Parameter(help="store the weights in half precision")] = False,
     temperature: Annotated[
-        float | None, Parameter(help="divide the stored model's logits by this")
+        float | None, real(0, 1e6, "divide the stored model's logits by this", above=True)
     ] = None,
     calibrate: Annotated[
         bool, Parameter(help="divide them by the temperature that fits the validation images best")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from unmask.errors import UserError
+from unmask.errors import MAX_SEED, UserError, require_whole
 from unmask.flow.feed import Batch, Loss, call, first_line, loss_of, pairs_of, refuse_unfit
 from unmask.flow.judge.crashes import advice
 from unmask.flow.judge.verdicts import verdicts
@@ -94,8 +94,8 @@ def check_flow(
     Raises:
         UserError: one line for what can't be checked.
     """
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise UserError("the steps of a check must be a whole number", got=steps, do="10 is usual")
+    require_whole("number of steps", steps, 1, 1 << 31)
+    require_whole("seed", seed, 0, MAX_SEED)
     original = unwrap(model)
     batches = list(islice(pairs_of(batch), 1 if optimizer is None else steps))
     refuse_unfit(original, batches[0] if batches else None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask.data.images import Images
-from unmask.errors import UserError
+from unmask.errors import MAX_SEED, UserError, require_whole
 from unmask.execution.executor import Executor
 from unmask.flow.theory import critical_sigma_w2, phase
 from unmask.models.activations import activation
@@ -21,6 +20,7 @@ from unmask.sweep.sharded import Scores, train_in_shards
 from unmask.sweep.spec import NetSpec
 
 TEST_IMAGES = 2000
+MAX_SIGMA = 1e6
 
 
 @dataclass(frozen=True)
@@ -53,15 +53,12 @@ class MapPlan:
             ("steps", 1, 1875),
             ("deepest", 3, 1000),
         ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise UserError(
-                    f"{name} of a map must be a whole number", got=value, do=f"give {low} to {high}"
-                )
+            require_whole(f"{name} of a map", getattr(self, name), low, high)
+        require_whole("seed", self.seed, 0, MAX_SEED)
         least, largest = self.sigma_w2_range()
-        if not 0 < least < largest < math.inf:
+        if not 0 < least < largest <= MAX_SIGMA:
             raise UserError(
-                "the map needs sigma_w2 from a number above 0 to a larger one",
+                f"the map needs sigma_w2 from above 0 to a larger one, {MAX_SIGMA:g} at most",
                 got=f"{least:g} to {largest:g}",
             )
         nets = self.specs()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from unmask.errors import UserError, unknown
+from unmask.errors import MAX_SEED, UserError, require_whole, unknown
 from unmask.shift.corruptions.registry import HIGHEST, corruptions
 from unmask.shift.geometry import WorstCase
 from unmask.shift.pipeline import Mistake
@@ -75,12 +75,10 @@ class ShiftPlan:
         s = self.severities
         if not s or list(s) != sorted(set(s)) or not 0 < s[0] <= s[-1] <= HIGHEST:
             raise UserError("severities must grow from above 0 to 5", got=s, do="give 1 2 3 4 5")
-        if self.images < 1:
-            raise UserError("the number of images is too small", got=self.images, do="give 100")
+        require_whole("number of images", self.images, 1, MAX_SEED)
+        require_whole("seed", self.seed, 0, MAX_SEED)
         if not 0 < self.drop < 1:
             raise UserError("the drop must lie between 0 and 1", got=self.drop, do="0.1 is usual")
-        if self.seed < 0:
-            raise UserError("a seed is 0 or more", got=self.seed)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol
 
-from unmask.errors import UserError, unknown
+from unmask.errors import MAX_SEED, UserError, require_whole, unknown
 from unmask.models.activations import ACTIVATIONS
 
 INITS = (
@@ -51,11 +51,11 @@ class NetSpec:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _whole("depth", self.depth, 1, MAX_DEPTH, "hidden layers")
-        _whole("width", self.width, 1, MAX_WIDTH, "units a hidden layer")
-        _whole("batch size", self.batch_size, 1, 1 << 20, "images")
-        _whole("epochs", self.epochs, 0, 1 << 20, "epochs")
-        _whole("seed", self.seed, 0, (1 << 63) - 1, "seeds")
+        require_whole("depth", self.depth, 1, MAX_DEPTH, "hidden layers")
+        require_whole("width", self.width, 1, MAX_WIDTH, "units a hidden layer")
+        require_whole("batch size", self.batch_size, 1, 1 << 20, "images")
+        require_whole("epochs", self.epochs, 0, 1 << 20, "epochs")
+        require_whole("seed", self.seed, 0, MAX_SEED)
         for kind, name, known in (
             ("activation", self.activation, tuple(ACTIVATIONS)),
             ("initialisation", self.init, INITS),
@@ -132,10 +132,3 @@ def _is_finite(value: object) -> bool:
         return math.isfinite(value)
     except OverflowError:
         return False
-
-
-def _whole(name: str, value: object, low: int, high: int, unit: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise UserError(
-            f"the {name} must be a whole number", got=repr(value), do=f"give {low} to {high} {unit}"
-        )

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from unmask.data.augment import Augmentation
-from unmask.errors import UserError, unknown
+from unmask.errors import MAX_SEED, UserError, require_whole, unknown
 from unmask.train.schedules import SCHEDULES
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "muon", "muon_adamw")
@@ -76,10 +76,7 @@ class FitConfig:
             ("first validated epoch", self.validate_from, 1),
             ("seed", self.seed, 0),
         ):
-            if type(whole) is not int or not low <= whole < 1 << 63:
-                raise UserError(
-                    f"the {name} must be a whole number", got=whole, do=f"give {low} or more"
-                )
+            require_whole(name, whole, low, MAX_SEED)
         tiny = 1e-300
         for name, value, least, most in (
             ("learning rate", self.rate, tiny, math.inf),

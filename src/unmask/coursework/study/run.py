@@ -15,7 +15,7 @@ from unmask.coursework.study.outcomes import Outcome, outcomes
 from unmask.coursework.study.profiles import Claim, Profile, claims, profiles
 from unmask.data.images import Images
 from unmask.data.mnist import load_mnist
-from unmask.errors import UserError
+from unmask.errors import UserError, require_whole
 from unmask.execution.executor import Executor
 from unmask.sweep.engine import SweepProgress, train_sweep
 from unmask.sweep.history import SweepHistory
@@ -24,6 +24,8 @@ from unmask.sweep.task import Engine
 
 HISTORY_FILE = "history.npz"
 DEAD_PROBE_PICTURES = 1000
+# Of each depth and activation; more would take memory before the first net trains.
+MAX_SEEDS = 10_000
 
 
 @dataclass(frozen=True)
@@ -62,21 +64,15 @@ class StudyPlan:
                     got=" ".join(map(str, values)) or "none",
                     do=f"for example {' '.join(map(str, getattr(StudyPlan, name)))}",
                 )
-        for name, low in (
-            ("seeds", 1),
-            ("epochs", 1),
-            ("probe_epoch", 1),
-            ("training_pictures", 1),
-            ("validation_pictures", 1),
+        for name, high in (
+            ("seeds", MAX_SEEDS),
+            ("epochs", 1 << 20),
+            ("probe_epoch", 1 << 20),
+            ("training_pictures", 1 << 31),
+            ("validation_pictures", 1 << 31),
         ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                what = name.replace("_", " ").replace("pictures", "images")
-                raise UserError(
-                    f"{what} must be a whole number of at least {low}",
-                    got=value,
-                    do=f"the default is {getattr(StudyPlan, name)}",
-                )
+            what = name.replace("_", " ").replace("pictures", "images")
+            require_whole(f"number of {what}", getattr(self, name), 1, high)
         if self.probe_epoch > self.epochs:
             raise UserError(
                 "the gradients can't be probed after the training has ended",
@@ -124,7 +120,7 @@ class StudyPlan:
         """Return the command line that runs this plan."""
         words = ["unmask", "flow", "study"]
         for name, value in self.changes().items():
-            words.append(f"--{name.replace('_', '-')}")
+            words.append(f"--{name.replace('_', '-').replace('pictures', 'images')}")
             words += map(str, value) if isinstance(value, tuple) else [str(value)]
         return shlex.join(words)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from unmask.errors import UserError, unknown
+from unmask.errors import MAX_SEED, UserError, require_whole, unknown
 from unmask.fool.attacks import ATTACKS, AttackSpec
 from unmask.fool.norms import NORMS, Norm, Threat
 from unmask.fool.victim import Victim
@@ -65,8 +65,7 @@ class AuditPlan:
             ("seed", self.seed, 0),
             ("shard", self.shard, 1),
         ):
-            if value < low:
-                raise UserError(f"the {name} is too small", got=value, do=f"give {low} or more")
+            require_whole(name, value, low, MAX_SEED)
 
     @property
     def geometry(self) -> Norm:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from unmask.errors import UserError
+from unmask.errors import MAX_SEED, UserError, require_whole
 from unmask.runtime import write_atomically
 from unmask.stats import wilson
 from unmask.verdict import Verdict
@@ -60,8 +60,12 @@ class CertifyPlan:
             )
         if not self.minutes > 0:
             raise UserError("there is no time to prove anything", got=self.minutes, do="give 1")
-        if self.images < 1:
-            raise UserError("there are no images to certify", got=self.images, do="give 1 or more")
+        for name, value, low in (
+            ("number of images", self.images, 1),
+            ("number of steps", self.steps, 1),
+            ("seed", self.seed, 0),
+        ):
+            require_whole(name, value, low, MAX_SEED)
 
     @property
     def question(self) -> dict[str, Any]:
