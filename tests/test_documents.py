@@ -35,7 +35,7 @@ def test_every_command_is_understood(command: str) -> None:
 
 
 def test_the_documents_name_no_other_program_that_is_not_there() -> None:
-    known = {"unmask", "make", "pip", "python", "torchrun", "export", "git", "cd"}
+    known = {"unmask", "make", "pip", "python", "torchrun", "export", "git", "cd", "docker"}
     assert {c.split()[0] for c in COMMANDS} <= known
     # What flow watch runs is the user's own script.
     ours = [c for c in COMMANDS if not c.startswith("unmask flow watch")]
