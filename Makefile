@@ -28,10 +28,10 @@ demo-full: $(VENV)/.installed
 	$(BIN)/unmask reproduce --resume
 
 test: $(VENV)/.developed
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(PYTEST_ARGS)
 
 test-all: test
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow $(PYTEST_ARGS)
 
 docs: $(VENV)/.documented
 	$(BIN)/python docs/api.py
