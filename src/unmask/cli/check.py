@@ -125,8 +125,8 @@ def check(
             mark = f"[{marks[id(v)]}] " if id(v) in marks else ""
             say(f"{mark}{v}", COLOURS[v.severity])
         if comparison is not None:
-            for change, v in comparison.changes:
-                if change == "gone":
+            for how, v in comparison.changes:
+                if how == "gone":
                     say(f"[gone] {v.severity}: {v.kind}: {v.message}", "green")
         if not found.verdicts:
             say("nothing was found wrong", "green")
