@@ -64,6 +64,27 @@ def test_the_table_is_in_plain_words(here: Path, capsys: pytest.CaptureFixture[s
     assert "…" not in out
 
 
+def test_classes_of_other_names_are_mapped_merged_or_passed_over(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (here / "faces").rglob("*.xml"):
+        text = path.read_text().replace("without_mask", "No Mask").replace("with_mask", "N95")
+        path.write_text(text)
+    (here / "faces" / "annotations" / "a.xml").write_text(
+        (here / "faces" / "annotations" / "a.xml").read_text().replace("No Mask", "person")
+    )
+    given = ["--classes", "with=N95", "without=No Mask"]
+    assert main(["mask", "evaluate", "faces", "--model", "d.onnx", "--json", *given]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["overall"]["faces"], told["class_names"]) == (5, list(NAMES))
+    assert told["warnings"][0] == "boxes of other classes passed over: person"
+    both = ["--classes", "with=N95", "without=No Mask", "without=person", "--json"]
+    assert main(["mask", "evaluate", "faces", "--model", "d.onnx", *both]) == 0
+    assert json.loads(capsys.readouterr().out)["overall"]["faces"] == 6
+    assert main(["mask", "evaluate", "faces", "--model", "d.onnx"]) == 2
+    assert "--classes" in capsys.readouterr().err
+
+
 def test_a_damaged_picture_is_named_and_the_status_says_so(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

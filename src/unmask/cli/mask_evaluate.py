@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +33,8 @@ def evaluate(
     classes: Annotated[
         tuple[str, ...],
         Parameter(
-            help="what the annotations' classes are: with=NAME without=NAME improper=NAME",
+            help="what the annotations' classes are: with=NAME without=NAME improper=NAME, of each "
+            "as many as there are; others are passed over",
             consume_multiple=True,
         ),
     ] = (),
@@ -53,8 +53,17 @@ def evaluate(
     detector = MaskDetector.load(model)
     annotated, warnings = read_annotated(folder)
     if classes:
-        names = renamed(annotated.class_names, classes)
-        annotated = replace(annotated, class_names=names)
+        annotated = annotated.named(renamed(annotated.class_names, classes, merge=True))
+        strange = [name for name in annotated.class_names if name not in detector.class_names]
+        if strange:
+            warnings += (f"boxes of other classes passed over: {', '.join(strange[:12])}",)
+            annotated = annotated.only(detector.class_names)
+    elif not set(annotated.class_names) & set(detector.class_names):
+        raise UserError(
+            "none of the annotations' classes is the detector's",
+            got=", ".join(annotated.class_names[:12]),
+            do='say which is which, as in --classes with=Mask without="No Mask"',
+        )
     if corrected:
         annotated = annotated.corrected()
     annotated, damaged = readable(annotated.with_classes(detector.class_names))

@@ -102,7 +102,7 @@ def train(
         )
     annotated, warnings = read_annotated(folder)
     if classes:
-        annotated = replace(annotated, class_names=renamed(annotated.class_names, classes))
+        annotated = annotated.named(renamed(annotated.class_names, classes, merge=True))
     annotated, damaged = readable(annotated)
     warnings += damaged
     for line in warnings:

@@ -106,7 +106,8 @@ def _bound(value: int) -> str:
 
 
 Annotations = Annotated[
-    Path, Parameter(help="a folder or zip with images and their VOC, YOLO or COCO annotations")
+    Path,
+    Parameter(help="a folder or zip of images with VOC, YOLO, COCO, CVAT or Label Studio files"),
 ]
 BatchSize = Annotated[int, whole(1, 1_000_000, "images in a batch")]
 Cifar10Source = Annotated[

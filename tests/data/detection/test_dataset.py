@@ -290,15 +290,15 @@ def test_outlines_and_turned_boxes_of_yolo_become_the_boxes_round_them(tmp_path:
     ("change", "words"),
     [
         ({"images": 3}, "no COCO annotations"),
-        ({"categories": [{"id": 1}]}, "categories need an id and a name"),
-        ({"images": [{"file_name": "a.png"}]}, "an image needs id and file_name"),
+        ({"categories": [{"id": 1}]}, "categories without an id and a name"),
+        ({"images": [{"file_name": "a.png"}]}, "images without id and file_name"),
     ],
 )
 def test_a_damaged_coco_file_is_told(change: dict[str, object], words: str, tmp_path: Path) -> None:
     root = write_coco(tmp_path / "set", MADE)
     path = root / "instances.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(UserError, match="no annotated images in") as caught:
+    with pytest.raises(UserError, match=r"no annotated images in|no box can be used in") as caught:
         read_annotated(root)
     assert words in str(caught.value)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -49,8 +49,9 @@ class PictureIndex:
     that shares most folders with the annotation.
     """
 
-    def __init__(self, files: Iterable[PictureFile]) -> None:
+    def __init__(self, files: Sequence[PictureFile]) -> None:
         self._by_stem: dict[str, list[PathParts]] = {}
+        self.paths = tuple(file.path for file in files)
         for file in files:
             self._by_stem.setdefault(PurePosixPath(file.path[-1]).stem, []).append(file.path)
 
@@ -78,6 +79,11 @@ def class_name(text: object) -> str:
             f"a class is named in 1 to {_LONGEST_NAME} characters", got=repr(text)[:_LONGEST_NAME]
         )
     return name
+
+
+def box_round(across: Sequence[float], down: Sequence[float]) -> tuple[float, float, float, float]:
+    """Return the box round points: left, top, right, bottom."""
+    return min(across), min(down), max(across), max(down)
 
 
 def box_array(boxes: list[tuple[float, float, float, float]]) -> NDArray[np.float64]:

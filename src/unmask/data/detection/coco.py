@@ -6,99 +6,133 @@ import json
 from collections import defaultdict
 from typing import Any
 
-from unmask.data.detection.annotation import Annotation, Found, PictureIndex, box_array, class_name
+from unmask.data.detection.annotation import (
+    Annotation,
+    Found,
+    PictureIndex,
+    box_array,
+    box_round,
+    class_name,
+)
 from unmask.data.listing import PictureFile, skipped
 from unmask.errors import UserError
 
 SUFFIX = ".json"
+# What entries of the wrong kind raise.
+_AMISS = (TypeError, KeyError, ValueError, AttributeError, OverflowError)
 
 
 def read_coco(files: list[PictureFile], pictures: PictureIndex, warnings: list[str]) -> Found:
     """Return the annotations of the JSON files (Lin et al., 2014).
 
-    Classes come in the order of their numbers. Outlines and key points are passed over, and so are
-    boxes round crowds, which are counted in warnings, like the files and images left out.
+    Classes come in the order of their numbers; one that only stands over others, as in Roboflow's
+    exports, is none. Where there is no box, the one round the outline is taken. Key points are
+    passed over, and so are boxes round crowds, which are counted in warnings. Images, categories
+    and annotations that can't be used are named and the others taken. Label Studio's JSON is
+    another reader's.
     """
     annotations: list[Annotation] = []
-    names: dict[str, Any] = {}
+    names: dict[str, str] = {}
     for file in files:
         if not file.path[-1].lower().endswith(SUFFIX):
             continue
         try:
-            content = _content(file)
-            categories = _categories(content)
-            found = _annotations(file, content, categories, pictures, warnings)
+            content = parse_json(file)
+            if isinstance(content, list) and content:
+                continue
+            parts = ("images", "annotations", "categories")
+            if not isinstance(content, dict) or not all(
+                isinstance(content.get(part), list) for part in parts
+            ):
+                raise UserError(f"no COCO annotations, which have {', '.join(parts)}")
         except UserError as error:
             warnings.append(skipped(file.path, str(error)))
             continue
-        annotations += found
+        categories = _categories(file, content, warnings)
+        annotations += _annotations(file, content, categories, pictures, warnings)
         for number, name in categories.items():
             names.setdefault(name, number)
     return Found(annotations, tuple(sorted(names, key=lambda name: (_number(names[name]), name))))
 
 
-def _content(file: PictureFile) -> dict[str, Any]:
+def parse_json(file: PictureFile) -> Any:
+    """Return what a file holds. Raises UserError when that is no JSON."""
     try:
-        content = json.loads(file.read())
+        return json.loads(file.read())
     except (ValueError, RecursionError) as error:
         raise UserError("no JSON", got=str(error)) from error
-    parts = ("images", "annotations", "categories")
-    if not isinstance(content, dict) or not all(isinstance(content.get(p), list) for p in parts):
-        raise UserError(f"no COCO annotations, which have {', '.join(parts)}")
-    return content
 
 
-def _categories(content: dict[str, Any]) -> dict[Any, str]:
-    try:
-        found = {c["id"]: class_name(c["name"]) for c in content["categories"]}
-    except (TypeError, KeyError, ValueError, OverflowError) as error:
-        raise UserError("its categories need an id and a name", got=repr(error)) from error
-    return found
+def _amiss(file: PictureFile, what: str, wrong: list[str]) -> list[str]:
+    """Return the line for entries that can't be used, if there are any."""
+    name = "/".join(file.path)
+    return [f"{name!r}: {what} passed over: {len(wrong)}, the first {wrong[0]}"] if wrong else []
 
 
-def _number(key: Any) -> tuple[int, str]:
+def _categories(file: PictureFile, content: dict[str, Any], warnings: list[str]) -> dict[str, str]:
+    """Return the names of the categories by their ids as text, which are numbers or text."""
+    found: dict[str, str] = {}
+    above: set[str] = set()
+    wrong = []
+    for entry in content["categories"]:
+        try:
+            found[str(entry["id"])] = class_name(entry["name"])
+            above.add(str(entry.get("supercategory")))
+        except _AMISS as error:
+            wrong.append(_entry(error, entry))
+    warnings += _amiss(file, "categories without an id and a name", wrong)
+    used = {str(a.get("category_id")) for a in content["annotations"] if isinstance(a, dict)}
+    return {key: name for key, name in found.items() if key in used or name not in above}
+
+
+def _number(key: str) -> tuple[int, str]:
     """Return what category numbers are sorted by: as numbers where they are such."""
-    text = str(key)
-    return (int(text), "") if text.isdecimal() else (1 << 30, text)
+    return (int(key), "") if key.isdecimal() else (1 << 30, key)
+
+
+def _box(entry: dict[str, Any]) -> tuple[float, float, float, float]:
+    if entry.get("bbox") is None and isinstance(entry.get("segmentation"), list):
+        points = [float(v) for outline in entry["segmentation"] for v in outline]
+        return box_round(points[::2], points[1::2])
+    x, y, width, height = (float(v) for v in entry["bbox"])
+    return x, y, x + width, y + height
 
 
 def _annotations(
     file: PictureFile,
     content: dict[str, Any],
-    categories: dict[int, str],
+    categories: dict[str, str],
     pictures: PictureIndex,
     warnings: list[str],
 ) -> list[Annotation]:
-    by_image: dict[Any, list[tuple[tuple[float, float, float, float], str]]] = defaultdict(list)
-    crowds, amiss = 0, list[str]()
+    by_image: dict[str, list[tuple[tuple[float, float, float, float], str]]] = defaultdict(list)
+    crowds, wrong = 0, list[str]()
     for entry in content["annotations"]:
         try:
-            x, y, width, height = (float(v) for v in entry["bbox"])
-            name, image = categories[entry["category_id"]], entry["image_id"]
-            crowds += bool(entry.get("iscrowd"))
-            if not entry.get("iscrowd"):
-                by_image[image].append(((x, y, x + width, y + height), name))
-        except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
-            amiss.append(f"{error!r} in {entry!r}"[:100])
-    if amiss:
-        warnings.append(
-            f"{'/'.join(file.path)!r}: annotations without image_id, category_id or bbox passed "
-            f"over: {len(amiss)}, the first {amiss[0]}"
-        )
+            if entry.get("iscrowd"):
+                crowds += 1
+            else:
+                box, name = _box(entry), categories[str(entry["category_id"])]
+                by_image[str(entry["image_id"])].append((box, name))
+        except _AMISS as error:
+            wrong.append(_entry(error, entry))
+    warnings += _amiss(file, "annotations without image_id, category_id or bbox", wrong)
     if crowds:
         warnings.append(f"{'/'.join(file.path)!r}: boxes round crowds passed over: {crowds}")
-    found = []
+    found, wrong = [], []
     for image in content["images"]:
         try:
-            name, number = image["file_name"], image["id"]
-            boxes = by_image.pop(number, [])
+            name, number = str(image["file_name"]), str(image["id"])
             size = (int(image.get("width") or 0), int(image.get("height") or 0))
-            picture = pictures.find(file.path, str(name))
-        except UserError as error:
-            warnings.append(skipped((*file.path, str(name)), str(error)))
+        except _AMISS:
+            wrong.append(repr(image)[:100])
             continue
-        except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
-            raise UserError("an image needs id and file_name", got=repr(image)[:100]) from error
+        boxes = by_image.pop(number, [])
+        try:
+            picture = pictures.find(file.path, name)
+        except UserError as error:
+            warnings.append(skipped((*file.path, name), str(error)))
+            continue
         found.append(
             Annotation(
                 file.path,
@@ -108,8 +142,15 @@ def _annotations(
                 size if all(size) else None,
             )
         )
+    if wrong:
+        line = f"{len(wrong)} images without id and file_name, the first {wrong[0]}"
+        warnings.append(skipped(file.path, line))
     if by_image:
         warnings.append(
             f"{'/'.join(file.path)!r}: annotations of images that it doesn't list: {len(by_image)}"
         )
     return found
+
+
+def _entry(error: Exception, entry: object) -> str:
+    return f"{error!r} in {entry!r}"[:100]

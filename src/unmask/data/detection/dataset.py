@@ -1,23 +1,23 @@
-"""Images with boxes drawn round what they hold, from PASCAL VOC, COCO or YOLO annotations."""
+"""Images with boxes drawn round what they hold, from the annotations of many tools."""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unmask.data.detection import coco, voc, yolo
+from unmask.data.detection import coco, cvat, label_studio, voc, yolo
 from unmask.data.detection.annotation import Annotation, Found, PathParts, PictureIndex
 from unmask.data.detection.boxes import Boxes, area, clip
 from unmask.data.detection.corrections import Correction, apply_corrections, read_corrections
-from unmask.data.listing import PictureFile, list_pictures, skipped
+from unmask.data.listing import PictureFile, list_pictures, read_file, skipped
 from unmask.data.peek import upright_size
 from unmask.data.picture import SUFFIXES, open_picture
 from unmask.data.unpack import unpacked
@@ -28,10 +28,12 @@ FACE_CLASSES = ("with_mask", "without_mask", "mask_weared_incorrect")
 # In this order: the first kind that any file is of is the folder's.
 _READERS: tuple[Callable[[list[PictureFile], PictureIndex, list[str]], Found], ...] = (
     voc.read_voc,
+    cvat.read_cvat,
     coco.read_coco,
+    label_studio.read_label_studio,
     yolo.read_yolo,
 )
-_KINDS = SUFFIXES | {voc.SUFFIX, coco.SUFFIX, yolo.SUFFIX, ".yaml", ".yml", ".names"}
+_KINDS = SUFFIXES | {voc.SUFFIX, coco.SUFFIX, yolo.SUFFIX, ".yaml", ".yml", ".names", ".labels"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +112,25 @@ class AnnotatedImages:
         except (UserError, OSError) as error:
             raise UserError(f"can't read {path.name}", got=error) from error
 
+    def named(self, class_names: Sequence[str]) -> AnnotatedImages:
+        """Return the images with another name for each class; those of one name become one."""
+        if len(class_names) != len(self.class_names):
+            raise UserError(f"{self.name} has {len(self.class_names)} classes", got=class_names)
+        names = tuple(dict.fromkeys(class_names))
+        places = np.array([names.index(name) for name in class_names])
+        labels = tuple(places[labels].astype(np.int64) for labels in self.labels)
+        return replace(self, labels=labels, class_names=names)
+
+    def only(self, class_names: Sequence[str]) -> AnnotatedImages:
+        """Return the images without the boxes of classes that aren't among those."""
+        wanted = np.array([name in class_names for name in self.class_names])
+        kept = [wanted[labels] for labels in self.labels]
+        return replace(
+            self,
+            boxes=tuple(boxes[k] for boxes, k in zip(self.boxes, kept, strict=True)),
+            labels=tuple(labels[k] for labels, k in zip(self.labels, kept, strict=True)),
+        )
+
     def with_classes(self, class_names: Sequence[str]) -> AnnotatedImages:
         """Return the images with their labels numbered as in class_names.
 
@@ -129,7 +150,7 @@ class AnnotatedImages:
         labels = tuple(places[labels].astype(np.int64) for labels in self.labels)
         return replace(self, labels=labels, class_names=tuple(class_names))
 
-    @cached_property
+    @functools.cached_property
     def sha256(self) -> str:
         """The SHA-256, in hex, of the files' contents, their boxes and labels and the classes."""
         header = json.dumps([self.class_names, self.sizes.tolist()]).encode()
@@ -171,26 +192,29 @@ def read_annotated(
 ) -> tuple[AnnotatedImages, tuple[str, ...]]:
     """Return the annotated images of a folder or zip archive, and a line for all that was amiss.
 
-    Annotations are PASCAL VOC, COCO or YOLO files anywhere below the folder, told by their content;
-    classes may have any names, and come by name for VOC and by number otherwise. Images come in
-    the order of their paths. Boxes that reach out of the image are cut to it; inverted, empty and
+    Annotations are PASCAL VOC, CVAT, COCO, Label Studio or YOLO files anywhere below the folder,
+    told by their content; classes may have any names, and come by number for COCO and YOLO and by
+    name otherwise. Of YOLO the names may stand in the folder above. Images come in the order of
+    their paths. Boxes that reach out of the image are cut to it; inverted, empty and
     infinite ones and those outside are dropped; files and images that can't be used are left out,
     and so are images that no file annotates. Zip archives are unpacked into the cache. Raises
     UserError when there are no annotated images or none has a box.
     """
     root = Path(folder)
+    above = _above(root)
     if root.is_file():
         root = unpacked(root, _KINDS)
     with list_pictures(root, _KINDS) as listing:
         pictures = [f for f in listing.files if Path(f.path[-1]).suffix.lower() in SUFFIXES]
         index = PictureIndex(pictures)
-        found, warnings = _read(listing.files, index)
+        found, warnings = _read(listing.files + above, index)
     if not found.annotations:
         seen = warnings[0] if warnings else f"{len(pictures)} images without any"
         raise UserError(
             f"no annotated images in {folder}",
             got=seen,
-            do="give a folder with PASCAL VOC, COCO or YOLO annotations and their images",
+            do="give a folder with PASCAL VOC, CVAT, COCO, Label Studio or YOLO annotations and "
+            "their images",
         )
     owner: dict[PathParts, PathParts] = {}
     kept: list[tuple[Path, tuple[int, int], Boxes, NDArray[np.int64]]] = []
@@ -293,6 +317,18 @@ def given_parts(annotated: AnnotatedImages) -> dict[str, NDArray[np.int64]]:
     }
     whole = "" not in names and len(found["train"]) and len(found["validation"])
     return found if whole else {}
+
+
+def _above(root: Path) -> list[PictureFile]:
+    """Return the files above a folder that may name YOLO's classes, as of one part of an export."""
+    if not root.is_dir():
+        return []
+    parent = root.resolve().parent
+    return [
+        PictureFile((yolo.ABOVE, name), functools.partial(read_file, parent / name))
+        for name in yolo.NAME_FILES
+        if (parent / name).is_file()
+    ]
 
 
 def _read(files: list[PictureFile], index: PictureIndex) -> tuple[Found, list[str]]:

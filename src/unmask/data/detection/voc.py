@@ -12,7 +12,7 @@ from unmask.errors import UserError
 
 SUFFIX = ".xml"
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
-_MAX_BYTES = 1 << 24
+_MAX_BYTES = 1 << 26
 
 
 def read_voc(files: list[PictureFile], pictures: PictureIndex, warnings: list[str]) -> Found:
@@ -20,23 +20,25 @@ def read_voc(files: list[PictureFile], pictures: PictureIndex, warnings: list[st
 
     Boxes are taken as they stand, half-open. The image is the one with the XML's own stem, or
     else the one it names. Files that are no annotation, or have no image, are named in warnings.
+    CVAT's XML is another reader's.
     """
-    annotations = []
+    annotations: list[Annotation] = []
     for file in files:
         if not file.path[-1].lower().endswith(SUFFIX):
             continue
         try:
-            annotations.append(_annotation(file, pictures))
+            found = _annotation(file, pictures)
         except UserError as error:
             warnings.append(skipped(file.path, str(error)))
+        else:
+            annotations += [found] if found else []
     return Found(annotations, tuple(sorted({name for a in annotations for name in a.names})))
 
 
-def _annotation(file: PictureFile, pictures: PictureIndex) -> Annotation:
-    data = file.read()
-    if len(data) > _MAX_BYTES:
-        raise UserError("the file is too large", do=f"the limit is {_MAX_BYTES} bytes")
-    root = parse_xml(data)
+def _annotation(file: PictureFile, pictures: PictureIndex) -> Annotation | None:
+    root = parse_xml(file.read())
+    if root.tag == "annotations":
+        return None
     if root.tag != "annotation":
         raise UserError("no PASCAL VOC annotation", got=f"<{root.tag[:40]}> on the outside")
     boxes, names = [], []
@@ -58,8 +60,10 @@ def parse_xml(data: bytes) -> ElementTree.Element:
     """Return the outermost element of an XML text.
 
     A document type is refused, since it can declare entities, with which a small file can fill the
-    memory or read others. Raises UserError for it and for what is no XML.
+    memory or read others. Raises UserError for it, for what is too large and for what is no XML.
     """
+    if len(data) > _MAX_BYTES:
+        raise UserError("the file is too large", do=f"the limit is {_MAX_BYTES} bytes")
     builder = ElementTree.TreeBuilder()
     parser = expat.ParserCreate()
     parser.buffer_text = True

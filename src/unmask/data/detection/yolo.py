@@ -3,26 +3,50 @@
 from __future__ import annotations
 
 from pathlib import PurePosixPath
+from typing import Any
 
-from unmask.data.detection.annotation import Annotation, Found, PictureIndex, box_array, class_name
+from unmask.data.detection.annotation import (
+    Annotation,
+    Found,
+    PictureIndex,
+    box_array,
+    box_round,
+    class_name,
+)
 from unmask.data.listing import PictureFile, skipped
 from unmask.errors import UserError
 
 SUFFIX = ".txt"
-NAME_FILES = ("data.yaml", "data.yml", "dataset.yaml", "mask.yaml", "classes.txt", "obj.names")
+NAME_FILES = (
+    "data.yaml",
+    "data.yml",
+    "dataset.yaml",
+    "mask.yaml",
+    "classes.txt",
+    "_classes.txt",
+    "obj.names",
+    "_darknet.labels",
+)
+# Of a folder that was given, what stands above it.
+ABOVE = ".."
+_YAML = (".yaml", ".yml")
 _MAX_CLASSES = 10_000
+_WANTED = "a line must be: class x y width height, or class and the corners of an outline"
+
+Box = tuple[float, float, float, float]
 
 
 def read_yolo(files: list[PictureFile], pictures: PictureIndex, warnings: list[str]) -> Found:
     """Return the annotations of the text files that have an image's stem.
 
-    The classes' names come from one of NAME_FILES, and are "class 0", "class 1", ... without. An
-    image whose file is empty, or that has none in a folder with labels, holds nothing to find.
-    Polygons and turned boxes become the boxes round them, which is said once. Text files that
-    belong to no image (README.txt, train.txt) are passed over; others that aren't as they should be
-    are named in warnings.
+    The classes' names come from one of NAME_FILES or another YAML file, beside the images or above
+    them, and are "class 0", "class 1", ... without. An image whose file is empty holds nothing to
+    find, and so does one that has none in a folder of images that have. Outlines and turned boxes
+    become the boxes round them, which is said once; key points (kpt_shape in the YAML) and a
+    confidence behind the box are passed over. Text files that belong to no image (README.txt,
+    train.txt) are passed over; others that aren't as they should be are named in warnings.
     """
-    names = _names(files, warnings)
+    names, key_points = _described(files, warnings)
     read: list[tuple[PictureFile, list[tuple[int, Box]]]] = []
     outlines = 0
     for file in files:
@@ -32,14 +56,14 @@ def read_yolo(files: list[PictureFile], pictures: PictureIndex, warnings: list[s
         belongs = PurePosixPath(file.path[-1]).stem in pictures
         try:
             rows = [line for line in _text(file).splitlines() if line.strip()]
-            labelled = [_line(line) for line in rows]
+            labelled = [_line(line, key_points) for line in rows]
         except UserError as error:
             if belongs:
                 warnings.append(skipped(file.path, str(error)))
             continue
         if belongs or labelled:
-            read.append((file, labelled))
-            outlines += sum(len(line.split()) > 5 for line in rows)
+            read.append((file, [(label, box) for label, box, _ in labelled]))
+            outlines += sum(outline for _, _, outline in labelled)
     if outlines:
         warnings.append(f"outlines and turned boxes taken as the boxes round them: {outlines}")
     if not names:
@@ -59,30 +83,51 @@ def read_yolo(files: list[PictureFile], pictures: PictureIndex, warnings: list[s
             )
         except UserError as error:
             warnings.append(skipped(file.path, str(error)))
-    return Found(annotations, names)
+    return Found(annotations + _background(annotations, files, pictures, warnings), names)
 
 
-Box = tuple[float, float, float, float]
+def _background(
+    annotations: list[Annotation],
+    files: list[PictureFile],
+    pictures: PictureIndex,
+    warnings: list[str],
+) -> list[Annotation]:
+    """Return empty annotations of the images that have no file, beside others that have."""
+    labelled = {annotation.picture for annotation in annotations}
+    folders = {path[:-1] for path in labelled}
+    # One whose own file can't be used is no background.
+    stems = {PurePosixPath(f.path[-1]).stem for f in files if f.path[-1].lower().endswith(SUFFIX)}
+    empty = [
+        path
+        for path in pictures.paths
+        if path not in labelled
+        and path[:-1] in folders
+        and PurePosixPath(path[-1]).stem not in stems
+    ]
+    if empty:
+        first = "/".join(empty[0])
+        line = f"images without a label file taken as background: {len(empty)}, the first {first!r}"
+        warnings.append(line)
+    return [Annotation(path, path, box_array([]), (), relative=True) for path in empty]
 
 
-def _line(line: str) -> tuple[int, Box]:
-    wanted = "a line must be: class x y width height, or class and the corners of an outline"
+def _line(line: str, key_points: bool) -> tuple[int, Box, bool]:
+    """Return a line's class and box, and whether the box was made of an outline."""
     try:
         label, *rest = line.split()
         # Some tools number classes as 0.0.
         number = int(float(label))
         values = [float(value) for value in rest]
     except (ValueError, OverflowError) as error:
-        raise UserError(wanted, got=repr(line[:60])) from error
+        raise UserError(_WANTED, got=repr(line[:60])) from error
     if not 0 <= number < _MAX_CLASSES:
         raise UserError(f"classes are numbered 0 to {_MAX_CLASSES - 1}", got=number)
-    if len(values) == 4:
-        x, y, w, h = values
-        return number, (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
+    if len(values) in (4, 5) or (key_points and len(values) > 4):
+        x, y, w, h = values[:4]
+        return number, (x - w / 2, y - h / 2, x + w / 2, y + h / 2), False
     if len(values) < 6 or len(values) % 2:
-        raise UserError(wanted, got=repr(line[:60]))
-    across, down = values[::2], values[1::2]
-    return number, (min(across), min(down), max(across), max(down))
+        raise UserError(_WANTED, got=repr(line[:60]))
+    return number, box_round(values[::2], values[1::2]), True
 
 
 def _named(label: int, names: tuple[str, ...]) -> str:
@@ -91,43 +136,67 @@ def _named(label: int, names: tuple[str, ...]) -> str:
     return names[label]
 
 
-def _names(files: list[PictureFile], warnings: list[str]) -> tuple[str, ...]:
+def _described(files: list[PictureFile], warnings: list[str]) -> tuple[tuple[str, ...], bool]:
+    """Return the classes' names, and whether lines hold key points behind their boxes."""
+    found: list[tuple[PictureFile, tuple[str, ...], bool]] = []
     others = sorted({f.path[-1].lower() for f in files} - set(NAME_FILES))
-    yamls = [name for name in others if name.endswith((".yaml", ".yml"))]
-    for wanted in (*NAME_FILES, *yamls):
-        for file in files:
-            if file.path[-1].lower() != wanted:
-                continue
-            try:
-                text = _text(file)
-                is_yaml = wanted.endswith((".yaml", ".yml"))
-                lines = _yaml_names(text) if is_yaml else text.splitlines()
-                names = tuple(class_name(line) for line in lines if line.strip())
-                if not names or len(set(names)) != len(names) or len(names) > _MAX_CLASSES:
-                    raise UserError("the names of the classes must be distinct", got=names[:5])
-            except UserError as error:
-                warnings.append(skipped(file.path, str(error)))
+    wanted = (*NAME_FILES, *(name for name in others if name.endswith(_YAML)))
+    rank = {name: i for i, name in enumerate(wanted)}
+    named = [f for f in files if f.path[-1].lower() in rank]
+    for file in sorted(named, key=lambda f: (f.path[0] == ABOVE, rank[f.path[-1].lower()])):
+        name = file.path[-1].lower()
+        try:
+            text, key_points = _text(file), False
+            if name.endswith(_YAML):
+                content = _yaml(text)
+                entry = content.get("names") if isinstance(content, dict) else None
+                # YAML of other things, and descriptions that leave the names out.
+                if entry is None:
+                    continue
+                lines, key_points = _yaml_names(entry), "kpt_shape" in content
             else:
-                return names
-    return ()
+                lines = text.splitlines()
+            names = tuple(class_name(line) for line in lines if line.strip())
+            if not names or len(set(names)) != len(names) or len(names) > _MAX_CLASSES:
+                raise UserError("the names of the classes must be distinct", got=names[:5])
+        except UserError as error:
+            if name in NAME_FILES:
+                warnings.append(skipped(file.path, str(error)))
+        else:
+            found.append((file, names, key_points))
+    if not found:
+        return (), False
+    (first, names, key_points), *more = found
+    for file, other, _ in more:
+        if other != names and file.path[0] != ABOVE:
+            warnings.append(
+                f"{'/'.join(file.path)!r} names other classes than {'/'.join(first.path)!r}, "
+                f"which counts: {', '.join(names[:12])}"
+            )
+    return names, key_points
 
 
-def _yaml_names(text: str) -> list[str]:
-    """Return the entries of "names:" in YAML, a list or numbered."""
+def _yaml(text: str) -> Any:
     import yaml  # type: ignore[import-untyped, unused-ignore]
 
     try:
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
+        # All values as text, since a class may be called yes, no or 1.0; and no objects.
+        return yaml.load(text, Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise UserError("no YAML", got=str(error).splitlines()[0]) from error
-    names = content.get("names") if isinstance(content, dict) else None
+
+
+def _yaml_names(names: object) -> list[str]:
+    """Return the entries of "names" in YAML, a list, numbered, or text with commas."""
     if isinstance(names, dict):
         try:
             return [str(names[key]) for key in sorted(names, key=int)]
         except (TypeError, ValueError) as error:
             raise UserError("the keys of 'names' must be numbers", got=error) from error
+    if isinstance(names, str):
+        return [name.strip() for name in names.strip("[]").split(",")]
     if not isinstance(names, list):
-        raise UserError("it has no entry 'names'")
+        raise UserError("'names' is no list")
     return [str(name) for name in names]
 
 

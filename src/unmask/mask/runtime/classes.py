@@ -37,12 +37,15 @@ _OTHERS: tuple[Colour, ...] = (
 )
 
 
-def renamed(names: tuple[str, ...], given: Sequence[str]) -> tuple[str, ...]:
+def renamed(
+    names: tuple[str, ...], given: Sequence[str], *, merge: bool = False
+) -> tuple[str, ...]:
     """Return class names by the names that the gate and the drawings know.
 
     Args:
         names: as a detector or annotations have them.
         given: "with=Mask", "without=No Mask", "improper=...": which of names is which.
+        merge: whether several may be of one kind, as of annotations with many kinds of masks.
 
     Raises:
         UserError: for anything else, or a name that isn't there.
@@ -58,7 +61,7 @@ def renamed(names: tuple[str, ...], given: Sequence[str]) -> tuple[str, ...]:
                 do=f"the names are {', '.join(names[:12])}",
             )
         new[name] = kinds[kind]
-    if len(set(new.values())) != len(new):
+    if len(set(new.values())) != len(new) and not merge:
         raise UserError("--classes gives two classes one name", got=" ".join(given))
     return tuple(new.values())
 
