@@ -13,6 +13,7 @@ from unmask.cli.mask_detect import UNREADABLE, refuse_mirrored
 from unmask.cli.mask_table import print_metrics, print_reliabilities
 from unmask.cli.options import Annotations, FiguresAsJson, Threshold
 from unmask.data.detection.dataset import left_out, read_annotated, readable
+from unmask.errors import UserError
 from unmask.mask.evaluate.confidence import reliabilities
 from unmask.mask.evaluate.metrics import measured
 from unmask.mask.runtime.classes import renamed
