@@ -37,6 +37,21 @@ def printable(text: str, *, lines: bool = False, most: int | None = None) -> str
     return "".join(c if _is_plain(c) or (lines and c in "\n\t") else _written_out(c) for c in text)
 
 
+def told(error: BaseException, most: int = 300) -> str:
+    """Return what an exception of somebody else's code says, in one plain line.
+
+    Args:
+        error: its own __str__ may raise or return anything.
+        most: the longest line, in characters.
+    """
+    kind = type(error).__name__
+    try:
+        said = " ".join(str(error).split())
+    except Exception:
+        said = ""
+    return printable(f"{kind}: {said}" if said else kind, most=most)
+
+
 def _is_plain(character: str) -> bool:
     return unicodedata.category(character) not in _UNSHOWABLE and character not in _REFUSED
 

@@ -65,6 +65,20 @@ class Check:
         return worst_first(v for part in self.parts for v in part.verdicts)
 
     @property
+    def unanswered(self) -> str:
+        """Why nothing can be concluded, as where the model took no image; "" where something can.
+
+        A gate must not pass on a check of this kind, however few verdicts there are.
+        """
+        asked = [p for p in self.parts if p.name != "preflight"]
+        for part in self.parts:
+            if part.name == "preflight" and part.status == "failed":
+                return f"the preflight failed: {part.reason}"
+        if asked and not any(p.status == "done" for p in asked):
+            return f"no question was answered: {asked[0].name}: {asked[0].reason}"
+        return ""
+
+    @property
     def healthy(self) -> bool:
         """Whether no verdict is an error."""
         return not at_least(self.verdicts, "error")

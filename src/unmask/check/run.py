@@ -15,6 +15,7 @@ from unmask.data.sources import Source, load_source
 from unmask.errors import MAX_SEED, UserError, require_whole, unknown
 from unmask.runtime import environment_stamp
 from unmask.shift.target import Target, as_images, as_target
+from unmask.text import told
 
 DEFAULT_MINUTES = 5.0
 
@@ -105,9 +106,7 @@ def _answered(name: str, ask: Callable[[], Any], asked: Asked) -> Part:
     except UserError as error:
         return Part(name, "failed", str(error), time.perf_counter() - start)
     except Exception as error:  # whatever a stranger's model raises, the other questions go on
-        line = (str(error).splitlines() or [""])[0][:200]
-        why = f"{type(error).__name__}: {line}"
-        return Part(name, "failed", why, time.perf_counter() - start)
+        return Part(name, "failed", told(error, 250), time.perf_counter() - start)
     took = time.perf_counter() - start
     return Part(name, "done", "; ".join(asked.notes), took, figures, tuple(verdicts))
 

@@ -17,7 +17,7 @@ from unmask.data.images import Images
 from unmask.errors import UserError
 from unmask.flow.feed import Batch, call, first_line
 from unmask.flow.measure.wrappers import unwrap
-from unmask.models.imported import load_object
+from unmask.models.imported import foreign, load_object
 from unmask.runtime import seeded
 
 
@@ -136,22 +136,18 @@ def _own(path: str) -> Batches:
 
 
 def _made(target: Callable[[], Any], path: str) -> Any:
-    try:
+    with foreign(path, do="it must work without arguments"):
         return target()
-    except Exception as error:
-        raise UserError(
-            f"{path} raised", got=_named(error), do="it must work without arguments"
-        ) from error
 
 
 def _guarded(loader: Iterable[Any], path: str) -> Iterator[Any]:
-    try:
-        yield from loader
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"{path} raised", got=_named(error)) from error
-
-
-def _named(error: Exception) -> str:
-    return f"{type(error).__name__}: {first_line(error)}"
+    batches = None
+    while True:
+        # The guard stands around each batch alone: what takes the batches may raise too.
+        with foreign(path):
+            batches = iter(loader) if batches is None else batches
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+        yield batch

@@ -133,6 +133,9 @@ def check(
         for part in found.parts:
             if part.reason:
                 say(f"{part.name}: {part.status}: {part.reason}", "dim")
-        print("failed" if failed else "passed")
+        print("failed" if failed else "not checked" if found.unanswered else "passed")
         print(f"report: {files[0]}")
+    if found.unanswered and not failed:
+        # Whoever asked for a verdict has none, and a gate must not take that for a pass.
+        raise UserError("nothing could be checked", got=found.unanswered)
     return FAILED if failed else 0

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from unmask.cli.options import Cifar10Source, Norm, On, Seed, elsewhere, sizes, whole
 from unmask.errors import UserError, unknown
+from unmask.text import told
 
 if TYPE_CHECKING:
     from unmask.fool.grid import Grid
@@ -198,7 +199,7 @@ def _shape(subject: Victim, size: int | None) -> tuple[int, int, int]:
             with torch.no_grad():
                 subject.function(torch.zeros(1, channels, size, size))
         except Exception as error:  # The model is the user's: it may raise anything.
-            reason = reason or str(error).partition("\n")[0]
+            reason = reason or told(error)
         else:
             return channels, size, size
     raise UserError(

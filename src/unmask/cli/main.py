@@ -11,7 +11,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from unmask import __version__
 from unmask.errors import UserError
-from unmask.text import printable
+from unmask.text import printable, told
 
 DONE, USER_MISTAKE, INTERRUPTED = 0, 2, 130
 
@@ -148,11 +148,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
         return _complain(f"can't read or write{where}: {error.strerror or error}", USER_MISTAKE)
-    except Exception:
-        raise
+    except Exception as error:
+        # Only what runs other people's code has loaded this module.
+        imported = sys.modules.get("unmask.models.imported")
+        if getattr(sys.stdout, "closed", False):
+            return _complain("the code that was loaded closed stdout", USER_MISTAKE)
+        if imported is None or not (line := imported.blamed(error)):
+            raise
+        return _complain(line, USER_MISTAKE)
     except BaseException as error:
-        kind = type(error).__name__
-        return _complain(f"the code that was loaded raised {kind}: {error}", USER_MISTAKE)
+        return _complain(f"the code that was loaded raised {told(error)}", USER_MISTAKE)
     return status if isinstance(status, int) else DONE
 
 
@@ -176,5 +181,7 @@ def _renamed(error: CycloptsError) -> str:
 
 
 def _complain(line: str, status: int) -> int:
-    print(f"unmask: {printable(' '.join(line.split()))}", file=sys.stderr)
+    # Loaded code may have closed it.
+    with contextlib.suppress(ValueError):
+        print(f"unmask: {printable(' '.join(line.split()))}", file=sys.stderr)
     return status

@@ -75,7 +75,11 @@ def _retried(loss_fn: Loss, logits: Tensor, targets: Any) -> Tensor | None:
 
 def first_line(error: BaseException) -> str:
     """Return an exception as one short line."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    try:
+        text = " ".join(str(error).split()) or type(error).__name__
+    except Exception:
+        # It is somebody else's, and its __str__ too.
+        text = type(error).__name__
     return text if len(text) <= 160 else f"{text[:157]}..."
 
 

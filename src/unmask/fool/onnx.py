@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from unmask.errors import UserError
 from unmask.fool.victim import Preprocessing, Victim
+from unmask.models.session import class_names_of
 from unmask.runtime import sha256
 
 _TYPES: dict[str, Any] = {
@@ -77,14 +77,12 @@ def onnx_victim(
             parts.append(session.run(outputs, {given.name: whole})[0][: len(part)])
         return np.concatenate(parts)
 
-    told: dict[str, Any] = session.get_modelmeta().custom_metadata_map
-    names = json.loads(told["class_names"]) if "class_names" in told else None
     return Victim(
         run,
         differentiable=False,
         name=path,
         kind="ONNX",
-        class_names=names,
+        class_names=class_names_of(session, path),
         input_shape=shape,
         identity=sha256(content),
         made_from=content,

@@ -20,7 +20,7 @@ from unmask.fool.victim import Preprocessing, Victim
 from unmask.models.checkpoint import ModelCard, TensorFile
 from unmask.models.classifier import Classifier
 from unmask.models.cnn import ARCHITECTURES, build
-from unmask.models.imported import load_model
+from unmask.models.imported import load_model, refuse_lazy
 from unmask.runtime import read_regular
 
 Model: TypeAlias = nn.Module | Callable[[Tensor], Any] | Victim | str | Path
@@ -133,6 +133,7 @@ def load_victim(
             Classifier.load(source), source, kind="Unmask's", preprocessing=preprocessing
         )
     module = load_model(source)
+    refuse_lazy(module)
     if weights is not None:
         TensorFile(weights).load_into(module)
     victim = Victim.of(module.eval(), source, preprocessing=preprocessing)

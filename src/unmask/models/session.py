@@ -19,6 +19,8 @@ _TYPES: dict[str, type[np.generic]] = {
     "tensor(uint8)": np.uint8,
 }
 _CHANNELS = (1, 3)
+MAX_CLASSES, MAX_NAME = 100_000, 1000
+_METADATA_LIMIT = 1 << 24
 
 
 def open_session(content: bytes | str | Path, *, threads: int = 0) -> Any:
@@ -82,6 +84,7 @@ class OnnxClassifier:
             UserError: as open_session; or the graph doesn't take one batch of images.
         """
         session = open_session(content, threads=threads)
+        file = "this file" if isinstance(content, bytes) else str(content)
         inputs: list[Any] = session.get_inputs()
         shape = list(inputs[0].shape) if inputs else []
         if len(inputs) != 1 or len(shape) != 4 or inputs[0].type not in _TYPES:
@@ -100,7 +103,7 @@ class OnnxClassifier:
             batch=shape[0] if isinstance(shape[0], int) else None,
             channels=channels if isinstance(channels, int) else None,
             size=(height, width) if fixed else None,
-            class_names=_names(session),
+            class_names=class_names_of(session, file),
         )
 
     def __call__(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -123,10 +126,55 @@ class OnnxClassifier:
         return found.reshape(len(batch), -1)
 
 
-def _names(session: Any) -> tuple[str, ...] | None:
-    told: dict[str, str] = session.get_modelmeta().custom_metadata_map
-    try:
-        names = json.loads(told["class_names"])
-        return tuple(str(name) for name in names)
-    except (KeyError, ValueError, TypeError):
+def class_names_of(session: Any, file: str) -> tuple[str, ...] | None:
+    """Return the "class_names" in an ONNX file's metadata, None where it has none.
+
+    Args:
+        session: of the file.
+        file: its name, for the error.
+
+    Raises:
+        UserError: they are no JSON list of 1 to MAX_CLASSES different texts, each of at most
+            MAX_NAME characters.
+    """
+    metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
+    if "class_names" not in metadata:
         return None
+    try:
+        return parse_class_names(metadata["class_names"])
+    except ValueError as error:
+        raise UserError(
+            f"the class names in the metadata of {file} can't be read",
+            got=error,
+            do="export it again, with class_names as a JSON list of texts",
+        ) from error
+
+
+def parse_class_names(text: str) -> tuple[str, ...]:
+    """Return the names in a JSON list; see class_names_of.
+
+    Raises:
+        ValueError: they are no such list.
+    """
+    names = parse_metadata(text)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("no list of texts")
+    if not 1 <= len(names) <= MAX_CLASSES or max(map(len, names)) > MAX_NAME:
+        raise ValueError(f"{len(names)} names, or longer ones than {MAX_NAME} characters")
+    if len(set(names)) != len(names):
+        raise ValueError("a name that stands there twice")
+    return tuple(names)
+
+
+def parse_metadata(text: str) -> Any:
+    """Return the values of a JSON text in a file's metadata.
+
+    Raises:
+        ValueError: it is no JSON, or too long or deep.
+    """
+    if len(text) > _METADATA_LIMIT:
+        raise ValueError(f"more than {_METADATA_LIMIT} characters")
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("JSON that is nested too deep") from None

@@ -15,8 +15,10 @@ from unmask.data.images import Images
 from unmask.data.sources import Source, load_source
 from unmask.errors import UserError
 from unmask.models.classifier import Classifier
-from unmask.models.imported import load_model
+from unmask.models.imported import load_model, refuse_lazy
+from unmask.models.session import class_names_of
 from unmask.runtime import read_regular, sha256
+from unmask.text import told
 from unmask.train.evaluation import matched
 
 # Values of one batch: 128 colour images of side 224.
@@ -76,10 +78,9 @@ class Target:
         except UserError:
             raise
         except Exception as error:
-            line = (str(error).splitlines() or [""])[0][:200]
             raise UserError(
                 f"the model can't take images of shape {list(pixels.shape[1:])}",
-                got=f"{type(error).__name__}: {line}",
+                got=told(error, 200),
                 do="give images of the model's channels and size",
             ) from error
         logits = unwrapped(answer)
@@ -177,7 +178,9 @@ def _loaded(source: str) -> Target:
             do="save the weights as safetensors, or export the model as ONNX",
         )
     if ":" in source and suffix != ".safetensors":
-        return as_target(load_model(source).eval(), source)
+        network = load_model(source)
+        refuse_lazy(network)
+        return as_target(network.eval(), source)
     return as_target(Classifier.load(source), source)
 
 
@@ -205,12 +208,6 @@ def _onnx(path: str) -> Target:
             do="export it with pixels in [0, 1] as its only input",
         )
     one_by_one = isinstance(first.shape[0], int)
-    told = session.get_modelmeta().custom_metadata_map
-    names: tuple[str, ...] | None = None
-    if "class_names" in told:
-        import json
-
-        names = tuple(json.loads(told["class_names"]))
 
     def run(pixels: Tensor) -> Tensor:
         batch = pixels.detach().cpu().numpy().astype(np.float32)
@@ -223,7 +220,7 @@ def _onnx(path: str) -> Target:
     return Target(
         path,
         run,
-        class_names=names,
+        class_names=class_names_of(session, path),
         input_shape=tuple(shape) if known else None,
         identity=sha256(content),
     )

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from unmask.errors import UserError
+from unmask.models.imported import refuse_lazy
 
 WITHOUT_FORCE_EAGER = "update torch to 2.6 or later, or probe the network before torch.compile"
 
@@ -61,12 +62,7 @@ def unwrap(model: Any) -> nn.Module:
         raise UserError(
             "the model has no parameters", got=type(model).__name__, do="nothing to train"
         )
-    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in parameters):
-        raise UserError(
-            "the model has lazy layers whose shapes aren't known yet",
-            got=type(model).__name__,
-            do="run one batch through it first",
-        )
+    refuse_lazy(network)
     return network
 
 

@@ -12,14 +12,18 @@ from numpy.typing import NDArray
 
 from unmask.data.detection.boxes import Boxes
 from unmask.errors import UserError
-from unmask.mask.runtime.decode import NMS_IOU
+from unmask.mask.runtime.decode import NMS_IOU, STRIDE
 from unmask.mask.runtime.detections import NOT_JUDGED, Detections
+from unmask.models.session import parse_class_names, parse_metadata
 
 Floats = NDArray[np.float64]
 
 # Mean side, in pixels that the network sees, from which on a face's size no longer tells how likely
 # it is to be one.
 FULL_SIDE = 16.0
+MAX_SCALE = 64.0
+# What files state of their form, and the only value there has been of each.
+_FIXED = {"stride": STRIDE, "version": 1}
 _CALIBRATING = ("slope", "offset", "side_slope", "temperature")
 
 
@@ -59,8 +63,11 @@ class Calibration:
         for name in ("slope", "temperature", "face"):
             if not getattr(self, name) > 0:
                 raise UserError(f"a calibration's {name} must be over 0", got=getattr(self, name))
-        if self.face > 1:
-            raise UserError("a calibration's face threshold must lie in 0 to 1", got=self.face)
+        for name in ("face", "certain", "nms_iou"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(
+                    f"a calibration's {name} must lie in 0 to 1", got=getattr(self, name)
+                )
 
     @classmethod
     def of(cls, numbers: dict[str, Any]) -> Calibration:
@@ -159,23 +166,44 @@ class DetectorFacts:
     def parse(cls, metadata: dict[str, str]) -> DetectorFacts:
         """Return the facts in "class_names", "thresholds", "calibration", "scale" and "stretch".
 
-        All are JSON; only the first must be there.
+        All are JSON; only the first must be there. "stride" and "version" must be those known.
 
         Raises:
-            KeyError, TypeError, ValueError: when they are missing or no such facts.
+            ValueError: they are missing or no such facts, in one line that names which.
         """
-        names = tuple(str(name) for name in json.loads(metadata["class_names"]))
-        if not names:
-            raise ValueError("no class names")
-        numbers = {
-            **json.loads(metadata.get("thresholds", "{}")),
-            **json.loads(metadata.get("calibration", "{}")),
-        }
-        scale = float(json.loads(metadata.get("scale", "1")))
-        if not (math.isfinite(scale) and scale > 0):
-            raise ValueError(f"a scale of {scale}")
-        stretch = bool(json.loads(metadata.get("stretch", "true")))
-        return cls(names, scale, Calibration.of(numbers), stretch)
+        if "class_names" not in metadata:
+            raise ValueError("its metadata hold no class_names")
+        numbers: dict[str, float] = {}
+        for name in ("thresholds", "calibration"):
+            values = _fact(metadata, name, "{}")
+            if not isinstance(values, dict) or not all(map(_is_number, values.values())):
+                raise ValueError(f"its {name} are no names and numbers")
+            numbers |= values
+        scale, stretch = _fact(metadata, "scale", "1"), _fact(metadata, "stretch", "true")
+        if not (_is_number(scale) and 0 < scale <= MAX_SCALE):
+            raise ValueError(f"its scale must be a number over 0, {MAX_SCALE:g} at most")
+        if not isinstance(stretch, bool):
+            raise ValueError("its stretch must be true or false")
+        for name, wanted in _FIXED.items():
+            got = _fact(metadata, name, json.dumps(wanted))
+            if isinstance(got, bool) or got != wanted:
+                raise ValueError(f"its {name} is {str(got)[:60]}, where {wanted} is known")
+        try:
+            names = parse_class_names(metadata["class_names"])
+        except ValueError as error:
+            raise ValueError(f"its class_names are {error}") from error
+        return cls(names, float(scale), Calibration.of(numbers), stretch)
+
+
+def _fact(metadata: dict[str, str], name: str, default: str) -> Any:
+    try:
+        return parse_metadata(metadata.get(name, default))
+    except ValueError as error:
+        raise ValueError(f"its {name} can't be read: {error}") from error
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9
 
 
 def logit(scores: NDArray[np.floating[Any]]) -> Floats:

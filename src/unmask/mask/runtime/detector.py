@@ -92,11 +92,7 @@ class MaskDetector:
             session = onnxruntime.InferenceSession(
                 content, options, providers=["CPUExecutionProvider"]
             )
-            inputs = [given.name for given in session.get_inputs()]
-            outputs = {made.name for made in session.get_outputs()}
-            if inputs != ["pixels"] or not {"scores", "sides"} <= outputs:
-                raise ValueError(f"it takes {inputs} to {sorted(outputs)}")
-            facts = DetectorFacts.parse(session.get_modelmeta().custom_metadata_map)
+            facts = _facts(session)
         except Exception as error:  # ONNX Runtime has no common base for what it raises.
             raise UserError(
                 f"{file} is no detector of faces and masks",
@@ -188,6 +184,27 @@ class MaskDetector:
         good &= (boxes[:, 2:] > boxes[:, :2]).all(1)
         good &= (seen[:, 2:] - seen[:, :2]).mean(1) >= view.least
         return boxes[good], scores[good]
+
+
+def _facts(session: Any) -> DetectorFacts:
+    """Return what a file states of itself. Raises ValueError where its graph is another."""
+    inputs = {given.name: given for given in session.get_inputs()}
+    outputs = {made.name: made for made in session.get_outputs()}
+    if list(inputs) != ["pixels"] or not {"scores", "sides"} <= set(outputs):
+        raise ValueError(f"it takes {list(inputs)} to {sorted(outputs)}")
+    facts = DetectorFacts.parse(session.get_modelmeta().custom_metadata_map)
+    for tensor, channels in (
+        (inputs["pixels"], 3),
+        (outputs["scores"], len(facts.class_names)),
+        (outputs["sides"], 4),
+    ):
+        shape = tensor.shape
+        known = shape[1] if len(shape) == 4 and isinstance(shape[1], int) else channels
+        if tensor.type != "tensor(float)" or len(shape) not in (0, 4) or known != channels:
+            raise ValueError(
+                f"{tensor.name} is {tensor.type}{shape}, where {channels} channels are needed"
+            )
+    return facts
 
 
 def _threads() -> int:
