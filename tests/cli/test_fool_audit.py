@@ -174,10 +174,10 @@ def test_an_onnx_file_is_a_black_box(place: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        (["--eps", "0"], "eps is no size of a change: got 0.0"),
+        (["--eps", "0"], "eps is no size of a change: got 0"),
         (["--eps=-8/255"], "eps is no size of a change"),
         (["--eps", "big"], "eps is no number: got 'big'"),
-        (["--eps", "1/0"], "eps is no number"),
+        (["--eps", "1/0"], "eps is no size of a change: got 1/0"),
         (["--norm", "l1"], "linf"),
         (["--attacks", "pgd", "sqare"], "did you mean 'square'"),
         (["--seed=-1"], "seed"),
@@ -211,7 +211,7 @@ def test_mistakes_get_one_line_and_status_2(
         (["audit", "audited_models:make_model", "text.zip"], "text.zip"),
         (["harden", "pictures", "--threat", "linf"], "--norm linf --eps 0.3"),
         (["harden", "pictures", "--eps", "0"], "eps is no size"),
-        (["harden", "pictures", "--steps", "0"], "attack steps must be 1"),
+        (["harden", "pictures", "--steps", "0"], "--steps takes a whole number from 1"),
     ],
 )
 def test_models_and_pictures_that_will_not_do(
