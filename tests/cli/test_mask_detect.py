@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 import time
@@ -13,8 +14,9 @@ from unmask.cli import mask_detect
 from unmask.cli.main import main
 from unmask.mask.runtime import video
 from unmask.mask.runtime.classes import GREEN, RED
+from unmask.mask.runtime.encoder import write_video
 from unmask.mask.runtime.sources import VideoSource
-from unmask.mask.runtime.video import VideoReader, write_video
+from unmask.mask.runtime.video import VideoReader
 
 FACES = [((40, 40, 80, 90), WITH), ((150, 60, 190, 110), WITHOUT)]
 
@@ -98,15 +100,79 @@ def test_a_gate_stays_shut_for_what_was_passed_over(
     paint((240, 160), FACES[:1]).save(here / "in" / "a.png")
     (here / "in" / "notes.txt").write_text("no image")
     assert main(gate) == 0
-    (here / "in" / "b.heic").write_bytes(b"an image that is not opened")
+    (here / "in" / "b.psd").write_bytes(b"an image that is not opened")
     capsys.readouterr()
     assert main(gate) == 2
     out, err = capsys.readouterr()
-    assert json.loads(out)["summary"]["passed_over"] == ["b.heic"]
+    assert json.loads(out)["summary"]["passed_over"] == ["b.psd"]
     assert "1 not looked at" in err
     assert main([*gate, "--skip-unreadable"]) == 0
     paint((240, 160), FACES).save(here / "in" / "c.png")
     assert main([*gate, "--skip-unreadable"]) == 1
+
+
+def test_an_image_by_plugin_is_opened_or_the_plugin_named(
+    here: Path, model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.register_heif_opener()
+    (here / "in").mkdir()
+    paint((240, 160), FACES).save(here / "in" / "a.HEIC", quality=95)
+    paint((240, 160), FACES[:1]).save(here / "in" / "b.png")
+    command = ["mask", "detect", "in", "--model", model, "--json"]
+    assert main(command) == 0
+    assert len(json.loads(capsys.readouterr().out)["pictures"][0]["faces"]) == 2
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    assert main([*command, "--require-masks"]) == 2
+    out, err = capsys.readouterr()
+    assert json.loads(out)["summary"]["passed_over"] == ["a.HEIC"]
+    assert "pip install 'unmask[heic]'" in err
+    assert main(["mask", "detect", "in/a.HEIC", "--model", model]) == 2
+    assert "an image in HEIC, which needs a plugin" in capsys.readouterr().err
+
+
+def test_every_frame_of_an_animation_is_looked_at_when_asked_and_by_a_gate(
+    here: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = [paint((240, 160), FACES[: 1 + k]) for k in range(2)]
+    frames[0].save("a.png", save_all=True, append_images=frames[1:])
+    command = ["mask", "detect", "a.png", "--model", model, "--json", "--out", "o"]
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out)["summary"]["faces"]["without_mask"] == 0
+    assert main([*command, "--all-frames"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [(entry["frame"], len(entry["faces"])) for entry in told["pictures"]] == [(0, 1), (1, 2)]
+    assert told["summary"]["frames"] == 2
+    drawn = sorted(path.name for path in (here / "o/drawn").iterdir())
+    assert drawn == ["a.png", "a.png.1.png"]
+    assert main([*command, "--require-masks"]) == 1
+    assert "a.png, frame 1: without mask" in capsys.readouterr().err
+
+
+def test_names_that_are_no_utf_8_end_no_run(
+    here: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    try:
+        paint((240, 160), FACES).save(name)
+    except OSError:
+        pytest.skip("the file system takes no such names")
+    (here / "in").mkdir()
+    paint((240, 160), FACES).save(here / "in" / "b.png")
+    (here / "in" / name).write_bytes((here / name).read_bytes())
+    kinds = ["--formats", "json", "jsonl", "csv", "coco", "--out", os.fsdecode(b"o\xff")]
+    assert main(["mask", "detect", name, "--model", model, *kinds]) == 0
+    assert "2 faces" in capsys.readouterr().out
+    assert main(["mask", "detect", "in", "--model", model, "--require-masks", *kinds]) == 1
+    out, err = capsys.readouterr()
+    assert "1 image: 2 faces" in out
+    assert "its name holds characters that can't be shown" in err
+
+
+def test_a_jpeg_keeps_its_name(here: Path, model: str) -> None:
+    paint((240, 160), FACES).save("groot.jpeg")
+    assert main(["mask", "detect", "groot.jpeg", "--model", model, "--out", "o"]) == 0
+    assert [path.name for path in (here / "o/drawn").iterdir()] == ["groot.jpeg"]
 
 
 def test_a_gate_is_shut_for_a_video_in_a_folder(here: Path, model: str) -> None:

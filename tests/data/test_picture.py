@@ -1,6 +1,7 @@
 import io
 import logging
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -10,9 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
-from PIL import Image
+from PIL import Image, features
 
-from unmask.data.picture import MAX_PIXELS, MAX_SCANS, decode_picture
+from unmask.data.picture import (
+    MAX_PIXELS,
+    MAX_SCANS,
+    decode_picture,
+    missing_plugin,
+    open_frames,
+    open_picture,
+    plugin_formats,
+)
 from unmask.errors import UserError
 
 COLOURS = npst.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3)))
@@ -231,3 +240,50 @@ def test_damage_is_not_printed(capfd: pytest.CaptureFixture[str]) -> None:
     finally:
         logging.getLogger().handlers.extend(handlers)
     assert capfd.readouterr() == ("", "")
+
+
+FRAMES = [Image.new("RGB", (20, 10), (60 * k, 0, 0)) for k in range(4)]
+
+
+@pytest.mark.parametrize(("kind", "options"), [
+    ("GIF", {}), ("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {}),
+])  # fmt: skip
+def test_every_frame_comes_when_asked(kind: str, options: dict[str, bool]) -> None:
+    file = io.BytesIO()
+    FRAMES[0].save(file, kind, save_all=True, append_images=FRAMES[1:], **options)
+    found = [np.asarray(frame) for frame in open_frames(file.getvalue())]
+    assert [frame[5, 5].tolist() for frame in found] == [[60 * k, 0, 0] for k in range(4)]
+    np.testing.assert_array_equal(np.asarray(open_picture(file.getvalue())), found[0])
+
+
+def test_an_image_is_one_frame_and_damage_is_met_where_it_is() -> None:
+    file = io.BytesIO()
+    FRAMES[3].save(file, "BMP")
+    assert len(list(open_frames(file.getvalue()))) == 1
+    with pytest.raises(UserError, match="an empty file"):
+        next(open_frames(b""))
+    file = io.BytesIO()
+    noise = [Image.effect_noise((64, 64), 90 + k) for k in range(3)]
+    noise[0].save(file, "TIFF", save_all=True, append_images=noise[1:])
+    frames = open_frames(file.getvalue()[:-6000])
+    with pytest.raises(UserError):
+        list(frames)
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("HEIF", ".heic"), ("AVIF", ".avif")])
+def test_formats_by_plugin_are_read_or_the_plugin_is_named(
+    kind: str, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind not in plugin_formats():
+        pytest.skip("the plugin is not installed")
+    assert missing_plugin("a" + suffix.upper()) == ""
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48), (200, 30, 30)).save(file, kind)
+    found = np.asarray(open_picture(file.getvalue()))
+    assert found.shape == (48, 64, 3)
+    np.testing.assert_allclose(found[20, 20], (200, 30, 30), atol=12)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.setattr(features, "check", lambda name: False)
+    with pytest.raises(UserError, match="which needs a plugin; pip install"):
+        open_picture(file.getvalue())
+    assert "pip install" in missing_plugin("a" + suffix)

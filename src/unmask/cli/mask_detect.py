@@ -43,6 +43,7 @@ class _Job:
     drawn: Path
     blur: bool
     seconds: float | None
+    every_frame: bool = False
 
 
 def detect(
@@ -86,6 +87,10 @@ def detect(
             consume_multiple=True,
         ),
     ] = (),
+    all_frames: Annotated[
+        bool,
+        Parameter(help="every frame of GIF, APNG, WebP and TIFF, as a gate does; else the first"),
+    ] = False,
     mirrored: Annotated[bool, Parameter(show=False)] = False,
     formats: Annotated[
         tuple[str, ...],
@@ -131,14 +136,16 @@ def detect(
         def add(record: Record) -> None:
             for writer in adders:
                 writer(record)
-            if json and record.frame is None:
+            if json and record.numbers is None:
                 shown.append(record.as_dict())
 
         for warning in sources.warnings:
             _say(warning)
         stopped = False
         try:
-            _look(sources, _Job(detector, options, summary, add, out / "drawn", blur, seconds))
+            every = all_frames or require_masks
+            job = _Job(detector, options, summary, add, out / "drawn", blur, seconds, every)
+            _look(sources, job)
         except KeyboardInterrupt:
             # What was seen until then is written and summed up. A camera has no other end.
             stopped = not any(video.live for video in sources.videos)
@@ -147,7 +154,7 @@ def detect(
         print(json_module.dumps({"pictures": shown, "summary": summary.as_dict()}))
     else:
         print(summary.line())
-        print(f"drawn and written: {out}")
+        print(f"drawn and written: {str(out).encode(errors='backslashreplace').decode()}")
     if require_masks and (bare := summary.unmasked(tolerate)):
         for sighting in bare[:_MOST_NAMED]:
             _say(sighting.line())
@@ -199,22 +206,47 @@ def _look(sources: Sources, job: _Job) -> None:
 
 
 def _look_at_picture(file: PictureFile, job: _Job) -> None:
-    from unmask.data.picture import open_picture
+    from unmask.data.picture import open_frames, open_picture
     from unmask.mask.runtime.drawing import draw, hide
     from unmask.mask.runtime.writers import Record
     from unmask.runtime import write_atomically
 
-    picture = open_picture(file.read())
-    found, likely = _found(job, picture, job.options)
+    data = file.read()
     name = "/".join(file.path)
-    job.add(Record(name, found))
-    job.summary.add_image(name, found)
-    hide(picture, likely)
-    with write_atomically(
-        _named(job.drawn.joinpath(*file.path), ".jpg", ".jpeg", ".png")
-    ) as stream:
-        kind = "PNG" if file.path[-1].lower().endswith(".png") else "JPEG"
-        draw(picture, found).save(stream, kind, quality=92)
+    pictures = open_frames(data) if job.every_frame else iter([open_picture(data)])
+    picture, following = next(pictures), next(pictures, None)
+    many, number = following is not None, 0
+    kind = "PNG" if file.path[-1].lower().endswith(".png") else "JPEG"
+    while picture is not None:
+        frame = number if many else None
+        found, likely = _found(job, picture, {**job.options, "progress": _views(name)})
+        job.add(Record(name, found, frame))
+        job.summary.add_image(name, found, frame)
+        hide(picture, likely)
+        path = job.drawn.joinpath(*file.path)
+        if number:
+            path = path.with_name(f"{path.name}.{number}{'.png' if kind == 'PNG' else '.jpg'}")
+        with write_atomically(_named(path, ".jpg", ".jpeg", ".png")) as stream:
+            draw(picture, found).save(stream, kind, quality=92)
+        picture, following = following, next(pictures, None) if following is not None else None
+        number += 1
+
+
+def _views(name: str) -> Callable[[int, int], None] | None:
+    """Return what shows how far an image is that takes long, on a terminal."""
+    if not sys.stderr.isatty():
+        return None
+    start = shown = time.monotonic()
+
+    def progress(done: int, count: int) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if now - shown > _SHOW_EVERY:
+            shown = now
+            left = (now - start) / done * (count - done)
+            _status(f"{name}: view {done} of {count}, {left:.0f} s left")
+
+    return progress
 
 
 def _found(job: _Job, image: Any, options: dict[str, Any]) -> tuple[Detections, Any]:
@@ -233,9 +265,10 @@ def _look_at_video(video: VideoSource, job: _Job) -> None:
     from PIL import Image
 
     from unmask.mask.runtime.drawing import draw, hide
+    from unmask.mask.runtime.encoder import write_video
     from unmask.mask.runtime.gate import Watch
     from unmask.mask.runtime.tracking import Tracker
-    from unmask.mask.runtime.video import VideoReader, write_video
+    from unmask.mask.runtime.video import VideoReader
     from unmask.mask.runtime.views import WHOLE
     from unmask.mask.runtime.writers import Record
 
@@ -246,7 +279,10 @@ def _look_at_video(video: VideoSource, job: _Job) -> None:
         # A frame is seen whole and once, unless smaller faces are asked for: that keeps pace.
         once = 10.0 * max(reader.width, reader.height) / WHOLE
         options.setdefault("smallest", max(10.0, once))
-        write = stack.enter_context(write_video(path, reader.width, reader.height, reader.rate))
+        sound = None if video.live else Path(str(video.address))
+        write = stack.enter_context(
+            write_video(path, reader.width, reader.height, reader.rate, sound=sound)
+        )
         stack.callback(lambda: _count(tracker, watch, job.summary))
         start = shown = time.monotonic()
         written, before_this = 0, None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +22,14 @@ SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
     | {".pbm", ".pgm", ".pnm", ".ppm"}
 )
+# Of formats that Pillow reads where a plugin or a newer version of it is there.
+PLUGIN_SUFFIXES = frozenset({".avif", ".heic", ".heif"})
+# Formats of several frames or pages.
+_MANY = ("AVIF", "GIF", "HEIF", "PNG", "TIFF", "WEBP")
 MAX_PIXELS = 1 << 26
+MAX_FRAMES = 10_000
+# The EXIF tag of how a camera was held.
+_ORIENTATION = 0x0112
 # Cameras and encoders write about ten; each is a pass over all pixels.
 MAX_SCANS = 100
 
@@ -55,47 +64,118 @@ def open_picture(data: bytes, *, mode: str = "RGB", enough: int | None = None) -
     the bytes are no image in FORMATS, are damaged, hold more than MAX_PIXELS pixels or are a JPEG
     of more than MAX_SCANS scans (never unpacked, so that memory and time stay bounded).
     """
+    return next(_pictures(data, mode, enough, every=False))
+
+
+def open_frames(data: bytes, *, mode: str = "RGB") -> Iterator[Picture]:
+    """Yield every frame or page of an animation or a document, each as open_picture returns one.
+
+    Of a file with one there is one. Raises UserError as that does, and for more than MAX_FRAMES.
+    """
+    return _pictures(data, mode, None, every=True)
+
+
+def plugin_formats() -> tuple[str, ...]:
+    """Return which of AVIF and HEIF can be read here."""
+    from PIL import features
+
+    found = ["AVIF"] if features.check("avif") else []
+    try:
+        from pillow_heif import register_heif_opener  # type: ignore[import-untyped, unused-ignore]
+    except ImportError:
+        return tuple(found)
+    register_heif_opener()
+    return (*found, "HEIF")
+
+
+def missing_plugin(name: str) -> str:
+    """Return what is to be done to read a file of PLUGIN_SUFFIXES, "" when nothing is."""
+    kind = "AVIF" if name.lower().endswith(".avif") else "HEIF"
+    return "" if kind in plugin_formats() else _PLUGINS[kind]
+
+
+_PLUGINS = {"HEIF": "pip install 'unmask[heic]'", "AVIF": "pip install -U 'pillow>=11.3'"}
+# What stands behind "ftyp" at byte 4 of a file.
+_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIF", b"heix": "HEIF", b"mif1": "HEIF"}
+
+
+def _pictures(data: bytes, mode: str, enough: int | None, *, every: bool) -> Iterator[Picture]:
+    """Yield the first or all of a file's frames."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+    formats = FORMATS
+    kind = _BRANDS.get(data[8:12]) if data[4:8] == b"ftyp" else None
+    if kind:
+        formats = plugin_formats()
+        if kind not in formats:
+            name = "HEIC" if kind == "HEIF" else kind
+            raise UserError(f"an image in {name}, which needs a plugin", do=_PLUGINS[kind])
     # What Pillow warns of is either harmless or told apart below, and libraries don't print. Who
     # configures logging still gets what it logs.
     logging.getLogger("PIL").addHandler(_NOWHERE)
+    try:
+        # Without a list of formats a file could also start an interpreter for PostScript.
+        with _quiet():
+            opened = Image.open(io.BytesIO(data), formats=formats)
+        with opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise _too_large(f"{opened.width} x {opened.height}")
+            # Within a scan the marker's first byte is always followed by 0.
+            scans = data.count(b"\xff\xda") if opened.format == "JPEG" else 0
+            if scans > MAX_SCANS:
+                raise UserError(
+                    "a JPEG that would take long to unpack",
+                    got=f"{scans} scans",
+                    do=f"the limit is {MAX_SCANS}",
+                )
+            # JPEG can leave out detail while it is unpacked: many times faster for photographs.
+            if enough is not None:
+                opened.draft(None, (enough, enough))
+            with _quiet():
+                count = _frames(opened) if every else 1
+            for frame in range(count):
+                with _quiet():
+                    if frame:
+                        opened.seek(frame)
+                        if opened.width * opened.height > MAX_PIXELS:
+                            raise _too_large(f"{opened.width} x {opened.height}")
+                    if every:
+                        upright = ImageOps.exif_transpose(opened) or opened
+                    else:
+                        ImageOps.exif_transpose(opened, in_place=True)
+                        upright = opened
+                    plain = _eight_bits(upright)
+                    plain.load()
+                    # Converting copies even what has the mode already: a quarter of a large
+                    # image's memory is saved by leaving it out.
+                    same = plain.mode == mode and (plain is not opened or not every)
+                    made = plain if same else plain.convert(mode)
+                yield made
+    except UserError:
+        raise
+    except UnidentifiedImageError:
+        known = ", ".join(FORMATS)
+        raise UserError(f"no image in a format of {known}" if data else "an empty file") from None
+    except Image.DecompressionBombError:
+        raise _too_large(f"over {MAX_PIXELS}") from None
+    except Exception as error:  # Decoders meet damage with nearly any exception there is.
+        reason = str(error) or type(error).__name__
+        raise UserError("a damaged image", got=reason) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            # Without a list of formats a file could also start an interpreter for PostScript.
-            with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-                if opened.width * opened.height > MAX_PIXELS:
-                    raise _too_large(f"{opened.width} x {opened.height}")
-                # Within a scan the marker's first byte is always followed by 0.
-                scans = data.count(b"\xff\xda") if opened.format == "JPEG" else 0
-                if scans > MAX_SCANS:
-                    raise UserError(
-                        "a JPEG that would take long to unpack",
-                        got=f"{scans} scans",
-                        do=f"the limit is {MAX_SCANS}",
-                    )
-                # JPEG can leave out detail while it is unpacked: many times faster for photographs.
-                if enough is not None:
-                    opened.draft(None, (enough, enough))
-                ImageOps.exif_transpose(opened, in_place=True)
-                plain = _eight_bits(opened)
-                plain.load()
-                # Converting copies even what has the mode already: a quarter of a large image's
-                # memory is saved by leaving it out.
-                return plain if plain.mode == mode else plain.convert(mode)
-        except UserError:
-            raise
-        except UnidentifiedImageError:
-            known = ", ".join(FORMATS)
-            raise UserError(
-                f"no image in a format of {known}" if data else "an empty file"
-            ) from None
-        except Image.DecompressionBombError:
-            raise _too_large(f"over {MAX_PIXELS}") from None
-        except Exception as error:  # Decoders meet damage with nearly any exception there is.
-            reason = str(error) or type(error).__name__
-            raise UserError("a damaged image", got=reason) from error
+        yield
+
+
+def _frames(opened: Picture) -> int:
+    """Return how many frames or pages a file has that is read frame by frame."""
+    frames = int(getattr(opened, "n_frames", 1)) if opened.format in _MANY else 1
+    if frames > MAX_FRAMES:
+        raise UserError("an animation that is too long", got=f"{frames} frames")
+    return frames
 
 
 def as_opened(image: Picture, mode: str = "RGB") -> Picture:
@@ -106,7 +186,9 @@ def as_opened(image: Picture, mode: str = "RGB") -> Picture:
     from PIL import ImageOps
 
     try:
-        plain = _eight_bits(ImageOps.exif_transpose(image) or image)
+        image.load()
+        turned = image.getexif().get(_ORIENTATION, 1) != 1
+        plain = _eight_bits((ImageOps.exif_transpose(image) or image) if turned else image)
         return plain if plain.mode == mode else plain.convert(mode)
     except UserError:
         raise

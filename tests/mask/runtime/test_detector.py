@@ -1,3 +1,4 @@
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -6,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
-from PIL import Image
+from PIL import Image, ImageCms
 
 from made_up_detector import IMPROPER, NAMES, UNSURE, WITH, WITHOUT, build, paint
 from unmask.errors import UserError
@@ -14,6 +15,7 @@ from unmask.mask.runtime import detector as module
 from unmask.mask.runtime.detections import Detections
 from unmask.mask.runtime.detector import MaskDetector
 from unmask.mask.runtime.views import View
+from unmask.runtime import cpu_threads
 
 FACES = [
     ((100, 100, 140, 150), WITH),
@@ -52,6 +54,87 @@ def test_a_file_a_picture_and_an_array_are_seen_alike(
     picture.save(tmp_path / "a.png")
     for image in (tmp_path / "a.png", str(tmp_path / "a.png"), picture, np.asarray(picture)):
         assert by_place(detector.detect(image)) == EXPECTED
+
+
+def test_bytes_file_objects_and_lists_are_taken(detector: MaskDetector, tmp_path: Path) -> None:
+    picture = paint((640, 480), FACES)
+    path = tmp_path / "a.png"
+    picture.save(path)
+    data = path.read_bytes()
+    with path.open("rb") as file:
+        found = detector.detect([data, io.BytesIO(data), file, path, picture])
+    assert [by_place(one) for one in found] == [EXPECTED] * 5
+    assert detector.detect([]) == []
+    for wrong in (io.StringIO("text"), 7, [7]):
+        with pytest.raises(UserError):
+            detector.detect(wrong)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("kind", ["exif", "I;16", "F", "LAB", "LA", "PA", "1", "CMYK"])
+def test_an_image_in_memory_gives_what_its_file_gives(
+    detector: MaskDetector, tmp_path: Path, kind: str
+) -> None:
+    picture = paint((160, 120), [((40, 40, 80, 90), (180, 180, 180))])
+    options = {}
+    if kind == "exif":
+        options["exif"] = Image.Exif()
+        options["exif"][0x0112] = 6
+    elif kind == "I;16":
+        picture = Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) << 8)
+    elif kind == "F":
+        picture = picture.convert("F")
+    elif kind == "LAB":
+        srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+        picture = ImageCms.profileToProfile(picture, srgb, lab, outputMode="LAB")
+    elif kind == "PA":
+        picture = picture.convert("P").convert("PA")
+    else:
+        picture = picture.convert(kind)
+    path = tmp_path / ("a.png" if kind in ("exif", "LA", "PA") else "a.tif")
+    (picture.convert("RGBA") if kind == "PA" else picture).save(path, **options)
+    answers = []
+    for image in (path, Image.open(path), picture if kind != "exif" else path.read_bytes()):
+        if kind == "F":
+            with pytest.raises(UserError, match="floating-point values, of which the range is"):
+                detector.detect(image)
+            continue
+        found = detector.detect(image)
+        answers.append((found.boxes.round(2).tolist(), (found.width, found.height)))
+    assert kind == "F" or answers[0] == answers[1] == answers[2]
+
+
+def test_a_damaged_image_that_pillow_opened_is_one_line(
+    detector: MaskDetector, tmp_path: Path
+) -> None:
+    noise = Image.effect_noise((99, 99), 90).convert("RGB")
+    noise.save(tmp_path / "a.bmp")
+    (tmp_path / "a.bmp").write_bytes((tmp_path / "a.bmp").read_bytes()[:-9000])
+    with Image.open(tmp_path / "a.bmp") as opened, pytest.raises(UserError, match="can't be read"):
+        detector.detect(opened)
+
+
+def test_threads_are_as_many_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    cores = cpu_threads()
+    for asked, given in (("1", 1), ("", cores), ("0", cores), ("many", cores), ("9999", cores)):
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+        assert module._threads() == given
+
+
+def test_a_large_image_tells_how_far_it_is(detector: MaskDetector) -> None:
+    told: list[tuple[int, int]] = []
+    detector.detect(paint((1600, 1200), FACES), smallest=8, progress=lambda *at: told.append(at))
+    assert told == [(i + 1, len(told)) for i in range(len(told))]
+    assert len(told) > 4
+
+
+def test_boxes_of_noise_are_bounded(
+    detector: MaskDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MOST_BOXES", 2)
+    kept = detector.detect(paint((640, 480), FACES), threshold=0.01)
+    assert {tuple(box) for box in kept.boxes.round().tolist()} <= set(EXPECTED)
+    assert len(kept) == 2
+    assert kept.scores.min() >= sorted(sum(c) / 255 for _, c in FACES)[1] - 1e-5
 
 
 def test_a_picture_stored_on_its_side_is_seen_upright(

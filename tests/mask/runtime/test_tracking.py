@@ -78,3 +78,14 @@ def test_chance_likenesses_are_no_faces() -> None:
     assert SURE_AFTER == 3
     assert [track.number for track in tracker.faces()] == [1]
     assert not tracker.ended
+
+
+def test_tracks_end_where_a_scene_is_cut_and_not_where_things_move() -> None:
+    rng = np.random.default_rng(0)
+    scenes = [rng.integers(0, 256, (60, 80, 3)).repeat(8, 0).repeat(8, 1) for _ in range(2)]
+    tracker, numbers = Tracker(), []
+    for t in range(12):
+        pixels = np.roll(scenes[t // 6], t, 1).astype(np.uint8)
+        numbers += tracker.update(frame((50, 50, 0.9)), pixels).numbers.tolist()
+    assert numbers == [1] * 6 + [2] * 6
+    assert [track.number for track in tracker.faces()] == [1, 2]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +29,12 @@ WEIGHTS = Path(__file__).parents[1] / "weights" / "detector.onnx"
 THREADS = {"session.intra_op.allow_spinning": "1", "session.intra_op.spin_duration_us": "50"}
 # Enlarged beyond this, an image holds no more than before.
 _MOST_ENLARGED = 4.0
+# Of all views of an image: what is beyond is noise, and comparing it with itself takes minutes.
+_MOST_BOXES = 5000
 
 Pixels = NDArray[np.uint8]
+Progress = Callable[[int, int], None]
 Source = str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | Pixels
-# The EXIF tag of how a camera was held.
-_ORIENTATION = 0x0112
 
 
 class Session(Protocol):
@@ -112,30 +113,51 @@ class MaskDetector:
             raise UserError(f"the detector has {len(self.class_names)} classes", got=class_names)
         return MaskDetector(self._session, replace(self.facts, class_names=class_names))
 
-    def detect_all(self, images: Iterable[Source], **options: Any) -> list[Detections]:
-        """Return what detect finds in each of several images, in their order."""
-        return [self.detect(image, **options) for image in images]
-
+    @overload
     def detect(
         self,
         image: Source,
         *,
         threshold: float | None = None,
         smallest: float = 10.0,
-    ) -> Detections:
-        """Return the faces in an image.
+        progress: Progress | None = None,
+    ) -> Detections: ...
+
+    @overload
+    def detect(
+        self,
+        image: list[Source] | tuple[Source, ...],
+        *,
+        threshold: float | None = None,
+        smallest: float = 10.0,
+        progress: Progress | None = None,
+    ) -> list[Detections]: ...
+
+    def detect(
+        self,
+        image: Source | list[Source] | tuple[Source, ...],
+        *,
+        threshold: float | None = None,
+        smallest: float = 10.0,
+        progress: Progress | None = None,
+    ) -> Detections | list[Detections]:
+        """Return the faces in an image, or of several images in a list those of each.
 
         Args:
-            image: a path, a file's bytes, a file object, an image of Pillow's in any mode, or
-                uint8[h, w, 3] in RGB. Large images are seen in tiles.
+            image: a path, a file's bytes, a file object, an image of Pillow's in any mode,
+                uint8[h, w, 3] in RGB, or a list of such. Large images are seen in tiles.
             threshold: calibrated score in (0, 1] from which on a box counts as a face, the file's
                 own by default.
             smallest: side in pixels of the smallest faces to find; with less an image is enlarged
                 and with more it is scaled down, which is as many times faster.
+            progress: called after every view of an image with how many are done and there are.
 
         Raises:
             UserError: when there is no such image or a number is out of range.
         """
+        if isinstance(image, (list, tuple)):
+            options: dict[str, Any] = {"threshold": threshold, "smallest": smallest}
+            return [self.detect(one, **options, progress=progress) for one in image]
         if threshold is not None and not 0 < threshold <= 1:
             raise UserError("the threshold must lie in 0 to 1", got=threshold, do="try 0.5")
         if not 1 <= smallest < float("inf"):
@@ -147,7 +169,7 @@ class MaskDetector:
         least = calibration.face if threshold is None else threshold
         usual = usual_scale(opened.size, self.facts.scale)
         finest = min(_MOST_ENLARGED, usual * 10.0 / smallest)
-        boxes, scores = self._seen(opened, finest, calibration.uncalibrated(least))
+        boxes, scores = self._seen(opened, finest, calibration.uncalibrated(least), progress)
         return calibration.judge(
             boxes,
             scores,
@@ -158,17 +180,22 @@ class MaskDetector:
         )
 
     def _seen(
-        self, image: Image.Image, finest: float, threshold: float
+        self, image: Image.Image, finest: float, threshold: float, progress: Progress | None
     ) -> tuple[Boxes, NDArray[np.float32]]:
         """Return what is seen in all views, each face once, the highest score first.
 
         threshold: the least of the network's own scores.
         """
-        parts = [
-            self._view_seen(image, view, threshold)
-            for view in views(image.width, image.height, finest)
-        ]
+        parts = []
+        wanted = views(image.width, image.height, finest)
+        for view in wanted:
+            parts.append(self._view_seen(image, view, threshold))
+            if progress:
+                progress(len(parts), len(wanted))
         boxes, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
+        if len(boxes) > _MOST_BOXES:
+            best = np.argsort(-scores.sum(1), kind="stable")[:_MOST_BOXES]
+            boxes, scores = boxes[best], scores[best]
         kept = nms(boxes, scores.sum(1), self.facts.calibration.nms_iou)
         return boxes[kept], scores[kept]
 
@@ -216,7 +243,7 @@ def _threads() -> int:
 def _opened(image: Source) -> Image.Image:
     """Return an image as open_picture would read its file: upright, in 8 bits, RGB."""
     if isinstance(image, Image.Image):
-        return image if image.mode == "RGB" and not _turned(image) else as_opened(image)
+        return as_opened(image)
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise UserError(
@@ -235,10 +262,6 @@ def _opened(image: Source) -> Image.Image:
         raise UserError(
             "an image is a path, bytes, a file object, an image of Pillow's or an array",
             got=type(image).__name__,
-            do="of several give each by itself, or use detect_all",
+            do="of several give a list",
         )
     return open_picture(read_file(Path(image)))
-
-
-def _turned(image: Image.Image) -> bool:
-    return bool(image.getexif().get(_ORIENTATION, 1) != 1)

@@ -26,7 +26,8 @@ class Sighting:
     """A face that should wear a mask and doesn't, or wears it improperly.
 
     file: of the image or video. name: the class. score: that it is a face, 0 to 1, the highest.
-    frame, seconds: of a video, where it was first seen so; lasted: how long it went on, in seconds.
+    frame, seconds: of a video, where it was first seen so, of an animation the frame; lasted: how
+    long it went on, in seconds.
     """
 
     file: str
@@ -39,8 +40,10 @@ class Sighting:
     def line(self) -> str:
         """Return the sighting in one line of plain words."""
         where = self.file
-        if self.frame is not None and self.seconds is not None:
-            where += f", frame {self.frame} at {self.seconds:.2f} s"
+        if self.frame is not None:
+            where += f", frame {self.frame}"
+        if self.seconds is not None:
+            where += f" at {self.seconds:.2f} s"
             where += f" for {self.lasted:.2f} s" if self.lasted else ""
         return f"{where}: {plain_words(self.name)} ({self.score:.0%})"
 
@@ -139,17 +142,22 @@ class Summary:
         """Count faces by the names of their classes."""
         self.faces.update(names)
 
-    def add_image(self, file: str, found: Detections) -> None:
-        """Count an image and its faces."""
-        self.pictures += 1
+    def add_image(self, file: str, found: Detections, frame: int | None = None) -> None:
+        """Count an image, or a frame of an animation, and its faces."""
+        if frame is None:
+            self.pictures += 1
+        else:
+            self.frames += 1
         self.add(found.names())
         for name, score in zip(found.names(), found.scores.tolist(), strict=True):
             if name not in (WITH, NOT_JUDGED_NAME):
-                self.sightings.append(Sighting(file, name, score))
+                self.sightings.append(Sighting(file, name, score, frame))
 
     def unmasked(self, tolerate: float = 0.0) -> list[Sighting]:
         """Return the sightings in images, and those in videos that lasted over tolerate seconds."""
-        return [s for s in self.sightings if s.frame is None or not tolerate or s.lasted > tolerate]
+        return [
+            s for s in self.sightings if s.seconds is None or s.lasted > tolerate or not tolerate
+        ]
 
     @property
     def seen(self) -> bool:

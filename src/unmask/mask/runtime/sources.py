@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from unmask.data.listing import Listing, PictureFile, list_pictures, read_file, skipped
-from unmask.data.picture import SUFFIXES
+from unmask.data.picture import PLUGIN_SUFFIXES, SUFFIXES, missing_plugin
 from unmask.errors import UserError
 from unmask.runtime import require_regular
 
@@ -22,9 +22,9 @@ VIDEO_SUFFIXES = frozenset(
 
 # Files that may show faces and that nothing here opens.
 _OTHER_MEDIA = frozenset({
-    ".3gp", ".arw", ".avif", ".cr2", ".cr3", ".dng", ".exr", ".flv", ".gifv", ".hdr", ".heic",
-    ".heif", ".j2k", ".jp2", ".jxl", ".m2ts", ".mts", ".mxf", ".nef", ".ogv", ".orf", ".pdf",
-    ".psd", ".raf", ".raw", ".rw2", ".svg", ".tga", ".vob",
+    ".3gp", ".arw", ".cr2", ".cr3", ".dng", ".exr", ".flv", ".gifv", ".hdr", ".j2k", ".jp2", ".jxl",
+    ".m2ts", ".mts", ".mxf", ".nef", ".ogv", ".orf", ".pdf", ".psd", ".raf", ".raw", ".rw2", ".svg",
+    ".tga", ".vob",
 })  # fmt: skip
 
 
@@ -84,7 +84,8 @@ def open_sources(text: str) -> Iterator[Sources]:
     elif text.isascii() and text.isdigit() and not path.exists():
         yield Sources([], [VideoSource(f"camera-{int(text)}", int(text), True)], [])
     elif path.is_dir() or (path.is_file() and path.suffix.lower() == ".zip"):
-        with list_pictures(path, SUFFIXES | VIDEO_SUFFIXES | _OTHER_MEDIA) as listing:
+        known = SUFFIXES | PLUGIN_SUFFIXES | VIDEO_SUFFIXES | _OTHER_MEDIA
+        with list_pictures(path, known) as listing:
             yield _of_listing(path, listing)
     elif path.exists():
         require_regular(path)
@@ -111,20 +112,24 @@ def _of_listing(path: Path, listing: Listing) -> Sources:
     def of(suffixes: frozenset[str]) -> list[PictureFile]:
         return [f for f in listing.files if Path(f.path[-1]).suffix.lower() in suffixes]
 
-    images, videos, others = of(SUFFIXES), of(VIDEO_SUFFIXES), of(_OTHER_MEDIA)
+    lacking = {suffix: missing_plugin(suffix) for suffix in PLUGIN_SUFFIXES}
+    unread = frozenset(suffix for suffix, plugin in lacking.items() if plugin)
+    images, videos = of(SUFFIXES | (PLUGIN_SUFFIXES - unread)), of(VIDEO_SUFFIXES)
+    others = of(_OTHER_MEDIA | unread)
     if not path.is_dir():
         videos, others = [], others + videos
     passed_over = ["/".join(file.path) for file in others]
     warnings = list(listing.warnings)
     # What list_pictures left out and names can't be told to hold no face.
     passed_over += [line for line in warnings if " skipped: " in line]
-    warnings += [
-        skipped((name,), "no format that is opened here") for name in passed_over[: len(others)]
-    ]
+    for file in others:
+        plugin = lacking.get(Path(file.path[-1]).suffix.lower())
+        reason = "no format that is opened here" + (f"; {plugin}" if plugin else "")
+        warnings.append(skipped(file.path, reason))
     if not images and not videos:
         seen = warnings[0] if warnings else "nothing"
         raise UserError(f"no images in {path}", got=seen, do="give one with images")
-    named = ["/".join(file.path) for file in videos]
+    named = [_shown(file.path) for file in videos]
     opened = [
         VideoSource(name, str(path.joinpath(*f.path)), False)
         for name, f in zip(named, videos, strict=True)
@@ -137,9 +142,14 @@ def _files(files: list[Path]) -> Sources:
     pictures = [file for file in files if file not in set(videos)]
     return Sources(
         [PictureFile(_below(file), functools.partial(read_file, file)) for file in pictures],
-        [VideoSource("/".join(_below(file)), str(file), False) for file in videos],
+        [VideoSource(_shown(_below(file)), str(file), False) for file in videos],
         [],
     )
+
+
+def _shown(path: tuple[str, ...]) -> str:
+    """Return a name that can be printed and written, of files whose name is no UTF-8 too."""
+    return "/".join(path).encode(errors="backslashreplace").decode()
 
 
 def _distinct(paths: list[tuple[str, ...]]) -> list[tuple[str, ...]]:

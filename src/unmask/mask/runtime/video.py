@@ -1,11 +1,10 @@
-"""Frames out of video files, cameras and streams, and into video files."""
+"""Frames out of video files, cameras and streams."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -59,6 +58,12 @@ class VideoReader:
         self._capture = capture or _opened(self._cv2, source)
         self._stamp = -1.0
         ok, first = self._read()
+        if not ok and not source.live and capture is None:
+            # OpenCV's build may lack the codec that PyAV's has.
+            codec = _codec(int(self._capture.get(self._cv2.CAP_PROP_FOURCC)))
+            self._capture.release()
+            self._capture = _Decoder.of(self._cv2, source, codec)
+            ok, first = self._read()
         if not ok:
             self._capture.release()
             do = "is it plugged in, and free?" if source.live else "it may be damaged"
@@ -121,10 +126,69 @@ class VideoReader:
             return False, None
 
 
+class _Decoder:
+    """A video file decoded by PyAV, with the methods of OpenCV's captures."""
+
+    def __init__(self, cv2: Any, path: str) -> None:
+        import av
+
+        self._cv2 = cv2
+        self._file = av.open(path)
+        self._stream = self._file.streams.video[0]
+        self._frames = self._file.decode(self._stream)
+        self._seconds = 0.0
+
+    @classmethod
+    def of(cls, cv2: Any, source: VideoSource, codec: str) -> _Decoder:
+        """Return the decoder of a file, or raise UserError that names the codec."""
+        try:
+            return cls(cv2, str(source.address))
+        except ImportError:
+            do = "pip install 'unmask[video]', or convert it to H.264 in .mp4"
+        except (OSError, ValueError, IndexError):
+            do = "it may be damaged; or convert it to H.264 in .mp4"
+        raise UserError(f"{source.name} can't be decoded here", got=codec, do=do)
+
+    def read(self) -> tuple[bool, Any]:
+        """Return whether there is another frame, and it, uint8[h, w, 3] in blue, green, red."""
+        import av
+
+        try:
+            frame = next(self._frames)
+        except (StopIteration, av.error.FFmpegError, OSError, ValueError):
+            return False, None
+        self._seconds = float(frame.time or 0.0)
+        pixels = frame.to_ndarray(format="bgr24")
+        return True, np.ascontiguousarray(np.rot90(pixels, getattr(frame, "rotation", 0) // 90))
+
+    def get(self, what: int) -> float:
+        """Return one of OpenCV's properties."""
+        known = {
+            self._cv2.CAP_PROP_FPS: float(self._stream.average_rate or 0),
+            self._cv2.CAP_PROP_FRAME_COUNT: float(self._stream.frames),
+            self._cv2.CAP_PROP_POS_MSEC: 1000 * self._seconds,
+        }
+        return known.get(what, 0.0)
+
+    def release(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+_CODECS = {"av01": "AV1", "hev1": "H.265", "hvc1": "H.265", "vp09": "VP9", "avc1": "H.264"}
+
+
+def _codec(number: int) -> str:
+    """Return a codec's name by the four letters in OpenCV's number."""
+    letters = number.to_bytes(4, "little", signed=number < 0).decode("latin-1")
+    name = _CODECS.get(letters.lower(), letters if letters.isprintable() else "")
+    return f"the codec {name}" if name.strip() else "an unknown codec"
+
+
 def _opened(cv2: Any, source: VideoSource) -> Any:
     try:
         capture = cv2.VideoCapture(source.address)
-    except cv2.error:
+    except (cv2.error, UnicodeError, SystemError):
         capture = None
     if capture is not None and capture.isOpened():
         return capture
@@ -182,23 +246,3 @@ def _latest(pictures: Iterator[Any]) -> Iterator[tuple[int, Any]]:
             state["left"] = True
         # A camera that hangs is not waited for.
         taker.join(timeout=2.0)
-
-
-@contextlib.contextmanager
-def write_video(
-    path: Path, width: int, height: int, rate: float
-) -> Iterator[Callable[[NDArray[np.uint8]], None]]:
-    """Open an MP4 file and give the function that adds a frame, uint8[h, w, 3] in RGB.
-
-    What was added can be played however the block ends. Raises UserError when the file can't be
-    written.
-    """
-    cv2 = opencv()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))
-    if not writer.isOpened():
-        raise UserError(f"can't write {path}", do="choose another folder")
-    try:
-        yield lambda pixels: writer.write(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
-    finally:
-        writer.release()

@@ -63,7 +63,9 @@ def _json_lines(file: IO[bytes], class_names: tuple[str, ...]) -> Iterator[Add]:
 
 
 def _csv(file: IO[bytes], class_names: tuple[str, ...]) -> Iterator[Add]:
-    text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
+    text = io.TextIOWrapper(
+        file, "utf-8", errors="backslashreplace", newline="", write_through=True
+    )
     writer = csv.writer(text)
     box = ("left", "top", "right", "bottom")
     where = ("file", "frame", "seconds", "width", "height", "track")
