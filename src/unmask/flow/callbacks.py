@@ -12,7 +12,7 @@ from torch import nn
 
 from unmask.errors import UserError
 from unmask.flow.judge.verdicts import verdicts
-from unmask.flow.measure.calls import LossTap, loss_call
+from unmask.flow.measure.calls import LossTap
 from unmask.flow.measure.probe import DEFAULT_EVERY, GradientProbe
 from unmask.flow.measure.statistics import FlowStats
 from unmask.flow.measure.taps import Tapped
@@ -66,13 +66,13 @@ class ProbeCallback:
     def _loss_seen(self, name: str, output: Any, target: Any, options: Any, result: Any) -> None:
         window = self.probe.window if self.probe else None
         if window is not None and result.requires_grad:
-            window.calls.append(loss_call(name, output, target, options, result))
+            window.see_loss(name, output, target, options, result)
 
     def _backward(self, tensors: Any) -> None:
         window = self.probe.window if self.probe else None
         loss = tensors[0] if isinstance(tensors, (list, tuple)) else tensors
         if window is not None and loss.numel() == 1:
-            window.loss = (window.loss or 0.0) + float(loss.detach()) / window.scale
+            window.see_backward(loss, float(loss.detach()))
 
     def stop(self) -> None:
         """End the probing; nothing happens when it has ended."""

@@ -17,7 +17,7 @@ from unmask.errors import MAX_SEED, UserError, require_whole
 from unmask.flow.feed import Batch, Loss, call, first_line, loss_of, pairs_of, refuse_unfit
 from unmask.flow.judge.crashes import advice
 from unmask.flow.judge.verdicts import verdicts
-from unmask.flow.measure.calls import LossTap, loss_call
+from unmask.flow.measure.calls import LossTap
 from unmask.flow.measure.experiments import experiment
 from unmask.flow.measure.origin import origin
 from unmask.flow.measure.probe import GradientProbe
@@ -145,7 +145,7 @@ def _run(
 
         def seen(name: str, output: Any, target: Any, options: Any, result: Any) -> None:
             if probe.window is not None and result.requires_grad:
-                probe.window.calls.append(loss_call(name, output, target, options, result))
+                probe.window.see_loss(name, output, target, options, result)
 
         for step, (inputs, targets) in enumerate(islice(cycle(batches), steps if stepper else 1)):
             if progress is not None:
@@ -154,6 +154,8 @@ def _run(
             with LossTap(seen, every=True):
                 loss = loss_of(network, inputs, targets, loss_fn)
             network.zero_grad(set_to_none=True)
+            if probe.window is not None:
+                probe.window.see_backward(loss, loss.item())
             _backward(loss)
             made = after = None
             if not _finite(network, loss):

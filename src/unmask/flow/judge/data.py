@@ -10,10 +10,14 @@ from unmask.flow.measure.statistics import FlowStats
 from unmask.verdict import Verdict
 
 _CLASSIFIERS = ("cross_entropy", "nll_loss")
-LEAST_LABELS, MAJORITY = 32, 0.9
+LEAST_LABELS, MAJORITY, MANY = 32, 0.9, 1000
 # Batches that hold so small a fraction of all classes seen, and at least so many of them.
 SORTED, SORTED_BATCHES = 0.5, 3
-MIXED, SWAPPED = 1e-6, 1e-7
+MIXED, SWAPPED, LEAST_VALUES = 1e-6, 1e-7, 4
+# An output that varies this much over images, and what is fed to the loss that doesn't.
+VARIED, SAME = 0.01, 1e-6
+# What comes of a gradient from a sequence's end to its start.
+FADED_IN_TIME = 1e-4
 # Standard errors above chance that a linear fit of related labels passes on a few hundred images.
 ABOVE_CHANCE = 2.0
 
@@ -22,7 +26,10 @@ def data(history: list[FlowStats]) -> Iterator[Verdict]:
     """Judge the labels of all steps seen together, and the outcomes of the experiments."""
     last = history[-1].step
     batches = [(s, c) for s in history for c in s.calls if c.name in _CLASSIFIERS and c.classes]
-    batches = [(s, c) for s, c in batches if len(c.shape) > 1 and c.shape[1] > 1]
+    # Of places in an image or words in a text most may well be of one class, and of pairs that are
+    # compared the first may always be the right one.
+    batches = [(s, c) for s, c in batches if len(c.shape) > 1 and 1 < c.shape[1] < MANY]
+    batches = [(s, c) for s, c in batches if c.own and len(c.target_shape) == 1]
     counts: Counter[int] = Counter()
     for _, c in batches:
         counts.update(c.classes)
@@ -64,6 +71,32 @@ def data(history: list[FlowStats]) -> Iterator[Verdict]:
                 step=last,
                 evidence={"classes": float(len(counts)), "batches": float(len(batches))},
             )
+    values = sorted(s.values_a_channel for s in history if s.values_a_channel is not None)
+    if values and values[len(values) // 2] < LEAST_VALUES:
+        yield Verdict(
+            "batch too small",
+            "warning",
+            f"batch normalisation sees {values[len(values) // 2]} values a channel: their mean and "
+            "deviation are mostly noise",
+            "a larger batch, or GroupNorm",
+            step=last,
+            evidence={"values": float(values[len(values) // 2])},
+        )
+    for stats in history:
+        varied = stats.output is not None and (stats.output.variation or 0.0) > VARIED
+        lost = [c for c in stats.calls if not c.own and c.variation is not None]
+        if varied and lost and all(c.variation < SAME for c in lost if c.variation is not None):
+            yield Verdict(
+                "loss independent of the images",
+                "error",
+                f"what {lost[0].name} is fed is the same for every image, though the model's "
+                "output is not",
+                "look at what is done with the output on its way to the loss",
+                location=lost[0].location,
+                step=stats.step,
+                evidence={"variation": lost[0].variation or 0.0},
+            )
+            break
     yield from _experiments(history)
 
 
@@ -83,8 +116,7 @@ def _experiments(history: list[FlowStats]) -> Iterator[Verdict]:
             step=stats.step,
             evidence={"mixed": found.mixed},
         )
-    learnt = stats.output is None or stats.output.variation is None or stats.output.variation > 0
-    if found.swapped is not None and found.swapped < SWAPPED and learnt:
+    if found.swapped is not None and found.swapped < SWAPPED:
         yield Verdict(
             "loss independent of the images",
             "error",
@@ -92,6 +124,19 @@ def _experiments(history: list[FlowStats]) -> Iterator[Verdict]:
             "look for what makes the output or the targets constant on the way to the loss",
             step=stats.step,
             evidence={"change": found.swapped},
+        )
+    if found.through_time is not None and found.through_time < FADED_IN_TIME:
+        yield Verdict(
+            "vanishing",
+            "error",
+            "of the gradient at the end of a sequence "
+            + (f"1 / {1 / found.through_time:.2g}" if found.through_time > 0 else "nothing")
+            + " is left at its start: the recurrent layer learns from the last inputs only",
+            "shorter sequences (rows instead of pixels), an LSTM or GRU, the mean over time "
+            "instead of the last state, or attention",
+            cause="through time",
+            step=stats.step,
+            evidence={"through_time": found.through_time},
         )
     if found.linear is not None and found.chance is not None:
         error = math.sqrt(found.chance * (1 - found.chance) / found.images)

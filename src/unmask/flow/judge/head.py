@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from unmask.flow.measure.calls import LossCall
 from unmask.flow.measure.statistics import FlowStats
-from unmask.verdict import Verdict
+from unmask.verdict import Severity, Verdict
 
 # Classes that fewer outputs than this are no classifier's.
 _SEVERAL = 2
@@ -20,6 +20,7 @@ _BOUNDED = ("sigmoid", "tanh", "hardtanh", "relu")
 def head(history: list[FlowStats]) -> Iterator[Verdict]:
     """Judge every loss that was called, once a place: first what it is fed, then its targets."""
     done: set[tuple[str, str | None, str]] = set()
+    yield from _maximised(history)
     for stats in history:
         for call in stats.calls:
             for verdict in _judged(call, stats):
@@ -30,10 +31,12 @@ def head(history: list[FlowStats]) -> Iterator[Verdict]:
 
 
 def _judged(call: LossCall, stats: FlowStats) -> Iterator[Verdict]:
-    def verdict(kind: str, message: str, fix: str, **evidence: float) -> Verdict:
+    def verdict(
+        kind: str, message: str, fix: str, severity: Severity = "error", **evidence: float
+    ) -> Verdict:
         return Verdict(
             kind,
-            "error",
+            severity,
             message,
             fix,
             location=call.location,
@@ -51,6 +54,13 @@ def _judged(call: LossCall, stats: FlowStats) -> Iterator[Verdict]:
             f"{call.operation}(dim=1)",
             dim=float(call.dim or 0),
         )
+    elif call.operation == "dropout":
+        yield verdict(
+            "activation before the loss",
+            f"dropout stands before {call.name}: it sets outputs to 0 at random",
+            "put dropout before the output layer",
+            severity="warning",
+        )
     elif call.name == "cross_entropy":
         yield from _cross_entropy(call, several, verdict)
         yield from _start(call, stats)
@@ -66,8 +76,37 @@ def _judged(call: LossCall, stats: FlowStats) -> Iterator[Verdict]:
             )
     elif call.name.startswith("binary_cross_entropy"):
         yield from _binary(call, verdict)
+    elif call.name == "difference":
+        yield verdict(
+            "shapes broadcast",
+            f"outputs of shape {list(call.shape)} less targets of shape {list(call.target_shape)} "
+            "are broadcast, each against every other",
+            "give both one shape, for instance with output.squeeze(1)",
+        )
     elif call.name in _REGRESSIONS:
         yield from _regression(call, verdict)
+
+
+def _maximised(history: list[FlowStats]) -> Iterator[Verdict]:
+    """Find steps whose loss is the negative of a classifier's."""
+    turned = []
+    for stats in history:
+        calls = [c for c in stats.calls if c.name in ("cross_entropy", "nll_loss") and c.value]
+        if len(calls) == 1 and stats.loss is not None and calls[0].own:
+            value = calls[0].value or 0.0
+            if value > 0 and abs(stats.loss + value) <= 1e-3 * value:
+                turned.append(calls[0])
+    if len(turned) > 1 and len(turned) == len([s for s in history if s.loss is not None]):
+        yield Verdict(
+            "wrong loss",
+            "error",
+            f"what is minimised is the negative of {turned[0].name}, which grows from "
+            f"{turned[0].value:.3g} to {turned[-1].value:.3g}",
+            "leave out the minus sign",
+            location=turned[0].location,
+            step=history[-1].step,
+            evidence={"first": turned[0].value or 0.0, "last": turned[-1].value or 0.0},
+        )
 
 
 def _wrong_dimension(call: LossCall) -> str | None:

@@ -189,6 +189,12 @@ def normalised(stats: FlowStats) -> bool:
     return norms > 1 and norms >= len(stats.matrix_layers) / 8
 
 
+def adaptive(stats: FlowStats) -> bool:
+    """Return whether the optimiser divides by the gradient's size: a small one matters less."""
+    name = (stats.optimizer or "").lower()
+    return any(part in name for part in ("ada", "rmsprop", "rprop", "lion", "lamb", "novograd"))
+
+
 def relative_gain(stats: FlowStats) -> float | None:
     """Return the step's expected decrease of the loss over the loss, or None."""
     gains = [x.expected_gain for x in stats.layers if x.expected_gain is not None]

@@ -17,6 +17,8 @@ FlowKind = Literal[
     "parameters in no optimiser",
     "parameters in two optimisers",
     "weights that don't move",
+    "weights drawn anew",
+    "loss scale collapses",
     "gradients not zeroed",
     "no step",
     "gradients clipped away",
@@ -40,8 +42,11 @@ FlowKind = Literal[
     "constant outputs",
     "learning rate too high",
     "learning rate too low",
+    "warm-up missing",
     "loss independent of the images",
     "labels unrelated to the images",
+    "train and validation inputs differ",
+    "validation images seen in training",
     "labels imbalanced",
     "crashed",
 ]
@@ -55,6 +60,29 @@ CONSEQUENCES: frozenset[str] = frozenset(
         *("learning rate too high", "learning rate too low"),
     )
 )
+# What else follows from an error of a kind, so that it is not told beside it.
+FOLLOWS: dict[str, frozenset[str]] = {
+    kind: frozenset(follows)
+    for kind, follows in {
+        "no step": ("parameters without gradient", "constant outputs"),
+        "loss scale collapses": ("no step",),
+        "weights drawn anew": ("learning rate too low",),
+        "bad data": ("inputs badly scaled", "constant outputs", "dead units"),
+        "not a number": ("inputs badly scaled", "constant outputs", "dead units"),
+        "parameters without gradient": ("no step",),
+        "inputs badly scaled": (*CONSEQUENCES, "constant outputs"),
+        "symmetric initialisation": ("vanishing", "constant outputs", "learning rate too low"),
+        "loss independent of the images": ("vanishing", "learning rate too low"),
+        "dead units": ("vanishing", "constant outputs", "learning rate too low"),
+        "saturated": ("vanishing", "constant outputs", "learning rate too low"),
+        "float underflow": ("vanishing", "constant outputs", "learning rate too low"),
+        "vanishing": ("constant outputs", "learning rate too low"),
+        "diverged": ("learning rate too high", "dead units", "saturated", "constant outputs"),
+        "exploding": ("diverged", "learning rate too high"),
+    }.items()
+}
+# What a rate that is too high makes of a network that showed none of it before the first step.
+OF_THE_RATE = frozenset(("dead units", "saturated", "constant outputs", "vanishing", "exploding"))
 
 
 def rank(kind: str) -> int:

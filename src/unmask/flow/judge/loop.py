@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
+from unmask.flow.measure.inputs import InputFacts
 from unmask.verdict import Verdict
 
 # Gradients may be accumulated over this many backward passes before anything is amiss.
@@ -15,6 +17,16 @@ LEAST_STEPS, FALLEN = 20, 1e-3
 CLIPPED, CLIPS = 1e-3, 0.9
 VALIDATIONS = 3
 IDLE = 3
+REDRAWN = 2
+# A scale that fell to this fraction over this many updates meets infinities all the time.
+SCALES, COLLAPSED = 8, 256.0
+# A loss that rises to this many times its start.
+SPIKE = 1.3
+# One that is still this much of its start, after steps that each changed this much of the weights.
+STALLS, HASTY = 0.8, 0.03
+# Inputs whose deviations differ by this factor, or whose means by a deviation.
+APART = 2.0
+LEAST_VALIDATED, SEEN = 32, 0.98
 
 
 @dataclass
@@ -26,9 +38,13 @@ class LoopFacts:
     of each step. clips: the fraction that each clipping left of the gradient. training_validations:
     passes without gradients in training mode, of a model with dropout or batch normalisation, with
     no step between. evaluating_backwards: backward passes in evaluation mode, of such a model.
-    fresh_norms: its running statistics have never been updated. losses: of the steps, where known.
-    scales: of the GradScaler. drops: the rates of its dropout. lines: places in the user's code, by
-    "step", "backward", "validation", "zero_grad", "schedule" and "clip".
+    fresh_norms: its running statistics have never been updated. losses: of backward passes, where
+    known. scales: of the GradScaler. redrawn: the steps before which the weights had been replaced.
+    twice: how often a parameter was moved by two optimisers with one gradient. attention: the model
+    has attention layers. pace: the update ratio of a typical layer at the start. graded: a gradient
+    has come to its parameters. inputs: what it was fed. drops: the rates of its dropout. lines:
+    places in the user's code, by "step", "backward", "validation", "zero_grad", "schedule" and
+    "clip".
     """
 
     forwards: int = 0
@@ -38,13 +54,20 @@ class LoopFacts:
     cleared: int = 0
     rates: list[float] = field(default_factory=list)
     clips: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    scales: list[float] = field(default_factory=list)
+    redrawn: list[int] = field(default_factory=list)
+    twice: dict[str, int] = field(default_factory=dict)
+    attention: bool = False
+    pace: float | None = None
+    graded: bool = False
+    inputs: InputFacts = field(default_factory=InputFacts)
     normalises_steps: bool = False
     training_validations: int = 0
     evaluating_backwards: int = 0
     fresh_norms: bool = False
     schedules: int = 0
     drops: list[float] = field(default_factory=list)
-    values_a_channel: int | None = None
     lines: dict[str, str] = field(default_factory=dict)
 
 
@@ -67,20 +90,17 @@ def loop(facts: LoopFacts, ended: bool = False) -> Iterator[Verdict]:
             "dropout of 0.1 to 0.5",
             evidence={"dropout": strong},
         )
-    if facts.values_a_channel is not None and facts.values_a_channel < 4:
-        yield Verdict(
-            "batch too small",
-            "warning",
-            f"batch normalisation sees {facts.values_a_channel} values a channel: their mean and "
-            "deviation are mostly noise",
-            "a larger batch, or GroupNorm",
-            evidence={"values": float(facts.values_a_channel)},
-        )
+    yield from _state(facts)
+    yield from _inputs(facts.inputs)
 
 
 def _no_step(facts: LoopFacts, ended: bool) -> Iterator[Verdict]:
     lines = facts.lines
-    if facts.steps == 0 and (facts.backwards > PATIENCE or (ended and facts.backwards >= IDLE)):
+    if (
+        facts.steps == 0
+        and facts.graded
+        and (facts.backwards > PATIENCE or (ended and facts.backwards >= IDLE))
+    ):
         yield Verdict(
             "no step",
             "error",
@@ -144,6 +164,99 @@ def _rates(facts: LoopFacts) -> Iterator[Verdict]:
                 location=facts.lines.get("clip"),
                 evidence={"left": middle, "steps": cut},
             )
+
+
+def _state(facts: LoopFacts) -> Iterator[Verdict]:
+    """Judge what is done to weights beside the steps, and the scale of the loss."""
+    if len(facts.redrawn) >= REDRAWN:
+        yield Verdict(
+            "weights drawn anew",
+            "error",
+            f"between two steps the weights were replaced {len(facts.redrawn)} times: what was "
+            "learnt before is lost",
+            "make or load the weights once, before the loop",
+            location=facts.lines.get("step"),
+            step=facts.redrawn[-1],
+            evidence={"times": float(len(facts.redrawn))},
+        )
+    scales = facts.scales
+    if len(scales) >= SCALES and scales[-1] * COLLAPSED <= scales[0]:
+        falls = sum(b < a for a, b in pairwise(scales)) / (len(scales) - 1)
+        if falls > 0.5:
+            yield Verdict(
+                "loss scale collapses",
+                "error",
+                f"the GradScaler went from {scales[0]:g} down to {scales[-1]:.3g}: at {falls:.0%} "
+                "of its updates the gradient held NaN or infinity, and no step was made",
+                "look for the operation that makes them in half precision, and compute it in "
+                "float32 (torch.autocast(enabled=False)), or use bfloat16",
+                location=facts.lines.get("backward"),
+                evidence={"first": scales[0], "last": scales[-1]},
+            )
+    twice = [name for name, times in facts.twice.items() if times >= IDLE]
+    if twice:
+        more = f" and {len(twice) - 4} more" if len(twice) > 4 else ""
+        yield Verdict(
+            "parameters in two optimisers",
+            "warning",
+            f"{', '.join(twice[:4])}{more} are moved twice with one gradient, by two optimisers",
+            "give every parameter to one optimiser",
+            subject=twice[0].rpartition(".")[0] or twice[0],
+            location=facts.lines.get("step"),
+            evidence={"parameters": float(len(twice))},
+        )
+    losses, rates = facts.losses, facts.rates[:LEAST_STEPS]
+    level = len(rates) == LEAST_STEPS and max(rates) <= 1.01 * min(rates)
+    if facts.attention and level and len(losses) >= LEAST_STEPS:
+        first, peak = losses[0], max(losses[1:LEAST_STEPS])
+        late = losses[2 * LEAST_STEPS : 3 * LEAST_STEPS]
+        stalls = len(late) == LEAST_STEPS and sum(late) / LEAST_STEPS > STALLS * first
+        if first > 0 and (peak > SPIKE * first or (stalls and (facts.pace or 0.0) > HASTY)):
+            yield Verdict(
+                "warm-up missing",
+                "warning",
+                (
+                    f"the loss rose from {first:.3g} to {peak:.3g} within {LEAST_STEPS} steps at "
+                    "the full learning rate"
+                    if peak > SPIKE * first
+                    else f"after {3 * LEAST_STEPS} steps at the full learning rate the loss is "
+                    f"still {sum(late) / LEAST_STEPS:.3g}, from {first:.3g}"
+                ),
+                "raise the learning rate from 0 over the first few hundred steps (LinearLR), or "
+                f"take {rates[0] / 10:.1g}",
+                location=facts.lines.get("step"),
+                step=LEAST_STEPS - 1,
+                evidence={"first": first, "peak": peak},
+            )
+
+
+def _inputs(facts: InputFacts) -> Iterator[Verdict]:
+    if facts.train is not None and facts.validation is not None:
+        (mean, std), (other, spread) = facts.train, facts.validation
+        apart = std > 0 and (abs(other - mean) > std or not 1 / APART < spread / std < APART)
+        if apart:
+            yield Verdict(
+                "train and validation inputs differ",
+                "error",
+                f"training is fed inputs of mean {mean:.3g} and standard deviation {std:.3g}, "
+                f"validation {other:.3g} and {spread:.3g}",
+                "normalise both in the same way: x.sub(mean).div(std) with one mean and std",
+                evidence={
+                    "train_mean": mean,
+                    "train_std": std,
+                    "validation_mean": other,
+                    "validation_std": spread,
+                },
+            )
+    if facts.validated >= LEAST_VALIDATED and facts.seen >= SEEN:
+        yield Verdict(
+            "validation images seen in training",
+            "warning",
+            f"{facts.seen:.0%} of the {facts.validated:,} images of evaluation passes were trained "
+            "on: what they measure is memory",
+            "keep images apart for validation, by file or by person",
+            evidence={"seen": facts.seen, "images": float(facts.validated)},
+        )
 
 
 def _mode(facts: LoopFacts) -> Iterator[Verdict]:

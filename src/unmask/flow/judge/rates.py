@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import math
+
 from unmask.flow.judge import fixes
-from unmask.flow.judge.indicators import FRESH, finite, median, pace, relative_gain, update_ratios
+from unmask.flow.judge.indicators import (
+    FRESH,
+    adaptive,
+    finite,
+    median,
+    pace,
+    relative_gain,
+    update_ratios,
+)
+from unmask.flow.measure.calls import LossCall
 from unmask.flow.measure.statistics import FlowStats
 from unmask.verdict import Verdict
 
 STILL, SLOW, SLOW_GAIN = 5e-5, 2e-4, 7e-4
 FAST, FAR_TOO_FAST, KEPT, HASTY_SHARE = 0.15, 0.3, 0.45, 0.25
+# Probed steps that must agree where the loss after a step is not known.
+WITNESSES = 5
 FAST_GAIN, OVERSHOT, LOSS_GREW = 5.0, 0.1, 3.0
 
 
@@ -18,16 +31,25 @@ def too_high(history: list[FlowStats]) -> Verdict | None:
     if not ratios:
         return None
     typical = median(ratios)
+    # The steps of a line search are as long as it finds them good.
+    searched = (history[0].optimizer or "").startswith("LBFGS")
     gains = finite([g for g in map(relative_gain, history) if g is not None])
     kept = [k for k in map(_kept_promise, history) if k is not None]
     hasty = sum(map(_hasty, history)) >= HASTY_SHARE * len(history) or typical > FAR_TOO_FAST
+    hasty = hasty and not searched
     overshoots = bool(gains and kept) and median(gains) > FAST_GAIN and median(kept) < OVERSHOT
     losses = [s.loss for s in history if s.loss is not None]
     after = history[-1].loss_after
     recent = [*losses[-2:], *([after] if after is not None else [])]
     # By difference, for a loss may be negative.
     grew = len(losses) > 2 and min(recent) - losses[0] > (LOSS_GREW - 1) * abs(losses[0])
+    # As long as it is below that of guessing, the task changed rather than the network.
+    outputs = max((c.shape[1] for c in history[-1].calls if _classifies(c)), default=0)
+    grew = grew and not (outputs and min(recent) < math.log(outputs))
     if not hasty and not overshoots and not grew:
+        return None
+    if not kept and not grew and (len(history) < WITNESSES or _halves(losses)):
+        # Where no step's own outcome is known, the course of the loss decides.
         return None
     stats = history[-1]
     # Gradient descent may overshoot at first and settle down as the gradient shrinks. Optimisers
@@ -53,6 +75,10 @@ def too_low(history: list[FlowStats]) -> Verdict | None:
     fastest = pace(history[-1])
     if fastest is None or history[-1].step > FRESH:
         return None
+    rates = [s.learning_rate for s in history if s.learning_rate is not None]
+    if len(rates) > 1 and rates[-1] > rates[0]:
+        # It is being warmed up.
+        return None
     gains = finite([g for g in map(relative_gain, history) if g is not None])
     gaining = bool(gains) and median(gains) >= SLOW_GAIN
     if fastest >= (STILL if gaining else SLOW):
@@ -67,6 +93,14 @@ def too_low(history: list[FlowStats]) -> Verdict | None:
         evidence={"update_to_weight_ratio": fastest}
         | ({"expected_gain": median(gains)} if gains else {}),
     )
+
+
+def _classifies(call: LossCall) -> bool:
+    return call.name == "cross_entropy" and len(call.shape) > 1 and call.reduction == "mean"
+
+
+def _halves(losses: list[float]) -> bool:
+    return len(losses) > 1 and 0 < losses[-1] < losses[0] / 2
 
 
 def _kept_promise(stats: FlowStats) -> float | None:
@@ -85,6 +119,8 @@ def _hasty(stats: FlowStats) -> bool:
 
 def _normalises(stats: FlowStats) -> bool:
     """Return whether steps are as large as the learning rate, whatever the gradient's size."""
+    if stats.optimizer in ("SGD", "ASGD", "LBFGS") or adaptive(stats):
+        return adaptive(stats)
     steps = [
         x.update_to_weight_ratio * x.weight.rms
         for x in stats.matrix_layers

@@ -8,6 +8,7 @@ from unmask.flow.judge import fixes
 from unmask.flow.judge.indicators import (
     FRESH,
     Decay,
+    adaptive,
     decay,
     factors,
     finite,
@@ -82,6 +83,20 @@ def inputs(history: list[FlowStats]) -> Verdict | None:
     """Judge the inputs by what the first layer makes of them."""
     stats = history[0]
     x, kinds = stats.input, [layer.kind for layer in stats.layers]
+    same = [
+        s.input is not None and s.input.variation is not None and s.input.variation < 1e-6
+        for s in history
+    ]
+    if x is not None and all(same):
+        return Verdict(
+            "bad data",
+            "error",
+            "all images of a batch are the same"
+            + (f": each entry is {x.mean:.3g}" if x.std == 0 else ""),
+            "look at a batch as it comes from the loader",
+            step=stats.step,
+            evidence={"mean": x.mean, "std": x.std},
+        )
     matrix = [i for i, layer in enumerate(stats.layers) if layer.matrix]
     if x is None or not matrix:
         return None
@@ -238,9 +253,11 @@ def vanishing(history: list[FlowStats]) -> Verdict | None:
             f"{weakest:.1g} %"
         )
     f = factors(stats)
+    # Steps that don't depend on the gradient's size get over a gradient that is merely small.
+    harmless = adaptive(history[-1]) and not silent
     return Verdict(
         "vanishing",
-        "error" if stuck and not answers else "warning",
+        "error" if stuck and not answers else "note" if harmless else "warning",
         "; ".join(said),
         fixes.initialise(stats),
         step=stats.step,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from unmask.flow.judge import rates, signals
 from unmask.flow.judge.data import data
 from unmask.flow.judge.head import head
-from unmask.flow.judge.kinds import CAUSES, CONSEQUENCES, rank
+from unmask.flow.judge.kinds import CAUSES, CONSEQUENCES, FOLLOWS, OF_THE_RATE, rank
 from unmask.flow.judge.numbers import numbers
 from unmask.flow.judge.steps import steps
 from unmask.flow.measure.statistics import FlowStats
@@ -59,23 +59,34 @@ def verdicts(stats: FlowStats | Sequence[FlowStats]) -> list[Verdict]:
     load_plugins()
     broken = numbers(history)
     whole = [s for s in history if s.step < (broken.step or 0)] if broken else history
-    found = [broken] if broken else []
     if broken and not whole:
         whole = history[:1]
-    for judge in _JUDGES:
-        given = judge(whole)
+    found = [*([broken] if broken else []), *_given(_JUDGES, whole)]
+    fast = any(v.kind == "learning rate too high" and v.severity == "error" for v in found)
+    if fast:
+        first = {v.kind for v in _given(_JUDGES, whole[:1]) if v.severity == "error"}
+        if not first & OF_THE_RATE:
+            found = [v for v in found if v.kind not in OF_THE_RATE]
+    return ordered(found)
+
+
+def _given(judges: Iterable[Judge], history: list[FlowStats]) -> list[Verdict]:
+    found: list[Verdict] = []
+    for judge in judges:
+        given = judge(history)
         found += [given] if isinstance(given, Verdict) else given or ()
-    return sorted(_causes_only(found), key=lambda v: (-SEVERITIES.index(v.severity), rank(v.kind)))
+    return found
 
 
-def _causes_only(found: list[Verdict]) -> list[Verdict]:
-    """Return the verdicts without those that others bring about."""
-    errors = {v.kind for v in found if v.severity == "error"}
+def ordered(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """Return the verdicts worst first, without those that others bring about."""
+    found = sorted(verdicts, key=lambda v: (-SEVERITIES.index(v.severity), rank(v.kind)))
+    errors = [v.kind for v in found if v.severity == "error"]
     follow: set[str] = set()
-    if errors & CAUSES:
-        follow |= CONSEQUENCES
-    if errors & {"bad data", "not a number"}:
-        follow |= {"inputs badly scaled", "constant outputs", "dead units"}
-    if errors - {"loss independent of the images"}:
+    for kind in errors:
+        if kind not in follow:
+            follow |= CONSEQUENCES if kind in CAUSES else set()
+            follow |= FOLLOWS.get(kind, frozenset())
+    if set(errors) & (CAUSES | {"symmetric initialisation"}):
         follow.add("loss independent of the images")
     return [v for v in found if v.kind not in follow]

@@ -54,7 +54,9 @@ class LossCall:
 
     low and high bound the outputs that it was given, target_low and target_high the targets;
     classes is how many targets of each class there are where they are whole numbers of one
-    dimension. value is the loss, None where it is not reduced.
+    dimension. value is the loss, None where it is not reduced. own: it was fed what the model gave,
+    perhaps in another shape, rather than what was made of it. variation is that of the outputs over
+    images, relative to their RMS. name is "difference" for one that is taken by hand and broadcast.
     """
 
     name: str
@@ -71,6 +73,8 @@ class LossCall:
     reduction: str
     value: float | None
     location: str | None
+    own: bool = True
+    variation: float | None = None
 
 
 @dataclass(frozen=True)
@@ -281,4 +285,57 @@ def loss_call(
             reduction=str(options.get("reduction", "mean")),
             value=float(result.detach()) if scalar else None,
             location=user_line(2),
+            variation=_variation(out),
         )
+
+
+def _variation(out: Tensor) -> float | None:
+    if out.ndim < 1 or len(out) < 2 or not out.is_floating_point():
+        return None
+    size = float(out.float().square().mean()) ** 0.5
+    return float((out - out.mean(0)).float().square().mean()) ** 0.5 / size if size > 0 else 0.0
+
+
+# Steps of the graph, back from the loss, among which a difference by hand is looked for.
+_NEAR = 8
+
+
+def broadcast_in(loss: Tensor) -> LossCall | None:
+    """Return the call of a loss taken by hand in which (n, 1) meets (n), or None.
+
+    There the difference of outputs and constant targets is of shape (n, n), though the outputs are
+    of shape (n, 1) or (n). Where both sides carry a gradient, pairs are meant.
+    """
+    node = loss.grad_fn
+    for _ in range(_NEAR):
+        if node is None:
+            return None
+        parents = [parent for parent, _ in node.next_functions if parent is not None]
+        if node.name() in ("SubBackward0", "RsubBackward1") and len(parents) == 1:
+            made, given = _shape(node), _shape(parents[0])
+            n = made[0] if made else 0
+            if len(made) == 2 and n > 1 and made == (n, n) and given in ((n, 1), (n,), (1, n)):
+                other = (n,) if given == (n, 1) else (n, 1)
+                return LossCall(
+                    name="difference",
+                    shape=given,
+                    target_shape=other,
+                    low=0.0,
+                    high=0.0,
+                    target_low=0.0,
+                    target_high=0.0,
+                    integers=False,
+                    classes={},
+                    operation=None,
+                    dim=None,
+                    reduction="mean",
+                    value=None,
+                    location=user_line(2),
+                )
+        node = parents[0] if parents else None
+    return None
+
+
+def _shape(node: Any) -> tuple[int, ...]:
+    known = node._input_metadata
+    return tuple(int(n) for n in known[0].shape) if known else ()

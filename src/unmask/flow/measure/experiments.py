@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from unmask.flow.measure.calls import logits_in
+from unmask.flow.measure.layers import spread
 from unmask.flow.measure.statistics import Experiments
 
-LEAST_IMAGES = 8
+VARIED = 0.01
+LEAST_IMAGES, LEAST_TIMES = 8, 10
 # Images of the linear fit, and pixels of each that it reads.
 _FIT_IMAGES, _PIXELS, _FOLDS = 200, 256, 5
 
@@ -24,17 +26,71 @@ def experiment(
     call: Callable[[nn.Module, Any], Any],
     loss: Callable[[nn.Module, Any, Any], Tensor],
     batches: Sequence[tuple[Any, Any]],
+    rows: Sequence[tuple[Any, Any]] | None = None,
 ) -> Experiments:
-    """Try the changes on a copy of a model; what can't be tried is None."""
+    """Try the changes on copies of a model; what can't be tried is None.
+
+    Args:
+        model: the network; it stays as it is.
+        call: returns the output of a model for inputs.
+        loss: of a model, inputs and targets.
+        batches: the first is changed.
+        rows: images and labels to be fitted, where others than the batches.
+    """
     x, y = batches[0]
-    mixed = swapped = None
+    mixed = swapped = time = None
     plain = isinstance(x, Tensor) and isinstance(y, Tensor) and x.ndim > 1
     if plain and LEAST_IMAGES <= len(x) == len(y):
-        mixed = _quietly(lambda: _mixed(copy.deepcopy(model).eval(), call, x))
-        swapped = _quietly(lambda: _swapped(copy.deepcopy(model), loss, x, y))
-    fit = _quietly(lambda: _linear(batches)) if plain else None
+        mixed = _quietly(lambda: _mixed(_alive(model), call, x))
+        swapped = _quietly(lambda: _swapped(_alive(model), call, loss, x, y))
+        if any(isinstance(m, nn.RNNBase) for m in model.modules()):
+            time = _quietly(lambda: _through_time(_alive(model), call, x))
+    fit = _quietly(lambda: _linear(batches if rows is None else rows)) if plain else None
     linear, chance, images = fit or (None, None, 0)
-    return Experiments(mixed, swapped, linear, chance, images)
+    return Experiments(mixed, swapped, time, linear, chance, images)
+
+
+def _alive(model: nn.Module) -> nn.Module:
+    """Return a copy for evaluation, in which weights that start at zero have a usual size.
+
+    What is asked is whether an output can depend on something, not whether it does before the first
+    step.
+    """
+    twin = copy.deepcopy(model).eval()
+    with torch.no_grad():
+        for p in twin.parameters():
+            if p.ndim > 1 and p.is_floating_point() and not bool(p.any()):
+                p.normal_(0, 1 / math.sqrt(p[0].numel()))
+    return twin
+
+
+def _through_time(
+    model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Tensor
+) -> float | None:
+    """Return the least, over recurrent layers, of a gradient's first tenth over its last tenth."""
+    fed: list[tuple[Tensor, bool]] = []
+
+    def take(module: nn.RNNBase, args: Any) -> Any:
+        leaf = args[0].detach().requires_grad_()
+        fed.append((leaf, module.batch_first))
+        return (leaf, *args[1:])
+
+    for module in model.modules():
+        if isinstance(module, nn.RNNBase):
+            module.register_forward_pre_hook(take)
+            # Its gradient is there in training mode only.
+            module.train()
+    output = logits_in(call(model, x[:LEAST_IMAGES]))
+    output.float().square().sum().backward()
+    ratios = []
+    for leaf, batch_first in fed:
+        if leaf.grad is None or leaf.ndim != 3:
+            continue
+        size = leaf.grad.double().square().sum((0, 2) if batch_first else (1, 2)).sqrt()
+        tenth = max(1, len(size) // 10)
+        if len(size) >= LEAST_TIMES and float(size[-tenth:].mean()) > 0:
+            ratios.append(float(size[:tenth].mean() / size[-tenth:].mean()))
+    return min(ratios, default=None)
 
 
 def _quietly(measure: Callable[[], Any]) -> Any:
@@ -68,14 +124,21 @@ def _mixed(model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Tensor) -
 
 
 def _swapped(
-    model: nn.Module, loss: Callable[[nn.Module, Any, Any], Tensor], x: Tensor, y: Tensor
+    model: nn.Module,
+    call: Callable[[nn.Module, Any], Any],
+    loss: Callable[[nn.Module, Any, Any], Tensor],
+    x: Tensor,
+    y: Tensor,
 ) -> float | None:
     flat = y.reshape(len(y), -1)
     if bool((flat == flat[:1]).all()):
         return None
     order = torch.roll(torch.arange(len(x)), len(x) // 2 - 1)
-    model.eval()
     with torch.no_grad():
+        output = logits_in(call(model, x))
+        if output is None or spread(output, 0) < VARIED:
+            # Outputs that hardly differ have verdicts of their own.
+            return None
         before, after = float(loss(model, x, y)), float(loss(model, x[order], y))
     if not math.isfinite(before) or before == 0:
         return None

@@ -88,6 +88,11 @@ def layers_of(model: nn.Module) -> list[Layer]:
     return layers
 
 
+def attends(model: nn.Module) -> bool:
+    """Return whether a network has attention layers, by what they are called."""
+    return any("attention" in type(m).__name__.lower() for m in model.modules())
+
+
 @dataclass
 class Tally:
     """The measure rows of tensors that belong together."""
@@ -240,7 +245,8 @@ def input_stats(x: Tensor) -> InputStats:
     x = x.float() if x.element_size() < 4 else x
     mean = x.mean()
     deviation = float(torch.linalg.vector_norm(x - mean)) / math.sqrt(x.numel())
-    return InputStats(float(mean), deviation, float(x.abs().amax()))
+    variation = spread(x, 0) if x.ndim > 1 and len(x) > 1 else None
+    return InputStats(float(mean), deviation, float(x.abs().amax()), variation)
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

@@ -53,6 +53,25 @@ def origin(model: nn.Module, inputs: Any, loss: Callable[[], Tensor]) -> Origin 
     return seen.first or seen.first_infinity
 
 
+# Steps of the graph back from a loss of the user's own.
+_NEAR = 8
+
+
+def root_of_zero(loss: Tensor) -> Origin | None:
+    """Return the square root of exactly 0 that a loss ends in, or None: its derivative is infinite.
+
+    For what is computed outside the model, and so can't be run again.
+    """
+    node = loss.grad_fn
+    for _ in range(_NEAR):
+        if node is None:
+            return None
+        if node.name() == "SqrtBackward0" and not bool(node._saved_result.all()):
+            return Origin("backward", "sqrt", None, user_line(), True)
+        node = next((parent for parent, _ in node.next_functions if parent is not None), None)
+    return None
+
+
 class _Search(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()

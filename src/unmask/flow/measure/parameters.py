@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from unmask.flow.measure.calls import user_line
 from unmask.flow.measure.layers import Layer
 from unmask.flow.measure.statistics import ParameterFacts
 
+DECOUPLED = ("AdamW", "SGDW", "Lamb", "Lion", "Adafactor")
 # Steps that are this large in all may be lost to the rounding of a half-precision weight.
 _WATCHED = 4
 
@@ -31,7 +33,8 @@ class ParameterLedger:
         self._foreign = 0
         self._stepped = False
         self._carried: dict[int, bool] = {}
-        self._stale = self._half = False
+        self.arrived: set[int] = set()
+        self._stale = self._half = self._lost = False
         self._decay: list[tuple[float, float]] = []
         self._location: str | None = None
 
@@ -41,6 +44,7 @@ class ParameterLedger:
         for p in [*watched[:_WATCHED], *watched[_WATCHED:][-_WATCHED:]]:
 
             def arrived(gradient: Tensor, p: Tensor = p) -> None:
+                self.arrived.add(id(p))
                 present = p.grad is not None and bool(p.grad.any())
                 if id(p) not in self._carried or not present:
                     self._carried[id(p)] = present
@@ -51,7 +55,7 @@ class ParameterLedger:
         """Look at an optimiser's parameters just before its step."""
         self._stepped = True
         self._location = self._location or user_line()
-        decoupled = type(optimizer).__name__ in ("AdamW", "SGDW", "Lamb", "Lion", "Adafactor")
+        decoupled = type(optimizer).__name__ in DECOUPLED
         for group in optimizer.param_groups:
             wd = float(group.get("weight_decay") or 0.0)
             for p in group["params"]:
@@ -60,8 +64,14 @@ class ParameterLedger:
                     continue
                 self._held[id(p)] = self._held.get(id(p), 0) + 1
                 self._stale |= self._carried.get(id(p), False)
-                if wd and not decoupled and p.ndim > 1 and p.grad is not None:
-                    g = float(torch.linalg.vector_norm(p.grad))
+                self._lost |= id(p) in self.arrived and p.grad is None
+                if wd and p.ndim > 1 and p.grad is not None:
+                    # Steps of these are about as large as the rate, whatever the gradient.
+                    g = (
+                        math.sqrt(p.numel())
+                        if decoupled
+                        else float(torch.linalg.vector_norm(p.grad))
+                    )
                     self._decay.append((wd * float(torch.linalg.vector_norm(p.detach())), g))
         self._look_at_gradients()
 
@@ -82,8 +92,13 @@ class ParameterLedger:
             self._still.add(layer.name)
             self._half |= any(w.element_size() < 4 for w, _ in trained)
 
-    def read(self, optimizers: Iterable[Optimizer] = ()) -> ParameterFacts:
-        """Return what was seen, names in the model's order; optimizers are others that may step."""
+    def read(self, optimizers: Iterable[Optimizer] = (), sent_back: bool = True) -> ParameterFacts:
+        """Return what was seen, names in the model's order.
+
+        Args:
+            optimizers: others that may step.
+            sent_back: whether there was a backward pass, without which no gradient can come.
+        """
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 for p in group["params"]:
@@ -98,7 +113,9 @@ class ParameterLedger:
             unheld=tuple(n for i, n in names.items() if i not in self._held)
             if self._stepped
             else (),
-            unreached=tuple(n for i, n in names.items() if i not in self._given),
+            unreached=tuple(n for i, n in names.items() if i not in self._given)
+            if sent_back and not self._lost
+            else (),
             still=tuple(sorted(self._still)),
             shared=tuple(n for i, n in names.items() if self._held.get(i, 0) > 1),
             uncalled=tuple(sorted(own - self.called)),

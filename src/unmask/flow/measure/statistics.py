@@ -172,11 +172,15 @@ class LayerStats:
 
 @dataclass(frozen=True)
 class InputStats:
-    """What enters the first layer that mixes units: mean, standard deviation, max |x|."""
+    """What enters the first layer that mixes units: mean, standard deviation, max |x|.
+
+    variation: the standard deviation over images relative to the RMS, None for one image.
+    """
 
     mean: float
     std: float
     maximum: float
+    variation: float | None = None
 
 
 @dataclass(frozen=True)
@@ -185,13 +189,15 @@ class Experiments:
 
     mixed: the part of an output's input gradient that belongs to other images of the batch, 0
     where images keep apart. swapped: the relative change of the loss when the images change
-    places and their labels don't. linear: accuracy of a linear fit on held-out images of the
+    places and their labels don't. through_time: the gradient of a recurrent layer's first inputs
+    over that of its last. linear: accuracy of a linear fit on held-out images of the
     batches, beside chance, the accuracy of always predicting the commonest class; images: of how
     many.
     """
 
     mixed: float | None = None
     swapped: float | None = None
+    through_time: float | None = None
     linear: float | None = None
     chance: float | None = None
     images: int = 0
@@ -245,8 +251,9 @@ class FlowStats:
 
     loss is the loss before the step and loss_after that on the same batch after it, where they are
     known. optimizer and learning_rate are None before any optimiser has stepped. output is of the
-    whole model; calls, cuts and parameters say what the step did, where it was watched; experiments
-    what changing the batch showed; origin where the first NaN or infinity was made.
+    whole model; calls, cuts and parameters say what the step did, where it was watched;
+    values_a_channel is the least number of values that a batch normalisation was given;
+    experiments what changing the batch showed; origin where the first NaN or infinity was made.
     """
 
     step: int
@@ -260,6 +267,7 @@ class FlowStats:
     calls: tuple[LossCall, ...] = ()
     cuts: tuple[Cut, ...] = ()
     parameters: ParameterFacts | None = None
+    values_a_channel: int | None = None
     experiments: Experiments | None = None
     origin: Origin | None = None
 

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+# Clipping by value is measured this many times, then as rarely.
+EACH = 32
+
 
 class Tapped:
-    """While entered, tells of backward passes, clipping, zeroing, schedules and new optimisers.
+    """While entered, tells of what a loop does beside its forward passes and its steps.
 
     Args:
         backward: is given what the pass starts from.
-        clip: the norm of the gradient before clipping, and the norm that is allowed.
+        clip: the fraction of the gradient that clipping left.
         zero: is called at optimizer.zero_grad().
         schedule: at scheduler.step().
         made: is given every optimiser that is made.
+        scaler: is given every GradScaler, and whether it was updated rather than made.
 
     What they raise, but for a BaseException, stays here.
     """
@@ -28,27 +34,35 @@ class Tapped:
         self,
         *,
         backward: Callable[[Any], None],
-        clip: Callable[[float, float], None] | None = None,
+        clip: Callable[[float], None] | None = None,
         zero: Callable[[], None] | None = None,
         schedule: Callable[[], None] | None = None,
         made: Callable[[Optimizer], None] | None = None,
+        scaler: Callable[[Any, bool], None] | None = None,
     ) -> None:
         self._undo: list[tuple[Any, str, Any, Any]] = []
         self._backward, self._clip, self._zero = backward, clip, zero
-        self._schedule, self._made = schedule, made
+        self._schedule, self._made, self._scaler = schedule, made, scaler
+        self._valued = 0
 
     def __enter__(self) -> Tapped:
         self._wrap(torch.autograd, "backward", self._before_backward, before=True)
         if self._clip is not None:
             for place in (torch.nn.utils, torch.nn.utils.clip_grad):
                 self._wrap(place, "clip_grad_norm_", self._after_clip)
+                self._wrap_value(place)
         zero, made = self._zero, self._made
         if zero is not None:
-            self._wrap(Optimizer, "zero_grad", lambda *_: zero())
+            for owner in (Optimizer, torch.nn.Module):
+                self._wrap(owner, "zero_grad", lambda *_: zero())
         if made is not None:
             self._wrap(Optimizer, "__init__", lambda _, args, __: made(args[0]))
         if self._schedule is not None:
             self._wrap(LRScheduler, "step", self._after_schedule)
+        scaler = self._scaler
+        if scaler is not None:
+            self._wrap(torch.amp.GradScaler, "__init__", lambda _, args, __: scaler(args[0], False))
+            self._wrap(torch.amp.GradScaler, "update", lambda _, args, __: scaler(args[0], True))
         return self
 
     def __exit__(self, *args: object) -> None:
@@ -69,21 +83,48 @@ class Tapped:
                 _quietly(tell, result, args, kwargs)
             return result
 
-        setattr(place, name, tapped)
-        self._undo.append((place, name, original, tapped))
+        self._put(place, name, original, tapped)
+
+    def _put(self, place: Any, name: str, original: Any, mine: Any) -> None:
+        setattr(place, name, mine)
+        self._undo.append((place, name, original, mine))
+
+    def _wrap_value(self, place: Any) -> None:
+        """Tap clipping by value, which tells no norm itself; one of every step would cost much."""
+        original, tell = place.clip_grad_value_, self._clip
+
+        @functools.wraps(original)
+        def tapped(parameters: Any, *args: Any, **kwargs: Any) -> Any:
+            # A generator would be used up by looking.
+            given = parameters if isinstance(parameters, Tensor) else list(parameters)
+            self._valued += 1
+            looks = tell is not None and (self._valued <= EACH or self._valued % EACH == 0)
+            before = _norm(given) if looks else 0.0
+            result = original(given, *args, **kwargs)
+            if tell is not None and 0 < before < math.inf:
+                _quietly(lambda *_: tell(_norm(given) / before), None, (), {})
+            return result
+
+        self._put(place, "clip_grad_value_", original, tapped)
 
     def _before_backward(self, result: Any, args: Any, kwargs: Any) -> None:
         self._backward(args[0] if args else kwargs.get("tensors"))
 
     def _after_clip(self, norm: Any, args: Any, kwargs: Any) -> None:
         limit = args[1] if len(args) > 1 else kwargs.get("max_norm")
-        if self._clip is not None:
-            self._clip(float(norm), float(limit))
+        if self._clip is not None and 0 < float(norm) < math.inf:
+            self._clip(min(1.0, float(limit) / float(norm)))
 
     def _after_schedule(self, result: Any, args: Any, kwargs: Any) -> None:
         # The constructor of a schedule steps it too, as step 0.
         if self._schedule is not None and getattr(args[0], "last_epoch", 0) > 0:
             self._schedule()
+
+
+def _norm(parameters: Any) -> float:
+    several = [parameters] if isinstance(parameters, Tensor) else parameters
+    gradients = [p.grad for p in several if p.grad is not None]
+    return float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
 
 
 def _quietly(tell: Callable[..., None], result: Any, args: Any, kwargs: Any) -> None:

@@ -6,19 +6,24 @@ import functools
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
 
 from unmask.flow.measure.calls import (
     Cut,
     LossCall,
     OutputStats,
+    broadcast_in,
     last_operation,
     logits_in,
+    loss_call,
     user_line,
 )
 from unmask.flow.measure.layers import (
@@ -35,6 +40,9 @@ from unmask.flow.measure.statistics import FlowStats, InputStats, few
 
 if TYPE_CHECKING:
     from unmask.flow.measure.probe import GradientProbe
+
+# Calls of losses in one step that are kept.
+MOST_CALLS = 64
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -85,12 +93,18 @@ class Window:
         self._current: Layer | None = None
         self._input: InputStats | None = None
         self._output: OutputStats | None = None
+        self._result: int | None = None
         self._before: dict[Optimizer, list[tuple[Collected, list[Tensor]]]] = {}
         self._stepped: set[int] = set()
         self._optimizer: tuple[str, float] | None = None
         self.calls: list[LossCall] = []
         self.cuts: list[Cut] = []
         self.loss: float | None = None
+        # What clipping left of the gradients that the optimisers are about to use.
+        self.clipped = 1.0
+        self._values: int | None = None
+        self._sent_back = False
+        self._dropped: Tensor | None = None
 
     def close(self) -> None:
         """Detach from everything."""
@@ -145,6 +159,11 @@ class Window:
             self._graph = torch.is_grad_enabled()
             self._mode.__enter__()  # type: ignore[no-untyped-call]
         self._depth += 1
+        if isinstance(module, _BatchNorm) and module.training:
+            x = next(tensors_in(args), None)
+            if x is not None and x.ndim > 1:
+                values = x.numel() // x.shape[1]
+                self._values = min(values, self._values or values)
         layer = self.probe.by_module.get(id(module))
         if layer is None:
             return
@@ -170,6 +189,8 @@ class Window:
             with torch._C.DisableTorchFunction():
                 if layer is not None:
                     self._see_output(layer, next(tensors_in(output), None))
+                if isinstance(module, _DropoutNd) and module.training and module.p > 0:
+                    self._dropped = next(tensors_in(output), None)
                 if self._depth == 0:
                     self._see_result(logits_in(output))
 
@@ -190,6 +211,9 @@ class Window:
         if not (isinstance(z, Tensor) and z.is_floating_point() and z.numel()):
             return
         operation, dim = last_operation(z)
+        if z is self._dropped:
+            operation = "dropout"
+        self._result = z.untyped_storage().data_ptr()
         rows = few(z.detach())
         self._output = OutputStats(
             size=z[0].numel() if z.ndim > 1 else 1,
@@ -197,6 +221,25 @@ class Window:
             operation=operation,
             dim=dim,
         )
+
+    def see_loss(self, name: str, output: Any, target: Any, options: Any, result: Any) -> None:
+        """Keep what a loss was fed."""
+        if len(self.calls) >= MOST_CALLS:
+            return
+        seen = loss_call(name, output, target, options, result)
+        own = self._result is None or output.untyped_storage().data_ptr() == self._result
+        dropped = own and self._output is not None and self._output.operation == "dropout"
+        if not own or dropped:
+            seen = replace(seen, own=own, operation="dropout" if dropped else seen.operation)
+        self.calls.append(seen)
+
+    def see_backward(self, loss: Tensor, value: float) -> None:
+        """Keep the value of a loss, and where it was broadcast on its way."""
+        self.loss = (self.loss or 0.0) + value / self.scale
+        self._sent_back = True
+        by_hand = broadcast_in(loss)
+        if by_hand is not None and len(self.calls) < MOST_CALLS:
+            self.calls.append(by_hand)
 
     def _trains(self, layer: Layer) -> bool:
         return any(w.requires_grad for w in layer.weights)
@@ -227,7 +270,7 @@ class Window:
                 continue
             collected = self._of(layer)
             if not closure and any(w.grad is not None for w in layer.weights):
-                collected.see_weights(amp_scale(optimizer))
+                collected.see_weights(amp_scale(optimizer) * (self.clipped or 1.0))
             copies.append((collected, [w.detach().clone() for w in layer.weights]))
             self._optimizer = type(optimizer).__name__, float(group["lr"])
         self._before[optimizer] = copies
@@ -271,7 +314,10 @@ class Window:
             output=self._output,
             calls=tuple(self.calls),
             cuts=tuple(self.cuts),
-            parameters=self.ledger.read(self.probe.optimizers()),
+            parameters=self.ledger.read(
+                self.probe.optimizers(), self._sent_back or self.saw_backward()
+            ),
+            values_a_channel=self._values,
         )
 
 

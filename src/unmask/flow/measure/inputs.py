@@ -1,0 +1,128 @@
+"""What a model is fed over a training: the size of its images, which of them come again, labels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Images whose fingerprints are kept, entries of each that make one, passes whose size is measured.
+KEPT, ENTRIES, PASSES = 200_000, 64, 16
+# Images that are kept for a fit of the labels, pixels of each, and passes until there are enough.
+FIT, PIXELS, FIT_PASSES = 512, 256, 24
+
+
+@dataclass(frozen=True)
+class InputFacts:
+    """The inputs of training passes and of those without gradients.
+
+    train, validation: (mean, standard deviation) of their entries, None where none was seen.
+    validated: how many images passed without gradients; seen: the fraction of them that the
+    training was fed to the bit.
+    """
+
+    train: tuple[float, float] | None = None
+    validation: tuple[float, float] | None = None
+    validated: int = 0
+    seen: float = 0.0
+
+
+class _Moments:
+    def __init__(self) -> None:
+        self.rows: list[tuple[float, float]] = []
+
+    def add(self, x: Tensor) -> None:
+        if len(self.rows) < PASSES:
+            self.rows.append((float(x.float().mean()), float(x.float().square().mean())))
+
+    def read(self) -> tuple[float, float] | None:
+        if not self.rows:
+            return None
+        mean, square = (sum(c) / len(self.rows) for c in zip(*self.rows, strict=True))
+        return mean, math.sqrt(max(square - mean * mean, 0.0))
+
+
+class InputLedger:
+    """Keeps account of what one model is fed; for images on this computer's CPU only."""
+
+    def __init__(self) -> None:
+        self._train, self._validation = _Moments(), _Moments()
+        self._seen: list[Tensor] = []
+        self._checked: list[Tensor] = []
+        self._counts = [0, 0]
+        self._factors: Tensor | None = None
+        self._pairs: list[tuple[Tensor, Tensor]] = []
+        self._rows: Tensor | None = None
+        self._fits = 0
+
+    def trained(self, args: Any, probed: bool) -> None:
+        """Take note of a training pass's inputs."""
+        x = _images(args)
+        if x is None:
+            return
+        if probed:
+            self._train.add(x)
+        self._add(x, self._seen, 0)
+        self._rows = None
+        if not self.complete:
+            flat = x.flatten(1)
+            self._rows = flat[:, :: max(1, flat.shape[1] // PIXELS)].clone()
+            self._fits += 1
+
+    def labelled(self, target: Any) -> None:
+        """Keep the labels of the images that were just fed."""
+        x, self._rows = self._rows, None
+        if x is None or not isinstance(target, Tensor) or target.ndim != 1:
+            return
+        if len(target) == len(x) and not target.is_floating_point():
+            self._pairs.append((x, target.detach().clone()))
+
+    def validated(self, args: Any) -> None:
+        """Take note of the inputs of a pass without gradients."""
+        x = _images(args)
+        if x is not None:
+            self._validation.add(x)
+            self._add(x, self._checked, 1)
+
+    @property
+    def complete(self) -> bool:
+        """Return whether images enough for a fit of the labels were kept, or none will come."""
+        return self._fits >= FIT_PASSES or sum(len(x) for x, _ in self._pairs) >= FIT
+
+    def pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """Return the images, a few pixels of each, and their labels; they are let go of."""
+        pairs, self._pairs = self._pairs, []
+        self._fits = FIT_PASSES
+        return pairs
+
+    def read(self) -> InputFacts:
+        """Return what is known so far."""
+        seen = 0.0
+        if self._checked and self._seen:
+            checked = torch.cat(self._checked)
+            seen = float(torch.isin(checked, torch.cat(self._seen)).double().mean())
+        return InputFacts(self._train.read(), self._validation.read(), self._counts[1], seen)
+
+    def _add(self, x: Tensor, to: list[Tensor], which: int) -> None:
+        if self._counts[which] >= KEPT:
+            return
+        self._counts[which] += len(x)
+        flat = x.flatten(1)
+        flat = flat[:, :: max(1, flat.shape[1] // ENTRIES)][:, :ENTRIES].float().contiguous()
+        if self._factors is None or len(self._factors) != flat.shape[1]:
+            g = torch.Generator().manual_seed(7)
+            self._factors = torch.randint(1, 1 << 31, (flat.shape[1],), generator=g) | 1
+        # In whole numbers a sum doesn't depend on its order: equal images give equal bits.
+        to.append((flat.view(torch.int32).long() * self._factors).sum(1))
+
+
+def _images(args: Any) -> Tensor | None:
+    """Return the inputs where they are a batch of floating-point images or rows, or None."""
+    tensors = [a for a in args if isinstance(a, Tensor)]
+    x = tensors[0].detach() if len(tensors) == 1 else None
+    if x is None or x.ndim < 2 or not x.is_floating_point() or x.device.type != "cpu":
+        return None
+    return x if x.numel() and x[0].numel() > 1 else None

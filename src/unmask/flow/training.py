@@ -1,0 +1,319 @@
+"""One model that trains under a watch: its probe, what is counted of its loop, its last pass."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.optim import Optimizer
+
+from unmask.flow.feed import call
+from unmask.flow.judge.indicators import update_ratios
+from unmask.flow.judge.kinds import CAUSES
+from unmask.flow.judge.loop import LoopFacts, loop
+from unmask.flow.judge.verdicts import ordered, verdicts
+from unmask.flow.measure.calls import logits_in, user_line
+from unmask.flow.measure.experiments import experiment
+from unmask.flow.measure.inputs import InputLedger
+from unmask.flow.measure.layers import attends
+from unmask.flow.measure.origin import origin, root_of_zero
+from unmask.flow.measure.probe import GradientProbe
+from unmask.flow.measure.statistics import Experiments, FlowStats, Origin
+from unmask.verdict import Verdict
+
+# A signal is judged for sure once this many probed steps agree; a fault of the step at once.
+SURE = 3
+# Of a long training so many probed steps are kept, the first and last of them for certain.
+KEPT, FIRST = 64, 10
+# Steps between the first looks at the loop as a whole.
+LOOK = 20
+# After so many steps a batch is changed on a copy of the model, which has at most so many weights.
+TRIED_AT, LARGEST = 2, 50_000_000
+# Entries of one weight that tell whether it was written over between two steps.
+_WITNESSES = 64
+# Losses after which labels that images don't tell can be seen: it is still that of guessing.
+LONG, LEARNS = 100, 0.97
+
+
+class Training:
+    """A model that trains, and all that is known of its training so far.
+
+    Args:
+        module: the network, out of its wrappers.
+        probe: of the network.
+    """
+
+    def __init__(self, module: nn.Module, probe: GradientProbe) -> None:
+        self.module, self.probe = module, probe
+        self.facts = LoopFacts(attention=attends(module))
+        self.inputs = InputLedger()
+        self.told: list[Verdict] = []
+        # A pass whose backward pass hasn't come yet; gradients that were zeroed since one came.
+        self.pending = self.ungraded = True
+        self.cleared = False
+        self._arguments: Any = None
+        self._call: tuple[str, Any, Any, dict[str, Any]] | None = None
+        self._judged, self._next_look = 0, LOOK
+        self._validated: set[tuple[float, ...]] = set()
+        self._origins: dict[int, Origin] = {}
+        self._tried: Experiments | None = None
+        self._modal = any(isinstance(m, (_BatchNorm, _DropoutNd)) for m in module.modules())
+        self._norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+        self._watched = max(
+            (p for p in module.parameters() if p.requires_grad and p.ndim > 1),
+            key=Tensor.numel,
+            default=None,
+        )
+        self._witness: Tensor | None = None
+        self._start: Tensor | None = None
+        self._stepper: int | None = None
+        self._entropy = 0.0
+        self._root: Origin | None = None
+        self._movers: dict[int, tuple[int, set[int]]] = {}
+        self._others: list[Tensor] = []
+        self.facts.drops = [m.p for m in module.modules() if isinstance(m, _DropoutNd)]
+
+    @property
+    def history(self) -> list[FlowStats]:
+        """Return the probed steps, with what was found out of them elsewhere."""
+        found = [replace(s, origin=self._origins.get(s.step)) for s in self.probe.history]
+        if found and self._tried is not None:
+            found[0] = replace(found[0], experiments=self._credible(self._tried))
+        return found
+
+    def _credible(self, tried: Experiments) -> Experiments:
+        """Return the experiments, the fit of the labels only where the loss says nothing else."""
+        late = self.facts.losses[LONG - LOOK : LONG]
+        learns = bool(late) and sum(late) / len(late) < LEARNS * self._entropy
+        if tried.linear is None or (len(late) == LOOK and not learns):
+            return tried
+        return replace(tried, linear=None)
+
+    def passed(self, args: Any) -> None:
+        """Take note of a forward pass of the whole model that begins."""
+        facts = self.facts
+        if torch.is_grad_enabled():
+            facts.forwards += 1
+            self._arguments = args
+            self._validated.clear()
+            self.pending = self.ungraded = True
+            self.inputs.trained(args, probed=self.probe.window is not None)
+            if self._norms and self.probe.window is not None:
+                tracked = [m.num_batches_tracked for m in self._norms]
+                counts = [int(n) for n in tracked if n is not None]
+                facts.fresh_norms = bool(counts) and max(counts) == 0
+        elif facts.steps:
+            x = next((a for a in args if isinstance(a, Tensor)), None)
+            if not self.module.training:
+                self.inputs.validated(args)
+            if self._modal and self.module.training and x is not None:
+                # The same images again and again are a look at dropout's noise, no validation.
+                self._validated.add(tuple(x.flatten()[::7][:_WITNESSES].tolist()))
+                if len(self._validated) > facts.training_validations:
+                    facts.training_validations = len(self._validated)
+                    facts.lines["validation"] = user_line() or ""
+
+    def fed(self, name: str, output: Any, target: Any, options: Any, result: Any) -> None:
+        """Take note of a call of one of torch's losses."""
+        self._call = (name, output, target, options)
+        if name in ("cross_entropy", "nll_loss"):
+            self.inputs.labelled(target)
+        if self.probe.window is not None:
+            self.probe.window.see_loss(name, output, target, options, result)
+
+    def backward(self, loss: Any) -> None:
+        """Take note of a backward pass that begins."""
+        facts = self.facts
+        facts.backwards += 1
+        self.pending = self.ungraded = self.cleared = False
+        if "backward" not in facts.lines and (line := user_line()):
+            facts.lines["backward"] = line
+        if self._modal and not self.module.training:
+            facts.evaluating_backwards += 1
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            return
+        window = self.probe.window
+        # By the pass before: the hooks of this one are still to come.
+        facts.graded |= window is not None and bool(window.ledger.arrived)
+        if window is not None or loss.device.type == "cpu" or facts.backwards % LOOK == 0:
+            value = float(loss.detach())
+            facts.losses.append(value)
+            if window is not None:
+                self._root = root_of_zero(loss)
+                window.see_backward(loss, value)
+
+    def finite(self, loss: Any) -> bool:
+        """Return whether a loss is a number, as far as it was looked at."""
+        if not isinstance(loss, Tensor) or loss.numel() != 1 or not self.facts.losses:
+            return True
+        return math.isfinite(self.facts.losses[-1]) or loss.device.type != "cpu"
+
+    def clipped(self, left: float) -> None:
+        """Take note that clipping left this fraction of the gradient."""
+        self.facts.clips.append(left)
+        if "clip" not in self.facts.lines and (line := user_line()):
+            self.facts.lines["clip"] = line
+
+    def note_line(self, name: str) -> None:
+        """Keep the user's line that first did something."""
+        if name not in self.facts.lines and (line := user_line()):
+            self.facts.lines[name] = line
+
+    def before_step(self, optimizer: Optimizer) -> bool:
+        """Look at the gradients an optimiser is about to use; return whether all are numbers."""
+        facts = self.facts
+        self.note_line("step")
+        facts.normalises_steps |= "ada" in type(optimizer).__name__.lower()
+        facts.rates.append(max(float(g["lr"]) for g in optimizer.param_groups))
+        self._look_for_new_weights(id(optimizer))
+        self._look_for_second_moves(optimizer)
+        gradients = [p.grad for g in optimizer.param_groups for p in g["params"]]
+        there = [g for g in gradients if g is not None]
+        cleared = self.cleared and not any(bool(g.any()) for g in there[:8])
+        if facts.steps < 2 * LOOK and (not there or cleared):
+            facts.empty += 1
+            facts.cleared += not self.ungraded
+        # What is no number in a backward pass comes through to the first layers.
+        few = sorted((g for g in there[:2] if g.device.type == "cpu"), key=Tensor.numel)[:1]
+        return bool(self._origins) or all(math.isfinite(float(g.sum())) for g in few)
+
+    def after_step(self) -> None:
+        """Count a step that was made."""
+        self.facts.steps += 1
+        self.ungraded = True
+        self._witness = self._read_witness()
+
+    def _read_witness(self) -> Tensor | None:
+        if self._watched is None or self._watched.device.type != "cpu":
+            return None
+        flat = self._watched.detach().flatten()
+        return flat[:: max(1, len(flat) // _WITNESSES)].clone()
+
+    def _look_for_new_weights(self, optimizer: int) -> None:
+        before, now = self._witness, self._read_witness()
+        if self._start is None:
+            self._start = now
+        same, self._stepper = self._stepper in (None, optimizer), optimizer
+        if not same:
+            # A fold of its own, with an optimiser of its own.
+            return
+        if before is None or now is None or before.shape != now.shape or torch.equal(before, now):
+            return
+        # Averages, projections and restored checkpoints stay close, or happen once.
+        size = float(torch.linalg.vector_norm(before))
+        far = size > 0 and float(torch.linalg.vector_norm(now - before)) > 0.3 * size
+        if far or (self._start is not None and torch.equal(now, self._start)):
+            self.facts.redrawn.append(self.facts.steps)
+
+    def _look_for_second_moves(self, optimizer: Optimizer) -> None:
+        """Find parameters that two optimisers move with one gradient."""
+        mine = {id(p) for g in optimizer.param_groups for p in g["params"]}
+        for other, (at, theirs) in self._movers.items():
+            shared = mine & theirs
+            if other != id(optimizer) and at == self.facts.backwards and shared:
+                names = [n for i, n in self.probe.parameters.items() if i in shared]
+                for name in names:
+                    self.facts.twice[name] = self.facts.twice.get(name, 0) + 1
+        self._movers[id(optimizer)] = (self.facts.backwards, mine)
+
+    def due(self) -> bool:
+        """Return whether it is time to judge; ever more rarely, for a look costs what there is."""
+        steps, history = self.facts.steps, self.probe.history
+        if len(history) <= self._judged and steps < self._next_look:
+            return False
+        self._next_look = max(steps + LOOK, int(1.25 * steps))
+        if len(history) > KEPT:
+            # Every second of the older steps goes; the first and last stay.
+            history[FIRST:-FIRST] = history[FIRST:-FIRST:2]
+        self._judged = len(history)
+        return True
+
+    def wants_experiments(self) -> bool:
+        """Return whether it is time to try what changes of the batch show."""
+        return self._tried is None and self.facts.steps >= TRIED_AT and self.inputs.complete
+
+    def experiment(self) -> None:
+        """Try what changes of the last batch do to a copy, and whether labels fit their images."""
+        if self._tried is not None:
+            return
+        pairs = self.inputs.pairs()
+        self._tried = Experiments()
+        if pairs:
+            counts = torch.cat([y for _, y in pairs]).unique(return_counts=True)[1].double()
+            self._entropy = float(torch.special.entr(counts / counts.sum()).sum())
+        size = sum(p.numel() for p in self.module.parameters())
+        tensors = self._arguments or ()
+        if size > LARGEST or len(tensors) != 1 or not isinstance(tensors[0], Tensor):
+            return
+        x = tensors[0].detach()
+        if self._call is None:
+            return
+        name, output, target, options = self._call
+
+        def loss(model: nn.Module, inputs: Any, targets: Any) -> Tensor:
+            logits = logits_in(call(model, inputs)).reshape(output.shape)
+            found: Tensor = getattr(nn.functional, name)(logits, targets, **options)
+            return found
+
+        device = [x.device] if x.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=device), torch.enable_grad():
+            tried = experiment(self.module, call, loss, [(x, target)], pairs)
+        self._tried = tried
+
+    def find_origin(self) -> list[Verdict]:
+        """Run the last pass again on a copy, look where NaN begins, and judge it."""
+        if not self._arguments or self._origins:
+            return []
+        name, given, target, options = self._call or ("", None, None, {})
+        twin = copy.deepcopy(self.module)
+        arguments = self._arguments
+
+        def again() -> Tensor:
+            with torch.random.fork_rng(devices=[]):
+                output = logits_in(twin(*arguments))
+                # With a loss of the user's own, the sum of the outputs stands for it.
+                if name:
+                    output = output.reshape(given.shape)
+                loss: Tensor = (
+                    getattr(nn.functional, name)(output, target, **options)
+                    if name
+                    else output.float().sum()
+                )
+                return loss
+
+        found = origin(twin, arguments, again) or self._root
+        if found is None:
+            return []
+        step = self.probe.step
+        self._origins[step] = found
+        stats = FlowStats(step, (), loss=math.nan, origin=found)
+        given = verdicts([*self.history, stats])
+        return [v for v in given if v.kind in ("not a number", "bad data")]
+
+    def judged(self, ended: bool) -> list[Verdict]:
+        """Return what is wrong so far, or, once the training has ended, with all of it."""
+        history = self.history
+        facts = self.facts
+        facts.inputs = self.inputs.read()
+        facts.pace = next((m for s in history[1:3] if (m := _middle(update_ratios(s)))), None)
+        found = verdicts(history) if history else []
+        return ordered([*found, *loop(self.facts, ended)])
+
+    def sure(self) -> list[Verdict]:
+        """Return what can be told while the training goes on."""
+        certain = len(self.probe.history) >= SURE
+        return [
+            v
+            for v in self.judged(ended=False)
+            if certain or v.kind in CAUSES or v.kind == "diverged"
+        ]
+
+
+def _middle(values: list[float]) -> float | None:
+    return values[len(values) // 2] if values else None
