@@ -64,6 +64,7 @@ CONSEQUENCES: frozenset[str] = frozenset(
 FOLLOWS: dict[str, frozenset[str]] = {
     kind: frozenset(follows)
     for kind, follows in {
+        "activation before the loss": ("images mixed", "loss independent of the images"),
         "no step": ("parameters without gradient", "constant outputs"),
         "loss scale collapses": ("no step",),
         "weights drawn anew": ("learning rate too low",),
