@@ -17,7 +17,7 @@ import io
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -618,10 +618,15 @@ def main() -> None:
     parser.add_argument("--half", choices=("measured", "development"), default="measured")
     parser.add_argument("--only", nargs="*", help="names of cases")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
     chosen = [c for c in CASES if c.measured == (arguments.half == "measured")]
     if arguments.only:
         chosen = [c for c in CASES if c.name in arguments.only]
+    measure(chosen, arguments.half)
+
+
+def measure(chosen: Sequence[Case], half: str) -> None:
+    """Watch both trainings of each case, and print what was found: a table, then JSON."""
+    torch.set_num_threads(1)
     table = Table("case", "right", "given", "the patched twin")
     found = silent = right = given = 0
     rows = []
@@ -652,7 +657,7 @@ def main() -> None:
     print(
         json.dumps(
             {
-                "half": arguments.half,
+                "half": half,
                 "cases": rows,
                 "recall": found / n,
                 "precision": right / max(given, 1),
