@@ -16,6 +16,9 @@ _REFUSED = frozenset(
     "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufffe\uffff"
 )
 
+# What makes a spreadsheet take the text of a cell for a formula.
+_FORMULA = ("=", "+", "-", "@")
+
 
 def printable(text: str, *, lines: bool = False, most: int | None = None) -> str:
     r"""Return foreign text with all that isn't plain text written out, such as "\x1b".
@@ -35,6 +38,16 @@ def printable(text: str, *, lines: bool = False, most: int | None = None) -> str
     if text.isascii() and text.isprintable():
         return text
     return "".join(c if _is_plain(c) or (lines and c in "\n\t") else _written_out(c) for c in text)
+
+
+def as_cell(text: str) -> str:
+    """Return foreign text as a cell of a CSV file, which no spreadsheet calculates (CWE-1236).
+
+    Args:
+        text: gets an apostrophe before it where it would be a formula.
+    """
+    shown = printable(text)
+    return f"'{shown}" if shown.lstrip().startswith(_FORMULA) else shown
 
 
 def told(error: BaseException, most: int = 300) -> str:

@@ -9,9 +9,9 @@ from itertools import count
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
+from unmask.cli.console import Console
 from unmask.cli.loading import load_shown
 from unmask.data.images import Images
 from unmask.errors import UserError

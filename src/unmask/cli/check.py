@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from unmask.cli.console import Console
 from unmask.cli.options import MANY, Cifar10Source, Data, Seed, Size, real, sizes
 from unmask.cli.shift import COLOURS, AnyModel
 from unmask.errors import UserError
@@ -74,7 +74,7 @@ def check(
     loaded = load_shown(console, data, source, shape)
     require_writable(out)
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         console=console,
         transient=True,
@@ -133,8 +133,8 @@ def check(
         for part in found.parts:
             if part.reason:
                 say(f"{part.name}: {part.status}: {part.reason}", "dim")
-        print("failed" if failed else "not checked" if found.unanswered else "passed")
-        print(f"report: {files[0]}")
+        say("failed" if failed else "not checked" if found.unanswered else "passed")
+        say(f"report: {files[0]}")
     if found.unanswered and not failed:
         # Whoever asked for a verdict has none, and a gate must not take that for a pass.
         raise UserError("nothing could be checked", got=found.unanswered)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
+from unmask.cli.console import say
 from unmask.data.cards import CARDS, DatasetCard
 from unmask.errors import UserError, unknown
 
@@ -103,10 +104,10 @@ def _tell(found: _Found, *, figures: bool) -> None:
     if (more := len(found.warnings) - _WARNINGS_SHOWN) > 0:
         _say(f"{more} more lines like these; --json holds them all")
     if figures:
-        print(f"{found.card.title}: {_counted(found.pictures, found.things, found.counts)}")
-        print(f"at: {found.place}")
-        print(f"licence: {found.card.licence}")
-        print(f"cite: {found.card.citation}")
+        say(f"{found.card.title}: {_counted(found.pictures, found.things, found.counts)}")
+        say(f"at: {found.place}")
+        say(f"licence: {found.card.licence}")
+        say(f"cite: {found.card.citation}")
     if not found.whole:
         _say(
             "this is not the whole set, which holds "
@@ -137,8 +138,7 @@ def _mnist(source: Path | None) -> _Found:
 
 
 def _cifar10(source: Path | None, sheets: Path | None) -> _Found:
-    from rich.console import Console
-
+    from unmask.cli.console import Console
     from unmask.cli.loading import load_shown
     from unmask.data.cifar10 import CLASSES
     from unmask.data.sheets import write_sheets
@@ -190,7 +190,7 @@ def _as_dict(found: _Found) -> dict[str, object]:
 
 
 def _say(line: str) -> None:
-    print(f"warning: {' '.join(line.split())}", file=sys.stderr)
+    say(f"warning: {' '.join(line.split())}", file=sys.stderr)
 
 
 app = App(

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
 
+from unmask.cli.console import Console, say
 from unmask.cli.options import Cifar10Source, Data, Seed, Size
 
 FAILED = 1
@@ -65,5 +65,5 @@ def audit(
         )
     if not found.verdicts:
         shown.print("nothing was found wrong", style="green")
-    print(f"report: {files[0]}")
+    say(f"report: {files[0]}")
     return FAILED if failed else 0

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich.console import Console
 
+from unmask.cli.console import Console
 from unmask.data.cards import CARDS
 from unmask.data.fetch import cache_folder
 from unmask.data.kaggle import CARD, NAMES
@@ -170,7 +170,7 @@ def _broken(found: dict[str, dict[str, Any]]) -> Iterable[str]:
 
 def _print(console: Console, found: dict[str, dict[str, Any]], broken: list[str]) -> None:
     for part, entries in found.items():
-        console.print(f"[bold]{part}[/]")
+        console.print(part, style="bold")
         for name, value in entries.items():
             line = f"  {name:<26} {value}"
             console.print(line, markup=False, highlight=False, soft_wrap=True)

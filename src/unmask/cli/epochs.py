@@ -6,8 +6,9 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from unmask.cli.console import Console
 
 
 class EpochProgress(Protocol):
@@ -49,9 +50,9 @@ def epoch_progress(console: Console, figures: Callable[[P], str]) -> Iterator[Ca
         yield tell
         return
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.fields[figures]}"),
+        TextColumn("{task.fields[figures]}", markup=False),
         TimeRemainingColumn(compact=True),
         console=console,
         transient=True,

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich.console import Console
 from rich.table import Table
 
+from unmask.cli.console import Console, say
 from unmask.cli.loading import load_shown
 from unmask.cli.options import Cifar10Source, Data, Device, FiguresAsJson, Model, ModelSize
 from unmask.data.images import Images
@@ -88,7 +88,7 @@ def evaluate_model(
     else:
         _print(Console(), found, images)
         if page is not None:
-            print(f"report: {page}")
+            say(f"report: {page}")
     return 0
 
 

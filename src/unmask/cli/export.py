@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from unmask.cli.console import say
 from unmask.cli.options import Model, ModelSize
 from unmask.models.export import export_onnx
 from unmask.models.load import load_model, probed_card
@@ -28,5 +29,5 @@ def export(
         found = {"onnx": str(out), "largest_difference": difference, "bytes": out.stat().st_size}
         print(json_module.dumps(found))
     else:
-        print(f"{out}: {out.stat().st_size:,} bytes, logits within {difference:.1e} of PyTorch's")
+        say(f"{out}: {out.stat().st_size:,} bytes, logits within {difference:.1e} of PyTorch's")
     return 0

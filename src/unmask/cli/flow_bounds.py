@@ -8,9 +8,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
+from unmask.cli.console import Console
 from unmask.cli.options import Width, real, whole
 from unmask.coursework.bounds.calculus import CALCULUS, Extremum
 from unmask.coursework.bounds.gradients import (

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
+from unmask.cli.console import Console
 from unmask.cli.options import BatchSize, On, Seed, Size, elsewhere, real, whole
 from unmask.errors import UserError, unknown
 from unmask.verdict import SEVERITIES

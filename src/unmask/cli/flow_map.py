@@ -9,8 +9,8 @@ from typing import Annotated
 
 import numpy as np
 from cyclopts import Parameter
-from rich.console import Console
 
+from unmask.cli.console import Console
 from unmask.cli.options import (
     BatchSize,
     LearningRate,

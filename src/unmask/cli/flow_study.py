@@ -9,10 +9,10 @@ from typing import Annotated
 import numpy as np
 from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from unmask.cli.console import Console
 from unmask.cli.options import (
     BatchSize,
     Epochs,
@@ -34,7 +34,11 @@ from unmask.sweep.engine import SweepInterrupted
 from unmask.sweep.spec import INITS, LOSSES, OPTIMIZERS
 from unmask.train.device import pick_device
 
-_MARKS = {AGREES: "[green]agrees[/]", TOSS: "[yellow]toss[/]", DIFFERS: "[red]differs[/]"}
+_MARKS = {
+    AGREES: Text("agrees", "green"),
+    TOSS: Text("toss", "yellow"),
+    DIFFERS: Text("differs", "red"),
+}
 _MANY = Parameter(consume_multiple=True, show_default=lambda v: " ".join(map(str, v)))
 
 
@@ -183,7 +187,7 @@ def _print(console: Console, found: Study, files: list[Path]) -> None:
     )
 
 
-def _row(o: Outcome) -> list[str]:
+def _row(o: Outcome) -> list[str | Text]:
     accuracy, loss = o.test_accuracy, o.test_loss
     return [
         str(o.depth),

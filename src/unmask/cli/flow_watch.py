@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from unmask.cli.console import say
 from unmask.cli.options import whole
 from unmask.errors import UserError
 
@@ -171,4 +172,4 @@ def _say(verdict: Verdict) -> None:
 
 def _line(text: str) -> None:
     sys.stdout.flush()
-    print(f"unmask: {text}", file=sys.stderr, flush=True)
+    say(f"unmask: {text}", file=sys.stderr, flush=True)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from unmask.cli.console import Console, say
 from unmask.cli.options import (
     MANY,
     Cifar10Source,
@@ -147,12 +147,12 @@ def audit_model(
     failed = gate is not None and (missing > 0 or gate.holds(audits[0].figures()))
     page = write_audit(audits, shown, out)
     if json:
-        print(audits_as_json(audits, gate=None if gate is None else (str(gate), failed)))
+        say(audits_as_json(audits, gate=None if gate is None else (str(gate), failed)))
     else:
         _print(Console(), audits)
         if gate is not None:
             figure = audits[0].figures()[gate.name]
-            print(
+            say(
                 f"{'failed' if failed else 'passed'}: {gate.name} is {figure:.4g}, not to be "
                 f"{gate.sign} {gate.bound:g}"
                 + (
@@ -161,7 +161,7 @@ def audit_model(
                     else ""
                 )
             )
-        print(f"report: {page}")
+        say(f"report: {page}")
     return FAILED if failed else 0
 
 
@@ -187,7 +187,7 @@ def _shown(
     from unmask.fool.audit.run import AuditProgress, run_audit
 
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TimeRemainingColumn(compact=True),
         console=console,

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from unmask.cli.console import Console, say
 from unmask.cli.options import Cifar10Source, Data, ImageCount, Norm, Seed, Size, real, sizes
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def certify_model(
     pixels = loaded.test or loaded.validation or loaded.train
     require_writable(out)
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         console=console,
         transient=True,
@@ -101,11 +101,11 @@ def certify_model(
         return FAILED if failed else 0
     _print(Console(), found)
     if gate is not None:
-        print(
+        say(
             f"{'failed' if failed else 'passed'}: {gate.name} is "
             f"{found.figures()[gate.name]:.4g}, not to be {gate.sign} {gate.bound:g}"
         )
-    print(f"report: {page}")
+    say(f"report: {page}")
     return FAILED if failed else 0
 
 
@@ -119,6 +119,6 @@ def _print(console: Console, found: Certification) -> None:
     for name, count, fraction in rows(found):
         table.add_row(name, f"{count:,}", fraction)
     console.print(table, highlight=False)
-    print(bracket(found))
+    say(bracket(found))
     for verdict in found.verdicts():
         console.print(str(verdict), markup=False, highlight=False, soft_wrap=True)

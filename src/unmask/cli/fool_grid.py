@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
-from rich.console import Console
 
+from unmask.cli.console import Console
 from unmask.cli.options import Cifar10Source, Norm, On, Seed, elsewhere, sizes, whole
 from unmask.errors import UserError, unknown
 from unmask.text import told

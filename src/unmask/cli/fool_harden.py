@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
+from unmask.cli.console import Console, say
 from unmask.cli.epochs import epoch_progress
 from unmask.cli.options import (
     Cifar10Source,
@@ -108,18 +108,18 @@ def _print(trained: Trained, out: Path, threat: str) -> None:
     history, best = trained.history, trained.history.best
     assert best is not None
     assert best.validation_attacked is not None
-    print(f"trained {len(history.epochs)} epochs in {history.epochs[-1].seconds:.0f} s")
-    print(
+    say(f"trained {len(history.epochs)} epochs in {history.epochs[-1].seconds:.0f} s")
+    say(
         f"kept epoch {best.epoch}: {best.validation_attacked:.4f} of the guard is right under "
         f"{threat}"
     )
     if history.ended == "collapsed":
-        print("it then lost what it had gained, as fast training can, and was stopped")
+        say("it then lost what it had gained, as fast training can, and was stopped")
     if trained.test is not None:
         low, high = trained.test.interval
-        print(f"test accuracy {trained.test.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f})")
-    print(f"model: {out / 'model.safetensors'}, card: {out / 'model.json'}")
-    print(f"now: unmask fool audit {out / 'model.safetensors'} DATA")
+        say(f"test accuracy {trained.test.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f})")
+    say(f"model: {out / 'model.safetensors'}, card: {out / 'model.json'}")
+    say(f"now: unmask fool audit {out / 'model.safetensors'} DATA")
 
 
 def _figures(p: FitProgress) -> str:

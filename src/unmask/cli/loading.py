@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import Progress
 
+from unmask.cli.console import Console
 from unmask.data.sources import Source, load_source
 
 

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from unmask.cli.console import say
 from unmask.cli.options import Threshold, real
 from unmask.errors import UserError
+from unmask.text import printable
 
 if TYPE_CHECKING:
     from unmask.data.listing import PictureFile
@@ -153,8 +155,8 @@ def detect(
     if json:
         print(json_module.dumps({"pictures": shown, "summary": summary.as_dict()}))
     else:
-        print(summary.line())
-        print(f"drawn and written: {str(out).encode(errors='backslashreplace').decode()}")
+        say(summary.line())
+        say(f"drawn and written: {out}")
     if require_masks and (bare := summary.unmasked(tolerate)):
         for sighting in bare[:_MOST_NAMED]:
             _say(sighting.line())
@@ -354,8 +356,8 @@ def _fail(summary: Summary, line: str) -> None:
 
 
 def _say(line: str) -> None:
-    print(f"unmask: {' '.join(line.split())}", file=sys.stderr)
+    say(f"unmask: {' '.join(line.split())}", file=sys.stderr)
 
 
 def _status(line: str) -> None:
-    print(f"\r\x1b[K{line}", end="\r", file=sys.stderr, flush=True)
+    say(f"\r\x1b[K{printable(line)}", end="\r", file=sys.stderr, flush=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
+from unmask.cli.console import Console
 from unmask.cli.mask_detect import UNREADABLE, refuse_mirrored
 from unmask.cli.mask_table import print_metrics, print_reliabilities
 from unmask.cli.options import Annotations, FiguresAsJson, Threshold

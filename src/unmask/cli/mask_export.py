@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from PIL import Image
 
+from unmask.cli.console import say
 from unmask.cli.mask_detect import UNREADABLE
 from unmask.cli.options import Scale
 from unmask.data.listing import PictureFile, skipped
@@ -57,7 +58,7 @@ def export(
     else:
         with open_sources(int8) as sources, tempfile.TemporaryDirectory() as folder:
             for warning in sources.warnings:
-                print(warning, file=sys.stderr)
+                say(warning, file=sys.stderr)
             floating = Path(folder) / "detector.onnx"
             told["largest_difference"] = export_detector(
                 network, card, floating, calibration=chosen, scale=scale
@@ -98,7 +99,7 @@ def _opened(files: list[PictureFile], skips: list[str]) -> Iterator[Image.Image]
             yield open_picture(file.read())
         except UserError as error:
             skips.append(skipped(file.path, str(error)))
-            print(skips[-1], file=sys.stderr)
+            say(skips[-1], file=sys.stderr)
 
 
 def _read(path: Path) -> Calibration:

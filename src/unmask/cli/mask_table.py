@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
+from unmask.cli.console import Console
 from unmask.mask.evaluate.confidence import TOLERATED_GAP, Reliability
 from unmask.mask.evaluate.metrics import DetectionMetrics, Row
 from unmask.mask.runtime.classes import plain_words

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
+from unmask.cli.console import Console, say
 from unmask.cli.epochs import epoch_progress
 from unmask.cli.mask_detect import UNREADABLE
 from unmask.cli.mask_table import print_metrics
@@ -130,10 +130,10 @@ def train(
         }
         print(json_module.dumps(told))
     else:
-        print("on the images held out, by which it is calibrated too:")
+        say("on the images held out, by which it is calibrated too:")
         print_metrics(Console(), metrics)
-        print(f"{onnx}: scores within {difference:.1e} of PyTorch's")
-        print(f"try it: unmask mask detect IMAGE --model {onnx}")
+        say(f"{onnx}: scores within {difference:.1e} of PyTorch's")
+        say(f"try it: unmask mask detect IMAGE --model {onnx}")
     return UNREADABLE if left_out(warnings) else 0
 
 

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
+from unmask.cli.console import Console
 from unmask.cli.epochs import epoch_progress
 from unmask.cli.options import (
     Annotations,

@@ -6,9 +6,9 @@ import json as json_module
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 from rich.table import Table
 
+from unmask.cli.console import Console
 from unmask.models.load import known_models
 
 

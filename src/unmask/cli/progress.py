@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from unmask.cli.console import Console
 from unmask.sweep.engine import SweepProgress
 
 
@@ -17,7 +17,7 @@ def sweep_progress() -> Iterator[Callable[[SweepProgress], None]]:
     """Show a bar on stderr while the block runs, and give the function that moves it."""
     console = Console(stderr=True)
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),
         TextColumn("{task.fields[nets]}"),

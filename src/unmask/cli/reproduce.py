@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from unmask.cli.console import Console
 from unmask.errors import UserError
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _shown(console: Console) -> Iterator[Tell]:
         yield note
         return
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TimeRemainingColumn(compact=True),
         console=console,

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
+from unmask.cli.console import Console
 from unmask.cli.options import real, whole
 from unmask.errors import UserError
 

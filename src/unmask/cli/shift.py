@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from unmask.cli.console import Console, say
 from unmask.cli.options import MANY, Cifar10Source, Data, ImageCount, Seed, Size, real
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def shift(
     chosen = as_images(load_shown(console, data, source, shape), target, most=images)
     require_writable(out)
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TimeRemainingColumn(compact=True),
         console=console,
@@ -121,11 +121,11 @@ def shift(
         _print(Console(), found)
         if gate is not None:
             figure = found.figures()[gate.name]
-            print(
+            say(
                 f"{'failed' if failed else 'passed'}: {gate.name} is {figure:.4g}, not to be "
                 f"{gate.sign} {gate.bound:g}"
             )
-        print(f"report: {files[0]}")
+        say(f"report: {files[0]}")
     return FAILED if failed else 0
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich.console import Console
 from rich.table import Table
 
+from unmask.cli.console import Console
 from unmask.cli.options import Model, ModelSize
 from unmask.errors import UserError
 from unmask.models.checkpoint import ModelCard

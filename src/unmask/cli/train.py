@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich.console import Console
 
+from unmask.cli.console import Console
 from unmask.cli.epochs import epoch_progress
 from unmask.cli.loading import load_shown
 from unmask.cli.options import (

@@ -50,6 +50,10 @@ class TensorFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if not str(path).isprintable() and not _is_utf8(path):
+            raise UserError(
+                "the name of a safetensors file must be UTF-8", got=path, do="rename the file"
+            )
         try:
             if _is_pickle(path):
                 raise UserError(
@@ -96,11 +100,13 @@ class TensorFile:
                     got=_kind(tensor),
                     do="give the weights that belong to this network",
                 )
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            # In 8 bits PyTorch can hardly do anything with them but change their type.
+            values = tensor.float() if tensor.itemsize == 1 else tensor
+            if tensor.is_floating_point() and not bool(torch.isfinite(values).all()):
                 raise UserError(
                     f"{self.path} holds numbers that are not finite", got=name, do="train it again"
                 )
-            wanted[name].copy_(tensor)
+            wanted[name].copy_(values)
 
     def match(self, network: nn.Module) -> None:
         """Raise UserError unless the file's names and shapes are the network's."""
@@ -210,6 +216,13 @@ class ModelCard:
                 got=str(error),
                 do="copy or train the model again",
             ) from error
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        return bool(str(path).encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _is_pickle(path: Path) -> bool:

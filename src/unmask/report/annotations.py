@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from unmask.text import printable
 from unmask.verdict import Verdict
 
 _COMMANDS = {"error": "error", "warning": "warning", "note": "notice"}
@@ -44,7 +45,7 @@ def _place(path: str) -> dict[str, str | int]:
 
 
 def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return printable(text, lines=True).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:

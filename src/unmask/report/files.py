@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,11 @@ from typing import Any
 import numpy as np
 
 from unmask.runtime import write_atomically
-from unmask.text import printable
-
-# What makes a spreadsheet take the text of a cell for a formula.
-_FORMULA = ("=", "+", "-", "@")
+from unmask.text import as_cell
 
 Content = str | bytes
+# Control characters that JSON needn't escape, and those that turn the direction of text.
+_CONTROLS = re.compile("[\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def write_files(folder: Path, files: Mapping[str, Content]) -> list[Path]:
@@ -71,6 +71,8 @@ def to_json(value: Any, *, indent: int | None = None) -> str:
         indent: spaces a level, None for a single line.
     """
     text = json.dumps(plain(value), allow_nan=False, ensure_ascii=False, indent=indent)
+    # JSON may hold these as they are, terminals obey them.
+    text = _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
     # Half of a surrogate pair, as names of files may hold, is left as the escape that JSON has.
     return text.encode("utf-8", "backslashreplace").decode()
 
@@ -96,7 +98,4 @@ def data_uri(content: Content, media: str = "image/png") -> str:
 def _cell(value: Any) -> Any:
     if value is None:
         return ""
-    if not isinstance(value, str):
-        return value
-    shown = printable(value)
-    return f"'{shown}" if shown.lstrip().startswith(_FORMULA) else shown
+    return as_cell(value) if isinstance(value, str) else value

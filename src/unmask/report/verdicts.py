@@ -95,7 +95,8 @@ def _uri(path: str) -> str:
     from urllib.parse import quote
 
     # An import path is no address: its colon would be taken for a scheme.
-    return quote(path.replace("\\", "/").replace(":", "/"), safe="/._-") or "model"
+    plain = path.replace("\\", "/").replace(":", "/")
+    return quote(plain, safe="/._-", errors="backslashreplace") or "model"
 
 
 def junit(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from unmask.errors import unknown
 from unmask.mask.runtime.detections import NOT_JUDGED_NAME, Detections
 from unmask.runtime import write_atomically
+from unmask.text import as_cell
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,17 +70,17 @@ def _csv(file: IO[bytes], class_names: tuple[str, ...]) -> Iterator[Add]:
     writer = csv.writer(text)
     box = ("left", "top", "right", "bottom")
     where = ("file", "frame", "seconds", "width", "height", "track")
-    writer.writerow((*where, *box, "label", "score", *class_names))
+    writer.writerow((*where, *box, "label", "score", *map(as_cell, class_names)))
 
     def add(record: Record) -> None:
         found = record.found
         n = len(found)
         tracks = [""] * n if record.numbers is None else record.numbers.tolist()
-        at = (record.file, record.frame, record.seconds, found.width, found.height)
+        at = (as_cell(record.file), record.frame, record.seconds, found.width, found.height)
         for i, name in enumerate(found.names()):
             numbers = (*found.boxes[i], found.scores[i], *found.probabilities[i])
             shown = [f"{number:.6g}" for number in numbers]
-            writer.writerow((*at, tracks[i], *shown[:4], name, *shown[4:]))
+            writer.writerow((*at, tracks[i], *shown[:4], as_cell(name), *shown[4:]))
 
     yield add
     text.detach()
