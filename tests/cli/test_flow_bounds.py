@@ -84,10 +84,10 @@ def test_the_page_of_activations_the_document_does_not_know(tmp_path):
     ("arguments", "message"),
     [
         ("tahn", "did you mean 'tanh'"),
-        ("tanh --depth -1", "hidden layers"),
+        ("tanh --depth -1", "--depth takes a whole number from 0 to 100"),
         ("tanh --inputs 1 0", "lowest first"),
-        ("tanh --inputs nan 0", "lowest first"),
-        ("tanh --weight inf", "weights need a bound"),
+        ("tanh --inputs nan 0", "--inputs takes a number"),
+        ("tanh --weight inf", "--weight takes a number"),
         ("tanh --width many", "--width"),
         ("tanh --out /proc/no", "can't write"),
     ],
