@@ -201,7 +201,7 @@ def test_mistakes_get_one_line_and_status_2(
             ["audit", "audited_models:two_answers", "pictures"],
             "isn't clear which of the model",
         ),
-        (["audit", "audited_models:nine", "pictures"], "2 logits an image"),
+        (["audit", "audited_models:nine", "pictures"], "tells 9 classes apart"),
         (["audit", "mnits", "pictures"], "did you mean 'mnist"),
         (["audit", "mnist", "nowhere"], "there are no such images"),
         (["audit", "model.pt2", "pictures"], "can hold pickles"),

@@ -16,7 +16,8 @@ from unmask.fool.audit.result import Audit
 from unmask.fool.audit.run import as_images
 from unmask.fool.audit.shard import read_arrays, write_arrays
 from unmask.fool.goal import Goal
-from unmask.fool.victim import Preprocessing, Victim, as_logits, margin
+from unmask.fool.victim import Preprocessing, Victim, margin
+from unmask.models.answer import as_logits
 
 
 class Bright(nn.Module):

@@ -257,9 +257,9 @@ def test_an_onnx_file_that_takes_no_images_is_named(tmp_path: Path) -> None:
         load_model(tmp_path / "m.onnx")
     with pytest.raises(UserError, match="can't read"):
         load_model(tmp_path / "none.onnx")
-    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 7])
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, 7, 7, 7])
     node = helper.make_node("Identity", ["x"], ["y"])
-    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 7])
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1, 7, 7, 7])
     made = helper.make_model(
         helper.make_graph([node], "g", [value], [out]),
         opset_imports=[helper.make_opsetid("", 18)],

@@ -17,14 +17,15 @@ from unmask.data.audit import audit_data
 from unmask.data.images import Images
 from unmask.data.sources import Source
 from unmask.errors import UserError
+from unmask.models.answer import only_tensor
 from unmask.shift.corruptions.registry import corruptions
 from unmask.shift.fixes import best_temperature
 from unmask.shift.judge import named_mistake
-from unmask.shift.measurement import check_classes, measure_shift
+from unmask.shift.measurement import measure_shift
 from unmask.shift.pipeline import value_mistakes
 from unmask.shift.result import ShiftPlan
 from unmask.shift.scores import Scores, scores_of
-from unmask.shift.target import Target, spread
+from unmask.shift.target import Target, fitted, spread
 from unmask.stats import wilson
 from unmask.verdict import Verdict
 
@@ -85,8 +86,8 @@ Answer = tuple[dict[str, float], list[Verdict]]
 def ask_preflight(asked: Asked, seconds: float) -> Answer:
     """Is this a classifier that can be asked at all, fed as it wants to be?"""
     target, images = asked.target, asked.images
-    first = target.logits(asked.pixels(images[:1]))
-    check_classes(first, images)
+    target, images = fitted(target, images)
+    asked.target, asked.images = target, images
     # The first pass of a process loads kernels, which says nothing of the model.
     start = time.perf_counter()
     target.logits(asked.pixels(spread(images, 8)))
@@ -151,7 +152,9 @@ def ask_preflight(asked: Asked, seconds: float) -> Answer:
             )
         )
     sums = logits.sum(1)
-    if bool((logits >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all()):
+    if target.labels_only:
+        asked.notes.append("the model gives the class alone, which has no confidence")
+    elif bool((logits >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all()):
         found.append(
             Verdict(
                 "probabilities",
@@ -222,7 +225,7 @@ def ask_accuracy(asked: Asked, seconds: float) -> Answer:
     after = (
         scores_of(logits[1::2] / best, chosen.labels[1::2], classes).ece if len(chosen) > 1 else 0
     )
-    if scores.ece > 0.05 + 1 / scores.images**0.5:
+    if not asked.target.labels_only and scores.ece > 0.05 + 1 / scores.images**0.5:
         found.append(
             Verdict(
                 "overconfident" if scores.confidence > scores.accuracy else "underconfident",
@@ -287,7 +290,7 @@ def ask_flow(asked: Asked, seconds: float) -> Answer:
     from unmask.flow.check import check_flow
 
     module = asked.target.module
-    if module is None:
+    if module is None or asked.target.labels_only:
         raise Skipped("a black box has no gradients to follow")
     if not any(p.requires_grad for p in module.parameters()):
         raise Skipped("all parameters are frozen")
@@ -310,9 +313,7 @@ def ask_flow(asked: Asked, seconds: float) -> Answer:
 
 
 def _cross_entropy(output: Any, labels: Tensor) -> Tensor:
-    from unmask.shift.target import unwrapped
-
-    return functional.cross_entropy(unwrapped(output), labels)
+    return functional.cross_entropy(only_tensor(output, len(labels), None), labels)
 
 
 def ask_shift(asked: Asked, seconds: float) -> Answer:
@@ -357,8 +358,10 @@ def ask_audit(asked: Asked, seconds: float) -> Answer:
     if count < 8:
         raise Skipped(f"the time left is enough for {max(count, 0)} images, and 8 are the least")
     few = spread(asked.images, count)
-    settings: dict[str, Any] = {"attacks": ("fmn", "apgd-ce")} if module is not None else {}
-    if module is None:
+    settings: dict[str, Any] = {"attacks": ("fmn", "apgd-ce")}
+    if asked.target.labels_only:
+        settings = {"attacks": ("rays",), "queries": 100}
+    elif module is None:
         settings = {"attacks": ("square",), "queries": 100}
     model: Any = module if module is not None else asked.target.function
     found = audit(
@@ -390,25 +393,24 @@ def ask_audit(asked: Asked, seconds: float) -> Answer:
 
 def ask_certificate(asked: Asked, seconds: float) -> Answer:
     """Can anything be proved?"""
-    import unmask
+    from unmask.fool.certify.run import certify
 
     module = asked.target.module
-    certify: Callable[..., Any] | None = getattr(unmask, "certify", None)
-    if module is None:
+    if module is None or asked.target.labels_only:
         raise Skipped("a black box can't be bounded")
-    if certify is None:
-        raise Skipped("unmask.certify is unavailable in this version")
     size = sum(p.numel() for p in module.parameters())
     if size > _LARGEST_CERTIFIED:
         raise Skipped(f"{size:,} parameters are more than {_LARGEST_CERTIFIED:,}")
     few = spread(asked.images, 16)
     eps = asked.eps or (0.02 if few.pixels.shape[1] == 1 else 0.5 / 255)
     try:
-        found = certify(module, few, eps=eps)
+        found = certify(module, few, eps=eps, minutes=seconds / 60, seed=asked.seed)
     except UserError as error:
         raise Skipped(str(error)) from error
-    figures = {k: float(v) for k, v in found.figures().items() if isinstance(v, (int, float))}
-    return figures, list(getattr(found, "verdicts", ()))
+    asked.notes.append(f"{len(few)} images, Linf {255 * eps:.3g}/255")
+    # Nobody trained it for this; it is no reason to fail.
+    lesser = [replace(v, severity="note") for v in found.verdicts()]
+    return found.figures(), lesser
 
 
 QUESTIONS: dict[str, tuple[Callable[[Asked, float], Answer], float]] = {

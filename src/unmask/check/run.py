@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from unmask.check.result import Check, Part
 from unmask.data.images import Images
 from unmask.data.sources import Source, load_source
 from unmask.errors import MAX_SEED, UserError, require_whole, unknown
+from unmask.fool.norms import Threat
 from unmask.runtime import environment_stamp
 from unmask.shift.target import Target, as_images, as_target
 from unmask.text import told
+from unmask.verdict import Verdict
 
 DEFAULT_MINUTES = 5.0
 
@@ -54,12 +57,16 @@ def check_model(
         if name not in QUESTIONS:
             raise unknown("question", name, QUESTIONS)
     require_whole("seed", seed, 0, MAX_SEED)
+    if eps is not None:
+        Threat.of("linf", eps)
     start = time.perf_counter()
     target = as_target(model)
     source, images = _both(data, target)
     asked = Asked(target, images, source, seed, eps=eps)
     parts: list[Part] = []
     broken = ""
+    # What one question has told, another needn't.
+    given: set[tuple[str, str | None]] = set()
     for name, (ask, fraction) in QUESTIONS.items():
         if questions and name not in questions and name != "preflight":
             continue
@@ -74,6 +81,8 @@ def check_model(
             parts.append(Part(name, "skipped", f"the {minutes:g} minutes were over"))
             continue
         part = _answered(name, functools.partial(ask, asked, fraction * left), asked)
+        part = replace(part, verdicts=tuple(v for v in part.verdicts if _key(v) not in given))
+        given |= {_key(v) for v in part.verdicts}
         parts.append(part)
         if name == "preflight" and part.status == "failed":
             broken = f"the preflight failed: {part.reason}"
@@ -96,6 +105,10 @@ def check_model(
     )
 
 
+def _key(verdict: Verdict) -> tuple[str, str | None]:
+    return verdict.kind.replace("_", " "), verdict.subject
+
+
 def _answered(name: str, ask: Callable[[], Any], asked: Asked) -> Part:
     asked.notes.clear()
     start = time.perf_counter()
@@ -104,11 +117,22 @@ def _answered(name: str, ask: Callable[[], Any], asked: Asked) -> Part:
     except Skipped as reason:
         return Part(name, "skipped", str(reason), time.perf_counter() - start)
     except UserError as error:
-        return Part(name, "failed", str(error), time.perf_counter() - start)
+        return _failed(name, str(error), time.perf_counter() - start)
     except Exception as error:  # whatever a stranger's model raises, the other questions go on
-        return Part(name, "failed", told(error, 250), time.perf_counter() - start)
+        return _failed(name, told(error, 250), time.perf_counter() - start)
     took = time.perf_counter() - start
     return Part(name, "done", "; ".join(asked.notes), took, figures, tuple(verdicts))
+
+
+def _failed(name: str, why: str, seconds: float) -> Part:
+    # A gate must not open for want of an answer.
+    verdict = Verdict(
+        "unusable" if name == "preflight" else "unanswered",
+        "error" if name == "preflight" else "warning",
+        why,
+        subject=None if name == "preflight" else name,
+    )
+    return Part(name, "failed", why, seconds, verdicts=(verdict,))
 
 
 def _both(data: Any, target: Target) -> tuple[Source | Images, Images]:

@@ -108,11 +108,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     of the user's, told in one line on stderr, and 130 after Ctrl-C.
     """
     tokens = list(sys.argv[1:] if arguments is None else arguments)
-    if tokens[:2] == ["flow", "watch"]:
+    if watching := tokens[:2] == ["flow", "watch"]:
         from unmask.cli.flow_watch import before_script
 
         tokens = before_script(tokens)
     try:
+        if not watching:
+            # A script's own arguments may be empty.
+            _check_filled(tokens)
         with _own_streams():
             status = app(
                 tokens,
@@ -159,6 +162,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BaseException as error:
         return _complain(f"the code that was loaded raised {told(error)}", USER_MISTAKE)
     return status if isinstance(status, int) else DONE
+
+
+def _check_filled(tokens: Sequence[str]) -> None:
+    """Raise UserError for a value that is empty, as an unset variable of a script leaves it."""
+    for before, token in zip(["", *tokens], tokens, strict=False):
+        name, equals, value = token.partition("=")
+        if token.strip() and not (equals and name.startswith("--") and not value.strip()):
+            continue
+        option = name if equals else before
+        what = option if option.startswith("--") else f"the value after {option or 'unmask'}"
+        raise UserError(f"{what} is empty", do="give a value, or leave the option out")
 
 
 @contextlib.contextmanager

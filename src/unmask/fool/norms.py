@@ -103,7 +103,8 @@ NORMS: dict[str, Norm] = {norm.name: norm for norm in (L2(), Linf())}
 class Threat:
     """What a change may be: its norm, and how large, in units of pixels in [0, 1].
 
-    eps None asks for the smallest change there is. Raises UserError for an eps of 0 or below.
+    eps None asks for the smallest change there is. Raises UserError for an eps of 0 or below, and
+    above 1 in linf.
     """
 
     norm: Norm
@@ -112,6 +113,12 @@ class Threat:
     def __post_init__(self) -> None:
         if self.eps is not None and not 0 < self.eps < float("inf"):
             raise UserError("eps is no size of a change", got=self.eps, do="give a number above 0")
+        if self.eps is not None and self.norm.name == "linf" and self.eps > 1:
+            raise UserError(
+                "eps is above the whole range of a pixel",
+                got=f"{self.eps:g}",
+                do=f"images are in [0, 1]: write {self.eps:g}/255",
+            )
 
     @staticmethod
     def of(norm: str, eps: float | None = None) -> Threat:

@@ -20,7 +20,9 @@ from unmask.fool.victim import Preprocessing, Victim
 from unmask.models.checkpoint import ModelCard, TensorFile
 from unmask.models.classifier import Classifier
 from unmask.models.cnn import ARCHITECTURES, build
-from unmask.models.imported import load_model, refuse_lazy
+from unmask.models.imported import load_model as load_imported
+from unmask.models.imported import refuse_lazy
+from unmask.models.load import load_known
 from unmask.runtime import read_regular
 
 Model: TypeAlias = nn.Module | Callable[[Tensor], Any] | Victim | str | Path
@@ -128,11 +130,14 @@ def load_victim(
         except OSError as error:
             raise UserError("there is no such file", got=source, do="give an .onnx file") from error
         return onnx_victim(source, content, torch.get_num_threads(), preprocessing)
-    if not imported:
-        return Victim.of(
-            Classifier.load(source), source, kind="Unmask's", preprocessing=preprocessing
-        )
-    module = load_model(source)
+    known = None if weights is not None else load_known(source)
+    if isinstance(known, Classifier):
+        return Victim.of(known, source, kind="Unmask's", preprocessing=preprocessing)
+    if known is not None:
+        victim = Victim.of(known, source, kind=known.kind, preprocessing=preprocessing)
+        victim.made_from = source
+        return victim
+    module = load_imported(source)
     refuse_lazy(module)
     if weights is not None:
         TensorFile(weights).load_into(module)
@@ -188,7 +193,7 @@ class Packed:
 
     def module(self) -> nn.Module:
         """Return the network, on the CPU. Raises UserError when its import path leads nowhere."""
-        module = load_model(self.path) if self.path is not None else self._classifier()
+        module = self._classifier() if self.path is None else _network(self.path)
         try:
             module.load_state_dict(load(self.state))
         except RuntimeError as error:
@@ -208,6 +213,11 @@ class Packed:
         card = ModelCard(**entries)
         network = build(card.architecture, card.settings, card.input_shape, len(card.class_names))
         return Classifier(network, card)
+
+
+def _network(path: str) -> nn.Module:
+    known = load_known(path)
+    return load_imported(path) if known is None else known
 
 
 # Every task of a worker is handed the model anew, and a worker serves one audit at a time.

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from unmask.errors import UserError
 from unmask.fool.goal import Goal
+from unmask.models.answer import as_logits
 from unmask.models.classifier import Classifier
+from unmask.models.preprocessing import Wrapped
 from unmask.runtime import sha256
 
 Loss = Callable[[Tensor, Goal], Tensor]
@@ -152,6 +153,7 @@ class Victim:
                 model, differentiable=False, name=name, kind=kind, preprocessing=preprocessing
             )
         card = model.card if isinstance(model, Classifier) else None
+        told = card or (model if isinstance(model, Wrapped) else None)
         parameters = next(model.parameters(), None)
         return Victim(
             model,
@@ -160,8 +162,8 @@ class Victim:
             name=name,
             kind=kind,
             module=model,
-            class_names=card.class_names if card else None,
-            input_shape=card.input_shape if card else None,
+            class_names=told.class_names if told else None,
+            input_shape=told.input_shape if told else None,
             identity=_identity(model),
             preprocessing=preprocessing,
         )
@@ -249,61 +251,9 @@ class Victim:
         answer, labels_only = as_logits(self.function(wanted), len(pixels), self._classes)
         self._classes = answer.shape[1]
         self.labels_only = self.labels_only or labels_only
+        if labels_only:
+            self.differentiable = False
         return answer
-
-
-def as_logits(answer: Any, images: int, classes: int | None) -> tuple[Tensor, bool]:
-    """Return the logits in what a model answered, float32[images, classes].
-
-    Args:
-        answer: a tensor or array [images, classes]; a mapping with "logits", or with a single
-            entry of that shape; a tuple likewise; one logit an image of two classes; or classes
-            alone, int[images], which become logits of 1 and 0.
-        images: how many it was asked about.
-        classes: how many classes there are, None where that isn't known.
-
-    Returns:
-        The logits, and whether the answer was classes alone.
-
-    Raises:
-        UserError: when it isn't clear what the logits are.
-    """
-    tensor = _only_tensor(answer, images, classes)
-    shape = tuple(tensor.shape)
-    if len(shape) > 2 and shape[0] == images and all(s == 1 for s in shape[2:]):
-        tensor = tensor.flatten(1)
-    single_value = tensor.ndim >= 1 and tensor.numel() == images == len(tensor)
-    if single_value and not tensor.is_floating_point():
-        if classes is None:
-            raise UserError(
-                "a model that gives the class alone doesn't say how many there are",
-                got=f"{_dtype(tensor)}{list(shape)}",
-                do="say how many classes there are",
-            )
-        labels = tensor.reshape(images).long()
-        if bool((labels < 0).any()) or bool((labels >= classes).any()):
-            raise UserError(
-                f"the model gives classes outside 0 to {classes - 1}",
-                got=f"{int(labels.min())} to {int(labels.max())}",
-                do="give the images that it was trained on",
-            )
-        return torch.nn.functional.one_hot(labels, classes).float(), True
-    if single_value and classes in (None, 2):
-        single = tensor.reshape(images).float()
-        return torch.stack([torch.zeros_like(single), single], 1), False
-    if (
-        tensor.ndim != 2
-        or tensor.shape[0] != images
-        or (classes is not None and tensor.shape[1] != classes)
-    ):
-        wanted = "logits" if classes is None else f"{classes} logits"
-        raise UserError(
-            f"the model must return {wanted} an image, one for each class",
-            got=f"a tensor of shape {list(answer.shape if hasattr(answer, 'shape') else shape)} "
-            f"for {images} images",
-            do="give the images that it was trained on",
-        )
-    return tensor.float(), False
 
 
 def cross_entropy(logits: Tensor, goal: Goal) -> Tensor:
@@ -355,42 +305,6 @@ def require_images(pixels: Tensor, shape: tuple[int, int, int] | None) -> None:
                 got=f"{first.min().item():.4g} to {first.max().item():.4g} in image {rows[0]}",
                 do=do,
             )
-
-
-def _only_tensor(answer: Any, images: int, classes: int | None) -> Tensor:
-    """Return the one tensor of an answer that can be the logits."""
-    if isinstance(answer, Tensor):
-        return answer
-    if isinstance(answer, np.ndarray):
-        return torch.from_numpy(answer)
-    if isinstance(getattr(answer, "logits", None), Tensor):
-        logits: Tensor = answer.logits
-        return logits
-    if isinstance(answer, Mapping) and isinstance(answer.get("logits"), (Tensor, np.ndarray)):
-        return torch.as_tensor(answer["logits"])
-    if isinstance(answer, (Mapping, tuple, list)):
-        entries: Iterator[Any] = iter(answer.values() if isinstance(answer, Mapping) else answer)
-        fitting = [
-            torch.as_tensor(entry)
-            for entry in entries
-            if isinstance(entry, (Tensor, np.ndarray))
-            and entry.ndim == 2
-            and len(entry) == images
-            and (classes is None or entry.shape[1] == classes)
-        ]
-        if len(fitting) == 1:
-            return fitting[0]
-        told = list(answer) if isinstance(answer, Mapping) else f"a {type(answer).__name__}"
-        raise UserError(
-            "it isn't clear which of the model's outputs are the logits",
-            got=f"{told}, {len(fitting)} of them of the right shape",
-            do="wrap it in a module that returns the logits alone",
-        )
-    raise UserError(
-        "the model must return one tensor of logits",
-        got=f"a {type(answer).__name__}",
-        do="wrap it in a module that returns the logits alone",
-    )
 
 
 def _identity(module: nn.Module) -> str:

@@ -69,17 +69,37 @@ def load_model(
         if weights is not None:
             _refuse(given, name)
         return _onnx(name, mean, std, size)
+    prefix, colon, _ = name.partition(":")
+    if colon and prefix in ZOO and weights is not None:
+        raise UserError("weights are given with @ here", got=name, do=f"{name}@{weights}")
+    if not (colon and prefix in ZOO) and not _imported(name):
+        _refuse(given, name)
+    known = load_known(name)
+    if known is not None:
+        return known
+    network = load_imported(name)
+    if isinstance(network, (Classifier, Wrapped)) and not any(given):
+        return network.eval()
+    return _wrapped(network, name, "PyTorch", weights, mean, std, size)
+
+
+def load_known(name: str) -> Classifier | Wrapped | None:
+    """Return the model that a name, a folder or a .safetensors file stands for, in eval mode.
+
+    Args:
+        name: as load_model takes it.
+
+    Returns:
+        The model, or None for the import path of a module of your own.
+
+    Raises:
+        UserError: as load_model does.
+    """
     prefix, colon, rest = name.partition(":")
     if colon and prefix in ZOO:
-        if weights is not None:
-            raise UserError("weights are given with @ here", got=name, do=f"{name}@{weights}")
         return ZOO[prefix](*split_source(rest))
-    if colon and suffix != ".safetensors" and not Path(name).exists():
-        network = load_imported(name)
-        if isinstance(network, (Classifier, Wrapped)) and not any(given):
-            return network.eval()
-        return _wrapped(network, name, "PyTorch", weights, mean, std, size)
-    _refuse(given, name)
+    if _imported(name):
+        return None
     path = Path(name)
     if path.is_dir() and name not in shipped():
         if is_transformers_folder(path):
@@ -88,9 +108,13 @@ def load_model(
             raise UserError(
                 f"the folder {name} holds no model", got="no model.safetensors", do=_KNOWN
             )
-        path = path / "model.safetensors"
-        return Classifier.load(path)
+        return Classifier.load(path / "model.safetensors")
     return Classifier.load(name)
+
+
+def _imported(name: str) -> bool:
+    suffix = Path(name).suffix.lower()
+    return ":" in name and suffix != ".safetensors" and not Path(name).exists()
 
 
 _KNOWN = "give a folder that unmask train wrote, a .safetensors or an .onnx file"

@@ -18,17 +18,18 @@ _TYPES: dict[str, type[np.generic]] = {
     "tensor(double)": np.float64,
     "tensor(uint8)": np.uint8,
 }
-_CHANNELS = (1, 3)
+_CHANNELS = (1, 3, 4)
 MAX_CLASSES, MAX_NAME = 100_000, 1000
 _METADATA_LIMIT = 1 << 24
 
 
-def open_session(content: bytes | str | Path, *, threads: int = 0) -> Any:
+def open_session(content: bytes | str | Path, *, threads: int = 0, name: str = "") -> Any:
     """Return ONNX Runtime's session of an ONNX file, on the CPU.
 
     Args:
         content: the file's bytes, or its path.
         threads: how many work on it, 0 for as many as it likes.
+        name: what messages call it; the path by default.
 
     Raises:
         UserError: onnxruntime isn't installed, there is no such file, or it is no ONNX model.
@@ -39,7 +40,7 @@ def open_session(content: bytes | str | Path, *, threads: int = 0) -> Any:
         raise UserError(
             "an ONNX file needs onnxruntime", got=str(error), do="pip install onnxruntime"
         ) from error
-    name = "this file" if isinstance(content, bytes) else str(content)
+    name = name or ("this file" if isinstance(content, bytes) else str(content))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -61,69 +62,126 @@ def open_session(content: bytes | str | Path, *, threads: int = 0) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class OnnxClassifier:
-    """An ONNX file that takes a batch of images to a row of numbers each.
+    """An ONNX file that takes a batch of images to a row of numbers each, or to the class alone.
 
-    layout: "NCHW" or "NHWC". dtype: what the graph takes; uint8 stands for 0..255. batch: the only
-    batch size that it takes, None for any. size: height and width, None where they are free.
-    channels: 1 or 3, None where the graph doesn't say.
+    layout: "NCHW", "NHWC", "NHW" for grey images, or "flat" for the values of an image in order.
+    dtype: what the graph takes; uint8 stands for 0..255. batch: the only batch size that it takes,
+    None for any. size: height and width, None where they are free. channels: None where the graph
+    doesn't say. output: the name of the one that is read: that called logits, or the only one that
+    can be.
     """
 
     session: Any
-    layout: Literal["NCHW", "NHWC"]
+    layout: Literal["NCHW", "NHWC", "NHW", "flat"]
     dtype: type[np.generic]
     batch: int | None
     channels: int | None
     size: tuple[int, int] | None
     class_names: tuple[str, ...] | None
+    output: str
 
     @staticmethod
-    def of(content: bytes | str | Path, *, threads: int = 0) -> OnnxClassifier:
-        """Open an ONNX file.
+    def of(content: bytes | str | Path, *, threads: int = 0, name: str = "") -> OnnxClassifier:
+        """Open an ONNX file; the arguments are open_session's.
 
         Raises:
             UserError: as open_session; or the graph doesn't take one batch of images.
         """
-        session = open_session(content, threads=threads)
-        file = "this file" if isinstance(content, bytes) else str(content)
+        session = open_session(content, threads=threads, name=name)
+        told = name or ("the ONNX file" if isinstance(content, bytes) else str(content))
         inputs: list[Any] = session.get_inputs()
         shape = list(inputs[0].shape) if inputs else []
-        if len(inputs) != 1 or len(shape) != 4 or inputs[0].type not in _TYPES:
+        if len(inputs) != 1 or len(shape) not in (2, 3, 4) or inputs[0].type not in _TYPES:
             raise UserError(
-                "the ONNX file doesn't take one batch of images, [b, c, h, w] or [b, h, w, c]",
+                f"{told} doesn't take one batch of images, [b, c, h, w] or [b, h, w, c]",
                 got=", ".join(f"{i.name} {i.type}{i.shape}" for i in inputs) or "no input",
                 do="export it with the image as its only input",
             )
-        last = shape[3] in _CHANNELS and shape[1] not in _CHANNELS
-        channels, height, width = (shape[3], *shape[1:3]) if last else shape[1:]
+        layout, channels, height, width = _layout(shape)
         fixed = isinstance(height, int) and isinstance(width, int)
         return OnnxClassifier(
             session=session,
-            layout="NHWC" if last else "NCHW",
+            layout=layout,
             dtype=_TYPES[inputs[0].type],
             batch=shape[0] if isinstance(shape[0], int) else None,
             channels=channels if isinstance(channels, int) else None,
             size=(height, width) if fixed else None,
-            class_names=class_names_of(session, file),
+            class_names=class_names_of(session, told),
+            output=_output(session, told),
         )
+
+    @property
+    def input_shape(self) -> tuple[int, int, int] | None:
+        """Channels, height and width, None where the graph doesn't say all three."""
+        return None if self.size is None or self.channels is None else (self.channels, *self.size)
 
     def __call__(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return float32[b, classes] of images float32[b, c, h, w], as the graph wants them scaled.
 
+        Raises:
+            UserError: the graph gives the class alone.
+        """
+        found = self.answer(pixels)
+        if found.dtype.kind in "iu":
+            raise UserError(
+                "the ONNX file gives the class alone, and this needs logits",
+                got=f"{found.dtype}{list(found.shape)}",
+                do="export it without its last argmax",
+            )
+        return found.astype(np.float32).reshape(len(found), -1)
+
+    def answer(self, pixels: NDArray[np.float32]) -> NDArray[Any]:
+        """Return what the graph gives for images float32[b, c, h, w], as it wants them scaled.
+
         A graph for one batch size is fed in parts, the last filled up.
         """
-        batch: NDArray[Any] = pixels if self.layout == "NCHW" else pixels.transpose(0, 2, 3, 1)
+        batch: NDArray[Any] = pixels
+        if self.layout == "NHWC":
+            batch = pixels.transpose(0, 2, 3, 1)
+        elif self.layout == "NHW":
+            batch = pixels[:, 0]
+        elif self.layout == "flat":
+            batch = pixels.reshape(len(pixels), -1)
         if self.dtype is np.uint8:
             batch = np.clip(np.rint(batch), 0, 255)
         batch = np.ascontiguousarray(batch.astype(self.dtype))
-        name, output = self.session.get_inputs()[0].name, self.session.get_outputs()[0].name
+        name = self.session.get_inputs()[0].name
         each = self.batch or max(len(batch), 1)
         rows = []
         for start in range(0, len(batch), each):
             part = batch[start : start + each]
             filled = np.concatenate([part, np.repeat(part[-1:], each - len(part), 0)])
-            rows.append(self.session.run([output], {name: filled})[0][: len(part)])
-        found = np.concatenate(rows).astype(np.float32)
-        return found.reshape(len(batch), -1)
+            rows.append(self.session.run([self.output], {name: filled})[0][: len(part)])
+        found: NDArray[Any] = np.concatenate(rows)
+        return found
+
+
+def _layout(shape: list[Any]) -> tuple[Literal["NCHW", "NHWC", "NHW", "flat"], Any, Any, Any]:
+    """Return the order of an input's dimensions, then channels, height and width as it has them."""
+    if len(shape) == 2:
+        return "flat", None, None, None
+    if len(shape) == 3:
+        return "NHW", 1, shape[1], shape[2]
+    if shape[3] in _CHANNELS and shape[1] not in _CHANNELS:
+        return "NHWC", shape[3], shape[1], shape[2]
+    return "NCHW", shape[1], shape[2], shape[3]
+
+
+def _output(session: Any, told: str) -> str:
+    """Return the name of the output that holds the logits, or the class alone."""
+    outputs = session.get_outputs()
+    floats = [o for o in outputs if "float" in o.type or "double" in o.type]
+    fitting = [o for o in floats if len(o.shape) == 2] or floats
+    for chosen in ([o for o in fitting if "logit" in o.name.lower()], fitting):
+        if len(chosen) == 1:
+            return str(chosen[0].name)
+    if not fitting and len(outputs) == 1:
+        return str(outputs[0].name)
+    raise UserError(
+        f"it isn't clear which output of {told} is the logits",
+        got=", ".join(f"{o.name} {o.type}{o.shape}" for o in outputs),
+        do="name one of them logits",
+    )
 
 
 def class_names_of(session: Any, file: str) -> tuple[str, ...] | None:

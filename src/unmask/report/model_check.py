@@ -31,16 +31,16 @@ def write_model_check(
     Raises:
         UserError: the folder can't be written.
     """
-    done = [p for p in check.parts if p.status == "done"]
+    asked = [p for p in check.parts if p.status != "skipped"]
     files: dict[str, Content] = {
         "report.html": check_page(check, comparison),
         "check.json": to_json(check.as_dict(), indent=1),
         "check.sarif": sarif(check.verdicts, check.model, figures=check.figures()),
         "check.junit.xml": junit(
-            {p.name: p.verdicts for p in done},
+            {p.name: p.verdicts for p in asked},
             name=check.model,
             fail_on=fail_on,
-            skipped={p.name: p.reason for p in check.parts if p.status != "done"},
+            skipped={p.name: p.reason for p in check.parts if p.status == "skipped"},
             seconds={p.name: p.seconds for p in check.parts},
         ),
     }

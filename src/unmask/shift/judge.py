@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from unmask.shift.result import Shift
 
 ShiftKind = Literal[
+    "logits not finite",
     "preprocessing",
     "fragile",
     "pipeline",
@@ -61,6 +62,18 @@ def named_mistake(mistakes: list[Mistake]) -> Verdict | None:
         fix=f"do this inside the model, or feed images so: {best.name}",
         evidence={"stated": best.stated, "accuracy": best.accuracy, "p_value": best.p_value},
     )
+
+
+def _not_finite(found: Shift) -> Iterator[Verdict]:
+    if found.not_finite:
+        yield Verdict(
+            "logits not finite",
+            "error",
+            f"the logits of {found.not_finite:,} of {found.clean.images:,} images are NaN or "
+            "infinite; they count as wrong",
+            fix="look for a division, a logarithm or an overflow in half precision",
+            evidence={"images": found.not_finite, "of": found.clean.images},
+        )
 
 
 def _preprocessing(found: Shift) -> Iterator[Verdict]:
@@ -121,6 +134,8 @@ def _pipeline(found: Shift) -> Iterator[Verdict]:
 
 
 def _calibration(found: Shift) -> Iterator[Verdict]:
+    if found.labels_only:
+        return
     clean = found.clean
     tried = ""
     if found.temperature is not None:
@@ -243,6 +258,7 @@ def _weak_class(found: Shift) -> Iterator[Verdict]:
 
 
 _JUDGES: tuple[Callable[[Shift], Iterator[Verdict]], ...] = (
+    _not_finite,
     _preprocessing,
     _fragile,
     _pipeline,

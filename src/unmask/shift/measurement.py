@@ -24,7 +24,7 @@ from unmask.shift.pipeline import Mistake, file_mistakes, value_mistakes
 from unmask.shift.result import Adapted, Shift, ShiftPlan, Temperature
 from unmask.shift.runtimes import runtimes
 from unmask.shift.scores import Scores, scores_of
-from unmask.shift.target import Target, as_images, as_target, batch_size_of
+from unmask.shift.target import Target, as_images, as_target, batch_size_of, fitted
 
 _BISECTIONS = 4
 # Of the images: how many geometry, pipeline and runtimes are tried on.
@@ -73,6 +73,7 @@ def measure_shift(
     plan = plan or ShiftPlan()
     target = as_target(model)
     images = as_images(data, target, most=plan.images)
+    target, images = fitted(target, images)
     pixels = torch.tensor(images.pixels)
     labels, classes = images.labels, len(images.class_names)
     channels = pixels.shape[1]
@@ -87,7 +88,6 @@ def measure_shift(
 
     tell("clean images")
     logits = _logits(target, pixels)
-    check_classes(logits, images)
     clean = scores_of(logits, labels, classes)
     cells, flips, smallest = {}, {}, {}
     for found in suite:
@@ -106,6 +106,8 @@ def measure_shift(
         class_counts=tuple(int(n) for n in np.bincount(labels, minlength=classes)),
         plan=plan,
         clean=clean,
+        labels_only=target.labels_only,
+        not_finite=int((~logits.isfinite().all(1)).sum()),
         cells=cells,
         flips=flips,
         smallest=smallest,
@@ -152,22 +154,12 @@ def measure_shift(
     if plan.fixes:
         result = replace(
             result,
-            temperature=_temperature(logits, labels, classes),
+            temperature=None if target.labels_only else _temperature(logits, labels, classes),
             adapted=_adapted(target, pixels, labels, result),
         )
     done += 1
     tell("done")
     return replace(result, verdicts=judge(result))
-
-
-def check_classes(logits: Tensor, images: Images) -> None:
-    """Raise UserError unless there is a logit for each class of the images."""
-    if logits.shape[1] < len(images.class_names):
-        raise UserError(
-            f"the model tells {logits.shape[1]} classes apart",
-            got=f"images of {len(images.class_names)}",
-            do="give images of the model's classes",
-        )
 
 
 def _chosen(plan: ShiftPlan) -> list[Corruption]:

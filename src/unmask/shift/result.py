@@ -110,6 +110,8 @@ class Shift:
         class_counts: images of each class.
         plan: what was asked for.
         clean: scores of the images as they are.
+        not_finite: of those, how many get logits that are NaN or infinite, which count as wrong.
+        labels_only: whether the model gives the class alone, which has no confidence.
         cells: by corruption, the scores at each severity of the plan.
         flips: by corruption, the mean fraction of predictions that change from one severity to the
             next, from 0 on.
@@ -144,6 +146,8 @@ class Shift:
     adapted: list[Adapted] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)
+    not_finite: int = 0
+    labels_only: bool = False
 
     def at_severity(self, severity: float) -> dict[str, Scores]:
         """Return the scores of each corruption at a severity of the plan; empty for another."""

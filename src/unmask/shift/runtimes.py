@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from unmask.shift.target import Target, unwrapped
+from unmask.models.answer import only_tensor
+from unmask.shift.target import Target
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,19 @@ Run = Callable[[Tensor], Tensor]
 
 def _cast(module: nn.Module, dtype: torch.dtype) -> Run:
     network = copy.deepcopy(module).eval().to(dtype)
-    return lambda x: unwrapped(network(x.to(dtype)))
+    return lambda x: only_tensor(network(x.to(dtype)), len(x), None)
 
 
 def _channels_last(module: nn.Module) -> Run:
     network = copy.deepcopy(module).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return lambda x: unwrapped(network(x.contiguous(memory_format=torch.channels_last)))
+    return lambda x: only_tensor(
+        network(x.contiguous(memory_format=torch.channels_last)), len(x), None
+    )
 
 
 def _compiled(module: nn.Module) -> Run:
     network = torch.compile(copy.deepcopy(module).eval())
-    return lambda x: unwrapped(network(x))
+    return lambda x: only_tensor(network(x), len(x), None)
 
 
 class _Logits(nn.Module):
@@ -69,7 +72,7 @@ class _Logits(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the logits alone."""
-        return unwrapped(self.module(pixels))
+        return only_tensor(self.module(pixels), pixels.shape[0], None)
 
 
 def _exported(module: nn.Module, pixels: Tensor) -> bytes:

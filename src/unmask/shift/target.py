@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,15 @@ from torch import Tensor, nn
 from unmask.data.images import Images
 from unmask.data.sources import Source, load_source
 from unmask.errors import UserError
+from unmask.models.answer import as_logits
 from unmask.models.classifier import Classifier
-from unmask.models.imported import load_model, refuse_lazy
-from unmask.models.session import class_names_of
+from unmask.models.imported import load_model as load_imported
+from unmask.models.imported import refuse_lazy
+from unmask.models.load import load_known
+from unmask.models.preprocessing import Wrapped
 from unmask.runtime import read_regular, sha256
 from unmask.text import told
-from unmask.train.evaluation import matched
+from unmask.train.evaluation import counted, matched
 
 # Values of one batch: 128 colour images of side 224.
 _BATCH_VALUES = 20_000_000
@@ -40,6 +43,8 @@ class Target:
         std: likewise.
         identity: the SHA-256 of its weights or file.
         device: where it runs.
+        classes: how many there are, for a model that gives the class alone; see fitted.
+        labels_only: whether it gives the class alone, whose logits are 1 and 0; see fitted.
     """
 
     name: str
@@ -51,6 +56,8 @@ class Target:
     std: tuple[float, ...] = ()
     identity: str = ""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    classes: int | None = None
+    labels_only: bool = False
 
     @torch.no_grad()
     def logits(self, pixels: Tensor) -> Tensor:
@@ -72,6 +79,9 @@ class Target:
                 m.training = True
         return torch.cat(found)
 
+    def _classes(self) -> int | None:
+        return self.classes if self.class_names is None else len(self.class_names)
+
     def _answer(self, pixels: Tensor) -> Tensor:
         try:
             answer = self.function(pixels.to(self.device))
@@ -83,45 +93,20 @@ class Target:
                 got=told(error, 200),
                 do="give images of the model's channels and size",
             ) from error
-        logits = unwrapped(answer)
-        if logits.ndim != 2 or len(logits) != len(pixels):
-            raise UserError(
-                "the model must return logits [images, classes]",
-                got=f"a tensor of shape {list(logits.shape)} for {len(pixels)} images",
-                do="wrap it so that it returns one row of logits an image",
-            )
-        if logits.shape[1] == 1:
-            # A single logit is that of the second of two classes.
-            logits = torch.cat([torch.zeros_like(logits), logits], 1)
+        # Where a model gives the class alone, someone must say how many there are.
+        logits, _ = as_logits(answer, len(pixels), self._classes() if _whole(answer) else None)
         return logits.detach().float().cpu()
+
+
+def _whole(answer: Any) -> bool:
+    return isinstance(answer, (Tensor, np.ndarray)) and not (
+        answer.is_floating_point() if isinstance(answer, Tensor) else answer.dtype.kind == "f"
+    )
 
 
 def batch_size_of(pixels: Tensor) -> int:
     """Return how many such images one forward pass takes, so that memory stays bounded."""
     return max(1, min(_LARGEST_BATCH, _BATCH_VALUES // max(1, pixels[:1].numel())))
-
-
-def unwrapped(answer: Any) -> Tensor:
-    """Return the logits in a model's answer: a tensor or array, a tuple's first, a "logits" entry.
-
-    Raises:
-        UserError: when there is no tensor in it.
-    """
-    if isinstance(answer, Mapping):
-        answer = answer.get("logits", next(iter(answer.values()), None))
-    elif hasattr(answer, "logits"):
-        answer = answer.logits
-    elif isinstance(answer, (tuple, list)) and answer:
-        answer = answer[0]
-    if isinstance(answer, np.ndarray):
-        answer = torch.from_numpy(answer)
-    if not isinstance(answer, Tensor):
-        raise UserError(
-            "the model must return a tensor of logits",
-            got=f"a {type(answer).__name__}",
-            do="wrap it in a module that returns the logits",
-        )
-    return answer
 
 
 def as_target(model: Any, name: str | None = None) -> Target:
@@ -177,51 +162,39 @@ def _loaded(source: str) -> Target:
             got=source,
             do="save the weights as safetensors, or export the model as ONNX",
         )
-    if ":" in source and suffix != ".safetensors":
-        network = load_model(source)
-        refuse_lazy(network)
-        return as_target(network.eval(), source)
-    return as_target(Classifier.load(source), source)
+    known = load_known(source)
+    if isinstance(known, Wrapped):
+        return Target(
+            source,
+            known,
+            known,
+            known.class_names,
+            known.input_shape,
+            known.preprocessing.mean,
+            known.preprocessing.std,
+            _identity(known),
+        )
+    if known is not None:
+        return as_target(known, source)
+    network = load_imported(source)
+    refuse_lazy(network)
+    return as_target(network.eval(), source)
 
 
 def _onnx(path: str) -> Target:
-    from unmask.models.onnx_file import cpu_session
+    from unmask.models.session import OnnxClassifier
 
     try:
         content = read_regular(path)
-        session = cpu_session(content, threads=torch.get_num_threads())
-    except UserError:
-        raise
     except OSError as error:
         raise UserError("there is no such file", got=path, do="give an .onnx file") from error
-    except Exception as error:
-        raise UserError(
-            f"{path} is no ONNX model that ONNX Runtime reads",
-            got=str(error).splitlines()[0][:200],
-            do="export it again",
-        ) from error
-    (first, *others) = session.get_inputs()
-    if others or len(first.shape) != 4 or first.type != "tensor(float)":
-        raise UserError(
-            f"{path} doesn't take one batch of images, float32[b, c, h, w]",
-            got=f"{first.type}{first.shape}",
-            do="export it with pixels in [0, 1] as its only input",
-        )
-    one_by_one = isinstance(first.shape[0], int)
-
-    def run(pixels: Tensor) -> Tensor:
-        batch = pixels.detach().cpu().numpy().astype(np.float32)
-        parts = np.split(batch, len(batch) // first.shape[0]) if one_by_one else [batch]
-        answers = [session.run(None, {first.name: part})[0] for part in parts]
-        return torch.from_numpy(np.concatenate(answers))
-
-    shape = first.shape[1:]
-    known = all(isinstance(side, int) for side in shape)
+    graph = OnnxClassifier.of(content, threads=torch.get_num_threads(), name=path)
+    scale = 255 if graph.dtype is np.uint8 else 1
     return Target(
         path,
-        run,
-        class_names=class_names_of(session, path),
-        input_shape=tuple(shape) if known else None,
+        lambda pixels: graph.answer(scale * pixels.detach().cpu().numpy()),
+        class_names=graph.class_names,
+        input_shape=graph.input_shape,
         identity=sha256(content),
     )
 
@@ -273,6 +246,21 @@ def as_images(data: Any, target: Target | None = None, *, most: int | None = Non
                 data = Images(data.pixels, data.labels, target.class_names, data.name)
             data = matched(data, target.class_names)
     return spread(data, most)
+
+
+def fitted(target: Target, images: Images) -> tuple[Target, Images]:
+    """Return both knowing the same classes, by the model's answer to the first image.
+
+    Raises:
+        UserError: the model doesn't take the images, or tells another number of classes apart.
+    """
+    if target.class_names is None:
+        target = replace(target, classes=len(images.class_names))
+    first = torch.tensor(images.pixels[:1]).float() / 255
+    logits = target.logits(first)
+    with torch.no_grad():
+        alone = _whole(target.function(first.to(target.device)))
+    return replace(target, labels_only=alone), counted(images, logits.shape[1])
 
 
 def spread(images: Images, most: int | None) -> Images:

@@ -229,6 +229,26 @@ def matched(images: Images, class_names: tuple[str, ...]) -> Images:
     return Images(images.pixels, places[images.labels], class_names, images.name)
 
 
+def counted(images: Images, logits: int) -> Images:
+    """Return the images with as many classes as a model has logits.
+
+    Classes that are only numbers count the model's; a class may then be without images.
+
+    Raises:
+        UserError: the classes have names and are of another number, so that their order is open.
+    """
+    names = images.class_names
+    if len(names) == logits:
+        return images
+    if len(names) < logits and names == tuple(map(str, range(len(names)))):
+        return Images(images.pixels, images.labels, tuple(map(str, range(logits))), images.name)
+    raise UserError(
+        f"the model tells {logits} classes apart",
+        got=f"images of {len(names)}: {', '.join(names[:5])}{', ...' * (len(names) > 5)}",
+        do="give images of each of the model's classes",
+    )
+
+
 def accuracy(logits: Tensor, labels: Tensor) -> float:
     """Return the part of the labels that are the largest logit."""
     return float((logits.argmax(1) == labels).double().mean())

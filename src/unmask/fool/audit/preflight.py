@@ -83,8 +83,11 @@ def preflight(victim: Victim, pixels: Tensor, labels: Tensor) -> Preflight:
     logits = _first(victim, pixels)
     again, alone = victim.logits(pixels), victim.logits(pixels[:1])
     moved = victim.logits(_moved(pixels))
-    wanted, gain = _convention(victim, pixels[:_TRIED], logits[:_TRIED], labels[:_TRIED])
     finite = logits.isfinite().all(1)
+    wanted, gain = (None, 0.0)
+    # Where numbers overflow, another range only hides it.
+    if finite.all():
+        wanted, gain = _convention(victim, pixels[:_TRIED], logits[:_TRIED], labels[:_TRIED])
     largest = float(logits[finite].abs().max()) or 1.0
     accuracy = _accuracy(logits, labels)
     goal = Goal(labels)
@@ -223,6 +226,17 @@ def _verdicts(
                 "add a small constant inside it for the audit",
             )
         )
+    if labels_only:
+        warnings.append(
+            Verdict(
+                "labels_only",
+                "note",
+                "the model gives the class alone: its figures are those of attacks that see "
+                "nothing else, which find larger changes than attacks with gradients",
+                "give the network itself, or its logits",
+            )
+        )
+        return tuple(warnings)
     if probabilities:
         # A second softmax flattens gradients by itself: the cause is named already.
         return tuple(warnings)

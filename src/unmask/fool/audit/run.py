@@ -34,6 +34,7 @@ from unmask.fool.audit.store import Parts, Store
 from unmask.fool.source import Model, as_victim
 from unmask.fool.victim import Victim, require_images
 from unmask.runtime import environment_stamp
+from unmask.train.evaluation import counted
 
 _LOOKED_AT, _WATCHED = 256, 32
 _PAIR_PICTURES = 25
@@ -195,7 +196,8 @@ def run_audit(
     suit the model, a model that can't be judged, shards of another audit, and when no shard can be
     attacked.
     """
-    _check(model, images)
+    _check(model, images, plan)
+    images = _counted(model, images)
     victim = model.fresh(len(images.class_names))
     rows = _spread(len(images), plan.images)
     key = _key(model, images, plan)
@@ -293,7 +295,7 @@ def _examples(
     return pixels[index], rows[index]
 
 
-def _check(model: Victim, images: Images) -> None:
+def _check(model: Victim, images: Images, plan: AuditPlan) -> None:
     if not len(images):
         raise UserError("there are no images to audit on", got=images.name)
     shape = tuple(images.pixels.shape[1:])
@@ -303,6 +305,13 @@ def _check(model: Victim, images: Images) -> None:
             got=list(shape),
             do="give images of the model's channels and size",
         )
+    largest = images.pixels[0].size ** 0.5
+    if plan.norm == "l2" and max(plan.eps) > largest:
+        raise UserError(
+            "eps is above the largest change of such images",
+            got=f"{max(plan.eps):g}",
+            do=f"images are in [0, 1], and no change is longer than {largest:.3g} in L2",
+        )
     names = model.class_names
     if names is not None and len(names) != len(images.class_names):
         raise UserError(
@@ -310,6 +319,19 @@ def _check(model: Victim, images: Images) -> None:
             got=f"images of {len(images.class_names)}",
             do="give the images that it was trained on",
         )
+
+
+def _counted(model: Victim, images: Images) -> Images:
+    """Return the images with the model's number of classes, where its answer tells."""
+    if model.class_names is not None:
+        return images
+    probe, first = model.fresh(), as_tensors(images, np.zeros(1, np.int64), model)[0]
+    try:
+        logits = probe.logits(first)
+    except Exception:
+        # Of classes alone the number isn't known; what else is wrong, the preflight names.
+        return images
+    return counted(images, logits.shape[1])
 
 
 def _key(model: Victim, images: Images, plan: AuditPlan) -> dict[str, Any]:

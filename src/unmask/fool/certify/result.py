@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask.errors import MAX_SEED, UserError, require_whole
+from unmask.fool.norms import Threat
 from unmask.runtime import write_atomically
 from unmask.stats import wilson
 from unmask.verdict import Verdict
@@ -50,14 +51,7 @@ class CertifyPlan:
     def __post_init__(self) -> None:
         if self.norm not in ("linf", "l2"):
             raise UserError("no bounds are known in this norm", got=self.norm, do="linf or l2")
-        if not 0 < self.eps < float("inf"):
-            raise UserError("eps is no size of a change", got=self.eps, do="give a number above 0")
-        if self.norm == "linf" and self.eps > 1:
-            raise UserError(
-                "eps is above the whole range of a pixel",
-                got=self.eps,
-                do=f"images are in [0, 1]: write {self.eps:g}/255",
-            )
+        Threat.of(self.norm, self.eps)
         if not self.minutes > 0:
             raise UserError("there is no time to prove anything", got=self.minutes, do="give 1")
         for name, value, low in (

@@ -41,7 +41,7 @@ from unmask.fool.norms import NORMS, Threat
 from unmask.fool.source import as_victim
 from unmask.fool.victim import Victim
 from unmask.runtime import environment_stamp
-from unmask.train.evaluation import matched
+from unmask.train.evaluation import counted, matched
 
 FILE = "certification.npz"
 # Numbers that the widest layer may take for a batch, by how much a bound needs.
@@ -139,12 +139,7 @@ def certify_victim(
             do="put the normalisation into the module",
         )
     network = Network.of(victim.module, tuple(images.pixels.shape[1:]))
-    if network.classes < len(images.class_names):
-        raise UserError(
-            "the model has fewer logits than the images have classes",
-            got=f"{network.classes} for {len(images.class_names)}",
-            do="give the images that it was trained on",
-        )
+    images = counted(images, network.classes)
     state = None
     if resume:
         if out is None:
@@ -203,13 +198,11 @@ class _Work:
             predicted = self.victim.logits(self.pixels).argmax(1).cpu().numpy()
             wrong = np.int8(STATUSES.index(WRONG))
             fresh = np.where(predicted != labels, wrong, STATUSES.index(OPEN)).astype(np.int8)
-            names = images.class_names
-            names += tuple(f"class {i}" for i in range(len(names), network.classes))
             state = Certification(
                 model=victim.name,
                 identity=victim.identity,
                 data=images.name,
-                class_names=names,
+                class_names=images.class_names,
                 plan=plan,
                 rows=rows,
                 labels=labels,
