@@ -20,7 +20,8 @@ def undocumented(node: ast.AST, where: str) -> list[str]:
     missing = []
     for child in ast.iter_child_nodes(node):
         if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            if child.name.startswith("_"):
+            overloads = [d for d in child.decorator_list if ast.unparse(d) == "overload"]
+            if child.name.startswith("_") or overloads:
                 continue
             if ast.get_docstring(child) is None:
                 missing.append(f"{where}:{child.name}")
