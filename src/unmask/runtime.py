@@ -17,6 +17,12 @@ from typing import IO, Any
 
 import numpy as np
 
+try:
+    import fcntl
+except ImportError:
+    # Windows has no such locks.
+    fcntl = None  # type: ignore[assignment]
+
 from unmask.errors import UserError
 
 
@@ -168,10 +174,12 @@ def write_atomically(path: Path) -> Iterator[IO[bytes]]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path.parent)
         with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", delete=False
+            dir=path.parent, prefix=f".{path.name}.{_writer(os.getpid())}.", delete=False
         ) as file:
             temporary = Path(file.name)
+            _written.add(temporary.name)
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -186,6 +194,91 @@ def write_atomically(path: Path) -> Iterator[IO[bytes]]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+            _written.discard(temporary.name)
+
+
+# Temporary files that this process is writing, and the folders in which it has swept up others'.
+_written: set[str] = set()
+_swept: set[Path] = set()
+
+
+def _writer(process: int) -> str:
+    """Return what tells a process from those of this and of other machines that share a disk."""
+    return f"{sha256(platform.node().encode())[:8]}-{process}"
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the temporary files that killed processes of this machine have left in a folder."""
+    if folder in _swept:
+        return
+    _swept.add(folder)
+    here = _writer(0).removesuffix("0")
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            _, _, rest = entry.name.partition(f".{here}")
+            process, _, serial = rest.partition(".")
+            if not (entry.name.startswith(".") and process.isdecimal() and serial):
+                continue
+            if entry.name not in _written and not _other_runs(int(process)):
+                Path(entry.path).unlink(missing_ok=True)
+
+
+def _other_runs(process: int) -> bool:
+    if process == os.getpid():
+        return False
+    if sys.platform == "win32":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+# The folders that this process writes a run into, each by the number of its open directory.
+_claimed: dict[Path, int] = {}
+
+
+def claim_folder(folder: Path) -> None:
+    """Make a folder this process's own until release_folders, so that no two runs share one.
+
+    Args:
+        folder: where a run writes; made where it is missing. A folder that is claimed already by
+            this process stays so.
+
+    Raises:
+        UserError: another process has claimed it, or it can't be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"can't write {folder}", got=error.strerror, do="choose another folder"
+        ) from error
+    place = folder.resolve()
+    if fcntl is None or place in _claimed:
+        return
+    number = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(number)
+        raise UserError(
+            f"another run writes into {folder}", do="wait for its end, or choose another --out"
+        ) from None
+    except OSError:
+        # Some network file systems know no locks; the run goes on without.
+        os.close(number)
+        return
+    _claimed[place] = number
+
+
+def release_folders() -> None:
+    """Give up the folders that claim_folder claimed."""
+    while _claimed:
+        os.close(_claimed.popitem()[1])
 
 
 def _umask() -> int:

@@ -183,6 +183,8 @@ def _own_streams() -> Iterator[None]:
         yield
     finally:
         sys.stdout, sys.stderr = streams
+        if runtime := sys.modules.get("unmask.runtime"):
+            runtime.release_folders()
 
 
 def _renamed(error: CycloptsError) -> str:

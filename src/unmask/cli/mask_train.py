@@ -41,6 +41,7 @@ from unmask.mask.training.canvases import WILD, CanvasSettings
 from unmask.mask.training.export import export_detector
 from unmask.mask.training.network import load_detector, network_detector
 from unmask.mask.training.trainer import DetectorProgress, DetectorSettings, train_detector
+from unmask.runtime import claim_folder
 
 _FIT = DetectorSettings().fit
 # Seen by the network at this scale, images are trained on as CanvasSettings has them.
@@ -100,6 +101,7 @@ def train(
             f"there is a training in {out}",
             do="--resume continues it, --overwrite begins anew, --out goes elsewhere",
         )
+    claim_folder(out)
     annotated, warnings = read_annotated(folder)
     if classes:
         annotated = annotated.named(renamed(annotated.class_names, classes, merge=True))

@@ -31,6 +31,7 @@ from unmask.data.sources import Source
 from unmask.errors import UserError
 from unmask.models.classifier import Classifier
 from unmask.models.load import load_model
+from unmask.runtime import claim_folder
 from unmask.train.config import OPTIMIZERS
 from unmask.train.distributed import joined, processes
 from unmask.train.fit import FitInterrupted, FitProgress
@@ -123,6 +124,8 @@ def train(
             chosen = replace(chosen, holdout=validation)
         out = out or Path("runs") / f"train-{Path(data).stem}-{recipe_name}"
         console.print(_found(pictures), markup=False, highlight=False, soft_wrap=True)
+        if first:
+            claim_folder(out)
         if first and not resume:
             _keep_previous(console, out / "model")
         with epoch_progress(console, _figures) as show:

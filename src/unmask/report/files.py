@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from unmask.runtime import write_atomically
+from unmask.runtime import claim_folder, write_atomically
 from unmask.text import as_cell
 
 Content = str | bytes
@@ -42,7 +42,12 @@ def write_files(folder: Path, files: Mapping[str, Content]) -> list[Path]:
 
 
 def require_writable(folder: Path) -> None:
-    """Make the folder if need be; raise UserError where files can't be written there."""
+    """Make the folder if need be and claim it for this process.
+
+    Raises:
+        UserError: files can't be written there, or another run writes into it.
+    """
+    claim_folder(folder)
     (probe,) = write_files(folder, {".writable": b"?"})
     probe.unlink()
 
