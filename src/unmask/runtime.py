@@ -239,6 +239,7 @@ def _other_runs(process: int) -> bool:
 
 # The folders that this process writes a run into, each by the number of its open directory.
 _claimed: dict[Path, int] = {}
+_made: set[Path] = set()
 
 
 def claim_folder(folder: Path) -> None:
@@ -251,6 +252,7 @@ def claim_folder(folder: Path) -> None:
     Raises:
         UserError: another process has claimed it, or it can't be made.
     """
+    new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -258,6 +260,8 @@ def claim_folder(folder: Path) -> None:
             f"can't write {folder}", got=error.strerror, do="choose another folder"
         ) from error
     place = folder.resolve()
+    if new:
+        _made.add(place)
     if fcntl is None or place in _claimed:
         return
     number = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
@@ -277,8 +281,28 @@ def claim_folder(folder: Path) -> None:
 
 def release_folders() -> None:
     """Give up the folders that claim_folder claimed."""
-    while _claimed:
-        os.close(_claimed.popitem()[1])
+    for place in (*_claimed, *_made):
+        _release(place)
+
+
+@contextlib.contextmanager
+def claimed_folder(folder: Path) -> Iterator[None]:
+    """Claim a folder while the block runs; see claim_folder. One that stays empty is removed."""
+    claim_folder(folder)
+    try:
+        yield
+    finally:
+        _release(folder.resolve())
+
+
+def _release(place: Path) -> None:
+    if place in _made:
+        _made.discard(place)
+        # What came to nothing leaves nothing.
+        with contextlib.suppress(OSError):
+            place.rmdir()
+    if place in _claimed:
+        os.close(_claimed.pop(place))
 
 
 def _umask() -> int:

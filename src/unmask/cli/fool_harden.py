@@ -66,7 +66,7 @@ def harden(
     from unmask.fool.audit.plan import default_eps
     from unmask.fool.harden import harden as harden_on
     from unmask.fool.norms import Threat
-    from unmask.runtime import claim_folder
+    from unmask.runtime import claimed_folder
     from unmask.train.fit import FitInterrupted
 
     size_given = None if eps is None else Threat.of(norm, sizes([eps])[0])
@@ -75,8 +75,7 @@ def harden(
     usual = default_eps(norm, pictures.train.pixels.shape[1])
     withstood = size_given or Threat.of(norm, usual)
     out = out or Path("runs") / f"harden-{Path(data).stem}"
-    claim_folder(out)
-    with epoch_progress(console, _figures) as show:
+    with claimed_folder(out), epoch_progress(console, _figures) as show:
         try:
             trained = harden_on(
                 pictures.train,

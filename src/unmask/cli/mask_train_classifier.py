@@ -28,7 +28,7 @@ from unmask.data.detection.dataset import FACE_CLASSES, read_annotated
 from unmask.errors import UserError
 from unmask.mask.runtime.classes import plain_words, short_words
 from unmask.mask.training.classifier import SizeRow, TrainedOnFaces, face_recipe, train_on_faces
-from unmask.runtime import claim_folder
+from unmask.runtime import claimed_folder
 from unmask.train.fit import FitInterrupted, FitProgress
 
 
@@ -70,8 +70,7 @@ def train_classifier(
     annotated, warnings = read_annotated(faces)
     _tell(console, warnings)
     out = out or Path("runs") / f"faces-{recipe_name}-{classes}"
-    claim_folder(out)
-    with epoch_progress(console, _figures) as show:
+    with claimed_folder(out), epoch_progress(console, _figures) as show:
         try:
             result = train_on_faces(
                 chosen,

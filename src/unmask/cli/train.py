@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,7 +32,7 @@ from unmask.data.sources import Source
 from unmask.errors import UserError
 from unmask.models.classifier import Classifier
 from unmask.models.load import load_model
-from unmask.runtime import claim_folder
+from unmask.runtime import claimed_folder
 from unmask.train.config import OPTIMIZERS
 from unmask.train.distributed import joined, processes
 from unmask.train.fit import FitInterrupted, FitProgress
@@ -124,11 +125,10 @@ def train(
             chosen = replace(chosen, holdout=validation)
         out = out or Path("runs") / f"train-{Path(data).stem}-{recipe_name}"
         console.print(_found(pictures), markup=False, highlight=False, soft_wrap=True)
-        if first:
-            claim_folder(out)
-        if first and not resume:
-            _keep_previous(console, out / "model")
-        with epoch_progress(console, _figures) as show:
+        claim = claimed_folder(out) if first else nullcontext()
+        with claim, epoch_progress(console, _figures) as show:
+            if first and not resume:
+                _keep_previous(console, out / "model")
             try:
                 trained = train_classifier(
                     chosen,
