@@ -19,9 +19,12 @@ from unmask.mask.evaluate.matching import FaceMatches, countable, face_sides, ma
 from unmask.mask.evaluate.metrics import SIZES, average_precision, class_curve, measured, size_name
 from unmask.mask.runtime.calibration import Calibration
 from unmask.mask.runtime.detections import NOT_JUDGED, Detections
+from unmask.mask.runtime.drawing import HIDE_SCORE, heads
 from unmask.stats import wilson
 
 Part = tuple[AnnotatedImages, list[Detections]]
+# By fold and set the entries of its images.
+Found = dict[int, dict[str, Any]]
 
 PLAIN, EMPTY = "as they are", "without a face"
 SHIFTS = ("dark", "blurred", "far", "turned 15", "turned 30", "turned 45", "turned 90")
@@ -29,11 +32,11 @@ SHIFTS = ("dark", "blurred", "far", "turned 15", "turned 30", "turned 45", "turn
 FITTED = ("dark", "blurred", "far")
 LEAST_SIDE, LEAST_PRECISION = 20.0, 0.9
 NOT_FOUND, UNTOLD = "not found", "not judged"
-# Heads are hidden from this score on, and are covered when so much of the face's box is.
-HIDE_THRESHOLD, COVERED, LEAST_HIDDEN = 0.05, 0.8, 12.0
+# A face is hidden when so much of its box is.
+COVERED, LEAST_HIDDEN = 0.8, 12.0
 
 
-def stored(folder: Path) -> dict[int, dict[str, Any]]:
+def stored(folder: Path) -> Found:
     """Return what each fold's detector found, by fold and set."""
     files = {k: folder / f"fold-{k}" / "wild.json" for k in range(COUNT)}
     return {k: json.loads(f.read_bytes()) for k, f in files.items() if f.exists()}
@@ -73,22 +76,28 @@ def together(parts: Sequence[Part]) -> Part:
     return joined, [d for _, found in parts for d in found]
 
 
-def calibration_of(found: dict[int, dict[str, Any]], chosen: Sequence[int]) -> Calibration:
+def cross_fits(found: Found) -> dict[int, Calibration]:
+    """Return of each fold the calibration that all others ask for."""
+    others = {k: [o for o in found if o != k] or [k] for k in found}
+    return {k: calibration_of(found, others[k]) for k in found}
+
+
+def calibration_of(found: Found, chosen: Sequence[int]) -> Calibration:
     """Return the calibration by images that these folds' detectors were not trained on."""
     wanted = (PLAIN, *FITTED, EMPTY)
     sets = [found[k][name] for k in chosen for name in wanted if name in found[k]]
     return calibrated(*together([part(entries) for entries in sets]), scale=SCALE)
 
 
-def all_figures(original: AnnotatedImages, folder: Path) -> dict[str, Any]:
-    """Return all figures of the folds that are there.
+def all_figures(
+    original: AnnotatedImages, found: Found, fitted: dict[int, Calibration]
+) -> dict[str, Any]:
+    """Return all figures of the folds and sets that are there.
 
-    original: the face mask set with its own annotations.
+    original: the face mask set with its own annotations. found: what each fold's detector found.
+    fitted: of each fold the calibration by images that neither it nor its detector has seen.
     """
-    found = stored(folder)
     chosen = sorted(found)
-    others = {k: [o for o in chosen if o != k] or [k] for k in chosen}
-    fitted = {k: calibration_of(found, others[k]) for k in chosen}
     place = {path.stem: i for i, path in enumerate(original.paths)}
 
     def said(k: int, name: str, threshold: float | None = 0.0) -> Part:
@@ -102,23 +111,30 @@ def all_figures(original: AnnotatedImages, folder: Path) -> dict[str, Any]:
     }
     told: dict[str, Any] = {
         "folds": chosen,
-        "calibration": calibration_of(found, chosen).as_dict(),
         "corrected": _folded(plain, fitted),
         "original": _folded(own, fitted),
         "shifts": {},
         "hard_set": {},
     }
-    every = [name for name in found[chosen[0]] if all(name in found[k] for k in chosen)]
-    for name in (n for n in (PLAIN, *SHIFTS) if n in every):
-        told["shifts"][name] = _shift(together([said(k, name, None) for k in chosen]))
-    for kind in every:
+    names = dict.fromkeys(name for k in chosen for name in found[k])
+
+    def everyone(name: str, threshold: float | None = None) -> list[Part]:
+        return [said(k, name, threshold) for k in chosen if name in found[k]]
+
+    for name in (n for n in (PLAIN, *SHIFTS) if n in names):
+        told["shifts"][name] = _shift(together(everyone(name)))
+    for kind in names:
         if kind not in (PLAIN, EMPTY, *SHIFTS):
-            each = (_hard(found[k][kind], said(k, kind, None)) for k in chosen)
+            each = (_hard(found[k][kind], said(k, kind, None)) for k in chosen if kind in found[k])
             told["hard_set"][kind] = _counted(list(chain.from_iterable(each)))
-    told["without_a_face"] = _empty({k: said(k, EMPTY, None) for k in chosen})
-    told["hidden"] = _hidden(together([said(k, PLAIN, HIDE_THRESHOLD) for k in chosen]))
-    judged = [said(k, name, None) for k in chosen for name in (PLAIN, *FITTED)]
-    told["judged_by_size"] = _judged(together(judged))
+    if EMPTY in names:
+        told["without_a_face"] = _empty(
+            {k: said(k, EMPTY, None) for k in chosen if EMPTY in found[k]}
+        )
+    told["hidden"] = _hidden(together(everyone(PLAIN, HIDE_SCORE)))
+    told["judged_by_size"] = _judged(
+        together([p for name in (PLAIN, *FITTED) for p in everyone(name)])
+    )
     return told
 
 
@@ -232,19 +248,17 @@ def _hidden(both: Part) -> dict[str, Any]:
     """Return how many faces stay visible when heads are hidden, as drawing.hide hides them."""
     faces = seen = 0
     for boxes, found in zip(both[0].boxes, both[1], strict=True):
-        wide, high = (found.boxes[:, 2:] - found.boxes[:, :2]).T
-        heads = found.boxes + np.stack([-0.3 * wide, -0.45 * high, 0.3 * wide, 0.2 * high], 1)
         for box in boxes[face_sides(boxes) >= LEAST_HIDDEN]:
             faces += 1
             canvas = np.zeros((20, 20), bool)
             x = np.linspace(box[0], box[2], 21)[:-1] + (box[2] - box[0]) / 40
             y = np.linspace(box[1], box[3], 21)[:-1] + (box[3] - box[1]) / 40
-            for left, top, right, bottom in heads:
+            for left, top, right, bottom in heads(found.boxes):
                 inside = ((y >= top) & (y < bottom))[:, None] & ((x >= left) & (x < right))
                 canvas |= inside
             seen += canvas.mean() < COVERED
     return {
-        "threshold": HIDE_THRESHOLD,
+        "threshold": HIDE_SCORE,
         "least_side": LEAST_HIDDEN,
         "faces": faces,
         "visible": int(seen),

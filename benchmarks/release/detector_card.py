@@ -1,21 +1,25 @@
-"""Write the mask detector that ships, and a card that says what it is and where it fails.
+"""Write the card of the mask detector that ships: what it is, how good it is, where it fails.
 
-From what benchmarks.mask.wild stored of the folds: exports the detector of all images in 8 bits,
-with the calibration out of fold, and puts together what is known of it. All figures are of images
-that each fold's detector was not trained on: average precision on corrected and on original
-annotations, tables by size, class and crowding, the hard set, other light and other poses, images
-without a face, confidences, what is judged and what is hidden; and the flow check of a fresh
-network, and an audit of how small a change makes the network predict a mask on a bare face. OUT
-gets detector.onnx, detector.safetensors, detector.json and the same in words, detector.md. The last
-line is JSON.
+From what benchmarks.mask.wild stored of the folds, or without --folds from the predictions that
+ship beside this file: average precision on corrected and on original annotations, tables by size,
+class and crowding, what is hidden, and, where their predictions are at hand, the hard set, other
+light and other poses, images without a face and what is judged. Sections without predictions stay
+as they were, which is said. All figures are of images that each fold's detector was not trained on.
 
-    python -m benchmarks.release.detector_card FACES --folds runs/mask-folds [--out FOLDER]
+--origin adds a section of annotated images from elsewhere, at which the detector that ships looks.
+--weights exports the folds' detector of all images in 8 bits, with the calibration out of fold;
+--audit adds the flow check of a fresh network and how small a change makes it predict a mask on a
+bare face. OUT gets detector.json and the same in words, detector.md. The last line is JSON.
+
+    python -m benchmarks.release.detector_card FACES [--folds runs/mask-folds] [--out FOLDER]
+    python -m benchmarks.release.detector_card FACES --origin street=photos/street
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,18 +29,23 @@ import torch
 from benchmarks.mask.crop_judge import CONTEXT, CROP, CropJudge, faces_of
 from benchmarks.mask.hard_faces import BARE, MASKED
 from benchmarks.mask.wild import COUNT, SCALE
-from benchmarks.mask.wild_figures import all_figures, calibration_of, stored
+from benchmarks.mask.wild_figures import Found, all_figures, calibration_of, cross_fits, stored
 from benchmarks.release.detector_card_text import in_words
+from benchmarks.release.detector_predictions import (
+    PREDICTIONS,
+    read_predictions,
+    write_predictions,
+)
 
-from unmask.data.detection.dataset import AnnotatedImages, load_faces
+from unmask.data.detection.dataset import AnnotatedImages, load_faces, read_annotated
 from unmask.flow.check import check_flow
 from unmask.fool.audit.plan import AuditPlan
 from unmask.fool.audit.run import run_audit
 from unmask.fool.victim import Victim
-from unmask.mask.evaluate.confidence import LEAST_SIDE
-from unmask.mask.runtime.calibration import Calibration
+from unmask.mask.evaluate.confidence import LEAST_SIDE, found_in, reliabilities
+from unmask.mask.evaluate.metrics import measured
 from unmask.mask.runtime.card import ShippedCard
-from unmask.mask.runtime.detector import MaskDetector
+from unmask.mask.runtime.detector import WEIGHTS, MaskDetector
 from unmask.mask.training.canvases import WILD, Canvases
 from unmask.mask.training.colour import recoloured
 from unmask.mask.training.cross_validation import write_onnx
@@ -127,25 +136,38 @@ def held_of(annotated: AnnotatedImages, out: Path, fold: int) -> Any:
     return np.flatnonzero(np.array([dealt[p.stem] for p in annotated.paths]) == fold)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("faces", type=Path)
-    parser.add_argument("--folds", type=Path, default=Path("runs/mask-folds"))
-    parser.add_argument("--out", type=Path, default=Path("src/unmask/mask/weights"))
-    parser.add_argument(
-        "--audit", type=int, default=40, help="how many faces are attacked; 0: no check, no audit"
-    )
-    parser.add_argument("--floating", action="store_true", help="the folds were not quantised")
-    told = parser.parse_args()
-    original = load_faces(told.faces)
-    annotated = original.corrected()
-    source = told.folds / f"fold-{ALL}"
+def origins(told: list[str], card: ShippedCard, file: Path) -> dict[str, Any]:
+    """Return the figures of the detector in a file on annotated images, NAME=FOLDER, by name."""
+    made = {}
+    detector = MaskDetector.load(file)
+    for text in told:
+        name, _, folder = text.partition("=")
+        annotated = read_annotated(folder)[0].with_classes(card.class_names)
+        found = found_in(detector, annotated)
+        face = detector.facts.calibration.face
+        gaps = {of: r.mean_gap for of, r in reliabilities(annotated, found, threshold=face).items()}
+        made[name] = {
+            "sha256": annotated.sha256,
+            "gaps": gaps,
+            **measured(annotated, found, threshold=face).as_dict(),
+        }
+    return made
+
+
+def exported(source: Path, out: Path, annotated: AnnotatedImages, found: Found) -> dict[str, Any]:
+    """Write the detector of all images in 8 bits, and return the facts of it and of its files."""
     network, card = load_detector(source / "detector.safetensors")
-    figures = all_figures(original, told.folds)
-    calibration = Calibration(**figures.pop("calibration"))
-    chosen = figures["folds"]
-    corrected = figures.pop("corrected")
-    facts: dict[str, Any] = {
+    calibration = calibration_of(found, sorted(found))
+    onnx, weights = out / "detector.onnx", out / "detector.safetensors"
+    made, told_of = source / "int8.onnx", source / "int8.json"
+    if not told_of.exists():
+        difference, agreement = write_onnx(made, source, annotated, ALL, calibration, SCALE)
+        entries = {"difference": difference, "faces": agreement.faces, "again": agreement.again}
+        told_of.write_text(json.dumps(entries))
+    entries = json.loads(told_of.read_bytes())
+    recalibrated(made, onnx, calibration)
+    save_detector(weights, network, replace(card, facts={**card.facts, "data": annotated.sha256}))
+    return {
         "data": {
             "name": "Kaggle andrewmvd/face-mask-detection, CC0, with corrected annotations",
             "sha256": annotated.sha256,
@@ -155,36 +177,78 @@ def main() -> None:
         "parameters": parameters_of(network),
         "recipe": {**card.facts, "canvas": json.loads(json.dumps(WILD, default=vars))},
         "scale": SCALE,
-        "measured_in": "floating point" if told.floating else "8 bits",
         "calibration": calibration.as_dict(),
-        "cross_validation": {"folds": chosen, **corrected},
-        **figures,
-        "stamp": environment_stamp(seed=SEED),
+        "onnx_difference": entries.pop("difference"),
+        "quantized": {"bits": 8, **entries},
     }
-    if told.audit:
-        facts["flow"] = flow(annotated, card)
-        facts["audit"] = audited(annotated, told.folds, chosen[0], told.audit)
+
+
+def refreshed(facts: dict[str, Any], figures: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return a card's facts with figures made anew, and the sections that stay as they were."""
+    made = dict(figures)
+    corrected = made.pop("corrected")
+    told = {**facts, "cross_validation": {"folds": made.pop("folds"), **corrected}}
+    told |= {"original": made.pop("original"), "hidden": made.pop("hidden")}
+    stay = []
+    for name in ("shifts", "hard_set", "without_a_face", "judged_by_size"):
+        new = made.pop(name, None)
+        if name == "judged_by_size" and len(figures["shifts"]) == 1:
+            # It is of the changed images too.
+            new = None
+        if not new:
+            stay.append(name)
+        elif isinstance(new, dict):
+            old = facts.get(name, {})
+            stay += [f"{name}: {kind}" for kind in old if kind not in new]
+            told[name] = {**old, **new}
+        else:
+            told[name] = new
+    return told, stay
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("faces", type=Path)
+    parser.add_argument("--folds", type=Path, help="what ships if none")
+    parser.add_argument("--out", type=Path, default=WEIGHTS.parent)
+    parser.add_argument("--weights", action="store_true", help="export the detector too")
+    parser.add_argument("--origin", nargs="*", default=[], help="NAME=FOLDER, annotated")
+    parser.add_argument("--audit", type=int, default=0, help="how many faces are attacked")
+    parser.add_argument("--floating", action="store_true", help="the folds were not quantised")
+    told = parser.parse_args()
+    original = load_faces(told.faces)
+    annotated = original.corrected()
     out: Path = told.out
-    out.mkdir(parents=True, exist_ok=True)
+    old = ShippedCard.read(out / "detector.json")
+    found: Found = {}
+    if told.folds:
+        found = stored(told.folds)
+        write_predictions(PREDICTIONS, found, cross_fits(found))
+    shipped, fitted = read_predictions(PREDICTIONS, annotated)
+    # As they ship: rounded.
+    found = {k: {**found.get(k, {}), **shipped[k]} for k in shipped}
+    facts, stay = refreshed(old.facts, all_figures(original, found, fitted))
+    facts["measured_in"] = "floating point" if told.floating or not told.folds else "8 bits"
+    facts["stamp"] = environment_stamp(seed=SEED)
+    if told.weights:
+        facts |= exported(told.folds / f"fold-{ALL}", out, annotated, found)
     onnx, weights = out / "detector.onnx", out / "detector.safetensors"
-    made, told_of = source / "int8.onnx", source / "int8.json"
-    if not told_of.exists():
-        difference, agreement = write_onnx(made, source, annotated, ALL, calibration, SCALE)
-        entries = {"difference": difference, "faces": agreement.faces, "again": agreement.again}
-        told_of.write_text(json.dumps(entries))
-    entries = json.loads(told_of.read_bytes())
-    recalibrated(made, onnx, calibration)
-    facts["onnx_difference"] = entries.pop("difference")
-    facts["quantized"] = {"bits": 8, **entries}
-    save_detector(weights, network, replace(card, facts={**card.facts, "data": annotated.sha256}))
-    shipped = ShippedCard(
-        card.class_names, sha256(onnx.read_bytes()), sha256(weights.read_bytes()), facts
+    if told.audit:
+        _, card = load_detector(weights)
+        facts["flow"] = flow(annotated, card)
+        facts["audit"] = audited(annotated, told.folds, sorted(found)[0], told.audit)
+    card = ShippedCard(
+        old.class_names, sha256(onnx.read_bytes()), sha256(weights.read_bytes()), facts
     )
-    shipped.write(out / "detector.json")
+    if told.origin:
+        facts["other_origins"] = origins(told.origin, card, onnx)
+    card.write(out / "detector.json")
     with write_atomically(out / "detector.md") as file:
-        file.write(in_words(shipped).encode())
+        file.write(in_words(card).encode())
     MaskDetector.load(onnx)
-    print(in_words(shipped))
+    print(in_words(card))
+    for name in stay:
+        print(f"as it was, since no predictions of it are at hand: {name}", file=sys.stderr)
     print(json.dumps(facts))
 
 

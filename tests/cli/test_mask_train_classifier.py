@@ -45,7 +45,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_faces_become_a_classifier_with_its_figures(
     faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plain = {"validation": 4, "epochs": 2, "batch_size": 8, "seed": 1, "device": "cpu"}
+    plain = {"validation": 0.25, "epochs": 2, "batch_size": 8, "seed": 1, "device": "cpu"}
     assert train_classifier(faces, out=tmp_path / "a", json=True, **plain) == 0  # type: ignore[arg-type]
     told = json.loads(capsys.readouterr().out)
     model = Classifier.load(told["model"])
@@ -73,7 +73,7 @@ def test_three_classes_are_told_apart_on_request(
         faces,
         classes=3,
         out=tmp_path,
-        validation=4,
+        validation=0.25,
         epochs=1,
         batch_size=8,
         device="cpu",
@@ -88,7 +88,7 @@ def test_three_classes_are_told_apart_on_request(
         ({"recipe_name": "quick"}, "unknown recipe"),
         ({"classes": 4}, "2 or 3 classes"),
         ({"epochs": 0}, "epochs"),
-        ({"validation": 1}, "folds"),
+        ({"validation": 1.0}, "folds"),
         ({"device": "gpu"}, "unknown device"),
     ],
 )
@@ -112,3 +112,15 @@ def test_faces_of_other_classes_are_refused(
     (tmp_path / "annotations" / "a.xml").write_text(text)
     assert main(["mask", "train-classifier", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     assert "helmet" in capsys.readouterr().err
+
+
+def test_a_training_that_was_stopped_is_not_overwritten_and_fractions_are_told(
+    faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"of another day")
+    command = ["mask", "train-classifier", str(faces), "--out", str(tmp_path)]
+    assert main(command) == 2
+    assert "--resume continues it, --overwrite begins anew" in capsys.readouterr().err
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == b"of another day"
+    assert main([*command, "--validation", "10"]) == 2
+    assert "one image in ten is 0.1" in capsys.readouterr().err

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from unmask.mask.runtime.writers import Record
 
 FAILED, UNREADABLE, INTERRUPTED = 1, 2, 130
-# What is hidden need not be a face for certain: few false positives are better than one face seen.
-HIDE_THRESHOLD = 0.05
 _SHOW_EVERY = 0.5
 # Of the sightings that shut a gate.
 _MOST_NAMED = 10
@@ -255,10 +253,13 @@ def _found(job: _Job, image: Any, options: dict[str, Any]) -> tuple[Detections, 
     """Return the faces of an image, and the boxes that are to be hidden in what is drawn of it."""
     import numpy as np
 
+    from unmask.mask.runtime.drawing import hide_threshold
+
     least = options.get("threshold", job.detector.facts.calibration.face)
     if not job.blur:
         return job.detector.detect(image, **options), np.zeros((0, 4), np.float32)
-    likely = job.detector.detect(image, **{**options, "threshold": min(least, HIDE_THRESHOLD)})
+    hidden = min(least, hide_threshold(job.detector.facts.calibration))
+    likely = job.detector.detect(image, **{**options, "threshold": hidden})
     return likely.at(np.flatnonzero(likely.scores >= least)), likely.boxes
 
 

@@ -22,6 +22,7 @@ from unmask.cli.options import (
     LearningRate,
     Resume,
     Seed,
+    real,
     whole,
 )
 from unmask.data.detection.dataset import FACE_CLASSES, read_annotated
@@ -46,14 +47,21 @@ def train_classifier(
         Path | None, Parameter(help="where everything goes; runs/faces-RECIPE-CLASSES by default")
     ] = None,
     validation: Annotated[
-        int, whole(2, 1000, "one in so many images is held out; which, --seed says")
-    ] = 10,
+        float,
+        real(
+            0.001,
+            0.5,
+            "fraction of the images that is held out; which, --seed says",
+            do="one image in ten is 0.1",
+        ),
+    ] = 0.1,
     epochs: Epochs | None = None,
     batch_size: BatchSize | None = None,
     learning_rate: LearningRate | None = None,
     device: Device = "auto",
     seed: Seed = 0,
     resume: Resume = False,
+    overwrite: Annotated[bool, Parameter(help="begin anew where a training was stopped")] = False,
     json: FiguresAsJson = False,
 ) -> int:
     """Train the course report's classifier on faces cut out of annotated images, and measure it."""
@@ -67,9 +75,14 @@ def train_classifier(
     }
     config = replace(chosen.recipe.config, **{k: v for k, v in given.items() if v is not None})
     chosen = replace(chosen, recipe=replace(chosen.recipe, config=config))
+    out = out or Path("runs") / f"faces-{recipe_name}-{classes}"
+    if (out / "checkpoint.safetensors").exists() and not (resume or overwrite):
+        raise UserError(
+            f"there is a training in {out}",
+            do="--resume continues it, --overwrite begins anew, --out goes elsewhere",
+        )
     annotated, warnings = read_annotated(faces)
     _tell(console, warnings)
-    out = out or Path("runs") / f"faces-{recipe_name}-{classes}"
     with claimed_folder(out), epoch_progress(console, _figures) as show:
         try:
             result = train_on_faces(
@@ -77,7 +90,7 @@ def train_classifier(
                 annotated.with_classes(FACE_CLASSES),
                 out=out,
                 classes=classes,
-                parts=validation,
+                parts=round(1 / validation),
                 resume=resume,
                 device=device,
                 progress=show,

@@ -4,9 +4,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from unmask.mask.runtime.calibration import Calibration
 from unmask.mask.runtime.classes import AMBER, GREEN, GREY, RED
 from unmask.mask.runtime.detections import Detections
-from unmask.mask.runtime.drawing import HIDDEN_CELLS, LEAST_SIDE, draw, hide
+from unmask.mask.runtime.drawing import (
+    HIDDEN_CELLS,
+    HIDE_RAW,
+    HIDE_SCORE,
+    LEAST_SIDE,
+    draw,
+    heads,
+    hide,
+    hide_threshold,
+)
 
 NAMES = ("with_mask", "without_mask", "mask_weared_incorrect")
 
@@ -99,3 +109,15 @@ def test_faces_at_the_edge_and_of_one_pixel_can_be_hidden(box: tuple[int, int, i
     hide(picture, np.array([box], np.float32))
     assert picture.size == (10, 10)
     assert (np.asarray(picture) == (255, 0, 0)).all()
+
+
+def test_what_is_hidden_is_the_head_from_a_low_score_on_and_never_noise() -> None:
+    box = np.array([[100, 100, 120, 130]], np.float32)
+    head = heads(box)[0]
+    assert (head[:2] < box[0, :2]).all()
+    assert (head[2:] > box[0, 2:]).all()
+    # Hair is more than chin.
+    assert box[0, 1] - head[1] > head[3] - box[0, 3]
+    # Calibrated as what ships, and not at all.
+    assert hide_threshold(Calibration(slope=3.5, offset=-0.27)) == HIDE_SCORE < 0.01
+    assert hide_threshold(Calibration()) == pytest.approx(HIDE_RAW)

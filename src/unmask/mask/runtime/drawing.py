@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from unmask.mask.runtime.calibration import FULL_SIDE, Calibration
 from unmask.mask.runtime.classes import Colour, colour_of, short_words
 from unmask.mask.runtime.detections import NOT_JUDGED_NAME, Detections
 
@@ -27,6 +28,10 @@ _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
 _TAG_AREA = 7.0
 # A hidden face is told by no more than this many values a side, whatever its size.
 HIDDEN_CELLS = 5
+# What is hidden need not be a face for certain: few false positives are better than one face seen.
+# The first is a calibrated score, the second one of the network's own: of a detector that isn't
+# calibrated, lower ones are noise.
+HIDE_SCORE, HIDE_RAW = 0.001, 0.1
 # How far a head reaches beyond its face, as a fraction of the box: to the sides, up and down.
 _ASIDE, _ABOVE, _BELOW = 0.3, 0.45, 0.2
 
@@ -90,19 +95,31 @@ def draw(
     return picture
 
 
+def hide_threshold(calibration: Calibration) -> float:
+    """Return the calibrated score from which on a head is hidden, in (0, 1]."""
+    noise = calibration.confidence(np.array([HIDE_RAW]), np.array([FULL_SIDE]))
+    return max(HIDE_SCORE, float(noise[0]))
+
+
+def heads(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return what is hidden of faces in boxes[n, 4], float32[n, 4] in pixels: their heads."""
+    wide, high = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    reach = (-_ASIDE * wide, -_ABOVE * high, _ASIDE * wide, _BELOW * high)
+    return np.asarray(boxes + np.stack(reach, 1), np.float32)
+
+
 def hide(picture: Image.Image, boxes: NDArray[np.float32]) -> None:
     """Make the heads of faces in boxes[n, 4] of an RGB image unrecognisable, in the image itself.
 
     Each becomes HIDDEN_CELLS squared mean colours with smooth changes between them: what is not in
     these can't be recovered.
     """
-    for left, top, right, bottom in boxes.tolist():
-        wide, high = right - left, bottom - top
+    for left, top, right, bottom in heads(boxes).tolist():
         region = (
-            max(0, int(left - _ASIDE * wide)),
-            max(0, int(top - _ABOVE * high)),
-            min(picture.width, int(right + _ASIDE * wide) + 1),
-            min(picture.height, int(bottom + _BELOW * high) + 1),
+            max(0, int(left)),
+            max(0, int(top)),
+            min(picture.width, int(right) + 1),
+            min(picture.height, int(bottom) + 1),
         )
         size = (region[2] - region[0], region[3] - region[1])
         if min(size) < 1:
