@@ -12,7 +12,7 @@ from unmask.data.detection.dataset import AnnotatedImages
 from unmask.mask.training.canvases import CanvasSettings
 from unmask.mask.training.network import DetectorShape
 from unmask.mask.training.trainer import DetectorSettings
-from unmask.train.config import FitConfig
+from unmask.train.config import LoopConfig
 
 SMALL = DetectorShape(8, (16, 16, 32, 32), (1, 1, 1, 1), 32)
 COLOURS = ((40, 200, 60), (210, 50, 40), (40, 60, 220))
@@ -39,7 +39,7 @@ def squares(folder: Path, count: int) -> AnnotatedImages:
 
 
 def settings(epochs: int, **canvas: object) -> DetectorSettings:
-    fit = FitConfig(epochs, batch_size=4, rate=4e-3, warmup=0.1, precision="fp32")
+    fit = LoopConfig(epochs, batch_size=4, rate=4e-3, warmup=0.1, precision="fp32")
     still = {"mosaic": 0.0, "paste": 0.0, "turned": 0.0, "blurred": 0.0}
     plain = {"size": 128, "scales": (0.9, 1.1), **still, **canvas}
     return DetectorSettings(fit, CanvasSettings(**plain), SMALL)  # type: ignore[arg-type]

@@ -443,7 +443,7 @@ def test_an_unknown_device_is_refused(shapes: Images, make: Make, name: str) -> 
         ({"optimizer": "adan"}, "did you mean 'adam'"),
         ({"schedule": "cosine"}, "unknown schedule"),
         ({"averaging": "swa"}, "unknown averaging"),
-        ({"test_time": "ten-crop"}, "unknown test-time averaging"),
+        ({"test_time": "ten-crop"}, "unknown test-time augmentation"),
         ({"precision": "fp8"}, "unknown precision"),
         ({"seed": -1}, "seed"),
     ],

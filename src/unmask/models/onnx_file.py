@@ -65,6 +65,8 @@ def exported(
         # The exporter notes at every node the lines of the files that it comes from, by full path.
         for node in program.model.graph.all_nodes():
             node.metadata_props.clear()
+        # Constraints stand in the order of a hash, which differs from process to process.
+        program.model.graph.metadata_props.clear()
         program.model.metadata_props.update(told)
         file = Path(folder) / "model.onnx"
         program.save(file)

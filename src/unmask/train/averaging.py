@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from unmask.train.config import FitConfig
+from unmask.train.config import LoopConfig
 
 _LOOKAHEAD_EVERY = 5
 
@@ -16,7 +16,7 @@ _LOOKAHEAD_EVERY = 5
 class Average:
     """A running average of a model's floating-point state, by the config's averaging."""
 
-    def __init__(self, model: nn.Module, config: FitConfig) -> None:
+    def __init__(self, model: nn.Module, config: LoopConfig) -> None:
         self._kind, self._horizon = config.averaging, config.averaging_horizon
         self._live = {k: v for k, v in model.state_dict().items() if v.is_floating_point()}
         self.state: dict[str, Tensor] = {}
@@ -51,6 +51,11 @@ class Average:
             yield
         finally:
             _copy(own, self._live)
+
+    def settle(self) -> None:
+        """Give the model its averaged weights for good, where there are any."""
+        if self.state:
+            _copy(self.state, self._live)
 
     def _move(self, part: float) -> None:
         torch._foreach_lerp_(

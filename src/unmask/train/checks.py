@@ -37,7 +37,7 @@ def check_teacher(teacher: Teacher, student: nn.Module, picture: Tensor, classes
         check_network(network, picture, classes)
 
 
-def check_parts(processes: int, pictures: int, adversary: Adversary | None) -> None:
+def check_parts(processes: int, pictures: int, adversary: Adversary | None = None) -> None:
     """Raise UserError unless so many processes can share the smallest lot of images."""
     if processes > pictures:
         raise UserError(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from unmask.errors import UserError, unknown
 
+M = TypeVar("M", bound=nn.Module)
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -26,6 +28,11 @@ def pick_device(name: str) -> torch.device:
     if kind == "cuda" and not torch.cuda.is_available():
         raise UserError("this machine or this PyTorch has no CUDA", got=name, do="use cpu")
     return torch.device(name)
+
+
+def placed(model: M, device: torch.device) -> M:
+    """Move a model to the device, its filters in the memory order in which they run fastest."""
+    return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def described(device: torch.device) -> str:

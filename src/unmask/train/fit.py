@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,49 +15,30 @@ from torch.nn import functional
 
 from unmask.data.augment import Augmentation, Draws, augmented, draw, mixed
 from unmask.data.images import Images
-from unmask.errors import UserError
-from unmask.runtime import environment_stamp, seeded, sha256
-from unmask.saved_state import check_keys, reading
+from unmask.runtime import environment_stamp, seeded
 from unmask.train.adversary import Adversary
-from unmask.train.averaging import Average
-from unmask.train.batch_norm import whole_batch_statistics
 from unmask.train.checks import check_network, check_parts, check_pictures, check_teacher
 from unmask.train.config import FitConfig
-from unmask.train.device import (
-    autocast,
-    described,
-    drawing_from,
-    fastest_convolutions,
-    pick_device,
-)
+from unmask.train.device import autocast, described, pick_device, placed
 from unmask.train.distributed import processes
 from unmask.train.evaluation import accuracy, logits_of
 from unmask.train.history import EpochFigures, History
-from unmask.train.optimizers import descend, optimizers
-from unmask.train.schedules import SCHEDULES
-from unmask.train.state import load_run, save_run
+from unmask.train.loop import Descent, Progress
 from unmask.train.teacher import Teacher
 from unmask.train.tensorboard import Scalars
 
-_ORDER_STREAM, _DROPOUT_STREAM = 3, 4
-_SECONDS_BETWEEN_REPORTS = 0.2
+_ORDER_STREAM = 3
 # Fast adversarial training can lose all it has gained within an epoch (Wong et al., 2020).
 _COLLAPSED, _COUNTS_FROM = 0.5, 0.3
 
 
-@dataclass(frozen=True)
-class FitProgress:
-    """How far a run is: loss and accuracy are the epoch's so far, seconds_left an estimate."""
+@dataclass(frozen=True, kw_only=True)
+class FitProgress(Progress):
+    """How far a run is: loss and accuracy are the epoch's so far."""
 
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
     loss: float
     accuracy: float
     pictures_per_second: float
-    seconds: float
-    seconds_left: float
 
 
 class FitInterrupted(KeyboardInterrupt):
@@ -118,22 +99,16 @@ def fit(
             isn't finite.
     """
     check_pictures(images, validation)
-    run = _Run(model, images, config, validation, adversary, teacher, pick_device(device), progress)
-    if start is not None:
-        run.key["start"] = start
+    model = placed(model, pick_device(device))
+    run = _Run(model, images, config, validation, adversary, teacher, start, progress)
     file = directory / "checkpoint.safetensors" if directory and checkpoints else None
     if resume and file:
         run.restore(file)
-    writes = run.together.first
-    scalars = Scalars(directory, len(run.epochs)) if tensorboard and directory and writes else None
+    if tensorboard and directory and run.together.first:
+        run.scalars = Scalars(directory, len(run.epochs))
     ended = "interrupted"
     try:
-        while not run.over:
-            run.train_epoch()
-            if file and writes:
-                run.save(file)
-            if scalars:
-                scalars.add(run.epochs[-1])
+        run.run(file)
         ended = "target" if run.reached else "collapsed" if run.collapsed else "finished"
     except KeyboardInterrupt:
         raise FitInterrupted(run.history(ended)) from None
@@ -142,8 +117,10 @@ def fit(
     return run.history(ended)
 
 
-class _Run:
-    """One training run between two epochs."""
+class _Run(Descent[EpochFigures]):
+    """A classifier's training: its best epoch is kept, by validation or under attack."""
+
+    record = EpochFigures
 
     def __init__(
         self,
@@ -153,45 +130,42 @@ class _Run:
         validation: Images | None,
         adversary: Adversary | None,
         teacher: Teacher | None,
-        device: torch.device,
+        start: str | None,
         progress: Callable[[FitProgress], None] | None,
     ) -> None:
-        self.adversary = adversary
-        self.config, self.device, self.validation = config, device, validation
-        self.progress, self.name = progress, images.name
-        self.model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.config, self.validation, self.adversary = config, validation, adversary
+        self.progress = progress
+        device = next(model.parameters(), torch.empty(0)).device
         pixels = torch.from_numpy(images.pixels).permute(0, 2, 3, 1)
         self.pixels = pixels.contiguous().to(device)
         self.labels = torch.from_numpy(images.labels).to(device)
         still = draw(Augmentation(), 1, seed=0, epoch=0).to(device)
         one = augmented(self.pixels[:1], config.augmentation, still)
         self.classes = len(images.class_names)
-        check_network(self.model, one, self.classes)
+        check_network(model, one, self.classes)
         self.teacher = None if teacher is None else teacher.to(device)
         if teacher is not None:
-            check_teacher(teacher, self.model, one, self.classes)
-        self.steps = math.ceil(len(images) / config.batch_size)
-        self.together = processes()
+            check_teacher(teacher, model, one, self.classes)
+        steps = math.ceil(len(images) / config.batch_size)
         smallest = min(len(p) for p in (images, validation) if p is not None)
-        check_parts(self.together.count, min(smallest, len(images) // self.steps), adversary)
-        self.optimizers = optimizers(model, config)
-        self.learner = self.together.learner(self.model)
-        self.average = Average(model, config)
-        self.epochs: list[EpochFigures] = []
-        self.best_epoch = 0
-        self.best: dict[str, Tensor] = {}
-        self.drawn_ahead: tuple[Draws, Tensor] | None = None
-        self.train_seconds = self.other_seconds = 0.0
-        self.key = {
+        check_parts(processes().count, min(smallest, len(images) // steps), adversary)
+        key: dict[str, Any] = {
             "config": config.as_dict(),
             "data": images.sha256,
             "validation": None if validation is None else validation.sha256,
         }
-        if adversary is not None:
-            self.key["adversary"] = adversary.as_dict()
-        if teacher is not None:
-            self.key["teacher"] = teacher.as_dict()
-        self.together.agree(sha256(json.dumps(self.key).encode()), "images or settings")
+        told = {
+            "adversary": None if adversary is None else adversary.as_dict(),
+            "teacher": None if teacher is None else teacher.as_dict(),
+            "start": start,
+        }
+        key |= {name: value for name, value in told.items() if value is not None}
+        super().__init__(model, config, steps=steps, key=key, sums=2, reports=progress is not None)
+        self.best_epoch = 0
+        self.best: dict[str, Tensor] = {}
+        self.train_seconds = 0.0
+        self.scalars: Scalars | None = None
+        self.drawn: dict[int, tuple[Draws, tuple[Tensor, ...]]] = {}
 
     @property
     def reached(self) -> bool:
@@ -209,103 +183,45 @@ class _Run:
 
     @property
     def over(self) -> bool:
-        return len(self.epochs) >= self.config.epochs or self.reached or self.collapsed
+        """Whether no epoch is left to train, or the last one ends the run."""
+        return super().over or self.reached or self.collapsed
 
-    def train_epoch(self) -> None:
-        """Train one epoch, validate, and note the figures and the best weights."""
-        epoch = len(self.epochs)
-        seed = int(seeded(self.config.seed, _DROPOUT_STREAM, epoch).integers(1 << 63))
-        began, before = time.perf_counter(), self.train_seconds
-        # Each process drops out units of its own.
-        own_seed = seed + self.together.rank
-        whole_batches = whole_batch_statistics(self.model, self.together)
-        with drawing_from(own_seed, self.device), whole_batches, fastest_convolutions():
-            loss, right, rate = self._pass(epoch, began)
-        self.train_seconds += time.perf_counter() - began
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the loss is not finite in epoch {epoch + 1}: training diverged",
-                got=loss,
-                do=f"lower the learning rate, {self.config.rate:g}, or use precision fp32",
-            )
-        began = time.perf_counter()
-        validated: tuple[float | None, float | None, float | None] = (None, None, None)
-        with self.average.applied():
-            if self.validation is not None and epoch + 1 >= self.config.validate_from:
-                validated = self._validate(self.validation)
-            attacked = None if self.adversary is None else self._under_attack(self.adversary)
-            self.other_seconds += time.perf_counter() - began
-            pictures = len(self.labels) * (epoch + 1)
-            self.epochs.append(
-                EpochFigures(
-                    epoch=epoch + 1,
-                    step=self.steps * (epoch + 1),
-                    pictures=pictures,
-                    rate=rate,
-                    train_loss=loss,
-                    train_accuracy=right,
-                    validation_loss=validated[0],
-                    validation_accuracy=validated[1],
-                    validation_averaged=validated[2],
-                    validation_attacked=attacked,
-                    train_seconds=self.train_seconds,
-                    seconds=self.train_seconds + self.other_seconds,
-                    pictures_per_second=len(self.labels) / (self.train_seconds - before),
-                )
-            )
-            self._note_best()
+    def begin(self, epoch: int) -> None:
+        """Draw what happens to each image, and the order they come in."""
+        if epoch not in self.drawn:
+            self.drawn[epoch] = self._drawn(epoch)
+        self.drawn.pop(epoch - 1, None)
 
-    def _pass(self, epoch: int, began: float) -> tuple[float, float, float]:
-        config, count = self.config, len(self.labels)
-        draws, order = self.drawn_ahead or self._drawn(epoch)
-        self.drawn_ahead = None
-        batches = order.tensor_split(self.steps)
-        total_steps = self.steps * config.epochs
-        # The sum of the losses, and how many were right.
-        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
-        seen, reported, height = 0, 0.0, 0.0
-        self.model.train()
-        for i, batch in enumerate(batches):
-            step = epoch * self.steps + i
-            height = SCHEDULES[config.schedule](step, total_steps, config.warmup, config.end)
-            part = batch[self.together.part(len(batch))]
-            pictures, labels, targets = self._batch(part, draws)
-            if self.adversary is not None:
-                with autocast(self.device, config.precision):
-                    pictures = self.adversary.attacked(
-                        self.model, pictures, labels, part=step / total_steps
-                    )
-            with autocast(self.device, config.precision):
-                logits = self.learner(pictures)
-            loss = functional.cross_entropy(
-                logits.float(), targets, label_smoothing=config.label_smoothing
-            )
-            # Gradients are averaged over processes, whose parts may differ by an image.
-            share = len(part) * self.together.count / len(batch)
-            descend(self.optimizers, loss * share, height)
-            self.average.update(step + 1, total_steps)
-            sums[0] += loss.detach() * len(part)
-            sums[1] += (logits.detach().argmax(1) == labels).sum()
-            seen += len(part)
-            now = time.perf_counter()
-            # The last step of an epoch always, since logs get their line from it.
-            due = now - reported > _SECONDS_BETWEEN_REPORTS or i + 1 == len(batches)
-            if self.progress and due:
-                reported = now
-                loss_so_far, right_so_far = (sums / seen).tolist()
-                self._report(epoch, i + 1, loss_so_far, right_so_far, now - began)
-        if self.device.type == "cuda" and epoch + 1 < config.epochs:
+    def step(self, step: int) -> int:
+        """Learn from a batch; add its loss, and how many were classified rightly."""
+        epoch, i = divmod(step, self.steps)
+        draws, batches = self.drawn[epoch]
+        part = batches[i][self.together.part(len(batches[i]))]
+        pictures, labels, targets = self._batch(part, draws)
+        precision = self.config.precision
+        if self.adversary is not None:
+            done = step / (self.steps * self.count)
+            with autocast(self.device, precision):
+                pictures = self.adversary.attacked(self.model, pictures, labels, part=done)
+        with autocast(self.device, precision):
+            logits = self.learner(pictures)
+        loss = functional.cross_entropy(
+            logits.float(), targets, label_smoothing=self.config.label_smoothing
+        )
+        # Gradients are averaged over processes, whose parts may differ by an image.
+        self.descend(loss * (len(part) * self.together.count / len(batches[i])), step)
+        self.sums[0] += loss.detach() * len(part)
+        self.sums[1] += (logits.detach().argmax(1) == labels).sum()
+        if self.device.type == "cuda" and i + 1 == self.steps and epoch + 1 < self.count:
             # While the GPU is still at work on what it was given.
-            self.drawn_ahead = self._drawn(epoch + 1)
-        loss_sum, right = self.together.summed(sums).tolist()
-        return loss_sum / count, right / count, config.rate * height
+            self.drawn[epoch + 1] = self._drawn(epoch + 1)
+        return len(part)
 
-    def _drawn(self, epoch: int) -> tuple[Draws, Tensor]:
-        """Return what happens to each image in that epoch, and the order they come in."""
+    def _drawn(self, epoch: int) -> tuple[Draws, tuple[Tensor, ...]]:
         config, count = self.config, len(self.labels)
         draws = draw(config.augmentation, count, seed=config.seed, epoch=epoch)
         order = torch.from_numpy(seeded(config.seed, _ORDER_STREAM, epoch).permutation(count))
-        return draws.to(self.device), order.to(self.device)
+        return draws.to(self.device), order.to(self.device).tensor_split(self.steps)
 
     def _batch(self, part: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
         """Return augmented images, their labels, and what is learnt: those or shares."""
@@ -343,34 +259,53 @@ class _Run:
         )
         return float(functional.cross_entropy(single, labels)), accuracy(single, labels), averaged
 
-    def _under_attack(self, adversary: Adversary) -> float:
-        self.model.eval()
-        return adversary.accuracy(self.model)
+    def tell(self, where: Progress, means: list[float], spent: float) -> None:
+        """Report loss and accuracy of the epoch so far."""
+        assert self.progress
+        loss, right = means
+        rate = len(self.labels) * where.step / self.steps / spent
+        self.progress(
+            FitProgress(**vars(where), loss=loss, accuracy=right, pictures_per_second=rate)
+        )
 
-    def _note_best(self) -> None:
-        figure = _figure(self.epochs[-1])
+    def note(self, means: list[float], spent: float) -> EpochFigures:
+        """Validate, and return the epoch's figures; keep the weights if they are the best."""
+        epoch, began = len(self.epochs) + 1, time.perf_counter()
+        self.train_seconds += spent
+        validated: tuple[float | None, float | None, float | None] = (None, None, None)
+        if self.validation is not None and epoch >= self.config.validate_from:
+            validated = self._validate(self.validation)
+        attacked = None
+        if self.adversary is not None:
+            attacked = self.adversary.accuracy(self.model.eval())
+        self.seconds += time.perf_counter() - began
+        loss, right = means
+        figures = EpochFigures(
+            epoch=epoch,
+            step=self.steps * epoch,
+            pictures=len(self.labels) * epoch,
+            rate=self.rate,
+            train_loss=loss,
+            train_accuracy=right,
+            validation_loss=validated[0],
+            validation_accuracy=validated[1],
+            validation_averaged=validated[2],
+            validation_attacked=attacked,
+            train_seconds=self.train_seconds,
+            seconds=self.seconds,
+            pictures_per_second=len(self.labels) / spent,
+        )
+        figure = _figure(figures)
         best = _figure(self.epochs[self.best_epoch - 1]) if self.best_epoch else None
         if best is None or (figure is not None and figure >= best):
             self.best = {k: v.clone() for k, v in self.model.state_dict().items()}
-            self.best_epoch = self.epochs[-1].epoch
+            self.best_epoch = epoch
+        return figures
 
-    def _report(self, epoch: int, step: int, loss: float, right: float, spent: float) -> None:
-        assert self.progress
-        done = epoch + step / self.steps
-        seconds = self.train_seconds + self.other_seconds + spent
-        self.progress(
-            FitProgress(
-                epoch=epoch + 1,
-                epochs=self.config.epochs,
-                step=step,
-                steps=self.steps,
-                loss=loss,
-                accuracy=right,
-                pictures_per_second=len(self.labels) * step / self.steps / spent,
-                seconds=seconds,
-                seconds_left=seconds / done * (self.config.epochs - done),
-            )
-        )
+    def ended(self) -> None:
+        """Write the epoch's figures to TensorBoard."""
+        if self.scalars:
+            self.scalars.add(self.epochs[-1])
 
     def keep_best(self) -> None:
         """Give the model its best weights, if an epoch has ended, and set it to eval mode."""
@@ -379,6 +314,7 @@ class _Run:
         self.model.eval()
 
     def history(self, ended: str) -> History:
+        """Return the epochs so far, with their provenance."""
         stamp = environment_stamp(
             **self.key,
             device=described(self.device),
@@ -387,41 +323,26 @@ class _Run:
         )
         return History(tuple(self.epochs), self.best_epoch, ended, stamp)
 
-    def save(self, file: Path) -> None:
-        """Write the checkpoint and, beside it, the history."""
-        header = {
-            "key": self.key,
-            "epochs": [asdict(e) for e in self.epochs],
-            "best_epoch": self.best_epoch,
-        }
-        save_run(file, {**self._states(), "best": self.best}, self.optimizers, header)
-        self.history("running").save(file.with_name("history.jsonl"))
+    def header(self) -> dict[str, Any]:
+        """Return what a checkpoint holds, with the best epoch."""
+        return {**super().header(), "best_epoch": self.best_epoch}
 
-    def restore(self, file: Path) -> None:
-        """Go back to where the first process's checkpoint was written, if there is one."""
-        if self.together.first and file.exists():
-            self._restore(file)
-        with self.together.copy_of(file) as copy:
-            if copy:
-                self._restore(copy)
+    def kept(self) -> dict[str, dict[str, Tensor]]:
+        """Return the weights of the best epoch."""
+        return {"best": self.best}
 
-    def _restore(self, file: Path) -> None:
-        header, best = load_run(file, self.key, self._states(), self.optimizers)
-        check_keys(header, ("key", "epochs", "best_epoch"), file)
-        with reading(file):
-            epochs = [EpochFigures.of(e) for e in header["epochs"]]
-            history = History(tuple(epochs), header["best_epoch"], "interrupted")
-            if not epochs or history.best is None:
-                raise ValueError("it holds no epoch")
-            if best.keys() != self.model.state_dict().keys():
-                raise ValueError("the weights of its best epoch are others than the network's")
+    def take(
+        self, header: dict[str, Any], epochs: list[EpochFigures], best: dict[str, Tensor]
+    ) -> None:
+        """Take over the best epoch and its weights."""
+        history = History(tuple(epochs), header["best_epoch"], "interrupted")
+        if history.best is None:
+            raise ValueError("it holds no best epoch")
+        if best.keys() != self.model.state_dict().keys():
+            raise ValueError("the weights of its best epoch are others than the network's")
         self.best = {k: v.to(self.device, copy=True) for k, v in best.items()}
-        self.best_epoch, self.epochs = history.best_epoch, epochs
-        self.train_seconds = self.epochs[-1].train_seconds
-        self.other_seconds = self.epochs[-1].seconds - self.train_seconds
-
-    def _states(self) -> dict[str, dict[str, Tensor]]:
-        return {"model": self.model.state_dict(), "average": self.average.state}
+        self.best_epoch = history.best_epoch
+        self.train_seconds = epochs[-1].train_seconds
 
 
 def _figure(epoch: EpochFigures) -> float | None:

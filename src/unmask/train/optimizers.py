@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from unmask.errors import UserError
-from unmask.train.config import FitConfig
+from unmask.train.config import LoopConfig
 from unmask.train.device import without_tf32
 
 _REST_MOMENTUM = 0.85
 
 
-def optimizers(model: nn.Module, config: FitConfig) -> list[torch.optim.Optimizer]:
+def optimizers(model: nn.Module, config: LoopConfig) -> list[torch.optim.Optimizer]:
     """Return what updates the model's trainable parameters, each of them once.
 
     Every group carries its peak rate as "peak"; lr is set at each step. Raises UserError when
@@ -65,7 +65,7 @@ def optimizers(model: nn.Module, config: FitConfig) -> list[torch.optim.Optimize
     return made
 
 
-def _plain(groups: list[dict[str, Any]], config: FitConfig, *, fused: bool) -> Any:
+def _plain(groups: list[dict[str, Any]], config: LoopConfig, *, fused: bool) -> Any:
     if config.optimizer == "adam":
         return torch.optim.Adam(groups, lr=config.rate, fused=fused)
     if config.optimizer in ("adamw", "muon_adamw"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,16 @@ def save_run(
     optimizers: Sequence[torch.optim.Optimizer],
     header: dict[str, Any],
 ) -> None:
-    """Write named groups of tensors, the optimisers' state and a header to one safetensors file.
+    """Write a run's state to one safetensors file, whole or not at all.
 
-    The file is written whole or not at all.
+    Args:
+        path: the file.
+        states: tensors by the name of their group, and by their own.
+        optimizers: whose state goes with them.
+        header: plain values; its "key" is what load_run compares.
+
+    Raises:
+        UserError: the file can't be written.
     """
     tensors = {f"{group}/{k}": v for group, state in states.items() for k, v in state.items()}
     for k, optimizer in enumerate(optimizers):
@@ -41,16 +48,27 @@ def load_run(
     key: dict[str, Any],
     states: Mapping[str, Mapping[str, Tensor]],
     optimizers: Sequence[torch.optim.Optimizer],
+    dropped: Collection[str] = (),
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Fill the states and optimisers in place; return the header and the best weights.
+    """Fill the states and optimisers in place.
 
-    key: what must be equal to the header's "key". Raises UserError when the file is damaged or of
-    another run.
+    Args:
+        path: what save_run wrote.
+        key: what must be equal to the header's "key".
+        states: groups of tensors to fill.
+        optimizers: whose state is filled.
+        dropped: names that earlier versions wrote into the key, and that change nothing.
+
+    Returns:
+        The header, and the tensors of the group "best".
+
+    Raises:
+        UserError: the file is damaged or of another run.
     """
     with reading(path):
         file = TensorFile(path)
     header = file.header if isinstance(file.header, dict) else {}
-    _same_run(path, header.get("key"), key)
+    _same_run(path, _without(header.get("key"), dropped), key)
     tensors = file.tensors()
     best = {k.removeprefix("best/"): v for k, v in tensors.items() if k.startswith("best/")}
     try:
@@ -98,6 +116,12 @@ def _same_run(path: Path, saved: Any, key: dict[str, Any]) -> None:
         got=flat_saved.get(name),
         do=do,
     )
+
+
+def _without(values: Any, names: Collection[str]) -> Any:
+    if not isinstance(values, dict):
+        return values
+    return {k: _without(v, names) for k, v in values.items() if k not in names}
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,11 @@
 """The detector learns, resumes to the same bits, and is the same as ONNX."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +21,7 @@ from unmask.mask.runtime.calibration import Calibration
 from unmask.mask.runtime.detector import MaskDetector
 from unmask.mask.training import trainer
 from unmask.mask.training.canvases import Canvases, CanvasSettings, repeat_factors
-from unmask.mask.training.export import export_detector, recalibrated
+from unmask.mask.training.export import recalibrated
 from unmask.mask.training.network import (
     DetectorCard,
     FaceNetwork,
@@ -24,7 +29,8 @@ from unmask.mask.training.network import (
     network_detector,
     save_detector,
 )
-from unmask.mask.training.trainer import rarity_weights, train_detector
+from unmask.mask.training.trainer import DetectorProgress, rarity_weights, train_detector
+from unmask.models.checkpoint import TensorFile, write_tensors
 
 
 @pytest.mark.slow
@@ -44,35 +50,57 @@ def test_four_pictures_are_learnt_by_heart(learnt: Learnt) -> None:
         np.testing.assert_array_equal(theirs.labels, one.labels[sure])
 
 
-def test_a_resumed_run_comes_to_the_same_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(trainer, "_SECONDS_BETWEEN_SAVES", 0.0)
-    annotated = squares(tmp_path, 4)
-    plan = settings(2, mosaic=0.5, paste=1.0)
-    whole = train_detector(annotated, plan, directory=tmp_path / "whole")
+class Stop(Exception):  # noqa: N818
+    """What ends a run in its second epoch, as a kill would."""
 
-    class Stop(Exception):  # noqa: N818
-        pass
-
-    def stop(p: object) -> None:
-        if p.epoch == 2:  # type: ignore[attr-defined]
+    @staticmethod
+    def second(p: DetectorProgress) -> None:
+        if p.epoch == 2:
             raise Stop
 
+
+def test_a_run_that_is_cut_off_leaves_the_same_files_once_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer.DetectorRun, "seconds_between_saves", 0.0)
+    annotated = squares(tmp_path, 4)
+    plan = settings(2, mosaic=0.5, paste=1.0)
+    plan = replace(plan, fit=replace(plan.fit, averaging="ema", averaging_horizon=5))
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    network = train_detector(annotated, plan, directory=whole)
     with pytest.raises(Stop):
-        train_detector(annotated, plan, directory=tmp_path / "parts", progress=stop)
-    again = train_detector(annotated, plan, directory=tmp_path / "parts", resume=True)
-    for name, tensor in whole.state_dict().items():
+        train_detector(annotated, plan, directory=parts, progress=Stop.second)
+    shutil.copytree(parts, tmp_path / "old")
+    again = train_detector(annotated, plan, directory=parts, resume=True)
+    for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
+    files = [folder / "detector.safetensors" for folder in (whole, parts)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    for folder in (whole, parts):
+        lines = (folder / "history.jsonl").read_text().splitlines()
+        assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
     other = replace(plan, fit=replace(plan.fit, rate=1e-3))
     with pytest.raises(UserError, match="another run"):
-        train_detector(annotated, other, directory=tmp_path / "parts", resume=True)
+        train_detector(annotated, other, directory=parts, resume=True)
+    # Version 0.1 wrote settings of a classifier's images too, which played no part.
+    checkpoint = tmp_path / "old" / "checkpoint.safetensors"
+    saved = TensorFile(checkpoint)
+    saved.header["key"]["settings"]["fit"] |= {
+        "augmentation": {"flip": "none", "shift": 0},
+        "label_smoothing": 0.0,
+        "target": None,
+        "test_time": "none",
+        "validate_from": 1,
+    }
+    write_tensors(checkpoint, saved.tensors(), saved.header)
+    train_detector(annotated, plan, directory=tmp_path / "old", resume=True)
+    old = tmp_path / "old" / "detector.safetensors"
+    assert old.read_bytes() == files[0].read_bytes()
 
 
-def test_onnx_says_the_same_for_any_size_and_its_metadata_are_read(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    network = FaceNetwork(2, SMALL).eval()
-    onnx, card = tmp_path / "d.onnx", DetectorCard(("a", "b"), SMALL, {})
+def test_what_a_detector_is_calibrated_with_goes_into_its_file(
+    rectangles: Path, tmp_path: Path
+) -> None:
     chosen = Calibration(
         slope=0.8,
         offset=-0.1,
@@ -83,14 +111,30 @@ def test_onnx_says_the_same_for_any_size_and_its_metadata_are_read(tmp_path: Pat
         smallest=7.0,
         nms_iou=0.45,
     )
-    plain = tmp_path / "plain.onnx"
-    assert export_detector(network, card, plain, calibration=Calibration(), scale=1.5) <= 1e-3
-    assert MaskDetector.load(plain).facts.calibration == Calibration()
-    recalibrated(plain, onnx, chosen)
-    facts = MaskDetector.load(onnx).facts
-    assert facts.class_names == ("a", "b")
-    assert facts.calibration == chosen
-    assert facts.scale == 1.5
+    recalibrated(rectangles, tmp_path / "d.onnx", chosen)
+    before, facts = (MaskDetector.load(p).facts for p in (rectangles, tmp_path / "d.onnx"))
+    assert facts == replace(before, calibration=chosen)
+    assert before.calibration != chosen
+
+
+EXPORT = """
+    import sys
+    from pathlib import Path
+    from unmask.mask.runtime.calibration import Calibration
+    from unmask.mask.training.export import export_detector
+    from unmask.mask.training.network import load_detector
+
+    network, card = load_detector(Path(sys.argv[1]))
+    export_detector(network, card, Path(sys.argv[2]), calibration=Calibration(), scale=1.0)
+"""
+
+
+@pytest.mark.slow
+def test_another_process_exports_the_same_bytes(learnt: Learnt, tmp_path: Path) -> None:
+    other = tmp_path / "other.onnx"
+    command = [sys.executable, "-c", textwrap.dedent(EXPORT), str(learnt.weights), str(other)]
+    subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": "12"}, check=True)
+    assert other.read_bytes() == learnt.onnx.read_bytes()
 
 
 def test_weights_come_back_from_the_file(tmp_path: Path) -> None:
@@ -129,9 +173,3 @@ def test_pictures_with_rare_classes_are_shown_more_often(tmp_path: Path) -> None
     torch.testing.assert_close(
         rarity_weights(np.array([800, 100, 1])), torch.tensor([1.0, 2.0, 800 ** (1 / 3)])
     )
-
-
-def test_history_has_a_line_an_epoch(tmp_path: Path) -> None:
-    train_detector(squares(tmp_path, 4), settings(2), directory=tmp_path / "run")
-    lines = (tmp_path / "run" / "history.jsonl").read_text().splitlines()
-    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,31 +17,53 @@ _HUE = 0.2
 _GREY = 0.05
 
 
-def recoloured(pixels: Tensor, random: np.random.Generator) -> Tensor:
-    """Return uint8[b, h, w, 3] as float[b, 3, h, w] in [0, 1], each image's colours changed.
+@dataclass(frozen=True, eq=False)
+class Colours:
+    """How the colours of n images change: one linear map and one offset each.
 
-    Brightness, contrast, saturation, hue and tint are linear, so they are one matrix an image. One
-    in twenty becomes grey. The result lies in memory as channels_last.
+    Args:
+        matrix: float64[n, 3, 3], of red, green and blue, contrast inside.
+        brightness: float64[n].
+        contrast: float64[n], about the image's mean.
     """
-    b = len(pixels)
-    contrast = np.exp(random.uniform(-_CONTRAST, _CONTRAST, b))
-    brightness = random.uniform(-_BRIGHTNESS, _BRIGHTNESS, b)
-    saturation = np.exp(random.uniform(-_SATURATION, _SATURATION, b))
-    saturation[random.random(b) < _GREY] = 0
-    tint = np.exp(random.uniform(-_TINT, _TINT, (b, 3)))
-    grey = np.tile(np.array(_LUMA), (3, 1))
-    hue = _about_grey(random.uniform(-_HUE, _HUE, b))
-    mix = saturation[:, None, None] * hue + (1 - saturation)[:, None, None] * grey
-    middle = pixels.float().mean((1, 2, 3)) / 255
 
-    def there(values: NDArray[np.float64]) -> Tensor:
-        return torch.from_numpy(values.astype(np.float32)).to(pixels.device)
+    matrix: NDArray[np.float64]
+    brightness: NDArray[np.float64]
+    contrast: NDArray[np.float64]
 
-    matrix = there(contrast[:, None, None] * tint[:, :, None] * mix)
-    offset = there(brightness) + middle * there(1 - contrast)
-    flat = pixels.flatten(1, 2).float() / 255
-    coloured = torch.baddbmm(offset[:, None, None], flat, matrix.transpose(1, 2)).clamp_(0, 1)
-    return coloured.view(pixels.shape).permute(0, 3, 1, 2)
+    @staticmethod
+    def drawn(count: int, random: np.random.Generator) -> Colours:
+        """Draw brightness, contrast, saturation, hue and tint; one image in twenty becomes grey."""
+        contrast = np.exp(random.uniform(-_CONTRAST, _CONTRAST, count))
+        brightness = random.uniform(-_BRIGHTNESS, _BRIGHTNESS, count)
+        saturation = np.exp(random.uniform(-_SATURATION, _SATURATION, count))
+        saturation[random.random(count) < _GREY] = 0
+        tint = np.exp(random.uniform(-_TINT, _TINT, (count, 3)))
+        grey = np.tile(np.array(_LUMA), (3, 1))
+        hue = _about_grey(random.uniform(-_HUE, _HUE, count))
+        mix = saturation[:, None, None] * hue + (1 - saturation)[:, None, None] * grey
+        return Colours(contrast[:, None, None] * tint[:, :, None] * mix, brightness, contrast)
+
+    def __getitem__(self, part: slice) -> Colours:
+        return Colours(self.matrix[part], self.brightness[part], self.contrast[part])
+
+    def applied(self, pixels: Tensor) -> Tensor:
+        """Return uint8[n, h, w, 3] as float[n, 3, h, w] in [0, 1], in memory as channels_last."""
+
+        def there(values: NDArray[np.float64]) -> Tensor:
+            return torch.from_numpy(values.astype(np.float32)).to(pixels.device)
+
+        middle = pixels.float().mean((1, 2, 3)) / 255
+        offset = there(self.brightness) + middle * there(1 - self.contrast)
+        flat = pixels.flatten(1, 2).float() / 255
+        matrix = there(self.matrix).transpose(1, 2)
+        coloured = torch.baddbmm(offset[:, None, None], flat, matrix).clamp_(0, 1)
+        return coloured.view(pixels.shape).permute(0, 3, 1, 2)
+
+
+def recoloured(pixels: Tensor, random: np.random.Generator) -> Tensor:
+    """Return uint8[n, h, w, 3] as float[n, 3, h, w] in [0, 1], each image's colours changed."""
+    return Colours.drawn(len(pixels), random).applied(pixels)
 
 
 def _about_grey(angles: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -142,9 +142,18 @@ class Losses:
         return self.face + _SIDES_WEIGHT * self.sides + _CLASS_WEIGHT * self.classes
 
 
-def losses(heads: Heads, targets: Targets, class_weights: Tensor) -> Losses:
-    """Return the losses of a batch. class_weights: float[k], of the classes' cross-entropy."""
-    count = max(targets.faces, 1.0)
+def losses(
+    heads: Heads, targets: Targets, class_weights: Tensor, count: float | None = None
+) -> Losses:
+    """Return the losses of a batch.
+
+    Args:
+        heads: what the network predicts.
+        targets: what it should.
+        class_weights: float[k], of the classes' cross-entropy.
+        count: how many faces the sums are divided by, by default those of the batch, at least 1.
+    """
+    count = max(targets.faces, 1.0) if count is None else count
     face = focal(heads.face, targets.heat, targets.asked) / count
     sides = heads.sides.permute(0, 2, 3, 1).flatten(0, 2)[targets.cells]
     logits = heads.classes.permute(0, 2, 3, 1).flatten(0, 2)[targets.cells]

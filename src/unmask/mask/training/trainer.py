@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,41 +10,41 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from unmask.data.detection.dataset import AnnotatedImages
 from unmask.errors import UserError
 from unmask.mask.training.canvases import Canvases, CanvasSettings
-from unmask.mask.training.colour import recoloured
+from unmask.mask.training.colour import Colours
 from unmask.mask.training.loss import losses, targets
 from unmask.mask.training.network import DetectorCard, DetectorShape, FaceNetwork, save_detector
-from unmask.runtime import seeded, write_atomically
-from unmask.saved_state import check_keys, damaged
-from unmask.train.averaging import Average
-from unmask.train.config import FitConfig
-from unmask.train.device import autocast, drawing_from, pick_device
-from unmask.train.optimizers import descend, optimizers
-from unmask.train.schedules import SCHEDULES
-from unmask.train.state import load_run, save_run
+from unmask.runtime import seeded
+from unmask.train.checks import check_parts
+from unmask.train.config import LoopConfig
+from unmask.train.device import autocast, drawing_from, pick_device, placed
+from unmask.train.distributed import processes
+from unmask.train.history import EpochRecord
+from unmask.train.loop import Descent, Progress
 
 _CANVAS_STREAM, _COLOUR_STREAM, _ORDER_STREAM = 11, 12, 13
 # Of the classes' cross-entropy: the root of their rarity would trust the few there are too much.
 _RARITY_POWER = 1 / 3
 _MOST_GRADIENT = 10.0
-# Disks may take a second to have three files for certain.
-_SECONDS_BETWEEN_SAVES = 15.0
 
 
 @dataclass(frozen=True)
 class DetectorSettings:
     """Every setting of a detector's training but the images.
 
-    fit: epochs, batch, optimiser, schedule, averaging, precision and seed; what it says of
-    classifiers' images plays no part. Canvases are made as canvas says.
+    Args:
+        fit: epochs, batch size, optimiser, schedule, averaging, precision and seed.
+        canvas: how the images that are learnt from are made.
+        shape: the network's widths and depths.
     """
 
-    fit: FitConfig = field(
-        default_factory=lambda: FitConfig(
+    fit: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
             epochs=80,
             batch_size=16,
             optimizer="muon_adamw",
@@ -67,19 +66,13 @@ class DetectorSettings:
         return plain
 
 
-@dataclass(frozen=True)
-class DetectorProgress:
-    """How far a run is: losses are means over the epoch so far, seconds_left an estimate."""
+@dataclass(frozen=True, kw_only=True)
+class DetectorProgress(Progress):
+    """How far a run is: the losses are means over the epoch so far."""
 
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
     face: float
     sides: float
     classes: float
-    seconds: float
-    seconds_left: float
 
 
 def train_detector(
@@ -93,31 +86,59 @@ def train_detector(
 ) -> FaceNetwork:
     """Train from nothing and return the network in eval mode, with its averaged weights.
 
-    directory gets checkpoint.safetensors, history.jsonl and detector.safetensors after an epoch,
-    four times a minute at most; the last can be loaded at any moment, and with resume a run goes on
-    after the epoch that was kept to the very weights it would have had. progress is called after
-    every step. Raises UserError for images without faces, a checkpoint of another run, and a loss
-    that isn't finite.
+    In processes that have joined (see train.distributed) each makes and learns from its part of
+    every batch, which changes nothing but rounding.
+
+    Args:
+        annotated: what is trained on.
+        settings: every setting.
+        directory: gets checkpoint.safetensors, history.jsonl and detector.safetensors after an
+            epoch, four times a minute at most; the last can be loaded at any moment.
+        resume: go on after the epoch that was kept, to the very weights it would have had.
+        device: auto, cpu, cuda or cuda:N.
+        progress: called about five times a second, and after the last step of each epoch.
+
+    Raises:
+        UserError: there is no face, the checkpoint is damaged or of another run, or the loss isn't
+            finite.
     """
     if not annotated.counts.sum():
         raise UserError("there is no face to train on", got=annotated.name)
-    run = _Run(annotated, settings, pick_device(device), progress)
+    run = DetectorRun(annotated, settings, pick_device(device), progress)
     file = directory / "checkpoint.safetensors"
-    if resume and file.exists():
+    if resume:
         run.restore(file)
-    saved = time.perf_counter()
-    while len(run.epochs) < settings.fit.epochs:
-        run.train_epoch()
-        over = len(run.epochs) == settings.fit.epochs
-        if over or time.perf_counter() - saved >= _SECONDS_BETWEEN_SAVES:
-            run.save(directory)
-            saved = time.perf_counter()
-    run.use_average()
-    return run.network
+    run.run(file)
+    run.average.settle()
+    return run.network.eval()
 
 
-class _Run:
-    """One training run between two epochs."""
+@dataclass(frozen=True)
+class DetectorEpoch(EpochRecord):
+    """The figures of one epoch: the losses' means, the learning rate at its end, and seconds."""
+
+    epoch: int
+    face: float
+    sides: float
+    classes: float
+    rate: float
+    seconds: float
+
+
+class DetectorRun(Descent[DetectorEpoch]):
+    """A detector's training: the averaged weights of its last epoch are what is kept.
+
+    Args:
+        annotated: what is trained on.
+        settings: every setting.
+        device: where.
+        progress: see train_detector.
+    """
+
+    record = DetectorEpoch
+    seconds_between_saves = 15.0
+    # Before the loop was shared, a detector's settings held those of a classifier's images too.
+    dropped = ("augmentation", "label_smoothing", "target", "test_time", "validate_from")
 
     def __init__(
         self,
@@ -126,117 +147,73 @@ class _Run:
         device: torch.device,
         progress: Callable[[DetectorProgress], None] | None,
     ) -> None:
-        self.settings, self.device, self.progress = settings, device, progress
-        with drawing_from(settings.fit.seed, torch.device("cpu")):
+        fit = settings.fit
+        with drawing_from(fit.seed, torch.device("cpu")):
             network = FaceNetwork(len(annotated.class_names), settings.shape)
-        self.network: FaceNetwork = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = placed(network, device)
+        self.settings, self.progress = settings, progress
         self.canvases = Canvases(annotated, settings.canvas)
-        self.steps = max(1, round(self.canvases.repeats.sum() / settings.fit.batch_size))
-        self.optimizers = optimizers(self.network, settings.fit)
-        self.average = Average(self.network, settings.fit)
+        check_parts(processes().count, fit.batch_size)
+        super().__init__(
+            self.network,
+            fit,
+            steps=max(1, round(self.canvases.repeats.sum() / fit.batch_size)),
+            key={"settings": settings.as_dict(), "data": annotated.sha256},
+            sums=3,
+            reports=progress is not None,
+            most_gradient=_MOST_GRADIENT,
+        )
         self.class_weights = rarity_weights(annotated.counts).to(device)
         self.card = DetectorCard(annotated.class_names, settings.shape, {"data": annotated.sha256})
-        self.epochs: list[dict[str, float]] = []
-        self.key = {"settings": settings.as_dict(), "data": annotated.sha256}
+        self.order: NDArray[np.int64] = np.empty((0, 0), np.int64)
 
-    def train_epoch(self) -> None:
-        """Train one epoch and note its figures."""
-        fit, epoch, began = self.settings.fit, len(self.epochs), time.perf_counter()
-        random = seeded(fit.seed, _ORDER_STREAM, epoch)
-        order = np.resize(self.canvases.order(random), self.steps * fit.batch_size)
-        sums, total_steps = np.zeros(3), self.steps * fit.epochs
-        self.network.train()
-        for i, batch in enumerate(np.split(order, self.steps)):
-            step = epoch * self.steps + i
-            height = SCHEDULES[fit.schedule](step, total_steps, fit.warmup, fit.end)
-            sums += self._step(batch, step, height)
-            self.average.update(step + 1, total_steps)
-            self._report(i + 1, sums / (i + 1), time.perf_counter() - began)
-        if not np.isfinite(sums).all():
-            raise UserError(
-                f"the loss is not finite in epoch {epoch + 1}: training diverged",
-                got=float(sums.sum()),
-                do=f"lower the learning rate, {fit.rate:g}",
-            )
-        face, sides, classes = (sums / self.steps).tolist()
-        seconds = time.perf_counter() - began + (self.epochs[-1]["seconds"] if self.epochs else 0)
-        self.epochs.append(
-            {
-                "epoch": epoch + 1,
-                "face": face,
-                "sides": sides,
-                "classes": classes,
-                "rate": fit.rate * height,
-                "seconds": seconds,
-            }
-        )
+    def begin(self, epoch: int) -> None:
+        """Draw the order in which images come."""
+        batch = self.settings.fit.batch_size
+        order = self.canvases.order(seeded(self.seed, _ORDER_STREAM, epoch))
+        self.order = np.resize(order, self.steps * batch).reshape(self.steps, batch)
 
-    def _step(self, batch: Any, step: int, height: float) -> Any:
+    def step(self, step: int) -> int:
+        """Learn from this process's canvases of a batch; add their losses."""
         fit, size = self.settings.fit, self.settings.canvas.size
+        images, count = self.order[step % self.steps], self.together.count
+        part = self.together.part(len(images))
         made = [
-            self.canvases.make(int(picture), seeded(fit.seed, _CANVAS_STREAM, step, place))
-            for place, picture in enumerate(batch)
+            self.canvases.make(int(images[place]), seeded(fit.seed, _CANVAS_STREAM, step, place))
+            for place in range(len(images))[part]
         ]
         stacked = torch.from_numpy(np.stack([canvas.pixels for canvas in made]))
-        pixels = recoloured(stacked, seeded(fit.seed, _COLOUR_STREAM, step)).to(self.device)
+        colours = Colours.drawn(len(images), seeded(fit.seed, _COLOUR_STREAM, step))
+        pixels = colours[part].applied(stacked).to(self.device)
         wanted = targets([canvas.faces for canvas in made], size, size).to(self.device)
         with autocast(self.device, fit.precision):
-            heads = self.network(pixels)
-        parts = losses(heads, wanted, self.class_weights)
-        descend(self.optimizers, parts.total, height, most_gradient=_MOST_GRADIENT)
-        return np.array([float(v.detach()) for v in (parts.face, parts.sides, parts.classes)])
+            heads = self.learner(pixels)
+        # Gradients are averaged over processes, whose parts may differ by any number of faces.
+        faces = self.together.summed(torch.tensor(wanted.faces, dtype=torch.float64))
+        parts = losses(heads, wanted, self.class_weights, max(float(faces), 1.0) / count)
+        self.descend(parts.total, step)
+        for k, part_loss in enumerate((parts.face, parts.sides, parts.classes)):
+            self.sums[k] += part_loss.detach()
+        return 1
 
-    def _report(self, step: int, means: Any, spent: float) -> None:
-        if self.progress is None:
-            return
-        epochs = self.settings.fit.epochs
-        seconds = spent + (self.epochs[-1]["seconds"] if self.epochs else 0)
-        done = len(self.epochs) + step / self.steps
-        face, sides, classes = (float(v) for v in means)
-        self.progress(
-            DetectorProgress(
-                epoch=len(self.epochs) + 1,
-                epochs=epochs,
-                step=step,
-                steps=self.steps,
-                face=face,
-                sides=sides,
-                classes=classes,
-                seconds=seconds,
-                seconds_left=seconds / done * (epochs - done),
-            )
+    def tell(self, where: Progress, means: list[float], spent: float) -> None:
+        """Report the losses of the epoch so far."""
+        assert self.progress
+        face, sides, classes = means
+        self.progress(DetectorProgress(**vars(where), face=face, sides=sides, classes=classes))
+
+    def note(self, means: list[float], spent: float) -> DetectorEpoch:
+        """Return the epoch's figures."""
+        face, sides, classes = means
+        return DetectorEpoch(
+            len(self.epochs) + 1, face, sides, classes, rate=self.rate, seconds=self.seconds
         )
 
-    def use_average(self) -> None:
-        """Give the network its averaged weights, for good, and set it to eval mode."""
-        with torch.no_grad():
-            state = self.network.state_dict()
-            for name, tensor in self.average.state.items():
-                state[name].copy_(tensor)
-        self.network.eval()
-
-    def save(self, directory: Path) -> None:
+    def save(self, file: Path) -> None:
         """Write the checkpoint, the history and the averaged weights."""
-        header = {"key": self.key, "epochs": self.epochs}
-        save_run(directory / "checkpoint.safetensors", self._states(), self.optimizers, header)
-        with write_atomically(directory / "history.jsonl") as file:
-            file.writelines(json.dumps(epoch).encode() + b"\n" for epoch in self.epochs)
-        with self.average.applied():
-            save_detector(directory / "detector.safetensors", self.network, self.card)
-
-    def restore(self, file: Path) -> None:
-        """Go back to where the checkpoint was written."""
-        header, _ = load_run(file, self.key, self._states(), self.optimizers)
-        check_keys(header, ("key", "epochs"), file)
-        if not (isinstance(header["epochs"], list) and header["epochs"]) or any(
-            not isinstance(epoch, dict) or epoch.get("epoch") != number
-            for number, epoch in enumerate(header["epochs"], 1)
-        ):
-            raise damaged(file, "its epochs aren't numbered 1, 2, 3, ...")
-        self.epochs = header["epochs"]
-
-    def _states(self) -> dict[str, dict[str, Tensor]]:
-        return {"model": self.network.state_dict(), "average": self.average.state}
+        super().save(file)
+        with self.averaged():
+            save_detector(file.with_name("detector.safetensors"), self.network, self.card)
 
 
 def rarity_weights(counts: Any) -> Tensor:
