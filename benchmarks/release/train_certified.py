@@ -87,7 +87,8 @@ def main() -> None:
             minutes = None
 
         def told(p: CertifiedProgress, name: str = name) -> None:
-            if p.epoch <= 3 or p.epoch % max(1, p.epochs // 12) == 0:
+            chosen = p.epoch <= 3 or p.epoch % max(1, p.epochs // 12) == 0
+            if chosen and p.step == p.steps:
                 print(
                     f"{name} {p.epoch}/{p.epochs}: eps {p.eps:.3f} loss {p.loss:.4f} "
                     f"clean {p.clean:.4f} proved {p.proved:.4f} {p.seconds:.0f} s",
@@ -110,7 +111,7 @@ def main() -> None:
                 module = build("stepped_cnn", settings, (1, 28, 28), 10).to(asked.device)
         if trained_pair is None:
             continue
-        last, average, p = trained_pair
+        last, average, end = trained_pair
         kept: tuple[float, dict[str, object], dict[str, object]] | None = None
         for kind, trained in (("last", last), ("average", average)):
             stored = halved(trained)
@@ -121,7 +122,7 @@ def main() -> None:
                 "architecture": "stepped_cnn",
                 "settings": settings,
                 "plan": plan.as_dict(),
-                "epochs": p.epochs,
+                "epochs": end.epoch,
                 "seconds": time.perf_counter() - start,
                 "device": torch.cuda.get_device_name() if "cuda" in asked.device else "cpu",
                 "torch": torch.__version__,

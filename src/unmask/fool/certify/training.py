@@ -3,7 +3,7 @@
 Interval bound propagation (Gowal et al., 2019) with the schedule and the initialisation that make
 it fast (Shi et al., 2021): weights start so small that boxes don't grow from layer to layer, and a
 regulariser keeps them so while eps grows. It trains beyond the eps that is wanted (Zhang et al.,
-2020), and averages the weights of its last steps. Nothing here needs more than torch.
+2020), and averages the weights of its last steps.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,6 +24,9 @@ from torch.nn import functional
 from unmask.errors import UserError
 from unmask.fool.certify.network import Network
 from unmask.fool.certify.operations import Affine, Elementwise, Interval
+from unmask.runtime import sha256
+from unmask.train.history import EpochRecord
+from unmask.train.loop import Loop, Progress
 
 _TIGHTNESS = 0.5
 
@@ -72,21 +77,29 @@ class CertifiedTraining:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class CertifiedProgress:
-    """Where a certified training stands.
+@dataclass(frozen=True, kw_only=True)
+class CertifiedProgress(Progress):
+    """How far a certified training is.
 
     Args:
-        epoch: that ended, from 1.
-        epochs: how many there are.
-        eps: the eps it ended at.
-        loss: the mean over its steps.
-        clean, proved: of its training batches, fractions, the latter at the eps trained at.
-        seconds: since the start.
+        eps: the eps of the last step.
+        loss: the mean over the epoch's steps so far.
+        clean: the fraction of their images classified right.
+        proved: the fraction of them that is proved at the eps trained at.
+        epoch, epochs, step, steps, seconds, seconds_left: see Progress.
     """
 
+    eps: float
+    loss: float
+    clean: float
+    proved: float
+
+
+@dataclass(frozen=True)
+class CertifiedEpoch(EpochRecord):
+    """The figures of an epoch, as CertifiedProgress has them after its last step."""
+
     epoch: int
-    epochs: int
     eps: float
     loss: float
     clean: float
@@ -176,8 +189,10 @@ def train_certified(
     *,
     minutes: float | None = None,
     graph: bool = True,
+    directory: Path | None = None,
+    resume: bool = False,
     progress: Callable[[CertifiedProgress], None] | None = None,
-) -> tuple[nn.Module, nn.Module, CertifiedProgress]:
+) -> tuple[nn.Module, nn.Module, CertifiedEpoch]:
     """Train a module of convolutions, linear layers and activations for proofs.
 
     Args:
@@ -187,24 +202,62 @@ def train_certified(
         plan: the settings.
         minutes: the time there is: epochs are as many as fit, measured after a first few steps.
         graph: on a GPU, record a step once and replay it, which a small network needs.
-        progress: told after every epoch.
+        directory: gets checkpoint.safetensors and history.jsonl after an epoch, four times a
+            minute at most.
+        resume: go on after the epoch that was kept there, to the very weights.
+        progress: called about five times a second, and after the last step of each epoch.
 
     Returns:
-        The module, a copy with averaged weights, and the last progress.
+        The module, a copy with averaged weights, both in eval mode, and the last epoch's figures.
+
+    Raises:
+        UserError: there are fewer images than one batch, the checkpoint is of another run, minutes
+            and resume are both given, or the loss isn't finite.
     """
-    run = _Run(module, pixels, labels, plan)
-    return run.go(minutes, graph=graph and pixels.is_cuda, progress=progress)
+    if len(pixels) < plan.batch_size:
+        raise UserError(
+            "there are fewer images than one batch",
+            got=f"{len(pixels)} for a batch of {plan.batch_size}",
+            do="give a smaller batch size",
+        )
+    if minutes is not None and resume:
+        raise UserError("a run that is resumed has its epochs already", got=f"{minutes:g} minutes")
+    run = _Run(module, pixels, labels, plan, progress)
+    run.prepare(minutes, graph=graph and pixels.is_cuda)
+    file = directory / "checkpoint.safetensors" if directory else None
+    if resume and file:
+        run.restore(file)
+    run.run(file)
+    return run.module.eval(), run.average.eval(), run.epochs[-1]
 
 
-class _Run:
+class _Run(Loop[CertifiedEpoch]):
     """Everything that a recorded step reads and writes lies in tensors that stay in place."""
 
+    record = CertifiedEpoch
+    seconds_between_saves = 15.0
+
     def __init__(
-        self, module: nn.Module, pixels: Tensor, labels: Tensor, plan: CertifiedTraining
+        self,
+        module: nn.Module,
+        pixels: Tensor,
+        labels: Tensor,
+        plan: CertifiedTraining,
+        progress: Callable[[CertifiedProgress], None] | None = None,
     ) -> None:
         torch.manual_seed(plan.seed)
-        self.plan, self.pixels, self.labels = plan, pixels, labels
+        self.plan, self.pixels, self.labels, self.progress = plan, pixels, labels, progress
         started(module, small=plan.small)
+        data = (np.ascontiguousarray(t.cpu().numpy()).data for t in (pixels, labels))
+        super().__init__(
+            module,
+            epochs=plan.epochs,
+            steps=len(pixels) // plan.batch_size,
+            seed=plan.seed,
+            key={"plan": plan.as_dict(), "data": sha256(*data)},
+            sums=3,
+            reports=progress is not None,
+        )
         self.module = module.train()
         self.average = copy.deepcopy(module)
         self.network = Network.of(module, tuple(pixels.shape[1:]), dtype=None)
@@ -214,12 +267,67 @@ class _Run:
         self.rows = torch.zeros(plan.batch_size, dtype=torch.int64, device=device)
         # eps, the clean loss's weight, the regulariser's, the learning rate, the averages' pace.
         self.knobs = torch.zeros(5, device=device)
-        self.sums = torch.zeros(3, device=device)
         self.means = [torch.zeros_like(p) for p in self.parameters]
         self.squares = [torch.zeros_like(p) for p in self.parameters]
-        self.count = torch.zeros((), device=device)
+        self.taken = torch.zeros((), device=device)
+        self.take_step = self.update
+        self.order = torch.Generator().manual_seed(plan.seed)
+        self.shuffled = torch.empty(0, dtype=torch.int64)
+        self.drawn = 0
 
-    def step(self) -> None:
+    def prepare(self, minutes: float | None, *, graph: bool) -> None:
+        """Record the step, and set the epochs to as many as fit into the minutes."""
+        began = time.perf_counter()
+        if graph:
+            self.take_step = self._recorded()
+        if minutes is not None:
+            self.count = self._fitting(60 * minutes - (time.perf_counter() - began))
+            # To a run that is resumed by its plan, these would be other epochs.
+            self.key["epochs"] = self.count
+
+    def begin(self, epoch: int) -> None:
+        """Draw the order of an epoch, after those of all before it."""
+        while self.drawn <= epoch:
+            self.shuffled = torch.randperm(len(self.pixels), generator=self.order)
+            self.drawn += 1
+        self.shuffled = self.shuffled.to(self.pixels.device)
+
+    def step(self, step: int) -> int:
+        """Take a step on the next batch."""
+        epoch, i = divmod(step, self.steps)
+        batch = self.plan.batch_size
+        self._set((epoch + i / self.steps) / self.count)
+        self.rows.copy_(self.shuffled[i * batch : (i + 1) * batch])
+        self.take_step()
+        return 1
+
+    def tell(self, where: Progress, means: list[float], spent: float) -> None:
+        """Report the figures of the epoch so far."""
+        assert self.progress
+        eps = self.eps((where.epoch - 1 + where.step / self.steps) / self.count)
+        loss, clean, proved = means
+        self.progress(
+            CertifiedProgress(**vars(where), eps=eps, loss=loss, clean=clean, proved=proved)
+        )
+
+    def note(self, means: list[float], spent: float) -> CertifiedEpoch:
+        """Return the epoch's figures."""
+        epoch = len(self.epochs) + 1
+        loss, clean, proved = means
+        eps = self.eps(epoch / self.count)
+        return CertifiedEpoch(epoch, eps, loss, clean, proved, self.seconds)
+
+    def states(self) -> dict[str, dict[str, Tensor]]:
+        """Return the tensors of the network, of its average and of Adam."""
+        adam = {f"mean.{i}": mean for i, mean in enumerate(self.means)}
+        adam |= {f"square.{i}": square for i, square in enumerate(self.squares)}
+        return {
+            "model": self.module.state_dict(),
+            "average": self.average.state_dict(),
+            "adam": adam | {"taken": self.taken},
+        }
+
+    def update(self) -> None:
         """Take one step on the images of self.rows."""
         eps, clean, weight, rate, pace = self.knobs.unbind()
         x = self.pixels[self.rows].float() / 255
@@ -244,7 +352,7 @@ class _Run:
         """Take a step of Adam (Kingma and Ba, 2015), the gradient cut to a norm of 10."""
         norm = torch.stack([g.norm() for g in gradients]).norm()
         cut = (10 / (norm + 1e-6)).clamp(max=1)
-        self.count += 1
+        self.taken += 1
         first, second = 0.9, 0.999
         for value, gradient, mean, square in zip(
             self.parameters, gradients, self.means, self.squares, strict=True
@@ -252,53 +360,8 @@ class _Run:
             g = gradient * cut
             mean.lerp_(g, 1 - first)
             square.lerp_(g * g, 1 - second)
-            size = (square / (1 - second**self.count)).sqrt() + 1e-8
-            value.sub_(rate * mean / (1 - first**self.count) / size)
-
-    def go(
-        self,
-        minutes: float | None,
-        *,
-        graph: bool,
-        progress: Callable[[CertifiedProgress], None] | None,
-    ) -> tuple[nn.Module, nn.Module, CertifiedProgress]:
-        plan, began = self.plan, time.perf_counter()
-        steps = len(self.pixels) // plan.batch_size
-        if not steps:
-            raise UserError(
-                "there are fewer images than one batch",
-                got=f"{len(self.pixels)} for a batch of {plan.batch_size}",
-                do="give a smaller batch size",
-            )
-        step = self._recorded() if graph else self.step
-        epochs = plan.epochs
-        if minutes is not None:
-            epochs = self._fitting(step, steps, 60 * minutes - (time.perf_counter() - began))
-        order = torch.Generator().manual_seed(plan.seed)
-        for epoch in range(epochs):
-            self.sums.zero_()
-            shuffled = torch.randperm(len(self.pixels), generator=order).to(self.pixels.device)
-            for i in range(steps):
-                self._set((epoch + i / steps) / epochs)
-                self.rows.copy_(shuffled[i * plan.batch_size : (i + 1) * plan.batch_size])
-                step()
-            loss, right, proved = (self.sums / steps).tolist()
-            told = CertifiedProgress(
-                epoch + 1,
-                epochs,
-                self.eps((epoch + 1) / epochs),
-                loss,
-                right,
-                proved,
-                time.perf_counter() - began,
-            )
-            if progress is not None:
-                progress(told)
-            if not math.isfinite(loss):
-                raise UserError(
-                    "certified training diverged", got=f"loss {loss}", do="lower the learning rate"
-                )
-        return self.module.eval(), self.average.eval(), told
+            size = (square / (1 - second**self.taken)).sqrt() + 1e-8
+            value.sub_(rate * mean / (1 - first**self.taken) / size)
 
     def eps(self, part: float) -> float:
         """Return the eps at that fraction of the run: slow at first, then linear."""
@@ -332,21 +395,21 @@ class _Run:
             non_blocking=True,
         )
 
-    def _fitting(self, step: Callable[[], None], steps: int, seconds: float) -> int:
+    def _fitting(self, seconds: float) -> int:
         """Return how many epochs fit, from the time of a few steps that change nothing."""
         self.knobs.zero_()
-        step()
+        self.take_step()
         count = 30 if self.pixels.is_cuda else 4
         _settle(self.pixels)
         began = time.perf_counter()
         for _ in range(count):
             self._set(0.0)
             self.knobs[3:] = 0
-            step()
+            self.take_step()
         _settle(self.pixels)
         each = (time.perf_counter() - began) / count
         self._forget()
-        return max(1, int(0.97 * seconds / (each * steps)))
+        return max(1, int(0.97 * seconds / (each * self.steps)))
 
     def _recorded(self) -> Callable[[], None]:
         """Return the step as a recorded CUDA graph, the network as it was."""
@@ -355,11 +418,11 @@ class _Run:
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             for _ in range(3):
-                self.step()
+                self.update()
         torch.cuda.current_stream().wait_stream(aside)
         record = torch.cuda.CUDAGraph()
         with torch.cuda.graph(record):
-            self.step()
+            self.update()
         with torch.no_grad():
             for value, was in zip(self.parameters, before, strict=True):
                 value.copy_(was)
@@ -369,7 +432,7 @@ class _Run:
     def _forget(self) -> None:
         """Start Adam and the averages anew."""
         with torch.no_grad():
-            for value in (*self.means, *self.squares, self.count, self.sums):
+            for value in (*self.means, *self.squares, self.taken, self.sums):
                 value.zero_()
             for mean, value in zip(self.averages, self.parameters, strict=True):
                 mean.copy_(value)
