@@ -64,7 +64,7 @@ BAD = {
     "no such model": ("/api/classify?model=mnst", PNG, 422, "did you mean 'mnist'?"),
     "a path for a model": ("/api/classify?model=../../x", PNG, 422, "unknown model"),
     "no number": ("/api/detect?threshold=much", PNG, 422, "threshold is no number"),
-    "not finite": ("/api/detect?smallest=nan", PNG, 422, "smallest face"),
+    "not finite": ("/api/detect?smallest=nan", PNG, 422, "is no number"),
     "out of range": ("/api/detect?threshold=2", PNG, 422, "0 to 1"),
     "no such call": ("/api/other", PNG, 404, "/api/detect"),
 }

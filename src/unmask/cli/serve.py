@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from unmask.cli.console import Console
+from unmask.cli.console import Console, say
 from unmask.cli.options import real, whole
 from unmask.errors import UserError
 
@@ -37,12 +37,15 @@ def serve(
     ] = (Path("runs"),),
     size: Annotated[float, real(0.001, 1000, "megabytes that a request may have")] = 10.0,
     seconds: Annotated[float, real(0.1, 3600, "for an answer, and for a request to arrive")] = 30.0,
+    check: Annotated[
+        bool, Parameter(help="say which protections would be on, and serve nothing")
+    ] = False,
     rate: Annotated[int, whole(0, 1_000_000, "requests a minute and client; 0 is no limit")] = 240,
 ) -> int:
-    """Serve the page and the HTTP API until Ctrl-C."""
+    """Serve the page and the HTTP API until Ctrl-C or SIGTERM."""
     try:
         from unmask.web.limits import Limits
-        from unmask.web.server import Settings
+        from unmask.web.server import Settings, protections
         from unmask.web.server import serve as run
     except ModuleNotFoundError as error:
         if error.name not in ("gradio", "fastapi", "uvicorn", "starlette"):
@@ -58,6 +61,10 @@ def serve(
         reports=reports,
         limits=Limits(size=int(size * 1e6), seconds=seconds, rate=rate),
     )
+    if check:
+        for name, what in protections(settings):
+            say(f"{name}: {what}")
+        return 0
     run(settings, lambda address: _tell(address, settings.token is not None))
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,12 +15,14 @@ from unmask.errors import UserError
 from unmask.models.classifier import shipped
 from unmask.web.limits import RefusedError
 from unmask.web.models import Models
+from unmask.web.openapi import document
 
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 Answer = Callable[[Request], Awaitable[Response]]
 
 
-def routes(models: Models) -> list[Route]:
-    """Return GET /api/health, POST /api/detect and POST /api/classify.
+def routes(models: Models, *, token: bool = False) -> list[Route]:
+    """Return GET /api/health and /api/openapi.json, POST /api/detect and /api/classify.
 
     An image is the body itself. Every answer is JSON; one that isn't 200 has "error", in one line.
     """
@@ -46,13 +49,19 @@ def routes(models: Models) -> list[Route]:
         name = request.query_params.get("model", "mnist")
         return JSONResponse(await models.work(models.classify, await _picture(request), name))
 
+    async def described(request: Request) -> Response:
+        return JSONResponse(document(models.limits, token=token))
+
     async def nothing(request: Request) -> Response:
-        raise RefusedError(404, "there are /api/health, /api/detect and /api/classify")
+        raise RefusedError(
+            404, "there are /api/health, /api/detect, /api/classify and /api/openapi.json"
+        )
 
     return [
         Route("/api/health", _told(health), methods=["GET"]),
         Route("/api/detect", _told(_posted(detect)), methods=["GET", "POST"]),
         Route("/api/classify", _told(_posted(classify)), methods=["GET", "POST"]),
+        Route("/api/openapi.json", _told(described), methods=["GET"]),
         Route("/api/{path:path}", _told(nothing), methods=["GET", "POST"]),
     ]
 
@@ -93,7 +102,7 @@ def _number(request: Request, name: str, default: float | None) -> Any:
     text = request.query_params.get(name)
     if text is None:
         return default
-    try:
-        return float(text)
-    except ValueError:
-        raise UserError(f"{name} is no number", got=repr(text[:40])) from None
+    # What float takes besides, such as "nan", "1_0" and digits of other scripts, is no setting.
+    if len(text) > 40 or not _NUMBER.fullmatch(text):
+        raise UserError(f"{name} is no number", got=repr(text[:40]))
+    return float(text)

@@ -35,6 +35,8 @@ _PAGE_POLICY = (
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(self), microphone=(), geolocation=()"),
 )
 
@@ -85,6 +87,9 @@ class Guard:
             if message["type"] == "http.response.start":
                 given = {name.lower() for name, _ in message["headers"]}
                 added = [*_HEADERS, (b"content-security-policy", _PAGE_POLICY.encode())]
+                if not scope["path"].startswith(("/assets/", "/static/")):
+                    # An answer may be about an image that somebody sent: no cache keeps it.
+                    added.append((b"cache-control", b"no-store"))
                 message["headers"] = [
                     *message["headers"],
                     *((name, value) for name, value in added if name not in given),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 # Before it is imported: gradio would tell its makers of its use.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -15,6 +17,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 import fastapi
 import gradio as gr
 import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from unmask.errors import UserError
 from unmask.web.api import routes
@@ -26,6 +29,10 @@ from unmask.web.page import page
 from unmask.web.reports import report_routes
 
 _SHORTEST_SECRET = 8
+# At once, of all clients together; more are answered with 503.
+CONNECTIONS = 1000
+# Seconds until a connection on which nothing comes is closed.
+IDLE = 20
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "DejaVu Sans"]
 _FIXED_FONTS = ["ui-monospace", "Cascadia Code", "Menlo", "DejaVu Sans Mono", "monospace"]
 
@@ -70,11 +77,46 @@ class Settings:
             return False
 
 
+def protections(settings: Settings) -> list[tuple[str, str]]:
+    """Return what stands between the network and this machine, by name, as it is set.
+
+    Args:
+        settings: of the server that would run.
+    """
+    limits = settings.limits
+    reach = "this machine alone" if settings.local else "every machine that can reach it"
+    token = "none is asked for"
+    if settings.token is not None:
+        token = "required, in the header Authorization only, compared in constant time"
+    names = ", ".join(sorted(LOOPBACK | {settings.host})) if settings.local else "any"
+    return [
+        ("reached by", f"{reach} (--host {settings.host})"),
+        ("token", token),
+        ("host names answered to", names),
+        ("other sites' pages", "may not post (Origin is checked)"),
+        ("transport", "HTTP; across a network put a proxy with TLS before it"),
+        ("request", f"{limits.size:,} bytes at most, whole within {limits.seconds:g} s"),
+        ("image", f"{limits.pixels:,} pixels at most, counted before it is decoded"),
+        ("answer", f"within {limits.seconds:g} s"),
+        (
+            "rate",
+            f"{limits.rate:,} requests a minute and client" if limits.rate else "no limit",
+        ),
+        ("X-Forwarded-For", "not believed"),
+        ("connections", f"{CONNECTIONS} at most, closed when idle for {IDLE} s"),
+        ("headers", "content security policy, nosniff, no referrer, no framing"),
+        ("images", "in memory only: not on disk, in no cache, in no log"),
+        ("reports", f"below {', '.join(map(str, settings.reports)) or 'no folder'}, in a sandbox"),
+        ("access log", "off"),
+    ]
+
+
 def application(settings: Settings) -> Guard:
     """Return the page and the API as one ASGI application. Raises UserError as Models does."""
     models = Models(settings.detector, settings.limits)
     inner = fastapi.FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-    inner.router.routes += [*routes(models), *report_routes(settings.reports)]
+    asks = settings.token is not None
+    inner.router.routes += [*routes(models, token=asks), *report_routes(settings.reports)]
     gr.mount_gradio_app(
         inner,
         page(models, settings.reports),
@@ -91,26 +133,76 @@ def application(settings: Settings) -> Guard:
     return Guard(inner, settings.limits, secret=settings.token, hosts=hosts)
 
 
+class Impatient(AutoHTTPProtocol):
+    """A connection that is closed when the head of a request isn't whole in time.
+
+    uvicorn itself waits for ever for it, so that idle clients could take all places.
+    """
+
+    patience = 30.0
+    _closing: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Wait for the first bytes."""
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has come, and wait on if that isn't a whole head yet."""
+        super().data_received(data)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        super().connection_lost(exc)
+        if self._closing is not None:
+            self._closing.cancel()
+
+    def _wait(self) -> None:
+        asked = self.cycle is not None and not self.cycle.response_complete
+        if asked and self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
+        elif not asked and self._closing is None:
+            self._closing = self.loop.call_later(self.patience, self._close)
+
+    def _close(self) -> None:
+        self._closing = None
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+
+
+def configured(application: Guard, settings: Settings) -> uvicorn.Config:
+    """Return how uvicorn runs an application.
+
+    Args:
+        application: behind its guard.
+        settings: where it listens, and how long a client may take.
+    """
+    patient = type("Patient", (Impatient,), {"patience": settings.limits.seconds})
+    return uvicorn.Config(
+        application,
+        host=settings.host,
+        port=settings.port,
+        http=patient,
+        # An access log would hold who asked for what.
+        access_log=False,
+        # Anyone can write X-Forwarded-For, and would have a rate of their own by it.
+        proxy_headers=False,
+        log_level="warning",
+        server_header=False,
+        timeout_keep_alive=IDLE,
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=3,
+    )
+
+
 def serve(settings: Settings, ready: Callable[[str], None]) -> None:
-    """Serve until Ctrl-C. ready is called with the address once the port is taken.
+    """Serve until Ctrl-C or SIGTERM. ready is called with the address once the port is taken.
 
     Raises UserError when the port is in use.
     """
-    server = uvicorn.Server(
-        uvicorn.Config(
-            application(settings),
-            host=settings.host,
-            port=settings.port,
-            # An access log would hold who asked for what.
-            access_log=False,
-            # Anyone can write X-Forwarded-For, and would have a rate of their own by it.
-            proxy_headers=False,
-            log_level="warning",
-            server_header=False,
-            timeout_keep_alive=20,
-            timeout_graceful_shutdown=3,
-        )
-    )
+    server = uvicorn.Server(configured(application(settings), settings))
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         listening = socket.create_server((settings.host, settings.port), family=family)
