@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 _ABSENT = object()
+_FEW = 60
 # Every library that is given a seed takes one up to this.
 MAX_SEED = (1 << 63) - 1
 
@@ -49,5 +50,10 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> UserError:
     """Return the error for a name that is not among those known, with the nearest ones."""
     names = list(known)
     near = difflib.get_close_matches(str(name).lower(), [n.lower() for n in names], n=1, cutoff=0.5)
+    if len(names) > _FEW:
+        # timm alone knows a thousand: the nearest say more than all.
+        close = difflib.get_close_matches(str(name).lower(), names, n=5, cutoff=0.4)
+        told = f"did you mean {', '.join(map(repr, close))}? " if close else ""
+        return UserError(f"unknown {kind}", got=repr(name), do=f"{told}{len(names):,} are known")
     hint = next((f"did you mean {n!r}? " for n in names if near and n.lower() == near[0]), "")
     return UserError(f"unknown {kind}", got=repr(name), do=f"{hint}choose from {', '.join(names)}")

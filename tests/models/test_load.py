@@ -324,6 +324,54 @@ def test_a_folder_of_transformers_is_read_with_its_preprocessing(vit: Path) -> N
     assert not torch.allclose(drawn[0], model(pixels))
 
 
+SMALL: dict[str, dict[str, Any]] = {
+    "ResNet": {"embedding_size": 8, "hidden_sizes": [8, 8], "depths": [1, 1]},
+    "ConvNext": {"hidden_sizes": [8, 8], "depths": [1, 1], "num_stages": 2, "image_size": 32},
+    "MobileNetV2": {"depth_multiplier": 0.35, "image_size": 32},
+    "Swin": {"image_size": 32, "embed_dim": 8, "depths": [1], "num_heads": [1], "window_size": 4},
+    "Beit": {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "image_size": 32,
+        "patch_size": 8,
+    },
+}
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+def test_architectures_of_transformers_are_checked_by_name(
+    architecture: str, tmp_path: Path
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    from unmask.fool.source import load_victim
+    from unmask.shift.target import as_target
+
+    labels = {"id2label": dict(enumerate("abc")), "label2id": {"a": 0, "b": 1, "c": 2}}
+    config = getattr(transformers, f"{architecture}Config")(**SMALL[architecture], **labels)
+    config.save_pretrained(tmp_path)
+    name = f"hf:{tmp_path}@random"
+    model = load_model(name)
+    assert isinstance(model, Wrapped)
+    assert "no config says otherwise" in model.describe()
+    pixels = torch.rand(2, 3, 32, 32)
+    logits = model(pixels)
+    assert logits.shape == (2, 3)
+    # Every question meets the same model under the same name.
+    assert as_target(name).class_names == load_victim(name).class_names == ("a", "b", "c")
+    torch.testing.assert_close(as_target(name).logits(pixels), logits.detach())
+    torch.testing.assert_close(load_victim(name).module(pixels).detach(), logits.detach())
+
+
+def test_a_prefix_that_is_nearly_one_of_the_zoo_is_named() -> None:
+    for wrong in ("tim", "huggingface", "torch_vision"):
+        with pytest.raises(UserError, match=r"unknown library of models.*timm, torchvision, hf"):
+            load_model(f"{wrong}:resnet18")
+    with pytest.raises(UserError, match="there is no module my_nets_of_old"):
+        load_model("my_nets_of_old:make")
+
+
 def test_transformers_pickles_and_foreign_code_are_refused(vit: Path, tmp_path: Path) -> None:
     config = json.loads((vit / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -379,3 +427,31 @@ def test_a_library_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UserError, match=r"needs timm.*pip install 'unmask\[zoo\]'"):
         load_model("timm:resnet18")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "mean"),
+    [
+        ("resnet18", 0.485),
+        ("mobilenetv3_small_100", 0.485),
+        ("vit_tiny_patch16_224", 0.5),
+        ("convnext_atto", 0.485),
+        ("efficientnet_lite0", 0.485),
+    ],
+)
+def test_architectures_of_timm_are_checked_by_name(name: str, mean: float) -> None:
+    try:
+        import timm
+    except Exception as error:  # torchvision raises where it doesn't go with this PyTorch
+        pytest.skip(f"timm can't be imported: {error}")
+    model = load_model(f"timm:{name}@random")
+    assert isinstance(model, Wrapped)
+    assert model.preprocessing.mean[0] == mean
+    assert model.input_shape == (3, 224, 224)
+    pixels = torch.rand(2, 3, 64, 64)
+    own = timm.create_model(name).eval()
+    own.load_state_dict(model.network.state_dict())
+    torch.testing.assert_close(model(pixels), own(model.preprocessing(pixels)))
+    with pytest.raises(UserError, match=r"did you mean .* are known"):
+        load_model(f"timm:{name[:-1]}@random")

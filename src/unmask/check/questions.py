@@ -18,6 +18,7 @@ from unmask.data.images import Images
 from unmask.data.sources import Source
 from unmask.errors import UserError
 from unmask.models.answer import only_tensor
+from unmask.models.preprocessing import Wrapped
 from unmask.shift.corruptions.registry import corruptions
 from unmask.shift.fixes import best_temperature
 from unmask.shift.judge import named_mistake
@@ -151,10 +152,21 @@ def ask_preflight(asked: Asked, seconds: float) -> Answer:
                 evidence={"difference": together},
             )
         )
+    if isinstance(target.module, Wrapped) and not target.module.stated:
+        found.append(
+            Verdict(
+                "preprocessing not stated",
+                "note",
+                f"no config says what {target.name} wants done to an image, so pixels in [0, 1] "
+                "went in as they are",
+                fix="put preprocessor_config.json beside its config.json",
+            )
+        )
     sums = logits.sum(1)
+    softmax = bool((logits >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all())
     if target.labels_only:
         asked.notes.append("the model gives the class alone, which has no confidence")
-    elif bool((logits >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all()):
+    elif softmax or getattr(target.function, "gives_probabilities", False):
         found.append(
             Verdict(
                 "probabilities",

@@ -70,6 +70,9 @@ def check(
 
     target = as_target(model)
     console = Console(stderr=True)
+    describe = getattr(target.function, "describe", None)
+    if describe is not None:
+        console.print(describe(), markup=False, highlight=False, soft_wrap=True)
     shape = target.input_shape or (None if size is None else (3, size, size))
     loaded = load_shown(console, data, source, shape)
     require_writable(out)

@@ -93,14 +93,14 @@ def check(
     from unmask.cli.batches import batches_for
     from unmask.flow.check import check_flow
     from unmask.flow.profile import predicted_flow
-    from unmask.models.imported import load_model
+    from unmask.models.load import load_network
     from unmask.report.annotations import annotated
     from unmask.report.check import check_as_dict, write_check
     from unmask.report.files import require_writable, to_json
 
     require_writable(out)
     torch.manual_seed(seed)
-    network, loss_fn = load_model(model), _loss(loss)
+    network, loss_fn = load_network(model), _loss(loss)
     make = None if rate is None else _maker(optimizer, rate)
     batches = batches_for(network, data, batch_size, size)
     pairs = list(islice(batches.of_seed(seed), max(steps if make else 1, 1)))

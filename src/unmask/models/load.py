@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unmask.errors import UserError
+from unmask.errors import UserError, unknown
 from unmask.models.checkpoint import ModelCard, TensorFile
 from unmask.models.classifier import Classifier, shipped
 from unmask.models.imported import load_model as load_imported
@@ -99,6 +101,7 @@ def load_known(name: str) -> Classifier | Wrapped | None:
     if colon and prefix in ZOO:
         return ZOO[prefix](*split_source(rest))
     if _imported(name):
+        _suggest(prefix)
         return None
     path = Path(name)
     if path.is_dir() and name not in shipped():
@@ -110,6 +113,28 @@ def load_known(name: str) -> Classifier | Wrapped | None:
             )
         return Classifier.load(path / "model.safetensors")
     return Classifier.load(name)
+
+
+def load_network(name: str) -> nn.Module:
+    """Return load_known's model, or the network of an import path as it is.
+
+    Raises:
+        UserError: as load_model does.
+    """
+    known = load_known(name)
+    return load_imported(name) if known is None else known
+
+
+def _suggest(prefix: str) -> None:
+    """Raise UserError where a prefix is no module and nearly that of a library."""
+    near = _OTHER_NAMES.get(prefix.lower(), prefix.lower())
+    if not difflib.get_close_matches(near, list(ZOO), cutoff=0.7):
+        return
+    if importlib.util.find_spec(prefix) is None and not any(Path().glob(f"{prefix}*")):
+        raise unknown("library of models", prefix, ZOO)
+
+
+_OTHER_NAMES = {"huggingface": "hf", "tv": "torchvision"}
 
 
 def _imported(name: str) -> bool:

@@ -150,7 +150,8 @@ class Wrapped(nn.Module):
 
     network: as it came. kind: where from, such as "timm" or "ONNX". class_names and input_shape
     (c, h, w): None where nothing says. gives_probabilities: None before the first image, then
-    whether the network ends with a softmax, whose logarithm is then what comes out.
+    whether the network ends with a softmax, whose logarithm is then what comes out. stated: whether
+    a config says what is done to an image; where none does, pixels go in as they come.
     """
 
     def __init__(
@@ -163,13 +164,14 @@ class Wrapped(nn.Module):
         class_names: tuple[str, ...] | None = None,
         input_shape: tuple[int, int, int] | None = None,
         differentiable: bool = True,
+        stated: bool = True,
     ) -> None:
         super().__init__()
         self.network = network
         self.name, self.kind = name, kind
         self.preprocessing = preprocessing or Preprocessing()
         self.class_names, self.input_shape = class_names, input_shape
-        self.differentiable = differentiable
+        self.differentiable, self.stated = differentiable, stated
         self.gives_probabilities: bool | None = None
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -183,4 +185,5 @@ class Wrapped(nn.Module):
         """Return in one line what it is and what is done to an image."""
         classes = "" if self.class_names is None else f"; {len(self.class_names)} classes"
         softmax = "; probabilities, of which the logarithm is used" * bool(self.gives_probabilities)
-        return f"{self.name} ({self.kind}): {self.preprocessing}{classes}{softmax}"
+        assumed = "" if self.stated else ", since no config says otherwise"
+        return f"{self.name} ({self.kind}): {self.preprocessing}{assumed}{classes}{softmax}"

@@ -154,7 +154,7 @@ def load_transformers(name: str, weights: str) -> Wrapped:
         else:
             network = classifier.from_config(config, trust_remote_code=False)
     _fill(network, weights)
-    preprocessing = _transformers_preprocessing(name, config, where)
+    preprocessing, stated = _transformers_preprocessing(name, config, where)
     size = preprocessing.size
     names = config.id2label or {}
     return Wrapped(
@@ -164,11 +164,17 @@ def load_transformers(name: str, weights: str) -> Wrapped:
         preprocessing=preprocessing,
         class_names=tuple(str(names[k]) for k in sorted(names)) or None,
         input_shape=None if size is None else (getattr(config, "num_channels", 3), *size),
+        stated=stated,
     )
 
 
-def _transformers_preprocessing(name: str, config: Any, where: dict[str, Any]) -> Preprocessing:
-    """Read preprocessor_config.json, or the sizes of the network's config where there is none."""
+def _transformers_preprocessing(
+    name: str, config: Any, where: dict[str, Any]
+) -> tuple[Preprocessing, bool]:
+    """Read preprocessor_config.json and return it and True.
+
+    Without one, the sizes of the network's config, and False.
+    """
     from transformers.image_processing_base import ImageProcessingMixin
 
     channels = int(getattr(config, "num_channels", 3))
@@ -177,7 +183,7 @@ def _transformers_preprocessing(name: str, config: Any, where: dict[str, Any]) -
     except (OSError, ValueError):
         side = getattr(config, "image_size", None)
         fixed = None if side is None else _pair(side)
-        return Preprocessing(size=fixed, mean=(0.0,) * channels, std=(1.0,) * channels)
+        return Preprocessing(size=fixed, mean=(0.0,) * channels, std=(1.0,) * channels), False
     size, crop = _pair(stated.get("size")), 1.0
     if stated.get("do_center_crop") and (kept := _pair(stated.get("crop_size"))):
         crop = min(kept[0] / size[0], 1.0) if size else 1.0
@@ -189,7 +195,7 @@ def _transformers_preprocessing(name: str, config: Any, where: dict[str, Any]) -
     normalised = stated.get("do_normalize", True)
     mean = stated.get("image_mean") if normalised else None
     std = stated.get("image_std") if normalised else None
-    return Preprocessing(
+    read = Preprocessing(
         size=size if stated.get("do_resize", True) else None,
         crop=crop,
         interpolation=_interpolation(_RESAMPLE.get(stated.get("resample", 2))),
@@ -198,6 +204,7 @@ def _transformers_preprocessing(name: str, config: Any, where: dict[str, Any]) -
         std=tuple(map(float, std or [1.0] * channels)),
         order="BGR" if stated.get("do_flip_channel_order") else "RGB",
     )
+    return read, True
 
 
 def _pair(size: Any) -> tuple[int, int] | None:

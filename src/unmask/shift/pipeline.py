@@ -107,6 +107,8 @@ def changes(target: Target, pixels: Tensor) -> dict[str, tuple[Change, bool]]:
         "stored at half the size, enlarged bilinearly": (lambda x: _halved(x, "bilinear"), False),
         "letterboxed by an eighth on each side": (_letterboxed, False),
     }
+    if known:
+        found["0 to 255, not normalised"] = (lambda x: x * 255 * std + mean, True)
     if channels == 3:
         found["channels in the order blue, green, red"] = (lambda x: x.flip(1), True)
         found["grey instead of colour"] = (lambda x: grey(x).expand(-1, 3, -1, -1), False)

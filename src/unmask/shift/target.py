@@ -137,6 +137,19 @@ def as_target(model: Any, name: str | None = None) -> Target:
             _identity(model),
             _device(model),
         )
+    if isinstance(model, Wrapped):
+        steps = model.preprocessing
+        return Target(
+            name or model.name,
+            model,
+            model,
+            model.class_names,
+            model.input_shape,
+            tuple(m / steps.scale for m in steps.mean),
+            tuple(s / steps.scale for s in steps.std),
+            _identity(model),
+            _device(model),
+        )
     if isinstance(model, nn.Module):
         return Target(
             name or type(model).__name__,
@@ -163,17 +176,6 @@ def _loaded(source: str) -> Target:
             do="save the weights as safetensors, or export the model as ONNX",
         )
     known = load_known(source)
-    if isinstance(known, Wrapped):
-        return Target(
-            source,
-            known,
-            known,
-            known.class_names,
-            known.input_shape,
-            known.preprocessing.mean,
-            known.preprocessing.std,
-            _identity(known),
-        )
     if known is not None:
         return as_target(known, source)
     network = load_imported(source)
