@@ -85,6 +85,11 @@ app.command(
     help="Serve the page and the HTTP API on this machine.",
 )
 app.command(
+    "unmask.cli.mcp:mcp",
+    name="mcp",
+    help="Serve check, audit, detect and explain to an assistant over stdio (MCP).",
+)
+app.command(
     "unmask.cli.reproduce:reproduce_document",
     name="reproduce",
     help="Run the whole course report and show its figures beside ours.",

@@ -8,8 +8,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 from unmask import __version__
+from unmask.errors import UserError
 from unmask.report.annotations import annotated
 from unmask.report.files import to_json
+from unmask.report.kinds import explain
 from unmask.text import printable
 from unmask.verdict import SEVERITIES, Severity, Verdict
 
@@ -36,6 +38,7 @@ def sarif(
             "id": _identifier(kind),
             "name": "".join(word.capitalize() for word in re.findall(r"\w+", kind)),
             "shortDescription": {"text": kind},
+            **_meaning(kind),
             "defaultConfiguration": {"level": _worst(found, kind)},
         }
         for kind in kinds
@@ -55,6 +58,13 @@ def sarif(
     if figures:
         run["properties"] = {"figures": dict(figures)}
     return to_json({"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1) + "\n"
+
+
+def _meaning(kind: str) -> dict[str, Any]:
+    try:
+        return {"fullDescription": {"text": explain(kind)[1]}}
+    except UserError:  # a plugin may bring kinds of its own
+        return {}
 
 
 def _identifier(kind: str) -> str:

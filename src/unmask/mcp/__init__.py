@@ -1,0 +1,1 @@
+"""Unmask for assistants: tools of the Model Context Protocol over stdio."""

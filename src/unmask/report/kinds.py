@@ -1,0 +1,120 @@
+"""What each kind of verdict means, in a sentence, and which question finds it."""
+
+from __future__ import annotations
+
+from unmask.errors import unknown
+from unmask.flow.judge.kinds import KINDS
+
+FLOW: dict[str, str] = {
+    "not a number": "An operation makes NaN or infinity, and from then on every weight is lost.",
+    "bad data": "The batch itself holds NaN, infinities or labels outside the classes.",
+    "no graph": "The loss doesn't depend on any parameter, so backward() changes nothing.",
+    "activation before the loss": "A softmax, sigmoid or ReLU before a loss that has its own.",
+    "wrong loss": "The loss doesn't fit the kind of labels or the number of outputs.",
+    "shapes broadcast": "Outputs and labels are stretched to each other, so wrong pairs compare.",
+    "layers not registered": "Layers in a plain list, which no optimiser sees.",
+    "parameters without gradient": "Parameters that the loss doesn't reach.",
+    "parameters in no optimiser": "Parameters that get a gradient and are never updated.",
+    "parameters in two optimisers": "Parameters that are updated twice a step.",
+    "weights that don't move": "Updates too small for the precision of the weights.",
+    "gradients not zeroed": "Gradients of earlier steps are added to those of this one.",
+    "no step": "The optimiser's step is never taken, or is taken before backward().",
+    "gradients clipped away": "Clipping takes away nearly all of every gradient.",
+    "weight decay too large": "Decay shrinks the weights faster than the gradient grows them.",
+    "learning rate vanishes": "The schedule brings the learning rate to nothing too early.",
+    "images mixed": "Images of a batch are mixed with each other inside the network.",
+    "labels constant": "Every label in the batches is the same.",
+    "batches sorted by class": "Batches hold few classes each: the loader doesn't shuffle.",
+    "wrong mode": "Dropout or batch norm in evaluation mode while training, or the reverse.",
+    "batch too small": "Batch norm on too few images to have statistics.",
+    "dropout too strong": "Dropout removes so much that the signal drowns in noise.",
+    "diverged": "The loss grew without end or stopped being a number.",
+    "symmetric initialisation": "Units start equal and stay equal, so a layer is one unit wide.",
+    "inputs badly scaled": "Inputs are far from the deviation of 1 that layers start for.",
+    "dead units": "Units that are zero for every image and get no gradient.",
+    "saturated": "Units at the flat ends of their activation, through which no gradient comes.",
+    "float underflow": "Gradients smaller than the precision holds become zero.",
+    "vanishing": "The gradient shrinks from layer to layer and doesn't reach the first ones.",
+    "exploding": "The gradient grows from layer to layer without bound.",
+    "constant outputs": "The outputs are the same for every image.",
+    "learning rate too high": "A step overshoots: the loss grows instead of falling.",
+    "learning rate too low": "Steps change the weights too little to learn anything in time.",
+    "loss independent of the images": "Other images give the same loss: something cuts them off.",
+    "labels unrelated to the images": "Labels are no easier to learn than shuffled ones.",
+    "labels imbalanced": "One class is so frequent that predicting it always looks like learning.",
+    "crashed": "The step raised an exception.",
+}
+DATA: dict[str, str] = {
+    "leak": "Test images that are in the training set too, which makes the accuracy too high.",
+    "near duplicates across parts": "Test images nearly equal to training images.",
+    "duplicates": "Copies within one part, which count twice.",
+    "conflicting labels": "Equal images with different labels.",
+    "label errors": "Labels that cross-validated probabilities contradict.",
+    "missing class": "A class without an image in one part.",
+    "starved class": "A class with very few images.",
+    "unreadable files": "Files that can't be decoded.",
+    "outliers": "Images of unusual brightness, contrast or sharpness.",
+    "shortcut": "The border or the mean colour alone predicts the class.",
+}
+CHECK: dict[str, str] = {
+    "logits not finite": "The model outputs NaN or infinity.",
+    "training mode": "The model came in training mode.",
+    "random output": "Two forward passes of the same image differ.",
+    "batch dependence": "The output for an image depends on the rest of its batch.",
+    "probabilities": "The outputs are probabilities, not logits.",
+    "saturated logits": "Logits so large that every probability is 0 or 1.",
+    "preprocessing": "Images fed in another way are classified better: the stated one is wrong.",
+    "preprocessing not stated": "No config says what is done to an image.",
+    "no better than chance": "The accuracy can't be told from guessing.",
+    "weak class": "A class that is recognised far worse than the others.",
+    "overconfident": "Confidence is higher than accuracy.",
+    "underconfident": "Confidence is lower than accuracy.",
+    "unaware of its mistakes": "Confidence doesn't tell right predictions from wrong ones.",
+}
+SHIFT: dict[str, str] = {
+    "fragile": "Accuracy falls far under a mild corruption.",
+    "geometry": "Small shifts, turns or scales of an image change predictions.",
+    "pipeline": "A usual difference between training and serving pipelines costs accuracy.",
+    "runtime disagrees": "Another runtime or precision predicts other classes.",
+    "batch norm statistics": "Statistics of batch norm don't fit the images it now sees.",
+}
+FOOL: dict[str, str] = {
+    "fooled": "Small changes of the image make the classifier predict another class.",
+    "attacked": "What was attacked and how, beside the figures.",
+    "incomplete": "Parts of the audit couldn't be run.",
+    "unfinished": "The attacks were still finding changes when their steps ran out.",
+    "silent_success": "An attack succeeded on the way and its last image doesn't show it.",
+    "unconstrained_fails": "Even changes of any size don't fool it: the attack is broken.",
+    "not_finite_near": "Images near the clean ones get logits that are NaN or infinite.",
+    "unstable_predictions": "The same image gets another class when it is seen again.",
+    "black_box_beats_gradients": "Attacks without gradients find more: the gradient misleads.",
+    "training_mode": "The model came in training mode.",
+    "clean_accuracy": "Few images are right before any attack, so little is left to measure.",
+    "not_finite": "Some images get logits that are NaN or infinite.",
+    "clamped_logits": "Logits are cut to a range, at whose ends no gradient comes through.",
+    "gradient_not_finite": "The gradient on the image is NaN or infinite.",
+    "quantised_input": "The model rounds its input, which hides the gradient.",
+    "random_output": "Two forward passes of the same image differ.",
+    "no_gradient": "No gradient reaches the image, so attacks by gradient find nothing.",
+    "saturated_loss": "The loss is so small that its gradient is lost to rounding.",
+    "not_proved": "No attack succeeded and no proof was found either.",
+}
+QUESTIONS = {"flow": FLOW, "data": DATA, "check": CHECK, "shift": SHIFT, "fool": FOOL}
+
+
+def explain(kind: str) -> tuple[str, str]:
+    """Return which question finds a kind of verdict, and what it means.
+
+    Args:
+        kind: such as "vanishing".
+
+    Raises:
+        UserError: there is no such kind.
+    """
+    for question, kinds in QUESTIONS.items():
+        if kind in kinds:
+            return question, kinds[kind]
+    raise unknown("kind of verdict", kind, [k for kinds in QUESTIONS.values() for k in kinds])
+
+
+assert set(FLOW) == set(KINDS)
