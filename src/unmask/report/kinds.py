@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from unmask.errors import unknown
-from unmask.flow.judge.kinds import KINDS
 
 FLOW: dict[str, str] = {
     "not a number": "An operation makes NaN or infinity, and from then on every weight is lost.",
@@ -115,6 +114,3 @@ def explain(kind: str) -> tuple[str, str]:
         if kind in kinds:
             return question, kinds[kind]
     raise unknown("kind of verdict", kind, [k for kinds in QUESTIONS.values() for k in kinds])
-
-
-assert set(FLOW) == set(KINDS)
