@@ -101,6 +101,7 @@ FOOL: dict[str, str] = {
     "random_output": "Two forward passes of the same image differ.",
     "no_gradient": "No gradient reaches the image, so attacks by gradient find nothing.",
     "saturated_loss": "The loss is so small that its gradient is lost to rounding.",
+    "labels_only": "The model gives the class alone, so only attacks by decisions apply.",
     "not_proved": "No attack succeeded and no proof was found either.",
 }
 QUESTIONS = {"flow": FLOW, "data": DATA, "check": CHECK, "shift": SHIFT, "fool": FOOL}
