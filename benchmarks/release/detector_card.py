@@ -7,6 +7,7 @@ light and other poses, images without a face and what is judged. Sections withou
 as they were, which is said. All figures are of images that each fold's detector was not trained on.
 
 --origin adds a section of annotated images from elsewhere, at which the detector that ships looks.
+--recalibrate gives it the calibration that the folds' detections ask for,
 --weights exports the folds' detector of all images in 8 bits, with the calibration out of fold;
 --audit adds the flow check of a fresh network and how small a change makes it predict a mask on a
 bare face. OUT gets detector.json and the same in words, detector.md. The last line is JSON.
@@ -212,6 +213,9 @@ def main() -> None:
     parser.add_argument("--folds", type=Path, help="what ships if none")
     parser.add_argument("--out", type=Path, default=WEIGHTS.parent)
     parser.add_argument("--weights", action="store_true", help="export the detector too")
+    parser.add_argument(
+        "--recalibrate", action="store_true", help="the detector that is there, as the folds ask"
+    )
     parser.add_argument("--origin", nargs="*", default=[], help="NAME=FOLDER, annotated")
     parser.add_argument("--audit", type=int, default=0, help="how many faces are attacked")
     parser.add_argument("--floating", action="store_true", help="the folds were not quantised")
@@ -230,6 +234,10 @@ def main() -> None:
     facts, stay = refreshed(old.facts, all_figures(original, found, fitted))
     facts["measured_in"] = "floating point" if told.floating or not told.folds else "8 bits"
     facts["stamp"] = environment_stamp(seed=SEED)
+    if told.recalibrate:
+        calibration = calibration_of(found, sorted(found))
+        recalibrated(out / "detector.onnx", out / "detector.onnx", calibration)
+        facts["calibration"] = calibration.as_dict()
     if told.weights:
         facts |= exported(told.folds / f"fold-{ALL}", out, annotated, found)
     onnx, weights = out / "detector.onnx", out / "detector.safetensors"
