@@ -3,6 +3,7 @@
 # make demo-full fetches CIFAR-10 and the face mask set as well, and trains everything (20 minutes)
 # make test      from nothing: the fast tests, in a few minutes
 # make test-all  the slow tests as well (what CI runs)
+# make fuzz      changed files at every reader, a few minutes each
 # make docs      the API reference from the docstrings, in build/docs
 # make wheel     builds the source distribution and the wheels, and tries them without a compiler
 # make check     format, lint, types, import directions
@@ -32,6 +33,10 @@ test: $(VENV)/.developed
 
 test-all: test
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow $(PYTEST_ARGS)
+
+# 20,000 changed files of each kind; what is found is kept by hypothesis and tried first next time.
+fuzz: $(VENV)/.developed
+	UNMASK_FUZZ=$(or $(FUZZ),20000) $(BIN)/python -m pytest -n 2 tests/hostile/test_fuzz.py $(PYTEST_ARGS)
 
 docs: $(VENV)/.documented
 	$(BIN)/python docs/api.py
