@@ -5,6 +5,7 @@
 # make test-all  the slow tests as well (what CI runs)
 # make fuzz      changed files at every reader, a few minutes each
 # make docs      the API reference from the docstrings, in build/docs
+# make site      the documents as a searchable site with the API reference, in build/site
 # make wheel     builds the source distribution and the wheels, and tries them without a compiler
 # make check     format, lint, types, import directions
 
@@ -16,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/unmask/sweep/native/*)
 
-.PHONY: demo demo-full test test-all docs check wheel clean
+.PHONY: demo demo-full test test-all docs site check wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -40,6 +41,11 @@ fuzz: $(VENV)/.developed
 
 docs: $(VENV)/.documented
 	$(BIN)/python docs/api.py
+
+site: $(VENV)/.documented
+	$(BIN)/pip install -q --group site
+	$(BIN)/zensical build --clean
+	$(BIN)/python docs/api.py build/site/api
 
 check: $(VENV)/.developed
 	$(BIN)/ruff format --check .
