@@ -285,6 +285,30 @@ def test_in_a_video_faces_are_followed_and_voted_on(
         assert (drawn.width, drawn.height, len(list(drawn))) == (240, 160, 12)
 
 
+def test_the_sound_of_a_video_is_kept_where_faces_are_hidden(here: Path, model: str) -> None:
+    av = pytest.importorskip("av")
+    with av.open("v.avi", "w") as file:
+        frames, sound = file.add_stream("mpeg4", rate=10), file.add_stream("pcm_s16le", rate=8000)
+        frames.width, frames.height, frames.pix_fmt = 240, 160, "yuv420p"
+        for i in range(10):
+            pixels = np.asarray(paint((240, 160), FACES))
+            for packet in frames.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")):
+                file.mux(packet)
+            noise = np.random.default_rng(i).integers(-9000, 9000, (1, 800)).astype(np.int16)
+            heard = av.AudioFrame.from_ndarray(noise, format="s16", layout="mono")
+            heard.sample_rate, heard.pts = 8000, 800 * i
+            for packet in sound.encode(heard):
+                file.mux(packet)
+        for stream in (frames, sound):
+            for packet in stream.encode():
+                file.mux(packet)
+    assert main(["mask", "detect", "v.avi", "--model", model, "--blur", "--out", "o"]) == 0
+    with av.open("o/drawn/v.avi.mp4") as file:
+        assert file.streams.video[0].codec_context.name == "h264"
+        wave = np.concatenate([f.to_ndarray().ravel() for f in file.decode(audio=0)])
+    assert np.abs(wave).mean() > 0.01
+
+
 def test_a_video_may_be_stopped_early(
     here: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

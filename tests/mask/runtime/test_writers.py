@@ -109,3 +109,18 @@ def test_masks_are_required_only_where_they_are_known() -> None:
     require_mask_class(NAMES)
     with pytest.raises(UserError, match="needs a detector with the class 'with_mask'"):
         require_mask_class(("cat", "dog"))
+
+
+def test_scores_of_coco_are_of_the_face_and_its_class_so_that_others_measure_the_same(
+    tmp_path: Path,
+) -> None:
+    # One face of each class: by the face's score alone the wrong box of the first would lead.
+    boxes = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]], np.float32)
+    scores = np.array([0.6, 0.9, 0.8], np.float32)
+    rows = np.array([[0.95, 0.05], [0.55, 0.45], [0.1, 0.9]], np.float32)
+    said = Detections(boxes, np.array([0, 0, 1]), scores, rows, NAMES, 64, 48)
+    entries = json.loads(written(tmp_path, "coco", [Record("a.png", said)]))["annotations"]
+    np.testing.assert_allclose([e["score"] for e in entries], [0.57, 0.495, 0.72], atol=1e-6)
+    np.testing.assert_allclose([e["face_score"] for e in entries], scores)
+    order = sorted(entries[:2], key=lambda e: -e["score"])
+    assert order[0]["bbox"] == [0, 0, 10, 10]
