@@ -293,12 +293,23 @@ def test_mistakes_cost_one_line_and_status_2(check, model, options, words):
     ("path", "words"),
     [
         ("cli_check_models", "my_module:make_model"),
+        ("cli_check_models.py", "cli_check_models.py:make_model"),
+        ("model.pt", "builds the network and loads this file"),
+        ("no_such_file.py:make", "there is no such file"),
+        ("exits.py:make", "called exit(3)"),
         ("no_such_module_anywhere:make", "there is no module no_such_module_anywhere"),
     ],
 )
-def test_import_paths_that_lead_nowhere(check, capsys, path, words):
+def test_import_paths_that_lead_nowhere(check, capsys, tmp_path, path, words):
+    (tmp_path / "exits.py").write_text("import sys\nsys.exit(3)\n")
     assert main(["flow", "check", path]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_file_by_its_path_and_weight_decay(check, capsys, tmp_path):
+    path = str(tmp_path / "cli_check_models.py:healthy")
+    assert main(["flow", "check", path, "--steps", "2", "--weight-decay", "9"]) == 1
+    assert "weight decay too large" in capsys.readouterr().out
 
 
 def test_the_package_offers_the_check_and_the_probe():

@@ -35,7 +35,9 @@ _COLOURS = {"error": "red", "warning": "yellow", "note": "dim"}
 
 
 def check(
-    model: Annotated[str, Parameter(help="what makes the model: my_module:make_model")],
+    model: Annotated[
+        str, Parameter(help="what makes the model: my_module:make_model, or my_file.py:make_model")
+    ],
     /,
     *,
     data: Annotated[
@@ -55,6 +57,9 @@ def check(
     learning_rate: Annotated[
         float | None,
         real(0, 1e6, "step size; 0.001 for adam and adamw, else 0.01 by default", above=True),
+    ] = None,
+    weight_decay: Annotated[
+        float | None, Parameter(help="of the optimiser; its own by default: 0.01 for adamw, else 0")
     ] = None,
     batch_size: BatchSize = 64,
     steps: Annotated[int, whole(1, 100_000, "training steps, on a copy of the model")] = 10,
@@ -101,7 +106,7 @@ def check(
     require_writable(out)
     torch.manual_seed(seed)
     network, loss_fn = load_network(model), _loss(loss)
-    make = None if rate is None else _maker(optimizer, rate)
+    make = None if rate is None else _maker(optimizer, rate, weight_decay)
     batches = batches_for(network, data, batch_size, size)
     pairs = list(islice(batches.of_seed(seed), max(steps if make else 1, 1)))
     with Console(stderr=True).status("checking") as shown:
@@ -154,10 +159,14 @@ def _learning_rate(optimizer: str, given: float | None) -> float | None:
     return rate
 
 
-def _maker(optimizer: str, rate: float) -> MakeOptimizer:
+def _maker(optimizer: str, rate: float, decay: float | None) -> MakeOptimizer:
     from torch import optim
 
     name, settings, _ = OPTIMIZERS[optimizer]
+    if decay is not None:
+        if not 0 <= decay < math.inf:
+            raise UserError("the weight decay must be 0 or more", got=decay, do="try 0.01")
+        settings = {**settings, "weight_decay": decay}
 
     def make(parameters: Any) -> Any:
         trained = [p for p in parameters if p.requires_grad]

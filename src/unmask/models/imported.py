@@ -103,12 +103,34 @@ def refuse_lazy(network: nn.Module) -> None:
 
 
 def load_object(path: str) -> Any:
-    """Return what "my_module:name" names. Raises UserError when it can't be imported."""
-    module_name, colon, name = path.partition(":")
-    if not (colon and module_name and name):
-        raise UserError(
-            "an import path has the form my_module:make_model", got=repr(path), do="mind the colon"
-        )
+    """Return what "my_module:name" or "folder/my_file.py:name" names.
+
+    Raises UserError when it can't be imported.
+    """
+    module_name, _, name = path.rpartition(":")
+    if not (module_name and name):
+        file = Path(path)
+        if file.suffix == ".py":
+            do = f"name what makes the model too: {path}:make_model"
+        elif file.suffix:
+            do = "give the function that builds the network and loads this file"
+        else:
+            do = "name the function after a colon"
+        raise UserError("an import path has the form my_module:make_model", got=repr(path), do=do)
+    if module_name.endswith(".py"):
+        file = Path(module_name)
+        if not file.is_file():
+            raise UserError("there is no such file", got=module_name)
+        folder, module_name = file.resolve().parent, file.stem
+        if str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))
+        loaded = sys.modules.get(module_name)
+        if loaded is not None and Path(getattr(loaded, "__file__", None) or "") != file.resolve():
+            raise UserError(
+                f"another module is called {module_name} already",
+                got=str(file),
+                do="rename the file",
+            )
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
