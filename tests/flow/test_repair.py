@@ -179,3 +179,44 @@ def test_training_changes():
     Mended(fixes).clip(model)
     norm = math.sqrt(sum(float(p.grad.square().sum()) for p in model.parameters()))
     assert norm == pytest.approx(0.5, rel=1e-4)
+
+
+def plain(*after: nn.Module, outputs: int = 4) -> nn.Sequential:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(20, 24), nn.ReLU(), nn.Linear(24, outputs), *after)
+
+
+def first_layer(parameters):
+    return torch.optim.Adam(list(parameters)[:2], 3e-3)
+
+
+@pytest.mark.parametrize(
+    ("model", "loss", "optimizer", "name"),
+    [
+        (lambda: plain(nn.Softmax(1)), loss_fn, None, "output"),
+        (plain, functional.nll_loss, None, "cross-entropy"),
+        (plain, lambda o, y: -loss_fn(o, y), None, "cross-entropy"),
+        (
+            lambda: plain(outputs=1),
+            lambda o, y: functional.mse_loss(o[:, 0], y.float()),
+            None,
+            "cross-entropy",
+        ),
+        (plain, loss_fn, first_layer, "optimiser"),
+        (plain, loss_fn, lambda p: torch.optim.SGD(p, 0.05, weight_decay=20.0), "weight decay"),
+        (plain, loss_fn, lambda p: torch.optim.SGD(p, 0.0), "learning rate"),
+    ],
+)
+def test_faults_of_the_step_are_mended(model, loss, optimizer, name):
+    make = optimizer or (lambda p: torch.optim.Adam(p, 3e-3))
+    pairs = batches(12)
+    outcome = repair(model(), loss, pairs, make, steps=36, seeds=(0,))
+    assert name in outcome.best.name
+    mended = outcome.mended.model(model(), seed=0)
+    stepper, better = outcome.mended.optimizer(make, mended), outcome.mended.loss(loss)
+    for x, y in 3 * pairs:
+        stepper.zero_grad()
+        better(mended(x), y).backward()
+        stepper.step()
+    x, y = pairs[0]
+    assert float((mended(x).argmax(1) == y).float().mean()) > 0.7

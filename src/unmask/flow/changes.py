@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,12 +10,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
+from unmask.flow.check import MakeOptimizer
+from unmask.flow.feed import Loss
 from unmask.flow.judge import fixes
 from unmask.flow.measure.layers import layers_of
 from unmask.flow.measure.slopes import name_of
 from unmask.flow.measure.statistics import FlowStats
+from unmask.flow.measure.wrappers import unwrap
 
 REPLACEMENTS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
@@ -22,11 +27,19 @@ REPLACEMENTS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+_SOFTMAXES = (
+    *(nn.functional.softmax, torch.softmax, Tensor.softmax),
+    *(nn.functional.log_softmax, torch.log_softmax, Tensor.log_softmax),
+)
+
+
 @dataclass(frozen=True)
 class Fix:
     """One change: its name, what it sets, how it changes a network, and the code to paste.
 
-    learning_rate and clip, where not None, change the training rather than the network.
+    learning_rate, clip and weight_decay, where not None, change the training rather than the
+    network; so do complete, which gives the optimiser what it lacks, and loss, which makes another
+    loss of the present one.
     """
 
     name: str
@@ -35,6 +48,9 @@ class Fix:
     apply: Callable[[nn.Module], nn.Module] = lambda model: model
     learning_rate: float | None = None
     clip: float | None = None
+    weight_decay: float | None = None
+    complete: bool = False
+    loss: Callable[[Loss], Loss] | None = None
 
 
 def critical_initialisation(
@@ -103,6 +119,63 @@ def bare_output(stats: FlowStats) -> Fix:
     )
 
 
+def class_scores(stats: FlowStats, classes: int) -> Fix:
+    """Give one bare output a class, and use cross-entropy."""
+    last = stats.matrix_layers[-1].name
+
+    def apply(model: nn.Module) -> nn.Module:
+        head = model.get_submodule(last)
+        if isinstance(head, nn.Linear) and head.out_features < classes:
+            wider = nn.Linear(head.in_features, classes, bias=head.bias is not None)
+            _replace(model, last, wider.to(head.weight.device, head.weight.dtype))
+        return Swapped(model, {}, output_layer=last)
+
+    return Fix(
+        "cross-entropy on one output a class",
+        f"{classes} bare outputs",
+        f"# Let {last} give {classes} outputs, with no activation after it.\n"
+        "loss = torch.nn.functional.cross_entropy(model(x), y)",
+        apply,
+        loss=lambda given: nn.functional.cross_entropy,
+    )
+
+
+def one_shape() -> Fix:
+    """Give outputs the shape of their targets before they are compared."""
+
+    def reshaped(given: Loss) -> Loss:
+        def loss(output: Any, targets: Any) -> Tensor:
+            fits = output.numel() == targets.numel()
+            return given(output.reshape(targets.shape) if fits else output, targets)
+
+        return loss
+
+    code = "output = model(x).reshape(y.shape)"
+    return Fix("one shape", "outputs in the shape of their targets", code, loss=reshaped)
+
+
+def minimised() -> Fix:
+    """Take the loss without the sign that has it maximised."""
+    return Fix(
+        "sign of the loss",
+        "minimised",
+        "loss = -loss  # as it was before the minus sign",
+        loss=lambda given: lambda output, targets: -given(output, targets),
+    )
+
+
+def complete_optimizer() -> Fix:
+    """Give the optimiser all parameters that are to be trained."""
+    code = "optimizer = type(optimizer)(model.parameters(), **optimizer.defaults)"
+    return Fix("optimiser", "of all parameters", code, complete=True)
+
+
+def weight_decay(decay: float = 1e-4) -> Fix:
+    """Train with a usual weight decay."""
+    code = f'for group in optimizer.param_groups:\n    group["weight_decay"] = {decay:g}'
+    return Fix("weight decay", f"{decay:g}", code, weight_decay=decay)
+
+
 def standardised_inputs(stats: FlowStats) -> Fix:
     """Shift and scale the inputs to mean 0 and standard deviation 1."""
     assert stats.input is not None
@@ -155,6 +228,49 @@ def clipping(norm: float = 1.0) -> Fix:
     """Clip the norm of the gradient before every step."""
     code = f"torch.nn.utils.clip_grad_norm_(model.parameters(), {norm:g})"
     return Fix("clipping", f"gradient norm at most {norm:g}", code, clip=norm)
+
+
+@dataclass(frozen=True)
+class Mended:
+    """How to build the mended network and its training again: fixes to apply in their order."""
+
+    fixes: tuple[Fix, ...]
+
+    def model(self, model: nn.Module, seed: int) -> nn.Module:
+        """Return a mended copy; weights that are drawn anew come from seed."""
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(seed)
+            mended = copy.deepcopy(unwrap(model))
+            for fix in self.fixes:
+                mended = fix.apply(mended)
+        return mended
+
+    def optimizer(self, make: MakeOptimizer, model: nn.Module) -> Optimizer:
+        """Return the optimiser of a mended network, with the learning rate of the fix."""
+        optimizer = make(model.parameters())
+        for fix in self.fixes:
+            held = {id(p) for g in optimizer.param_groups for p in g["params"]}
+            lacking = [p for p in model.parameters() if p.requires_grad and id(p) not in held]
+            if fix.complete and lacking:
+                optimizer.add_param_group({"params": lacking})
+            for group in optimizer.param_groups:
+                if fix.learning_rate is not None:
+                    group["lr"] = fix.learning_rate
+                if fix.weight_decay is not None:
+                    group["weight_decay"] = fix.weight_decay
+        return optimizer
+
+    def loss(self, given: Loss) -> Loss:
+        """Return the loss of the mended training."""
+        for fix in self.fixes:
+            given = fix.loss(given) if fix.loss is not None else given
+        return given
+
+    def clip(self, model: nn.Module) -> None:
+        """Clip the gradients, where that is one of the fixes."""
+        for fix in self.fixes:
+            if fix.clip is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), fix.clip)
 
 
 class Standardised(nn.Module):
@@ -232,7 +348,7 @@ class _Swap(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        name = name_of(func)
+        name = name_of(func) or ("softmax" if func in _SOFTMAXES else None)
         instead = self._model.instead(name) if name is not None else None
         if instead is not None and args:
             return instead(args[0])

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import cycle, islice
@@ -12,19 +11,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from unmask.errors import UserError
 from unmask.execution.executor import Executor, LocalExecutor
 from unmask.flow import changes
-from unmask.flow.changes import Fix
+from unmask.flow.changes import Fix, Mended
 from unmask.flow.check import FlowCheck, MakeOptimizer, check_flow
 from unmask.flow.feed import Batch, Loss, call
-from unmask.flow.judge import fixes
-from unmask.flow.judge.indicators import decay
 from unmask.flow.judge.verdicts import verdicts
-from unmask.flow.measure.statistics import FlowStats
-from unmask.flow.measure.wrappers import unwrap
+from unmask.flow.plans import balanced, network_plans
 
 DEFAULT_STEPS = 100
 # A fix has worked when it takes off at least this share of the loss that is left without it.
@@ -33,8 +28,12 @@ WORKED = 0.1
 FAR, CLIMBS = 5, 4
 # Of plans within this of the best, the simplest is taken.
 NEARLY = 0.1
-BALANCING_ROUNDS = 3
-RATES = {"learning rate too high", "learning rate too low", "diverged"}
+# Losses of two kinds can't be compared: then this much accuracy decides.
+MORE_ACCURATE = 0.02
+USUAL_RATES = (1e-4, 1e-3, 1e-2, 1e-1)
+RATES = {
+    *("learning rate too high", "learning rate too low", "diverged", "weights that don't move"),
+}
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,8 @@ class Trial:
     code: str
     losses: tuple[float, ...]
     accuracies: tuple[float, ...] = ()
+    # It has a loss of its own, which says nothing beside another.
+    apart: bool = False
 
     @property
     def loss(self) -> float:
@@ -85,36 +86,6 @@ class Repair:
         }
 
 
-@dataclass(frozen=True)
-class Mended:
-    """How to build the mended network and its training again: fixes to apply in their order."""
-
-    fixes: tuple[Fix, ...]
-
-    def model(self, model: nn.Module, seed: int) -> nn.Module:
-        """Return a mended copy; weights that are drawn anew come from seed."""
-        with torch.random.fork_rng(devices=()):
-            torch.manual_seed(seed)
-            mended = copy.deepcopy(unwrap(model))
-            for fix in self.fixes:
-                mended = fix.apply(mended)
-        return mended
-
-    def optimizer(self, make: MakeOptimizer, model: nn.Module) -> Optimizer:
-        """Return the optimiser of a mended network, with the learning rate of the fix."""
-        optimizer = make(model.parameters())
-        for fix in self.fixes:
-            for group in optimizer.param_groups if fix.learning_rate is not None else ():
-                group["lr"] = fix.learning_rate
-        return optimizer
-
-    def clip(self, model: nn.Module) -> None:
-        """Clip the gradients, where that is one of the fixes."""
-        for fix in self.fixes:
-            if fix.clip is not None:
-                nn.utils.clip_grad_norm_(model.parameters(), fix.clip)
-
-
 def repair(
     model: nn.Module,
     loss_fn: Loss,
@@ -152,7 +123,7 @@ def repair(
     if of_training:
         _try_training(runs, check, (), kinds)
     if not of_training or not _worked(runs.of(runs.simplest()), before):
-        runs.run(list(_network_plans(check, kinds, partial(_balanced, model, loss_fn, pair))))
+        runs.run(list(network_plans(check, kinds, partial(balanced, model, loss_fn, pair))))
         _try_training(runs, check, runs.simplest(), kinds)
     best = runs.simplest()
     chosen = runs.confirmed(best)
@@ -265,6 +236,7 @@ class _Runs:
                     *(before.accuracies if before else ()),
                     *(() if accuracy is None else (accuracy,)),
                 ),
+                apart=any(f.loss is not None for f in plan),
             )
 
 
@@ -276,6 +248,8 @@ def _lower(trial: Trial, before: Trial, fraction: float) -> bool:
     """Return whether a trial ends lower by such a fraction of the loss, and predicts no worse."""
     if math.isinf(before.loss):
         return math.isfinite(trial.loss)
+    if trial.apart != before.apart and None not in (trial.accuracy, before.accuracy):
+        return (trial.accuracy or 0.0) > (before.accuracy or 0.0) + MORE_ACCURATE
     worse = trial.accuracy is not None and trial.accuracy < (before.accuracy or 0.0)
     # By difference, for a loss may be negative: it then says little without the accuracy.
     return not worse and before.loss - trial.loss > fraction * abs(before.loss)
@@ -293,6 +267,10 @@ def _try_training(runs: _Runs, check: FlowCheck, plan: tuple[Fix, ...], kinds: s
     if present is None:
         return
     tried: dict[float, Trial] = {}
+    if present <= 0:
+        for rate in USUAL_RATES:
+            runs.of((*plan, changes.learning_rate(rate)))
+        return
 
     def at(rates: list[float]) -> None:
         plans = {rate: (*plan, changes.learning_rate(rate)) for rate in rates}
@@ -324,62 +302,6 @@ def _try_training(runs: _Runs, check: FlowCheck, plan: tuple[Fix, ...], kinds: s
         runs.of((*plan, changes.clipping()))
 
 
-def _network_plans(
-    check: FlowCheck, kinds: set[str], initialise: Callable[..., Fix]
-) -> Iterator[tuple[Fix, ...]]:
-    """Yield what to change of the network, simple plans first."""
-    stats = check.history[0]
-    layers = stats.matrix_layers
-    if not layers:
-        return
-    outside: list[Fix] = []
-    if layers[-1].slopes is not None and kinds & {"constant outputs", "dead units"}:
-        outside.append(changes.bare_output(stats))
-    if "inputs badly scaled" in kinds:
-        outside.append(changes.standardised_inputs(stats))
-    if outside:
-        yield tuple(outside)
-    if kinds == {"learning rate too low"}:
-        return
-    anew = initialise(stats, outside)
-    yield (anew, *outside)
-    activation = fixes.main_activation(stats)
-    if activation in ("sigmoid", "hardsigmoid", "softsign", "hardtanh"):
-        swap = changes.other_activation(activation, "tanh")
-        yield (initialise(stats, [swap, *outside], "tanh"), swap, *outside)
-    elif activation == "relu" and "dead units" in kinds:
-        yield (anew, changes.other_activation("relu", "leaky_relu"), *outside)
-    if not any("Norm" in x.kind for x in stats.layers):
-        yield (anew, changes.normalisation(stats), *outside)
-    if len(layers) > 4:
-        yield (anew, changes.residual(stats), *outside)
-
-
-def _balanced(
-    model: nn.Module,
-    loss_fn: Loss,
-    pair: Batch,
-    stats: FlowStats,
-    outside: Sequence[Fix],
-    activation: str | None = None,
-) -> Fix:
-    """Return the critical initialisation, corrected until a batch's gradient keeps its size."""
-    correction = 1.0
-    for _ in range(BALANCING_ROUNDS):
-        fix = changes.critical_initialisation(stats, activation, correction)
-        network = Mended((fix, *outside)).model(model, seed=0)
-        try:
-            measured = decay(check_flow(network, loss_fn, pair).history[0])
-        except UserError:
-            return fix
-        if measured is None or not math.isfinite(measured.per_layer):
-            return fix
-        # A gradient's RMS goes with the root of sigma_w2.
-        correction *= 10 ** (-2 * measured.per_layer)
-        correction = min(max(correction, 0.25), 4.0)
-    return changes.critical_initialisation(stats, activation, correction)
-
-
 def _run(
     mended: Mended,
     model: nn.Module,
@@ -391,6 +313,7 @@ def _run(
 ) -> tuple[float, float | None]:
     network = mended.model(model, seed)
     stepper = mended.optimizer(optimizer, network)
+    loss_fn = mended.loss(loss_fn)
     losses: list[float] = []
     right: list[float] = []
     with torch.random.fork_rng(devices=()):
