@@ -290,7 +290,7 @@ class Training:
         found = origin(twin, arguments, again) or self._root
         if found is None:
             return []
-        step = self.probe.step
+        step = self.probe.now
         self._origins[step] = found
         stats = FlowStats(step, (), loss=math.nan, origin=found)
         given = verdicts([*self.history, stats])

@@ -363,7 +363,7 @@ class Watch:
             f"{type(error).__name__}: {text[:200]}",
             do,
             location=line,
-            step=max((t.probe.step for t in self._trainings.values()), default=None),
+            step=max((t.probe.now for t in self._trainings.values()), default=None),
         )
 
     def _quiet(self, error: Exception) -> None:

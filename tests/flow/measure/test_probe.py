@@ -551,3 +551,21 @@ def test_half_precision_gradients_are_measured():
     (stats,) = probed(model, x.to(torch.bfloat16), y)
     assert stats.layers[0].weight_gradient.rms > 0
     assert stats.layers[0].slopes.rms > 0
+
+
+def test_a_resumed_run_goes_on_counting():
+    model = mlp(8, 6, 3)
+    x, y = batch()
+    optimizer = torch.optim.Adam(model.parameters())
+
+    def step():
+        optimizer.zero_grad()
+        functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+    for _ in range(5):
+        step()
+    with GradientProbe(model) as probe:
+        step()
+        step()
+    assert [s.step for s in probe.history] == [5, 6]

@@ -42,7 +42,7 @@ def data(history: list[FlowStats]) -> Iterator[Verdict]:
                 "labels constant",
                 "error",
                 f"all {total} labels seen are {name}: nothing can be learnt from them",
-                "check how the labels are read",
+                "check how the labels are read, and that the data is shuffled",
                 location=where,
                 step=last,
                 evidence={"labels": float(total)},

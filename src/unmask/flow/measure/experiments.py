@@ -15,7 +15,7 @@ from unmask.flow.measure.calls import logits_in
 from unmask.flow.measure.layers import spread
 from unmask.flow.measure.statistics import Experiments
 
-VARIED = 0.01
+VARIED, SEEN = 0.01, 1e-3
 LEAST_IMAGES, LEAST_TIMES = 8, 10
 # Images of the linear fit, and pixels of each that it reads.
 _FIT_IMAGES, _PIXELS, _FOLDS = 200, 256, 5
@@ -135,9 +135,13 @@ def _swapped(
         return None
     order = torch.roll(torch.arange(len(x)), len(x) // 2 - 1)
     with torch.no_grad():
+        # With statistics that were never updated, outputs may be of any size.
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.train()
         output = logits_in(call(model, x))
-        if output is None or spread(output, 0) < VARIED:
-            # Outputs that hardly differ have verdicts of their own.
+        if output is None or spread(output, 0) < VARIED or float(output.abs().max()) < SEEN:
+            # Outputs that hardly differ, or are lost in the loss's rounding: others tell.
             return None
         before, after = float(loss(model, x, y)), float(loss(model, x[order], y))
     if not math.isfinite(before) or before == 0:

@@ -66,7 +66,7 @@ class GradientProbe:
             )
         self.model = unwrap(model)
         self.history: list[FlowStats] = []
-        self.step = 0
+        self.step, self._made = 0, 0
         self.problem: str | None = None
         self.units: dict[str, Units] = {}
         self.scaler = scaler
@@ -77,6 +77,11 @@ class GradientProbe:
         self._steps: WeakKeyDictionary[Optimizer, int] = WeakKeyDictionary()
         self._optimizer_hooks: list[Any] = []
         self._window: Window | None = None
+
+    @property
+    def now(self) -> int:
+        """Return the step that is under way, counted from the start of a run that was resumed."""
+        return self._made + self.step
 
     def refresh(self) -> None:
         """Look through the model's modules again, which may have changed."""
@@ -134,7 +139,7 @@ class GradientProbe:
 
     def _record(self, window: Window) -> None:
         try:
-            self.history.append(window.read(self.step, self.units))
+            self.history.append(window.read(self.now, self.units))
         except Exception as error:
             self.failed(error)
 
@@ -150,6 +155,8 @@ class GradientProbe:
             if not any(id(p) in self.parameters for g in groups for p in g["params"]):
                 return False
             self._steps[optimizer] = self.step
+            if not self.history and self.step == 0:
+                self._made = max(self._made, _steps_made(optimizer))
         return True
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -188,6 +195,12 @@ class GradientProbe:
         self._record(window)
         self.step = max(self._steps.values())
         self._open_if_due()
+
+
+def _steps_made(optimizer: Optimizer) -> int:
+    """Return how many steps an optimiser has made before, by its own count, where it keeps one."""
+    counts = [state.get("step") for state in optimizer.state.values() if isinstance(state, dict)]
+    return max((int(n) for n in counts if n is not None), default=0)
 
 
 def _closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
