@@ -292,9 +292,7 @@ def test_mistakes_cost_one_line_and_status_2(check, model, options, words):
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("cli_check_models", "my_module:make_model"),
-        ("cli_check_models.py", "cli_check_models.py:make_model"),
-        ("model.pt", "builds the network and loads this file"),
+        ("cli_check_models", "unknown model"),
         ("no_such_file.py:make", "there is no such file"),
         ("exits.py:make", "called exit(3)"),
         ("no_such_module_anywhere:make", "there is no module no_such_module_anywhere"),
