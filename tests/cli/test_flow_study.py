@@ -197,7 +197,7 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(
     folder = tmp_path / "my study"
     assert main(["flow", "study", "--seeds", "2", "--out", str(folder)]) == 130
     assert capsys.readouterr().err == (
-        f"unmask: stopped; 3 of 24 nets are kept in {folder}, go on with: "
+        f"unmask: stopped; 3 of 24 nets are kept in {folder}, continue with: "
         f"unmask flow study --seeds 2 --out '{folder}' --resume\n"
     )
 

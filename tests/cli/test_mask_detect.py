@@ -230,7 +230,7 @@ def test_bad_files_are_named_and_skipped_and_the_status_says_so(
         strict=False,
     ):
         assert line.startswith(f"unmask: '{name}' skipped: {reason}")
-    assert lines[4] == "unmask: 4 could not be read, or not whole; all else was looked at"
+    assert lines[4] == "unmask: 4 could not be read, or not completely; all others were"
     assert len(json.loads((here / "o/detections.json").read_text())) == 4
 
 
@@ -333,7 +333,7 @@ def test_a_video_that_is_cut_is_looked_at_to_its_end_and_named(
     lines = err.splitlines()
     assert lines[0].startswith("unmask: a.avi is cut: it ends after ")
     assert lines[1].startswith("unmask: text.mp4 is no video that can be read")
-    assert lines[2] == "unmask: 2 could not be read, or not whole; all else was looked at"
+    assert lines[2] == "unmask: 2 could not be read, or not completely; all others were"
     with VideoReader(VideoSource("v", "o/drawn/a.avi.mp4", False)) as drawn:
         assert len(list(drawn)) == int(out.split(" frames")[0])
 

@@ -161,5 +161,5 @@ def test_a_training_that_was_stopped_is_not_overwritten_unasked(
     (here / "run").mkdir()
     (here / "run" / "checkpoint.safetensors").write_bytes(b"of another day")
     assert main(["mask", "train", "faces", "--out", "run", "--validation", "0.333"]) == 2
-    assert "--resume continues it, --overwrite begins anew" in capsys.readouterr().err
+    assert "--resume continues it, --overwrite starts again" in capsys.readouterr().err
     assert (here / "run" / "checkpoint.safetensors").read_bytes() == b"of another day"

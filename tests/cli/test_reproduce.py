@@ -86,7 +86,7 @@ def test_ctrl_c_leaves_a_report_of_what_is_done(
     assert main(["reproduce", "--quick", "--out", str(tmp_path)]) == 130
     printed, log = capsys.readouterr()
     assert str(tmp_path / "report.html") in printed.replace("\n", "")
-    assert f"what is done is kept in {tmp_path}, --resume goes on from it" in log
+    assert f"what is done is kept in {tmp_path}, --resume continues from it" in log
     assert (tmp_path / "report.html").exists()
 
 

@@ -45,4 +45,4 @@ def test_wrong_settings_are_told_in_one_line(capsys, arguments, line: str) -> No
 def test_a_port_that_is_taken_is_told(capsys) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert f"port {port} of 127.0.0.1 can't be had" in mistake(capsys, "--port", str(port))
+        assert f"port {port} of 127.0.0.1 is unavailable" in mistake(capsys, "--port", str(port))

@@ -148,7 +148,7 @@ def test_a_study_without_both_activations_has_no_comparison() -> None:
     page = page_without_figures(study(activations=("relu",), depths=(3,), seeds=1))
     assert 'id="pair"' not in page
     assert "#pair" not in page
-    assert "What the report says of it" not in page
+    assert "What the report states" not in page
     assert "±" not in Reader(page).text
 
 

@@ -98,7 +98,7 @@ def test_flow_trains_finds_the_fault_and_mends_it(page) -> None:
     page.get_by_text("Gradient of every layer").wait_for()
     fits(page)
     fix.click()
-    page.get_by_text("Nothing stands in its gradient's way").wait_for()
+    page.get_by_text("Nothing blocks the gradient").wait_for()
     assert page.get_by_label("activation").first.input_value() == "tanh"
     accuracy = re.search(r"test accuracy ([\d.]+)", page.locator(".status").first.inner_text())
     assert accuracy is not None

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unmask.cli.console import Console
-from unmask.cli.loading import load_shown
+from unmask.cli.progress import load_shown
 from unmask.data.images import Images
 from unmask.errors import UserError
 from unmask.flow.feed import Batch, call, first_line
@@ -80,7 +80,7 @@ def _takes_flat_only(model: nn.Module, images: Tensor) -> bool:
     if _refusal(model, flat) is None:
         return True
     raise UserError(
-        "the model's forward takes no such images",
+        "the model's forward does not accept these images",
         got=f"{_shape(*images.shape)} between 0 and 1: {first_line(error)}",
         do=f"nor {_shape(*flat.shape)}; --size reads your own images at another size, and "
         "--data my_module:make_loader takes your own batches",

@@ -1,4 +1,4 @@
-"""The verb check: all questions asked of one model, within a time."""
+"""The verb check: all questions about one model, within a time."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from rich.progress import BarColumn, Progress, TextColumn
 
 from unmask.cli.console import Console
 from unmask.cli.options import MANY, Cifar10Source, Data, Seed, Size, real, sizes
+from unmask.cli.progress import progress_bar
 from unmask.cli.shift import COLOURS, AnyModel
 from unmask.errors import UserError
 
@@ -62,7 +62,7 @@ def check(
     # torch and matplotlib take a while to load, and --help needs none of them.
     from unmask.check.result import compare, failing
     from unmask.check.run import check_model
-    from unmask.cli.loading import load_shown
+    from unmask.cli.progress import load_shown
     from unmask.report.files import require_writable, to_json
     from unmask.report.model_check import write_model_check
     from unmask.report.verdicts import annotated
@@ -76,17 +76,10 @@ def check(
     shape = target.input_shape or (None if size is None else (3, size, size))
     loaded = load_shown(console, data, source, shape)
     require_writable(out)
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
-        task = bar.add_task(target.name, total=1.0)
+    with progress_bar(console, target.name) as bar:
 
         def show(question: str, used: float) -> None:
-            bar.update(task, description=f"{target.name}: {question}", completed=used)
+            bar.show(used, 1.0, description=f"{target.name}: {question}")
 
         found = check_model(
             target,

@@ -1,4 +1,4 @@
-"""The verb data: a dataset fetched where it isn't there, and checked to be whole."""
+"""The verb data: a dataset fetched unless it is there, and checked to be complete."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def data(
     /,
     *,
     source: Annotated[
-        Path | None, Parameter(help="where faces or cifar10 lie: a folder, a zip or an archive")
+        Path | None, Parameter(help="where faces or cifar10 is: a folder, a zip or an archive")
     ] = None,
     sheets: Annotated[
         Path | None, Parameter(help="also write cifar10 as lossless WebP sheets into this folder")
     ] = None,
     json: Annotated[bool, Parameter(help="print what was found as JSON")] = False,
 ) -> int:
-    """Fetch a dataset where it isn't there, and check that it is whole.
+    """Fetch a dataset that is not there yet, and check that it is complete.
 
     The exit status is 1 when the images or labels aren't as many as they were published.
     """
@@ -110,7 +110,7 @@ def _tell(found: _Found, *, figures: bool) -> None:
         say(f"cite: {found.card.citation}")
     if not found.whole:
         _say(
-            "this is not the whole set, which holds "
+            "this is not the complete set, which holds "
             + _counted(found.wanted_pictures, found.things, found.wanted)
         )
 
@@ -139,7 +139,7 @@ def _mnist(source: Path | None) -> _Found:
 
 def _cifar10(source: Path | None, sheets: Path | None) -> _Found:
     from unmask.cli.console import Console
-    from unmask.cli.loading import load_shown
+    from unmask.cli.progress import load_shown
     from unmask.data.cifar10 import CLASSES
     from unmask.data.sheets import write_sheets
 

@@ -36,7 +36,7 @@ def audit(
     The exit status is 1 when a verdict is as severe as --fail-on.
     """
     # torch takes a while to load, and --help doesn't need it.
-    from unmask.cli.loading import load_shown
+    from unmask.cli.progress import load_shown
     from unmask.data.audit import audit_data
     from unmask.report.data_audit import write_data_audit
     from unmask.report.files import require_writable, to_json

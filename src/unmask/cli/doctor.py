@@ -116,7 +116,7 @@ def _data() -> dict[str, str]:
             continue
         at = [folder / file.name for folder in folders for file in card.files]
         there = next((path for path in at if path.is_file()), None)
-        found[card.title] = str(there) if there else "not here; downloaded when it is asked for"
+        found[card.title] = str(there) if there else "not here; downloaded when it is needed"
     places = [Path(home) / name for name in NAMES] if home else []
     faces = next((path for path in places if path.exists()), None)
     found[CARD.title] = str(faces or "not here; unmask data faces fetches it")

@@ -10,8 +10,8 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from unmask.cli.console import Console, say
-from unmask.cli.loading import load_shown
 from unmask.cli.options import Cifar10Source, Data, Device, FiguresAsJson, Model, ModelSize
+from unmask.cli.progress import load_shown
 from unmask.data.images import Images
 from unmask.data.sources import Source
 from unmask.errors import UserError, unknown

@@ -23,7 +23,7 @@ app.command(
 app.command(
     "unmask.cli.flow_watch:watch",
     name="watch",
-    help="Run your own training script unchanged and say what is wrong while it trains.",
+    help="Run your own training script unchanged and report faults while it trains.",
 )
 app.command(
     "unmask.cli.flow_check:check",

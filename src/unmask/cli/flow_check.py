@@ -1,4 +1,4 @@
-"""The verb flow check: will anyone's network train, and if not, why, and what mends it?"""
+"""The verb flow check: will a network train, and if not, why, and what repairs it?"""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def check(
     if repair and make is not None and found.at_least("warning"):
         from unmask.flow.repair import repair as repair_flow
 
-        with Console(stderr=True).status("trying what might mend it"), elsewhere(on) as workers:
+        with Console(stderr=True).status("trying repairs"), elsewhere(on) as workers:
             outcome = repair_flow(network, loss_fn, batches.of_seed, make, check=found, on=workers)
     files = write_check(found, prediction, outcome, batches.title, out)
     if json:
@@ -216,7 +216,7 @@ def _print(
                 told.add_row(f"  {name}", text)
         console.print(told, highlight=False, markup=False)
     if not found.verdicts:
-        say("Nothing stands in its gradient's way.", "green")
+        say("Nothing blocks the gradient.", "green")
     if found.untested:
         say(f"\nNot tested: {'; '.join(found.untested)}.", "dim")
     if asked_repair and outcome is None:

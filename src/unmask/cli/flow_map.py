@@ -57,7 +57,7 @@ def draw_map(
     out: Annotated[Path, Parameter(help="the folder for report, figure and numbers")] = Path(
         "runs/map"
     ),
-    resume: Annotated[bool, Parameter(help="go on with the map in --out")] = False,
+    resume: Annotated[bool, Parameter(help="continue the map in --out")] = False,
     json: Annotated[bool, Parameter(help="print the map as JSON")] = False,
 ) -> int:
     """Train a net at every sigma_w2 and depth on MNIST and draw the theory over the outcome."""

@@ -86,7 +86,7 @@ def study(
     out: Annotated[Path, Parameter(help="the folder for report, figures and numbers")] = Path(
         "runs/study"
     ),
-    resume: Annotated[bool, Parameter(help="go on with the study in --out")] = False,
+    resume: Annotated[bool, Parameter(help="continue the study in --out")] = False,
     json: Annotated[bool, Parameter(help="print the tables as JSON")] = False,
 ) -> int:
     """Train nets of many depths and activations on MNIST and show where gradients vanish.
@@ -116,7 +116,7 @@ def study(
 
     require_writable(out)
     found = _train(plan, out, resume, threads, str(pick_device(device)), on)
-    kept = f"every trained net is kept in {out / HISTORY_FILE}, --resume goes on from it"
+    kept = f"every trained net is kept in {out / HISTORY_FILE}, --resume continues from it"
     try:
         files = write_study(found, out)
     except KeyboardInterrupt:
@@ -151,7 +151,7 @@ def _train(
             where += f"--on {on} " if on != "local" else ""
             raise KeyboardInterrupt(
                 f"stopped; {done} of {len(interrupt.history.specs)} nets are kept in {out}, "
-                f"go on with: {plan.command()} {where}--out {shlex.quote(str(out))} --resume"
+                f"continue with: {plan.command()} {where}--out {shlex.quote(str(out))} --resume"
             ) from None
 
 

@@ -46,7 +46,7 @@ def watch(
         bool, Parameter(help="print everything as JSON when the script has ended")
     ] = False,
 ) -> int:
-    """Run a training script unchanged and say what is wrong with its training, as soon as it shows.
+    """Run a training script unchanged and report each fault of its training as soon as it shows.
 
     Options of this command stand before the script, those of the script after it. The exit status
     is the script's own; 1 when --stop-on ended it or --fail-on names what was found.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from cyclopts import App
 
 app = App(
-    name="fool", help="Can it be fooled? The smallest change that makes it say another class."
+    name="fool",
+    help="Can it be fooled? The smallest change after which another class is predicted.",
 )
 app.command(
     "unmask.cli.fool_grid:draw_grid",
@@ -15,7 +16,7 @@ app.command(
 app.command(
     "unmask.cli.fool_audit:audit_model",
     name="audit",
-    help="Attack a classifier with a whole ensemble and say how far its figures can be trusted.",
+    help="Attack a classifier with an ensemble, and judge how far its figures can be trusted.",
 )
 app.command(
     "unmask.cli.fool_certify:certify_model",

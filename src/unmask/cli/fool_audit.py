@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from unmask.cli.console import Console, say
@@ -25,6 +24,7 @@ from unmask.cli.options import (
     sizes,
     whole,
 )
+from unmask.cli.progress import progress_bar
 from unmask.errors import UserError
 
 if TYPE_CHECKING:
@@ -92,15 +92,17 @@ def audit_model(
     out: Annotated[Path, Parameter(help="the folder for report, figures and numbers")] = Path(
         "runs/audit"
     ),
-    resume: Annotated[bool, Parameter(help="go on where the audit in --out was stopped")] = False,
+    resume: Annotated[
+        bool, Parameter(help="continue the audit in --out where it was stopped")
+    ] = False,
     json: Annotated[bool, Parameter(help="print everything as JSON")] = False,
 ) -> int:
-    """Attack a classifier with an ensemble of attacks, each image's worst case judged afresh.
+    """Attack a classifier with an ensemble of attacks and report each image's worst case.
 
     The exit status is 1 when the condition of --fail-if holds.
     """
     # torch and matplotlib take a while to load, and --help needs none of them.
-    from unmask.cli.loading import load_shown
+    from unmask.cli.progress import load_shown
     from unmask.fool.audit.gate import Gate
     from unmask.fool.audit.plan import AuditPlan, default_eps
     from unmask.fool.audit.result import figure_names
@@ -186,15 +188,7 @@ def _shown(
 ) -> Audit:
     from unmask.fool.audit.run import AuditProgress, run_audit
 
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TimeRemainingColumn(compact=True),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
-        task = bar.add_task(subject.name, total=None)
+    with progress_bar(console, subject.name) as bar:
 
         def show(p: AuditProgress) -> None:
             counts = "".join(
@@ -202,12 +196,7 @@ def _shown(
                 for what, count in (("running", p.running), ("failed", p.failed))
                 if count
             )
-            bar.update(
-                task,
-                description=f"{subject.name}: {p.doing}{counts}",
-                completed=p.done,
-                total=p.shards,
-            )
+            bar.show(p.done, p.shards, description=f"{subject.name}: {p.doing}{counts}")
 
         try:
             return run_audit(
@@ -220,7 +209,7 @@ def _shown(
                 progress=show,
             )
         except KeyboardInterrupt:
-            raise KeyboardInterrupt("stopped; the same command with --resume goes on") from None
+            raise KeyboardInterrupt("stopped; the same command with --resume continues") from None
 
 
 def _print(console: Console, audits: list[Audit]) -> None:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
-from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from unmask.cli.console import Console, say
 from unmask.cli.options import Cifar10Source, Data, ImageCount, Norm, Seed, Size, real, sizes
+from unmask.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from unmask.fool.certify.result import Certification
@@ -43,7 +43,9 @@ def certify_model(
     out: Annotated[Path, Parameter(help="the folder for report, figures and numbers")] = Path(
         "runs/certify"
     ),
-    resume: Annotated[bool, Parameter(help="go on where the run in --out was stopped")] = False,
+    resume: Annotated[
+        bool, Parameter(help="continue the run in --out where it was stopped")
+    ] = False,
     json: Annotated[bool, Parameter(help="print everything as JSON")] = False,
 ) -> int:
     """Prove for each image that its class stays, or attack it; what is neither is left open.
@@ -51,7 +53,7 @@ def certify_model(
     The exit status is 1 when the condition of --fail-if holds.
     """
     # torch and matplotlib take a while to load, and --help needs none of them.
-    from unmask.cli.loading import load_shown
+    from unmask.cli.progress import load_shown
     from unmask.fool.audit.gate import Gate
     from unmask.fool.certify.result import FIGURES, CertifyPlan
     from unmask.fool.certify.run import certify_victim
@@ -69,28 +71,16 @@ def certify_model(
     loaded = load_shown(console, data, source, shape)
     pixels = loaded.test or loaded.validation or loaded.train
     require_writable(out)
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
-        task = bar.add_task(victim.name, total=None)
+    with progress_bar(console, victim.name) as bar:
 
         def show(p: CertifyProgress) -> None:
-            bar.update(
-                task,
-                description=f"{p.doing}: {p.proved:,} proved, {p.attacked:,} attacked, "
-                f"{p.open:,} open",
-                completed=p.done,
-                total=p.total,
-            )
+            figures = f"{p.proved:,} proved, {p.attacked:,} attacked, {p.open:,} open"
+            bar.show(p.done, p.total, description=p.doing, figures=figures)
 
         try:
             found = certify_victim(victim, pixels, plan, out=out, resume=resume, progress=show)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt("stopped; the same command with --resume goes on") from None
+            raise KeyboardInterrupt("stopped; the same command with --resume continues") from None
     page = write_certification(found, out)
     failed = gate is not None and gate.holds(found.figures())
     if json:

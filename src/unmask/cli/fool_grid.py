@@ -1,4 +1,4 @@
-"""The verb fool grid: images changed until the classifier says each other class."""
+"""The verb fool grid: images changed until each other class is predicted."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def draw_grid(
         list[Path] | None, Parameter(help="images of your own", consume_multiple=True)
     ] = None,
     label: Annotated[
-        str | None, Parameter(help="the true class of --image; what the model says by default")
+        str | None, Parameter(help="the true class of --image; the predicted class by default")
     ] = None,
     target: Annotated[
         list[str] | None,
@@ -62,7 +62,7 @@ def draw_grid(
     ),
     json: Annotated[bool, Parameter(help="print everything as JSON")] = False,
 ) -> int:
-    """Change images until the classifier says each other class, and show the changes."""
+    """Change images until each other class is predicted, and show the changes."""
     # torch and matplotlib take a while to load, and --help needs none of them.
     from unmask.data.cifar10 import cifar10_at_home
     from unmask.fool.generator.attack import MODES
@@ -120,7 +120,7 @@ def _samples(console: Console, subject: Victim, source: Path | None) -> dict[str
     """Return the course report's samples for a classifier of digits or of CIFAR-10."""
     import torch
 
-    from unmask.cli.loading import load_shown
+    from unmask.cli.progress import load_shown
     from unmask.data.cifar10 import CLASSES
     from unmask.data.mnist import load_mnist
 
@@ -140,7 +140,7 @@ def _samples(console: Console, subject: Victim, source: Path | None) -> dict[str
         raise UserError(
             "the samples that ship are no images for this model",
             got=f"{len(subject.class_names or ())} classes, input {subject.input_shape}",
-            do="give images of your own with --image",
+            do="give your own images with --image",
         )
     return {
         "pixels": torch.from_numpy(test.pixels[chosen]).float() / 255,
@@ -189,7 +189,7 @@ def _shape(subject: Victim, size: int | None) -> tuple[int, int, int]:
 
     if size is None or size < 1:
         raise UserError(
-            "the model doesn't say what size its images have",
+            "the model does not state the size of its images",
             got="no --size" if size is None else size,
             do="give the side in pixels, such as --size 32",
         )

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from unmask.cli.console import Console, say
-from unmask.cli.epochs import epoch_progress
 from unmask.cli.options import (
     Cifar10Source,
     Data,
@@ -25,6 +24,7 @@ from unmask.cli.options import (
     sizes,
     whole,
 )
+from unmask.cli.progress import epoch_progress
 from unmask.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def harden(
     eps: Annotated[
         str | None,
         Parameter(
-            help="the largest change that is withstood, such as 0.3 or 8/255; by default 0.3 "
+            help="the largest change to be robust to, such as 0.3 or 8/255; by default 0.3 "
             "(grey) or 8/255 for linf, 1.5 (grey) or 0.5 for l2"
         ),
     ] = None,
@@ -62,7 +62,7 @@ def harden(
 ) -> int:
     """Train a classifier on images attacked at every step; audit it with unmask fool audit."""
     # torch takes a while to load, and --help needs none of it.
-    from unmask.cli.loading import load_shown
+    from unmask.cli.progress import load_shown
     from unmask.fool.audit.plan import default_eps
     from unmask.fool.harden import harden as harden_on
     from unmask.fool.norms import Threat
@@ -94,7 +94,7 @@ def harden(
             )
         except FitInterrupted:
             raise UserError(
-                "stopped before the first epoch ended, so there is nothing to keep",
+                "stopped before the first epoch ended; nothing was saved",
                 do="run the command again",
             ) from None
     if json:

@@ -37,7 +37,7 @@ app.command(
 app.command(
     "unmask.cli.fool:app",
     name="fool",
-    help="Can it be fooled? The smallest change that makes it say another class.",
+    help="Can it be fooled? The smallest change after which another class is predicted.",
 )
 app.command(
     "unmask.cli.shift:shift",
@@ -57,7 +57,7 @@ app.command(
 app.command(
     "unmask.cli.train:train",
     name="train",
-    help="Train a classifier on MNIST, CIFAR-10 or images of your own.",
+    help="Train a classifier on MNIST, CIFAR-10 or your own images.",
 )
 app.command(
     "unmask.cli.evaluate:evaluate_model",

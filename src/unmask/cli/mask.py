@@ -8,12 +8,12 @@ app = App(name="mask", help="Does it hold in the wild? Faces with and without ma
 app.command(
     "unmask.cli.mask_detect:detect",
     name="detect",
-    help="Find faces in images, video or a camera and say which wear a mask.",
+    help="Find faces in images, video or a camera, and who wears a mask.",
 )
 app.command(
     "unmask.cli.mask_train:train",
     name="train",
-    help="Train a detector on annotated images of your own.",
+    help="Train a detector on your own annotated images.",
 )
 app.command(
     "unmask.cli.mask_evaluate:evaluate",

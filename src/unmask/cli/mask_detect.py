@@ -78,7 +78,7 @@ def detect(
         float, real(0, 1e9, "seconds that a person in a video may be without; --require-masks")
     ] = 0.0,
     skip_unreadable: Annotated[
-        bool, Parameter(help="let a gate pass though some files could not be looked at")
+        bool, Parameter(help="let a gate pass though some files could not be read")
     ] = False,
     classes: Annotated[
         tuple[str, ...],
@@ -107,7 +107,7 @@ def detect(
     """Find faces and tell which wear a mask, which none, which improperly; draw and write it.
 
     The exit status is 1 when --require-masks fails, and 2 when a file could not be read. A gate is
-    green only when something was looked at, and nothing passed over.
+    passed only when something was read, and nothing left out.
     """
     from unmask.mask.runtime.classes import renamed
     from unmask.mask.runtime.detector import MaskDetector
@@ -149,7 +149,7 @@ def detect(
         except KeyboardInterrupt:
             # What was seen until then is written and summed up. A camera has no other end.
             stopped = not any(video.live for video in sources.videos)
-            _say("stopped; what was seen until now is kept")
+            _say("stopped; the results until now are kept")
     if json:
         print(json_module.dumps({"pictures": shown, "summary": summary.as_dict()}))
     else:
@@ -164,16 +164,16 @@ def detect(
     if stopped:
         return INTERRUPTED
     if require_masks and not summary.seen:
-        _say("nothing was looked at, so the gate stays shut")
+        _say("nothing was read, so the gate fails")
         return UNREADABLE
     if require_masks and not summary.complete and not skip_unreadable:
         missed = len(summary.failures) + len(summary.passed_over)
-        _say(f"{missed} not looked at, or not whole; --skip-unreadable lets the gate pass")
+        _say(f"{missed} not read, or not read completely; --skip-unreadable lets the gate pass")
         return UNREADABLE
     if require_masks and skip_unreadable:
         return 0
     if summary.failures:
-        _say(f"{len(summary.failures)} could not be read, or not whole; all else was looked at")
+        _say(f"{len(summary.failures)} could not be read, or not completely; all others were")
         return UNREADABLE
     return 0
 
@@ -195,7 +195,7 @@ def _look(sources: Sources, job: _Job) -> None:
             shown = now
             rate = done / (now - start)
             left = (len(sources.pictures) - done) / rate
-            _status(f"{done} of {len(sources.pictures)}, {rate:.1f} pictures/s, {left:.0f} s left")
+            _status(f"{done} of {len(sources.pictures)}, {rate:.1f} images/s, {left:.0f} s left")
     for video in sources.videos:
         try:
             _look_at_video(video, job)

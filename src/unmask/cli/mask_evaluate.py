@@ -40,14 +40,14 @@ def evaluate(
         ),
     ] = (),
     corrected: Annotated[
-        bool, Parameter(help="the face mask set: with what its annotators missed put right")
+        bool, Parameter(help="the face mask set: with its annotation errors corrected")
     ] = False,
     mirrored: Annotated[bool, Parameter(show=False)] = False,
     json: FiguresAsJson = False,
 ) -> int:
     """Measure a detector on annotated images it was not trained on.
 
-    Average precision, tables by kind of face, and whether its stated certainties come true. The
+    Average precision, tables by kind of face, and whether its stated confidence is right. The
     exit status is 2 when a file could not be read: it is named, and the others are measured.
     """
     refuse_mirrored(mirrored)

@@ -39,7 +39,7 @@ def print_metrics(console: Console, metrics: DetectionMetrics) -> None:
 
 
 def print_reliabilities(console: Console, found: dict[str, Reliability]) -> None:
-    """Print how far stated certainties lie from how often they come true."""
+    """Print how far the stated confidence is from the accuracy."""
     for of, reliability in found.items():
         worst = max(reliability.bins, key=lambda b: b.gap, default=None)
         if worst is None:

@@ -10,7 +10,6 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from unmask.cli.console import Console, say
-from unmask.cli.epochs import epoch_progress
 from unmask.cli.mask_detect import UNREADABLE
 from unmask.cli.mask_table import print_metrics
 from unmask.cli.options import (
@@ -25,6 +24,7 @@ from unmask.cli.options import (
     Seed,
     real,
 )
+from unmask.cli.progress import epoch_progress
 from unmask.data.detection.dataset import (
     AnnotatedImages,
     given_parts,
@@ -87,7 +87,7 @@ def train(
     device: Device = "auto",
     seed: Seed = 0,
     resume: Resume = False,
-    overwrite: Annotated[bool, Parameter(help="begin anew where a training was stopped")] = False,
+    overwrite: Annotated[bool, Parameter(help="start again where a training was stopped")] = False,
     json: FiguresAsJson = False,
 ) -> int:
     """Train a detector on annotated images with any class names, and write it as ONNX.
@@ -99,7 +99,7 @@ def train(
     if (out / "checkpoint.safetensors").exists() and not (resume or overwrite):
         raise UserError(
             f"there is a training in {out}",
-            do="--resume continues it, --overwrite begins anew, --out goes elsewhere",
+            do="--resume continues it, --overwrite starts again, --out goes elsewhere",
         )
     claim_folder(out)
     annotated, warnings = read_annotated(folder)
@@ -140,7 +140,7 @@ def train(
 
 
 def _dealt(annotated: AnnotatedImages, validation: float | None, seed: int) -> Fold:
-    """Return the images to train and to validate with: as their folders say, or dealt out."""
+    """Return the images to train and to validate with: by their folders, or split at random."""
     given = given_parts(annotated)
     if validation is None and given:
         return given["train"], given["validation"]
@@ -170,7 +170,7 @@ def _train(
             )
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
-                f"stopped; --resume --out {out} goes on after the last whole epoch"
+                f"stopped; --resume --out {out} continues after the last complete epoch"
             ) from None
 
 

@@ -12,7 +12,6 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from unmask.cli.console import Console
-from unmask.cli.epochs import epoch_progress
 from unmask.cli.options import (
     Annotations,
     BatchSize,
@@ -25,6 +24,7 @@ from unmask.cli.options import (
     real,
     whole,
 )
+from unmask.cli.progress import epoch_progress
 from unmask.data.detection.dataset import FACE_CLASSES, read_annotated
 from unmask.errors import UserError
 from unmask.mask.runtime.classes import plain_words, short_words
@@ -51,7 +51,7 @@ def train_classifier(
         real(
             0.001,
             0.5,
-            "fraction of the images that is held out; which, --seed says",
+            "fraction of the images that is held out, chosen by --seed",
             do="one image in ten is 0.1",
         ),
     ] = 0.1,
@@ -97,7 +97,7 @@ def train_classifier(
             )
         except FitInterrupted:
             raise UserError(
-                "stopped before the first epoch ended, so there is nothing to keep",
+                "stopped before the first epoch ended; nothing was saved",
                 do="run the command again",
             ) from None
     _tell(console, result.warnings)
@@ -142,7 +142,7 @@ def _print(console: Console, result: TrainedOnFaces, out: Path) -> None:
     console.print(table)
     _tell(console, (f"model: {out / 'model.safetensors'}, card: {out / 'model.json'}",))
     if history.ended == "interrupted":
-        _tell(console, ("--resume goes on from the last whole epoch",))
+        _tell(console, ("--resume continues from the last complete epoch",))
 
 
 def _guessing(most: float, classes: int) -> float:

@@ -128,7 +128,7 @@ Model = Annotated[
 ]
 ModelSize = Annotated[
     tuple[int, int] | None,
-    whole(1, 16_384, "height and width of the images, for a model that doesn't say"),
+    whole(1, 16_384, "height and width of the images, for a model that doesn't state them"),
 ]
 Resume = Annotated[bool, Parameter(help="continue the run in --out where it was stopped")]
 LearningRate = Annotated[float, real(0, 1e6, "the peak learning rate", above=True)]

@@ -1,46 +1,165 @@
-"""The progress bar of sweeps."""
+"""The progress bar of every long verb."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from unmask.cli.console import Console
-from unmask.sweep.engine import SweepProgress
+
+if TYPE_CHECKING:
+    from unmask.data.sources import Source
+    from unmask.sweep.meter import SweepProgress
+
+
+class Bar:
+    """A bar on a terminal; nothing where there is none."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress, self._task = progress, task
+
+    def show(
+        self,
+        done: float,
+        total: float | None,
+        *,
+        description: str | None = None,
+        figures: str = "",
+    ) -> None:
+        """Move the bar.
+
+        Args:
+            done: of total.
+            total: None where it is unknown.
+            description: what is being done; None leaves it as it was.
+            figures: what it reached so far, in a few words.
+        """
+        self._progress.update(
+            self._task, completed=done, total=total, description=description, figures=figures
+        )
+
+    def restart(self, total: float | None) -> None:
+        """Estimate the time afresh, for work of another pace."""
+        self._progress.reset(self._task, total=total)
+
+
+@contextlib.contextmanager
+def progress_bar(console: Console, description: str, *, estimate: bool = True) -> Iterator[Bar]:
+    """Show a bar while the block runs, which goes when it ends.
+
+    Args:
+        console: where; nothing is shown unless it is a terminal.
+        description: what is being done.
+        estimate: whether the time left is estimated from the bar's pace.
+    """
+    columns = [
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[figures]}", markup=False),
+    ]
+    with Progress(
+        *columns,
+        *([TimeRemainingColumn(compact=True)] if estimate else []),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as progress:
+        yield Bar(progress, progress.add_task(description, total=None, figures=""))
 
 
 @contextlib.contextmanager
 def sweep_progress() -> Iterator[Callable[[SweepProgress], None]]:
-    """Show a bar on stderr while the block runs, and give the function that moves it."""
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TextColumn("{task.fields[nets]}"),
-        TextColumn("{task.fields[left]}"),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
-        task = bar.add_task("training", total=None, nets="", left="")
+    """Show how far a sweep is while the block runs, and give the function that moves the bar."""
+    with progress_bar(Console(stderr=True), "training", estimate=False) as bar:
 
         def show(p: SweepProgress) -> None:
             running = "" if p.running is None else f", {p.running} tasks running"
             failed = f", {p.failed} failed" if p.failed else ""
             diverged = f", {p.diverged} diverged" if p.diverged else ""
-            bar.update(
-                task,
-                completed=p.net_epochs_done,
-                total=p.net_epochs_total,
-                nets=f"{p.nets_done} of {p.nets_total} nets{running}{failed}{diverged}",
-                left="" if p.seconds_left is None else f"{_clock(p.seconds_left)} left",
+            left = "" if p.seconds_left is None else f", {_clock(p.seconds_left)} left"
+            share = 100 * p.net_epochs_done / max(p.net_epochs_total, 1)
+            bar.show(
+                p.net_epochs_done,
+                p.net_epochs_total,
+                figures=f"{share:.0f} %, {p.nets_done} of {p.nets_total} nets"
+                f"{running}{failed}{diverged}{left}",
             )
 
         yield show
+
+
+class EpochProgress(Protocol):
+    """Where a training is: epochs and steps counted from 1."""
+
+    @property
+    def epoch(self) -> int:
+        """The epoch under way."""
+
+    @property
+    def epochs(self) -> int:
+        """How many there will be."""
+
+    @property
+    def step(self) -> int:
+        """The step done last in it."""
+
+    @property
+    def steps(self) -> int:
+        """How many an epoch has."""
+
+
+P = TypeVar("P", bound=EpochProgress)
+
+
+@contextlib.contextmanager
+def epoch_progress(console: Console, figures: Callable[[P], str]) -> Iterator[Callable[[P], None]]:
+    """Show how far a training is while the block runs, and give the function that moves the bar.
+
+    Args:
+        console: a terminal gets a bar; a log, where no bar can move, gets a line an epoch.
+        figures: returns what a training has reached, in a few words.
+    """
+    if not console.is_terminal:
+
+        def log(p: P) -> None:
+            if p.step == p.steps:
+                console.print(f"epoch {p.epoch} of {p.epochs}: {figures(p)}", highlight=False)
+
+        yield log
+        return
+    with progress_bar(console, "starting") as bar:
+
+        def show(p: P) -> None:
+            bar.show(
+                (p.epoch - 1) * p.steps + p.step,
+                p.epochs * p.steps,
+                description=f"epoch {p.epoch} of {p.epochs}",
+                figures=figures(p),
+            )
+
+        yield show
+
+
+def load_shown(
+    console: Console, data: str, source: Path | None, shape: tuple[int, int, int] | None
+) -> Source:
+    """Return load_source's images, read with a bar, and a line for each file that is left out.
+
+    Raises:
+        UserError: see load_source.
+    """
+    from unmask.data.sources import load_source
+
+    with progress_bar(console, "reading images") as bar:
+        images = load_source(data, source=source, shape=shape, progress=bar.show)
+    for warning in images.warnings:
+        console.print(f"warning: {warning}", markup=False, highlight=False)
+    return images
 
 
 def _clock(seconds: float) -> str:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from unmask.cli.console import Console
+from unmask.cli.progress import progress_bar
 from unmask.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,15 +29,15 @@ def reproduce_document(
         bool, Parameter(help="by the report's own recipes throughout, for hours")
     ] = False,
     cifar10: Annotated[
-        Path | None, Parameter(help="where CIFAR-10 lies: an archive, a folder or a zip")
+        Path | None, Parameter(help="where CIFAR-10 is: an archive, a folder or a zip")
     ] = None,
     faces: Annotated[
-        Path | None, Parameter(help="where the face mask set lies: a folder or a zip")
+        Path | None, Parameter(help="where the face mask set is: a folder or a zip")
     ] = None,
     out: Annotated[
         Path | None, Parameter(help="where everything goes; runs/reproduce-LENGTH by default")
     ] = None,
-    resume: Annotated[bool, Parameter(help="go on with the reproduction in --out")] = False,
+    resume: Annotated[bool, Parameter(help="continue the reproduction in --out")] = False,
     json: Annotated[bool, Parameter(help="print every figure as JSON")] = False,
 ) -> int:
     """Run every exercise of the course report and show its figures beside ours.
@@ -80,7 +80,9 @@ def reproduce_document(
     else:
         _print(Console(), found, files[0])
     if stopped:
-        raise KeyboardInterrupt(f"stopped; what is done is kept in {out}, --resume goes on from it")
+        raise KeyboardInterrupt(
+            f"stopped; what is done is kept in {out}, --resume continues from it"
+        )
     return 0
 
 
@@ -97,24 +99,18 @@ def _shown(console: Console) -> Iterator[Tell]:
 
         yield note
         return
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TimeRemainingColumn(compact=True),
-        console=console,
-        transient=True,
-    ) as bar:
-        task = bar.add_task("starting", total=None)
+    with progress_bar(console, "starting") as bar:
         last = ""
 
         def show(exercise: str, doing: str, part: float | None) -> None:
             nonlocal last
-            told = exercise.partition(":")[0]
+            total = None if part is None else 1.0
             if doing.partition(",")[0] != last:
-                # Another piece of work, whose pace says nothing of the last one's.
-                bar.reset(task, total=None if part is None else 1.0)
+                # Other work has another pace.
+                bar.restart(total)
                 last = doing.partition(",")[0]
-            bar.update(task, description=f"{told}: {doing}", completed=part or 0.0)
+            name = exercise.partition(":")[0]
+            bar.show(part or 0.0, total, description=f"{name}: {doing}")
 
         yield show
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from unmask.cli.console import Console, say
 from unmask.cli.options import MANY, Cifar10Source, Data, ImageCount, Seed, Size, real
+from unmask.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from unmask.shift.measurement import ShiftProgress
@@ -65,7 +65,7 @@ def shift(
     The exit status is 1 when the condition of --fail-if holds.
     """
     # torch and matplotlib take a while to load, and --help needs none of them.
-    from unmask.cli.loading import load_shown
+    from unmask.cli.progress import load_shown
     from unmask.fool.audit.gate import Gate
     from unmask.report.files import require_writable, to_json
     from unmask.report.shift import write_shift
@@ -93,20 +93,10 @@ def shift(
     shape = target.input_shape or (None if size is None else (3, size, size))
     chosen = as_images(load_shown(console, data, source, shape), target, most=images)
     require_writable(out)
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TimeRemainingColumn(compact=True),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
-        task = bar.add_task(target.name, total=None)
+    with progress_bar(console, target.name) as bar:
 
         def show(p: ShiftProgress) -> None:
-            bar.update(
-                task, description=f"{target.name}: {p.doing}", completed=p.done, total=p.total
-            )
+            bar.show(p.done, p.total, description=f"{target.name}: {p.doing}")
 
         try:
             found = measure_shift(target, chosen, plan, directory=out, resume=resume, progress=show)

@@ -36,7 +36,7 @@ def show(
     """Show a network's structure: layers, shapes, parameters and multiply-adds."""
     loaded = load_model(model)
     if isinstance(loaded, Wrapped) and not loaded.differentiable:
-        raise UserError("the layers of an ONNX file can't be told", got=model)
+        raise UserError("the layers of an ONNX file are unknown", got=model)
     card = probed_card(loaded, size)
     layers = summarised(loaded.network, card.input_shape)
     if figure is not None:

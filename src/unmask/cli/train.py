@@ -11,8 +11,6 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from unmask.cli.console import Console
-from unmask.cli.epochs import epoch_progress
-from unmask.cli.loading import load_shown
 from unmask.cli.options import (
     MANY,
     BatchSize,
@@ -28,6 +26,7 @@ from unmask.cli.options import (
     Validation,
     real,
 )
+from unmask.cli.progress import epoch_progress, load_shown
 from unmask.data.sources import Source
 from unmask.errors import UserError
 from unmask.models.classifier import Classifier
@@ -95,7 +94,7 @@ def train(
     tensorboard: Annotated[bool, Parameter(help="write events to --out/tensorboard")] = False,
     json: FiguresAsJson = False,
 ) -> int:
-    """Train a classifier on MNIST, CIFAR-10 or images of your own, a folder for each class."""
+    """Train a classifier on MNIST, CIFAR-10 or your own images, a folder for each class."""
     with joined(device) as own_device:
         first = processes().first
         console = Console(stderr=True, quiet=not first)
@@ -151,7 +150,7 @@ def train(
                 )
             except FitInterrupted:
                 raise UserError(
-                    "stopped before the first epoch ended, so there is nothing to keep",
+                    "stopped before the first epoch ended; nothing was saved",
                     do="run the command again",
                 ) from None
         if not first:
@@ -226,7 +225,7 @@ def _print(console: Console, chosen: Recipe, trained: Trained, out: Path) -> Non
         )
     lines.append(f"model: {out / 'model.safetensors'}, card: {out / 'model.json'}")
     if history.ended == "interrupted":
-        lines.append("that is the best so far; --resume goes on from the last whole epoch")
+        lines.append("that is the best so far; --resume continues from the last complete epoch")
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 

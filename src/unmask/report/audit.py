@@ -73,7 +73,7 @@ def audits_as_json(audits: Sequence[Audit], *, gate: tuple[str, bool] | None) ->
 
 
 def percent(share: Share) -> str:
-    """Return a share in per cent with its 95 % interval."""
+    """Return a fraction in per cent with its 95 % interval."""
     if not share.of:
         return "–"
     low, high = share.interval

@@ -97,12 +97,12 @@ def short(value: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    """Return a share in per cent, or a dash."""
+    """Return a fraction in per cent, or a dash."""
     return "–" if value is None else f"{100 * value:.0f} %"
 
 
 def shares(values: Sequence[float]) -> str:
-    """Return shares in per cent to one digit, or a dash where there are none."""
+    """Return fractions in per cent to one digit, or a dash where there are none."""
     return ", ".join(f"{100 * v:.1f} %" for v in values) or "–"
 
 

@@ -21,7 +21,7 @@ _WORST = 20
 def write_evaluation(found: Evaluation, images: Images, card: ModelCard, folder: Path) -> Path:
     """Write report.html, figures/ and evaluation.json into the folder; return the page's path.
 
-    Every file is whole or absent. Raises UserError when the folder can't be written.
+    Every file is complete or absent. Raises UserError when the folder can't be written.
     """
     figures = evaluation_figures(found, images, worst=_WORST)
     drawn = {name: to_svg(figure, name) for name, figure in figures.items()}

@@ -23,7 +23,7 @@ _CONTROLS = re.compile("[\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u
 
 
 def write_files(folder: Path, files: Mapping[str, Content]) -> list[Path]:
-    """Write files into a folder, each whole or not at all.
+    """Write files into a folder, each completely or not at all.
 
     Args:
         folder: where they go; made where it is missing.

@@ -34,10 +34,10 @@ PAGE, NUMBERS = "report.html", "reproduction.json"
 _SIGNS = {
     AGREES: ("good", "✓", "within a tolerance that its cell states"),
     SOME_SEEDS: ("mixed", "≈", "one of the outcomes that our seeds had"),
-    DIFFERS: ("bad", "✗", "outside the tolerance; the cell says why"),
-    CORRECTED: ("fixed", "✎", "the report is mistaken; the cell says how"),
-    UNDECIDED: ("none", "?", "our figures can't tell"),
-    NOT_RUN: ("none", "–", "what it takes is not here; the cell says how to get it"),
+    DIFFERS: ("bad", "✗", "outside the tolerance; the reason is in the cell"),
+    CORRECTED: ("fixed", "✎", "the report is wrong; the correction is in the cell"),
+    UNDECIDED: ("none", "?", "our figures do not decide it"),
+    NOT_RUN: ("none", "–", "something it needs is missing; the cell names how to get it"),
 }
 
 

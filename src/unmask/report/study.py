@@ -38,7 +38,7 @@ _SIGNS = {
 def write_study(study: Study, folder: Path) -> list[Path]:
     """Write the study into the folder and return what was written, the page first.
 
-    Every file is whole or absent. Raises UserError when the folder can't be written.
+    Every file is complete or absent. Raises UserError when the folder can't be written.
     """
     wide, narrow = study_figures(study), study_figures(study, columns=1)
     drawings = {name: to_svg(figure, name) for name, figure in wide.items()}

@@ -123,7 +123,7 @@ def junit(
         suites: the verdicts by question.
         name: of the model.
         fail_on: the severity from which a verdict is a failure.
-        skipped: questions that weren't asked, and why.
+        skipped: questions that were skipped, and why.
         seconds: how long each took.
     """
     root = ElementTree.Element("testsuites", name=printable(f"unmask check {name}"))

@@ -13,7 +13,7 @@ from unmask.report.files import plain, to_json, write_files
 
 
 def watch_as_dict(report: WatchReport) -> dict[str, Any]:
-    """Return all that was seen as plain values: what is not finite as None."""
+    """Return all that was found as plain values: what is not finite as None."""
     found: dict[str, Any] = plain(report.as_dict())
     return found
 

@@ -83,7 +83,7 @@ def network_figure(layers: Sequence[LayerSummary], input_shape: tuple[int, ...])
 
 @styled_figure
 def confusion_figure(found: Evaluation) -> Figure:
-    """Return the confusion matrix: images by true class (row) and class said (column).
+    """Return the confusion matrix: images by true class (row) and predicted class (column).
 
     Mistakes are shaded by their number, so that few in many are seen; what is right is outlined.
     """
@@ -122,7 +122,7 @@ def confusion_figure(found: Evaluation) -> Figure:
 
 @styled_figure
 def calibration_figure(found: Evaluation) -> Figure:
-    """Return how often the model is right against how sure it is, and how many images that is.
+    """Return accuracy against confidence, and how many images have it.
 
     Vertical lines are 95 % confidence intervals (Wilson, 1927).
     """
@@ -151,13 +151,13 @@ def calibration_figure(found: Evaluation) -> Figure:
     bottom.yaxis.set_major_formatter("{x:,.0f}")
     # A bar of a single image is seen too.
     bottom.set_ylim(bottom=0.5)
-    bottom.set(xlim=(0, 1.02), xlabel="probability of the class said", ylabel="pictures")
+    bottom.set(xlim=(0, 1.02), xlabel="confidence", ylabel="pictures")
     return figure
 
 
 @styled_figure
 def mistakes_figure(found: Evaluation, images: Images, *, count: int) -> Figure:
-    """Return the images that the model was most sure of and wrong about, worst first."""
+    """Return the mistakes with the highest confidence, worst first."""
     worst = found.worst(count)
     columns = 5
     rows = max(1, math.ceil(len(worst) / columns))

@@ -1,4 +1,4 @@
-"""Images by classes as a figure: each changed image, the change, and how sure the model is."""
+"""Images by classes as a figure: each changed image, the change, and the confidence."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def grid_figure(grid: Grid) -> Figure:
     figure.text(
         0.5,
         0.1 / figure.get_figheight(),
-        "Column: the class said. Below each image: how sure the classifier is of it.",
+        "Column: the predicted class. Below each image: the confidence in it.",
         ha="center",
         color=MUTED,
         fontsize=8.5,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from unmask.cli.epochs import epoch_progress
+from unmask.cli.progress import epoch_progress
 
 
 @dataclass(frozen=True)
