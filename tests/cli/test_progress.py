@@ -3,8 +3,7 @@
 import io
 from dataclasses import dataclass
 
-from rich.console import Console
-
+from unmask.cli.console import Console
 from unmask.cli.progress import epoch_progress
 
 

@@ -63,8 +63,8 @@ BAD = {
     "too many bytes": ("/api/detect", b"\0" * 11_000_000, 413, "the limit is 10,485,760 bytes"),
     "no such model": ("/api/classify?model=mnst", PNG, 422, "did you mean 'mnist'?"),
     "a path for a model": ("/api/classify?model=../../x", PNG, 422, "unknown model"),
-    "no number": ("/api/detect?threshold=much", PNG, 422, "threshold is no number"),
-    "not finite": ("/api/detect?smallest=nan", PNG, 422, "is no number"),
+    "no number": ("/api/detect?threshold=much", PNG, 422, "threshold is not a number"),
+    "not finite": ("/api/detect?smallest=nan", PNG, 422, "is not a number"),
     "out of range": ("/api/detect?threshold=2", PNG, 422, "0 to 1"),
     "no such call": ("/api/other", PNG, 404, "/api/detect"),
 }

@@ -4,6 +4,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,47 @@ def field(page, label: str):
     return page.get_by_label(label, exact=True).locator("visible=true").first
 
 
+def test_check_opens_first_and_an_example_runs_with_one_click(page, tmp_path: Path) -> None:
+    page.get_by_role("button", name="Check", exact=True).click()
+    page.locator("tbody tr", has_text="the input pipeline").wait_for()
+    saved = page.get_by_role("link", name="Download the report")
+    saved.wait_for()
+    fits(page)
+    with page.expect_download() as download:
+        saved.click()
+    assert download.value.suggested_filename == "report.html"
+    report = Path(download.value.path()).read_text()
+    assert "<h1>mnist" in report
+    assert "Questions" in report
+
+
+def test_check_an_uploaded_model(page, tmp_path: Path) -> None:
+    weights = resources.files("unmask.models") / "weights"
+    for name in ("mnist.safetensors", "mnist.json"):
+        (tmp_path / name).write_bytes((weights / name).read_bytes())
+    for label in "07":
+        for number in range(3):
+            folder = tmp_path / "digits" / label
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (28, 28), 40 * number).save(folder / f"{number}.png")
+    shutil.make_archive(str(tmp_path / "digits"), "zip", tmp_path / "digits")
+    tab(page, "Check")
+    tab(page, "Your own")
+    page.get_by_role("button", name="Check", exact=True).click()
+    page.get_by_text("there is no model yet").wait_for()
+    upload = page.locator(".files input[type=file]")
+    upload.set_input_files(
+        [tmp_path / name for name in ("mnist.safetensors", "mnist.json", "digits.zip")]
+    )
+    page.locator("ul.files li", has_text="digits.zip").wait_for()
+    page.get_by_role("button", name="Check", exact=True).click()
+    page.get_by_text(re.compile(r"mnist\.safetensors on digits\.zip")).wait_for()
+    fits(page)
+    (tmp_path / "note.txt").write_text("no model")
+    upload.set_input_files(tmp_path / "note.txt")
+    page.get_by_text("note.txt is neither a model nor a zip of images").wait_for()
+
+
 def test_flow_trains_finds_the_fault_and_mends_it(page) -> None:
     tab(page, "Flow")
     field(page, "number input for depth").fill("12")
@@ -122,26 +164,26 @@ def test_fool_a_drawn_digit(page) -> None:
     page.mouse.move(*at(0.5, 0.5), steps=5)
     page.mouse.move(*at(0.5, 0.85), steps=5)
     page.mouse.up()
-    page.get_by_text(re.compile("it says 1,")).wait_for()
+    page.get_by_text(re.compile("predicted: 1,")).wait_for()
     page.get_by_role("button", name="Fool it").click()
-    page.get_by_text(re.compile("It says 3, .* of the saved image")).wait_for()
-    page.get_by_text("marks: of the original").wait_for()
+    page.get_by_text(re.compile("Predicted: 3, .* on the saved image")).wait_for()
+    page.get_by_text("marks: on the original").wait_for()
     fits(page)
     saved = page.get_by_role("link", name="save PNG").first
     with page.expect_download() as download:
         saved.click()
-    assert download.value.suggested_filename == "passes-for-3.png"
+    assert download.value.suggested_filename == "predicted-as-3.png"
     assert Image.open(download.value.path()).size == (28, 28)
     slider = page.get_by_role("slider", name="step").last
     slider.evaluate("e => { e.value = 1; e.dispatchEvent(new Event('input', {bubbles: true})); }")
     page.get_by_text(re.compile(r"step 1 of \d+: 1")).wait_for()
 
 
-def test_fool_a_sample_by_every_attack(page) -> None:
+def test_fool_an_example_by_every_attack(page) -> None:
     tab(page, "Fool")
-    tab(page, "Sample")
-    page.get_by_role("button", name="Another one").click()
-    page.locator("figure.small").first.wait_for()
+    tab(page, "Examples")
+    page.locator("[data-example='7']").locator("visible=true").click()
+    page.get_by_text(re.compile("predicted: 7,")).wait_for()
     page.get_by_role("button", name="Compare attacks").click()
     page.locator("tbody tr", has_text="Square").wait_for()
     assert page.locator("tbody tr").count() == 7
@@ -152,9 +194,9 @@ def test_fool_an_uploaded_picture(page, tmp_path: Path) -> None:
     Image.new("RGB", (40, 40), "white").save(tmp_path / "blank.png")
     tab(page, "Fool")
     tab(page, "Upload")
-    upload = page.locator(".picture input[type=file]").first
+    upload = page.locator(".picture input[type=file]").nth(1)
     upload.set_input_files(tmp_path / "blank.png")
-    page.get_by_text("there is no digit to be seen").wait_for()
+    page.get_by_text("the image shows no digit").wait_for()
 
 
 def test_mask_by_file_and_camera(page, tmp_path: Path) -> None:
@@ -166,6 +208,12 @@ def test_mask_by_file_and_camera(page, tmp_path: Path) -> None:
     page.get_by_text(re.compile("2 faces: 1 with")).wait_for()
     assert page.locator("tbody tr", has_text="without mask").locator("visible=true").count() == 1
     before = page.locator("figure.found img").get_attribute("src")
+    page.locator("[data-example='1']").locator("visible=true").click()
+    page.wait_for_function(
+        "!document.querySelector('figure.found figcaption').innerText.startsWith('2 ')"
+    )
+    upload.set_input_files(picture)
+    page.get_by_text(re.compile("2 faces: 1 with")).wait_for()
     page.get_by_label("hide the faces").check()
     page.wait_for_function(
         "before => document.querySelector('figure.found img').src !== before", arg=before

@@ -32,6 +32,7 @@ def check_model(
     eps: float | None = None,
     seed: int = 0,
     progress: Callable[[str, float], None] | None = None,
+    ended: Callable[[Part], None] | None = None,
 ) -> Check:
     """Ask all questions of a model, within a time.
 
@@ -44,6 +45,7 @@ def check_model(
         eps: the size of the audit's changes, in [0, 1].
         seed: of everything random.
         progress: told the question and the fraction of the time used.
+        ended: called with each question's part as it ends.
 
     Returns:
         A Check: print it, or read verdicts, figures() and parts.
@@ -64,6 +66,12 @@ def check_model(
     source, images = _both(data, target)
     asked = Asked(target, images, source, seed, eps=eps)
     parts: list[Part] = []
+
+    def end(part: Part) -> None:
+        parts.append(part)
+        if ended:
+            ended(part)
+
     broken = ""
     # What one question has told, another needn't.
     given: set[tuple[str, str | None]] = set()
@@ -75,15 +83,15 @@ def check_model(
         if progress:
             progress(name, min(1.0, used / (60 * minutes)))
         if broken and name != "data":
-            parts.append(Part(name, "skipped", broken))
+            end(Part(name, "skipped", broken))
             continue
         if left <= 0:
-            parts.append(Part(name, "skipped", f"the {minutes:g} minutes were over"))
+            end(Part(name, "skipped", f"the {minutes:g} minutes were over"))
             continue
         part = _answered(name, functools.partial(ask, asked, fraction * left), asked)
         part = replace(part, verdicts=tuple(v for v in part.verdicts if _key(v) not in given))
         given |= {_key(v) for v in part.verdicts}
-        parts.append(part)
+        end(part)
         if name == "preflight" and part.status == "failed":
             broken = f"the preflight failed: {part.reason}"
         if any(v.kind == "logits not finite" for v in part.verdicts):

@@ -119,7 +119,7 @@ def repair(
     if runs.failures:
         raise UserError("the network can't be trained as it is", got=runs.failures[0])
     pair = next(iter(make(seeds[0])))
-    of_training = bool(kinds & RATES) and not _of_network(check, kinds)
+    of_training = bool(kinds & RATES) and not of_network(check, kinds)
     if of_training:
         _try_training(runs, check, (), kinds)
     if not of_training or not _worked(runs.of(runs.simplest()), before):
@@ -255,7 +255,7 @@ def _lower(trial: Trial, before: Trial, fraction: float) -> bool:
     return not worse and before.loss - trial.loss > fraction * abs(before.loss)
 
 
-def _of_network(check: FlowCheck, kinds: set[str]) -> bool:
+def of_network(check: FlowCheck, kinds: set[str]) -> bool:
     """Return whether the fault showed before any step, or is none that steps bring about."""
     at_start = {v.kind for v in verdicts(check.history[0]) if v.severity == "error"}
     return bool(at_start - RATES) or bool(kinds & {"vanishing", "exploding", "float underflow"})

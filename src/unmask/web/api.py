@@ -42,12 +42,12 @@ def routes(models: Models, *, token: bool = False) -> list[Route]:
             raise RefusedError(501, models.no_detector)
         threshold = _number(request, "threshold", None)
         smallest = _number(request, "smallest", 10.0)
-        data = await _picture(request)
+        data = await _image(request)
         return JSONResponse(await models.work(models.detect, data, threshold, smallest))
 
     async def classify(request: Request) -> Response:
         name = request.query_params.get("model", "mnist")
-        return JSONResponse(await models.work(models.classify, await _picture(request), name))
+        return JSONResponse(await models.work(models.classify, await _image(request), name))
 
     async def described(request: Request) -> Response:
         return JSONResponse(document(models.limits, token=token))
@@ -58,18 +58,18 @@ def routes(models: Models, *, token: bool = False) -> list[Route]:
         )
 
     return [
-        Route("/api/health", _told(health), methods=["GET"]),
-        Route("/api/detect", _told(_posted(detect)), methods=["GET", "POST"]),
-        Route("/api/classify", _told(_posted(classify)), methods=["GET", "POST"]),
-        Route("/api/openapi.json", _told(described), methods=["GET"]),
-        Route("/api/{path:path}", _told(nothing), methods=["GET", "POST"]),
+        Route("/api/health", _as_json(health), methods=["GET"]),
+        Route("/api/detect", _as_json(_posted(detect)), methods=["GET", "POST"]),
+        Route("/api/classify", _as_json(_posted(classify)), methods=["GET", "POST"]),
+        Route("/api/openapi.json", _as_json(described), methods=["GET"]),
+        Route("/api/{path:path}", _as_json(nothing), methods=["GET", "POST"]),
     ]
 
 
-def _told(answer: Answer) -> Answer:
+def _as_json(answer: Answer) -> Answer:
     """Return the answer with its errors as JSON."""
 
-    async def told(request: Request) -> Response:
+    async def answered(request: Request) -> Response:
         try:
             return await answer(request)
         except UserError as error:
@@ -77,23 +77,23 @@ def _told(answer: Answer) -> Answer:
         except RefusedError as refused:
             return JSONResponse({"error": str(refused)}, refused.status)
 
-    return told
+    return answered
 
 
 def _posted(answer: Answer) -> Answer:
     async def posted(request: Request) -> Response:
         if request.method != "POST":
-            raise RefusedError(405, "this wants a POST with an image as its body")
+            raise RefusedError(405, "send a POST with an image as its body")
         return await answer(request)
 
     return posted
 
 
-async def _picture(request: Request) -> bytes:
+async def _image(request: Request) -> bytes:
     kind = request.headers.get("content-type", "")
     if kind.startswith("multipart/"):
         raise RefusedError(
-            415, "a form is not taken; send the file itself (curl --data-binary @picture.jpg)"
+            415, "forms are not accepted; send the file itself (curl --data-binary @image.jpg)"
         )
     return await request.body()
 
@@ -104,5 +104,5 @@ def _number(request: Request, name: str, default: float | None) -> Any:
         return default
     # What float takes besides, such as "nan", "1_0" and digits of other scripts, is no setting.
     if len(text) > 40 or not _NUMBER.fullmatch(text):
-        raise UserError(f"{name} is no number", got=repr(text[:40]))
+        raise UserError(f"{name} is not a number", got=repr(text[:40]))
     return float(text)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from importlib import resources
 from typing import Any
 
@@ -20,7 +22,10 @@ def read(name: str) -> str:
 
 @dataclass(frozen=True)
 class Source:
-    """Where images come from: markup and a script, which triggers "input" with {picture: URL}."""
+    """Where images or files come from: markup, and a script that triggers "input" with them.
+
+    An image comes as {picture: URL}, files as {files: [{name, content: URL}]}.
+    """
 
     name: str
 
@@ -36,6 +41,23 @@ class Source:
 
 PAD = Source("pad")
 PICTURE = Source("picture")
+FILES = Source("files")
+
+
+def examples(images: Sequence[tuple[str, str]]) -> str:
+    """Return images to click as HTML: each a data URL and a caption in plain text."""
+    return "".join(
+        f"<button type='button' data-example='{k}' title='{escape(caption)}'>"
+        f"<img src='{url}' alt='{escape(caption)}'></button>"
+        for k, (url, caption) in enumerate(images)
+    )
+
+
+def gallery(images: Sequence[tuple[str, str]]) -> gr.HTML:
+    """Return a component of images to click, which triggers "input" with {example: number}."""
+    return gr.HTML(
+        examples(images), js_on_load=read("examples.js"), elem_classes="examples", padding=False
+    )
 
 
 def style() -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
+
+from unmask.report.verdicts import SIGNS
+from unmask.verdict import Verdict
 
 Curve = tuple[Sequence[float], Sequence[float]]
 
@@ -20,12 +23,12 @@ def curves_svg(
     colour: str,
     most: tuple[float, float],
     guess: float,
-    share: bool,
+    fraction: bool,
 ) -> str:
     """Return one line a net, epochs against values, over the earlier setting's in grey.
 
     colour: a CSS colour. most: the ends of both axes, which start at 0. guess: the value of a net
-    that knows nothing. share: values are shares, labelled in per cent.
+    that knows nothing. fraction: whether values are fractions, labelled in per cent.
     """
     wide, high = most
     inner, deep = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
@@ -39,7 +42,7 @@ def curves_svg(
     parts = [f'<text x="{_LEFT}" y="18" class="title">{escape(title)}</text>']
     for k in range(_TICKS + 1):
         value = high * k / _TICKS
-        label = f"{100 * value:.0f} %" if share else f"{value:.3g}"
+        label = f"{100 * value:.0f} %" if fraction else f"{value:.3g}"
         parts.append(f'<path class="grid" d="M{_LEFT} {y(value):.1f}h{inner}"/>')
         parts.append(f'<text x="{_LEFT - 6}" y="{y(value) + 4:.1f}" class="y">{label}</text>')
     step = max(1, round(wide / 5))
@@ -66,21 +69,21 @@ def curves_svg(
 
 
 def bars_html(
-    names: Sequence[str], sure: Sequence[float], before: Sequence[float], wanted: int | None
+    names: Sequence[str], now: Sequence[float], before: Sequence[float], wanted: int | None
 ) -> str:
-    """Return one bar a class: how sure the classifier is, with a mark of how sure it was.
+    """Return one bar a class: the confidence in it, with a mark of the confidence before.
 
-    sure, before: probabilities. wanted: the class to pass for, in another colour.
+    now, before: probabilities. wanted: the target class, in another colour.
     """
     rows = []
-    said = max(range(len(sure)), key=sure.__getitem__)
+    predicted = max(range(len(now)), key=now.__getitem__)
     for k, name in enumerate(names):
         kind = "wanted" if k == wanted else ""
-        label = f"<b>{escape(name)}</b>" if k == said else escape(name)
+        label = f"<b>{escape(name)}</b>" if k == predicted else escape(name)
         rows.append(
             f'<div class="bar {kind}"><span>{label}</span><i>'
-            f'<u style="width:{100 * sure[k]:.1f}%"></u><s style="left:{100 * before[k]:.1f}%"></s>'
-            f"</i><span>{percent(sure[k])}</span></div>"
+            f'<u style="width:{100 * now[k]:.1f}%"></u><s style="left:{100 * before[k]:.1f}%"></s>'
+            f"</i><span>{percent(now[k])}</span></div>"
         )
     return f'<div class="bars">{"".join(rows)}</div>'
 
@@ -109,6 +112,28 @@ def picture_html(url: str, caption: str, *, download: str = "") -> str:
         f'<figure class="small"><img src="{url}" alt="{escape(caption)}">'
         f"<figcaption>{escape(caption)} {link}</figcaption></figure>"
     )
+
+
+def verdict_cards(verdicts: Iterable[Verdict]) -> str:
+    """Return verdicts as cards, in their order."""
+    cards = []
+    for verdict in verdicts:
+        kind, sign = SIGNS[verdict.severity]
+        where = f" <small>{escape(verdict.subject)}</small>" if verdict.subject else ""
+        lines = "".join(
+            f"<dt>{name}</dt><dd>{escape(text)}</dd>"
+            for name, text in (
+                ("seen", verdict.message),
+                ("cause", verdict.cause),
+                ("fix", verdict.fix),
+            )
+            if text
+        )
+        cards.append(
+            f"<div class='card {kind}'><b>{sign} {escape(verdict.kind)}</b>{where}"
+            f"<dl>{lines}</dl></div>"
+        )
+    return "".join(cards)
 
 
 def said_html(line: str, kind: str = "bad") -> str:

@@ -1,4 +1,4 @@
-"""What the flow check says of a setting of the page, and the setting that mends it."""
+"""The flow check of a setting of the page, and the setting that mends what it finds."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from torch import Tensor, nn
 
 from unmask.flow.check import FlowCheck, check_flow
 from unmask.flow.judge import fixes
-from unmask.flow.judge.verdicts import verdicts
+from unmask.flow.repair import RATES, of_network
 from unmask.models.activations import activation
 from unmask.sweep.init import initial_parameters
 from unmask.sweep.spec import NetSpec
 from unmask.web.flow_live import live_images
 
 _STEPS, _BATCH = 8, 64
-_RATES = {"diverged", "learning rate too high", "learning rate too low"}
 # By torch's own functions the probe knows them; the others it sees through.
 _BY_TORCH: dict[str, Callable[[Tensor], Tensor]] = {
     name: getattr(nn.functional, name)
@@ -64,7 +63,7 @@ def as_module(spec: NetSpec) -> nn.Module:
         with torch.no_grad():
             linear.weight.copy_(torch.from_numpy(weights.T))
             linear.bias.copy_(torch.from_numpy(biases))
-        # The names are what verdicts say.
+        # Verdicts name layers so.
         network.add_module(f"layer {k}", linear)
         if k <= spec.depth:
             network.add_module(f"activation {k}", _Elementwise(function))
@@ -83,19 +82,11 @@ class _Elementwise(nn.Module):
 def advise(spec: NetSpec, check: FlowCheck) -> Advice | None:
     """Return what mends the worst fault that a setting of the page can mend, or None."""
     kinds = [v.kind for v in check.at_least("warning")]
-    of_network, rates = (
-        [_network_mended(spec, kind) for kind in kinds if kind not in _RATES],
-        [_rate_mended(spec, kind, check) for kind in kinds if kind in _RATES],
-    )
-    order = [*of_network, *rates] if _began_wrong(check, kinds) else [*rates, *of_network]
+    networks = [_network_mended(spec, kind) for kind in kinds if kind not in RATES]
+    rates = [_rate_mended(spec, kind, check) for kind in kinds if kind in RATES]
+    order = [*networks, *rates] if of_network(check, set(kinds)) else [*rates, *networks]
     mended = next((m for m in order if m != spec), None)
     return None if mended is None else Advice(mended, _changes(spec, mended))
-
-
-def _began_wrong(check: FlowCheck, kinds: list[str]) -> bool:
-    """Return whether the fault showed before any step, or is none that steps bring about."""
-    at_start = {v.kind for v in verdicts(check.history[0]) if v.severity == "error"}
-    return bool(at_start - _RATES or {"vanishing", "exploding", "float underflow"} & set(kinds))
 
 
 def _network_mended(spec: NetSpec, kind: str) -> NetSpec:
@@ -122,13 +113,13 @@ def _critical(spec: NetSpec) -> NetSpec:
 
 
 def _changes(old: NetSpec, new: NetSpec) -> str:
-    said = []
+    changes = []
     if new.activation != old.activation:
-        said.append(
+        changes.append(
             f"{activation(new.activation).title} instead of {activation(old.activation).title}"
         )
     if (new.init, new.sigma_w2, new.sigma_b2) != (old.init, old.sigma_w2, old.sigma_b2):
-        said.append(f"sigma_w2 = {new.sigma_w2:.3g}, sigma_b2 = {new.sigma_b2:.2g}")
+        changes.append(f"sigma_w2 = {new.sigma_w2:.3g}, sigma_b2 = {new.sigma_b2:.2g}")
     if new.learning_rate != old.learning_rate:
-        said.append(f"learning rate {new.learning_rate:g}")
-    return ", ".join(said)
+        changes.append(f"learning rate {new.learning_rate:g}")
+    return ", ".join(changes)

@@ -1,4 +1,4 @@
-"""The tab Flow: nets train live, and what the flow check says of them."""
+"""The tab Flow: nets train live, and the flow check judges them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from unmask.errors import UserError
 from unmask.flow.check import FlowCheck
 from unmask.flow.profile import NoPrediction, Prediction
 from unmask.models.activations import ACTIVATIONS
-from unmask.report.check import SIGNS
 from unmask.report.figures.check import BAND, profile_figure
 from unmask.report.figures.style import to_svg
 from unmask.report.html import inline_svg
 from unmask.sweep.spec import INITS, NetSpec
-from unmask.web.charts import Curve, curves_svg, duration, said_html
+from unmask.web.charts import Curve, curves_svg, duration, said_html, verdict_cards
 from unmask.web.flow_advice import Advice, advise, judge
 from unmask.web.flow_live import (
     MAX_DEPTH,
@@ -29,7 +28,7 @@ from unmask.web.flow_live import (
     train_live,
 )
 
-_GUESSED_LOSS, _GUESSED_SHARE = 2.3026, 0.1
+_GUESSED_LOSS, _GUESSED_FRACTION = 2.3026, 0.1
 _INIT_TITLES = {
     "glorot_uniform": "Glorot, uniform",
     "glorot_normal": "Glorot, normal",
@@ -47,8 +46,8 @@ def flow_tab() -> None:
     """Add the tab's contents to the blocks that are open."""
     gr.Markdown(
         "Choose a network and watch it learn to read 6,000 digits of MNIST by plain gradient "
-        "descent. Each curve is one net with a seed of its own; depth counts hidden layers, width "
-        "their units."
+        "descent. Each curve is one net with its own seed; depth is the number of hidden layers, "
+        "width their units."
     )
     with gr.Row():
         depth = gr.Slider(1, MAX_DEPTH, 20, step=1, label="depth")
@@ -135,7 +134,7 @@ def _run(
     sigma_b2: float | None,
     earlier: LiveRun | None,
 ) -> Iterator[list[Any]]:
-    """Yield what the page shows while the nets train, and then what the check says of them."""
+    """Yield what the page shows while the nets train, and then the verdicts of the check."""
     skip, hidden = gr.skip(), gr.update(visible=False)
     try:
         field = init == "mean_field"
@@ -161,11 +160,11 @@ def _run(
             if advice is None
             else gr.update(value=f"Apply the fix: {advice.words}", visible=True)
         )
-        said = verdicts_html(check)
-        yield [skip, skip, said, skip, button, run, advice]
-        # Told whole: a browser that is behind may show nothing of what comes before the last.
+        cards = verdicts_html(check)
+        yield [skip, skip, cards, skip, button, run, advice]
+        # All of it again: a browser that is behind may show the last update only.
         profile = _profile(check, profile_at_start(spec))
-        yield [_status(run), _curves(run, earlier), said, profile, button, run, advice]
+        yield [_status(run), _curves(run, earlier), cards, profile, button, run, advice]
     except UserError as error:
         yield [said_html(str(error)), *[skip] * 3, hidden, skip, skip]
 
@@ -184,9 +183,9 @@ def _status(run: LiveRun) -> str:
     return f"<p class='status'>{escape('; '.join(words))}</p>"
 
 
-def _range(shares: list[float]) -> str:
-    low, high = 100 * min(shares), 100 * max(shares)
-    return f"{low:.1f} %" if len(shares) == 1 else f"{low:.1f} to {high:.1f} %"
+def _range(fractions: list[float]) -> str:
+    low, high = 100 * min(fractions), 100 * max(fractions)
+    return f"{low:.1f} %" if len(fractions) == 1 else f"{low:.1f} to {high:.1f} %"
 
 
 def _curves(run: LiveRun, earlier: LiveRun | None) -> str:
@@ -202,14 +201,14 @@ def _curves(run: LiveRun, earlier: LiveRun | None) -> str:
             colour=colour,
             most=(epochs, most),
             guess=guess,
-            share=guess == _GUESSED_SHARE,
+            fraction=guess == _GUESSED_FRACTION,
         )
 
     accuracy = chart(
         "Accuracy on training images",
         [(c.epochs, c.accuracies) for c in run.curves],
         [(c.epochs, c.accuracies) for c in before],
-        _GUESSED_SHARE,
+        _GUESSED_FRACTION,
         1.0,
     )
     loss = chart(
@@ -226,34 +225,19 @@ def _curves(run: LiveRun, earlier: LiveRun | None) -> str:
 def verdicts_html(check: FlowCheck) -> str:
     """Return the verdicts of a check as cards, worst first."""
     if not check.verdicts:
-        return said_html("Nothing stands in its gradient's way.", "good")
-    cards = []
-    for verdict in check.verdicts:
-        kind, sign = SIGNS[verdict.severity]
-        told = "".join(
-            f"<dt>{name}</dt><dd>{escape(text)}</dd>"
-            for name, text in (
-                ("seen", verdict.message),
-                ("cause", verdict.cause),
-                ("fix", verdict.fix),
-            )
-            if text
-        )
-        cards.append(
-            f"<div class='card {kind}'><b>{sign} {escape(verdict.kind)}</b><dl>{told}</dl></div>"
-        )
-    return "".join(cards)
+        return said_html("Nothing blocks the gradient.", "good")
+    return verdict_cards(check.verdicts)
 
 
 def _profile(check: FlowCheck, found: Prediction | NoPrediction) -> str:
     if isinstance(found, NoPrediction):
-        return said_html(f"Theory has nothing to say of it: {found.reason}.", "mixed")
+        return said_html(f"Theory predicts nothing here: {found.reason}.", "mixed")
     wide = inline_svg(to_svg(profile_figure(check, found), "profile"), "wide")
     narrow = to_svg(profile_figure(check, found, narrow=True), "profile-narrow")
     return (
         "<h3>Gradient of every layer before training, over what theory predicts</h3>"
         f"<p class='hint'>{found.within(BAND)} of {len(found.layers)} layers lie within "
-        f"{BAND:g} standard deviations of what wide networks with these weights have. What lies "
-        "outside differs from theory; it is a fault only where a verdict says so.</p>"
+        f"{BAND:g} standard deviations of the mean over wide networks with these weights. A layer "
+        "outside the band differs from theory; only a verdict makes it a fault.</p>"
         f"{wide}{inline_svg(narrow, 'narrow')}"
     )

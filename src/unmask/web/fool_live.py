@@ -39,26 +39,26 @@ _DOCUMENT_STEPS = 400
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One image on the way: float32[c, h, w], and how sure the classifier is of each class."""
+    """One image on the way: float32[c, h, w], and the confidence in each class."""
 
     pixels: NDArray[np.float32]
-    sure: NDArray[np.float64]
+    confidence: NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Watched:
     """What an attack did to one image, judged afresh, with the images on its way.
 
-    original, found: float32[c, h, w] in [0, 1], found on values k / 255. sure: of the original, and
-    found_sure of found, by class.
+    original, found: float32[c, h, w] in [0, 1], found on values k / 255. confidence: by
+    class, of the original, and found_confidence of found.
     """
 
     attack: str
     threat: Threat
     original: NDArray[np.float32]
     found: NDArray[np.float32]
-    sure: NDArray[np.float64]
-    found_sure: NDArray[np.float64]
+    confidence: NDArray[np.float64]
+    found_confidence: NDArray[np.float64]
     outcome: Outcome
     frames: tuple[Frame, ...]
     gradients: int
@@ -77,29 +77,29 @@ def watch(
     """Attack one image, float32[c, h, w] in [0, 1], and keep what it shows on its way.
 
     target: the target class. mode: of the generator, "fast" or "document". eps: how
-    large a change in Linf may be, for attacks that need to be told. Raises UserError when the
-    classifier says the target already.
+    large a change in Linf may be, for attacks with a bound. Raises UserError when the
+    target class is predicted already.
     """
     original = torch.from_numpy(pixels)[None]
     with torch.inference_mode():
         logits = classifier(original)
-    said = int(logits.argmax())
-    if said == target:
+    best = int(logits.argmax())
+    if best == target:
         raise UserError(
-            "it says that already",
+            "that class is predicted already",
             got=classifier.class_names[target],
-            do="choose another class to pass for",
+            do="choose another target class",
         )
     frames: list[Frame] = []
 
     def watched(batch: Tensor) -> Tensor:
         answer: Tensor = classifier(batch)
         if len(batch) and len(frames) < _MOST_FRAMES:
-            frames.append(Frame(batch[0].detach().numpy().copy(), _sure(answer)))
+            frames.append(Frame(batch[0].detach().numpy().copy(), _confidence(answer)))
         return answer
 
     victim = Victim(watched, classes=len(classifier.class_names))
-    goal = Goal(torch.tensor([said]), torch.tensor([target]))
+    goal = Goal(torch.tensor([best]), torch.tensor([target]))
     bounded = attack != GENERATOR and ATTACKS[attack].bounded
     threat = Threat(NORMS["linf"], eps) if bounded else Threat(NORMS["l2"])
     begun = time.perf_counter()
@@ -127,13 +127,13 @@ def watch(
         threat,
     )
     with torch.inference_mode():
-        after = _sure(classifier(kept))
+        after = _confidence(classifier(kept))
     return Watched(
         attack,
         threat,
         pixels,
         kept[0].numpy(),
-        _sure(logits),
+        _confidence(logits),
         after,
         outcome,
         tuple(frames),
@@ -142,13 +142,13 @@ def watch(
     )
 
 
-def told(frames: tuple[Frame, ...], most: int) -> Iterator[tuple[int, Frame]]:
+def spread_frames(frames: tuple[Frame, ...], most: int) -> Iterator[tuple[int, Frame]]:
     """Yield so many frames at most, evenly spread, with numbers from 1; the last is among them."""
     count = min(most, len(frames))
     for index in np.unique(np.linspace(0, len(frames) - 1, count).round().astype(int)):
         yield int(index) + 1, frames[index]
 
 
-def _sure(logits: Tensor) -> NDArray[np.float64]:
-    sure: NDArray[np.float64] = logits.detach()[0].double().softmax(0).numpy()
-    return sure
+def _confidence(logits: Tensor) -> NDArray[np.float64]:
+    chances: NDArray[np.float64] = logits.detach()[0].double().softmax(0).numpy()
+    return chances

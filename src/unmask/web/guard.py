@@ -1,4 +1,4 @@
-"""What stands before every request: who may ask, what for, how much and how often."""
+"""The guard before every request: who may send it, for what, how large and how often."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ _HEADERS = (
 
 
 class Guard:
-    """An ASGI application in front of another one, which it gives whole and small requests only.
+    """An ASGI application in front of another one, which gets complete and small requests only.
 
     secret: what Authorization must hold, as a bearer token or as the password of basic
-    authentication with any name; None asks for nothing. hosts: the names by which the server may
-    be called, so that no foreign site can reach it under a name of its own; None for any.
+    authentication with any name; None requires nothing. hosts: the names that
+    the server answers to, so that no foreign site can reach it under another name; None for any.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Guard:
         self._rate = RateLimiter(limits.rate)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Serve one request, or say in one line of JSON why not."""
+        """Serve one request, or refuse it in one line of JSON."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self._application(scope, receive, send)
@@ -109,9 +109,9 @@ class Guard:
             if wait:
                 raise RefusedError(429, f"too many requests; try again in {wait:.0f} s")
         if not known:
-            raise RefusedError(401, "this server asks for its token, as a bearer or a password")
+            raise RefusedError(401, "a token is required, as a bearer token or a password")
         if not _SERVED.fullmatch(scope["path"]):
-            raise RefusedError(404, "there is nothing here")
+            raise RefusedError(404, "there is no such page")
         if scope["method"] not in ("GET", "HEAD", "POST"):
             raise RefusedError(405, f"{scope['method']} is not served; use GET or POST")
         origin = headers.get("origin")
@@ -147,7 +147,7 @@ class Guard:
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        raise RefusedError(400, "the request ended before it was whole")
+                        raise RefusedError(400, "the request ended before it was complete")
                     parts.append(message.get("body", b""))
                     total += len(parts[-1])
                     if total > limit:
@@ -156,7 +156,7 @@ class Guard:
                         return b"".join(parts)
         except TimeoutError:
             wait = self._limits.seconds
-            raise RefusedError(408, f"the request was not whole within {wait:g} s") from None
+            raise RefusedError(408, f"the request was not complete within {wait:g} s") from None
 
 
 async def refuse(send: Send, refused: RefusedError) -> None:

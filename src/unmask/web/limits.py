@@ -1,4 +1,4 @@
-"""What a client may ask of the server, and how often."""
+"""How large, how long and how often a client's requests may be."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Limits:
 
 
 class RefusedError(Exception):
-    """A request that isn't served: the HTTP status and one line that says why."""
+    """A request that is refused: the HTTP status and one line with the reason."""
 
     def __init__(self, status: int, line: str) -> None:
         super().__init__(line)

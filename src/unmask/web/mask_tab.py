@@ -9,22 +9,33 @@ from typing import Any
 
 import gradio as gr
 
+from unmask.coursework.portraits import WORN, shown
+from unmask.data.samples import PORTRAITS
 from unmask.errors import UserError
 from unmask.mask.runtime.classes import colour_of, plain_words
 from unmask.mask.runtime.detections import NOT_JUDGED_NAME, Detections
 from unmask.mask.runtime.drawing import draw, hide
-from unmask.web.assets import PICTURE
+from unmask.web.assets import PICTURE, gallery
 from unmask.web.charts import percent, said_html
 from unmask.web.models import Models
-from unmask.web.pictures import from_url, jpeg_url, opened
+from unmask.web.pictures import from_url, jpeg_bytes, jpeg_url, opened, thumbnail
+
+# Of the examples: each portrait in one of the ways.
+_WORN = (WORN[0], WORN[1], WORN[2], WORN[1])
 
 
 def mask_tab(models: Models) -> None:
     """Add the tab's contents to the blocks that are open."""
-    gr.Markdown("Who wears a mask? The image stays on this machine and is not kept.")
+    gr.Markdown(
+        "Who wears a mask? Click an example, or give an image of your own: it stays on this "
+        "machine and is not kept."
+    )
     if models.detector is None:
         gr.HTML(said_html(models.no_detector, "mixed"))
         return
+    examples = [shown(portrait, worn) for portrait, worn in zip(PORTRAITS, _WORN, strict=True)]
+    captions = [f"{p.person}, {worn}" for p, worn in zip(PORTRAITS, _WORN, strict=True)]
+    chosen = gallery([(jpeg_url(thumbnail(i)), c) for i, c in zip(examples, captions, strict=True)])
     upload = PICTURE.component(webcam=True, most=models.limits.picture)
     with gr.Row(elem_classes="stacked"):
         threshold = gr.Slider(
@@ -32,7 +43,7 @@ def mask_tab(models: Models) -> None:
             0.95,
             round(models.detector.facts.calibration.face, 2),
             step=0.05,
-            label="how sure of a face",
+            label="least score of a face",
             min_width=260,
         )
         smallest = gr.Slider(4, 100, 10, step=1, label="smallest face (pixels)", min_width=260)
@@ -42,21 +53,31 @@ def mask_tab(models: Models) -> None:
         code = gr.Code(language="json", show_label=False, interactive=False)
     held = gr.State(None)
 
-    def look(sure: float, least: float, hidden: bool, event: gr.EventData) -> list[Any]:
+    def detect(threshold: float, least: float, hidden: bool, event: gr.EventData) -> list[Any]:
         try:
             data = from_url(getattr(event, "picture", None))
         except UserError as error:
             return [said_html(str(error)), "", None]
-        return [*_looked(models, data, sure, least, hidden), data]
+        return [*_detected(models, data, threshold, least, hidden), data]
 
-    def again(data: bytes | None, sure: float, least: float, hidden: bool) -> list[Any]:
+    def detect_example(
+        threshold: float, least: float, hidden: bool, event: gr.EventData
+    ) -> list[Any]:
+        try:
+            data = jpeg_bytes(examples[int(getattr(event, "example", -1))])
+        except (IndexError, TypeError, ValueError):
+            return [said_html("there is no such example"), "", None]
+        return [*_detected(models, data, threshold, least, hidden), data]
+
+    def again(data: bytes | None, threshold: float, least: float, hidden: bool) -> list[Any]:
         if data is None:
             return [gr.skip(), gr.skip()]
-        return _looked(models, data, sure, least, hidden)
+        return _detected(models, data, threshold, least, hidden)
 
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     settings = [threshold, smallest, blur]
-    upload.input(look, settings, [seen, code, held], **quiet)
+    upload.input(detect, settings, [seen, code, held], **quiet)
+    chosen.input(detect_example, settings, [seen, code, held], **quiet)
     gr.on(
         [threshold.release, smallest.release, blur.input],
         again,
@@ -66,7 +87,7 @@ def mask_tab(models: Models) -> None:
     )
 
 
-def _looked(
+def _detected(
     models: Models, data: bytes, threshold: float, smallest: float, hidden: bool
 ) -> list[Any]:
     """Return the drawn image with its table, and the JSON."""
@@ -96,17 +117,17 @@ def _summary(found: Detections) -> str:
 
 
 def faces_html(found: Detections) -> str:
-    """Return the faces as a table, surest first; nothing where there are none."""
+    """Return the faces as a table, by score; nothing where there are none."""
     rows = []
     for i, name in enumerate(found.names()):
         red, green, blue = colour_of(name, found.class_names)
-        told = name != NOT_JUDGED_NAME
-        sure = percent(float(found.probabilities[i, found.labels[i]])) if told else "–"
+        judged = name != NOT_JUDGED_NAME
+        confidence = percent(float(found.probabilities[i, found.labels[i]])) if judged else "–"
         left, top, right, bottom = (round(float(v)) for v in found.boxes[i])
         rows.append(
             f"<tr><td class='number'>{i + 1}</td>"
             f"<td><span class='key' style='background:rgb({red},{green},{blue})'></span>"
-            f"{escape(plain_words(name))}</td><td class='number'>{sure}</td>"
+            f"{escape(plain_words(name))}</td><td class='number'>{confidence}</td>"
             f"<td class='number'>{percent(float(found.scores[i]))}</td>"
             f"<td class='number'>{left}, {top}</td>"
             f"<td class='number'>{right - left} × {bottom - top}</td></tr>"
@@ -115,7 +136,7 @@ def faces_html(found: Detections) -> str:
         return ""
     return (
         "<div class='scroll'><table><thead><tr><th></th><th>wears</th>"
-        "<th class='number'>sure of that</th><th class='number'>of a face</th>"
+        "<th class='number'>confidence</th><th class='number'>score of the face</th>"
         "<th class='number'>left, top</th><th class='number'>size</th></tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )

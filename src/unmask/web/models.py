@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 
 class Models:
-    """What answers: a mask detector and the classifiers that ship.
+    """The models that answer: a mask detector and the classifiers that ship.
 
     detector: an ONNX file, or None for the one that ships. Raises UserError for a file that is no
     detector.
@@ -64,7 +64,7 @@ class Models:
 
     def _leave(self, task: asyncio.Future[Any]) -> None:
         self._places.release()
-        # Of one that nobody waits for any more, nobody asks how it ended.
+        # Retrieved, or asyncio would log the error of one that nobody waits for.
         task.cancelled() or task.exception()
 
     def classifier(self, name: str) -> Classifier:
@@ -85,18 +85,18 @@ class Models:
         return found.as_dict()
 
     def classify(self, data: bytes, name: str) -> dict[str, Any]:
-        """Return what a classifier says of an image file's bytes. Raises UserError."""
+        """Return what a classifier predicts for an image file's bytes. Raises UserError."""
         classifier = self.classifier(name)
         require_fit(data, self.limits.pixels)
         channels, *size = classifier.card.input_shape
         pixels = decode_picture(data, size=(size[0], size[1]), channels=channels)
         with torch.inference_mode():
             logits = classifier(torch.tensor(pixels)[None].float() / 255)[0]
-        sure = logits.double().softmax(0).tolist()
-        said = int(logits.argmax())
+        chances = logits.double().softmax(0).tolist()
+        best = int(logits.argmax())
         return {
             "model": name,
-            "class": classifier.class_names[said],
-            "probability": sure[said],
-            "probabilities": dict(zip(classifier.class_names, sure, strict=True)),
+            "class": classifier.class_names[best],
+            "probability": chances[best],
+            "probabilities": dict(zip(classifier.class_names, chances, strict=True)),
         }

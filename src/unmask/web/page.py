@@ -1,4 +1,4 @@
-"""The page: four tabs, made of nothing that lies on another machine."""
+"""The page: five tabs, all of whose parts are on this machine."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import gradio as gr
 
 from unmask import __version__
 from unmask.runtime import cpu_threads
+from unmask.web.check_tab import check_tab
 from unmask.web.flow_tab import flow_tab
 from unmask.web.fool_tab import fool_tab
 from unmask.web.mask_tab import mask_tab
@@ -29,6 +30,8 @@ def page(models: Models, reports: Sequence[Path]) -> gr.Blocks:
             f"users do. <small>Version {__version__}</small></p></header>"
         )
         with gr.Tabs():
+            with gr.Tab("Check", id="check"):
+                check_tab(models)
             with gr.Tab("Flow", id="flow"):
                 flow_tab()
             with gr.Tab("Fool", id="fool"):

@@ -15,6 +15,7 @@ from unmask.data.picture import FORMATS, open_picture
 from unmask.errors import UserError
 
 _SIDE, _INK = 28, 20
+_THUMBNAIL = 160
 # Of a digit on paper, against the black of MNIST's.
 _PAPER = 127
 
@@ -31,7 +32,7 @@ def require_fit(data: bytes, pixels: int) -> None:
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
                 width, height = picture.size
-        except Exception:  # What ails it, open_picture says.
+        except Exception:  # open_picture tells what is wrong with it.
             return
     if width * height > pixels:
         raise UserError(
@@ -48,14 +49,23 @@ def opened(data: bytes, pixels: int) -> Image.Image:
 
 
 def from_url(url: object) -> bytes:
-    """Return the bytes of a data URL, which is how the page sends images. Raises UserError."""
-    head, comma, content = url.partition(",") if isinstance(url, str) else ("", "", "")
-    if not comma or not head.startswith("data:image/") or not head.endswith(";base64"):
+    """Return the bytes of an image's data URL, as the page sends it. Raises UserError."""
+    if not isinstance(url, str) or not url.startswith("data:image/"):
         raise UserError("that is no image", do="choose an image file")
+    return content_of(url, "image")
+
+
+def content_of(url: object, kind: str = "file") -> bytes:
+    """Return the bytes of a data URL. Raises UserError, which names the kind."""
+    head, comma, content = url.partition(",") if isinstance(url, str) else ("", "", "")
+    if not comma or not head.startswith("data:") or not head.endswith(";base64"):
+        raise UserError(
+            f"that is no {kind}", do=f"choose {'an' if kind == 'image' else 'a'} {kind}"
+        )
     try:
         return base64.b64decode(content, validate=True)
     except binascii.Error as error:
-        raise UserError("that is no image", got=error) from None
+        raise UserError(f"that is no {kind}", got=error) from None
 
 
 def png_url(picture: Image.Image) -> str:
@@ -65,11 +75,23 @@ def png_url(picture: Image.Image) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def jpeg_url(picture: Image.Image) -> str:
-    """Return the image as the data URL of a JPEG."""
+def jpeg_bytes(picture: Image.Image) -> bytes:
+    """Return the image as a JPEG file's bytes."""
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=90)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return buffer.getvalue()
+
+
+def jpeg_url(picture: Image.Image) -> str:
+    """Return the image as the data URL of a JPEG."""
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg_bytes(picture)).decode()}"
+
+
+def thumbnail(picture: Image.Image) -> Image.Image:
+    """Return a small copy of the image, at most 160 pixels high and wide."""
+    small = picture.copy()
+    small.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    return small
 
 
 def to_pillow(pixels: NDArray[np.float32]) -> Image.Image:
@@ -81,7 +103,7 @@ def to_pillow(pixels: NDArray[np.float32]) -> Image.Image:
 def as_digit(picture: Image.Image) -> NDArray[np.uint8]:
     """Return an image of one digit as MNIST's are: uint8[1, 28, 28], white on black.
 
-    Its ink is scaled to 20 pixels and centred by its mass. A light ground is taken for paper.
+    Its ink is scaled to 20 pixels and centred by its mass. A light background counts as paper.
     Raises UserError when nothing is written on it.
     """
     values = np.asarray(picture.convert("L")).astype(np.float32)
@@ -92,7 +114,7 @@ def as_digit(picture: Image.Image) -> NDArray[np.uint8]:
     strongest = float(ink.max())
     rows, columns = np.nonzero(ink > 0.3 * strongest)
     if strongest < 32 or not len(rows):
-        raise UserError("there is no digit to be seen", do="draw one, or choose a sample")
+        raise UserError("the image shows no digit", do="draw one, or click an example")
     left_top = int(columns.min()), int(rows.min())
     box = (*left_top, int(columns.max()) + 1, int(rows.max()) + 1)
     cut = Image.fromarray((ink * (255 / strongest)).astype(np.uint8)).crop(box)

@@ -35,10 +35,10 @@ def find_reports(folders: Sequence[Path]) -> dict[str, Path]:
             page = Path(place) / PAGE
             if PAGE in files and not page.is_symlink():
                 when = page.stat().st_mtime
-                said = datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d %H:%M UTC")
+                stamped = datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d %H:%M UTC")
                 inside = page.parent.relative_to(root).as_posix()
                 name = folder.name if inside == "." else f"{folder.name}/{inside}"
-                found.append((when, f"{name} · {said}", page))
+                found.append((when, f"{name} · {stamped}", page))
     found.sort(key=lambda entry: (-entry[0], entry[1]))
     return {name: page for _, name, page in found[:_MOST]}
 
@@ -50,7 +50,7 @@ def report_routes(folders: Sequence[Path]) -> list[Route]:
         name = request.query_params.get("name", "")
         path = (await anyio.to_thread.run_sync(find_reports, folders)).get(name)
         if path is None or path.stat().st_size > _LARGEST:
-            return JSONResponse({"error": "there is no such report; it may be gone"}, 404)
+            return JSONResponse({"error": "there is no such report"}, 404)
         content = await anyio.Path(path).read_bytes()
         return HTMLResponse(content, headers={"content-security-policy": _POLICY})
 

@@ -18,7 +18,7 @@ def reports_tab(folders: Sequence[Path]) -> Callable[[gr.Blocks], object]:
     """Add the tab's contents to the open blocks; return what gives the page its first list."""
     with gr.Row():
         choice = gr.Dropdown([], label="report, the newest first", scale=4, min_width=280)
-        refresh = gr.Button("Look again", scale=1, min_width=120)
+        refresh = gr.Button("Refresh", scale=1, min_width=120)
     frame = gr.HTML()
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
@@ -26,7 +26,7 @@ def reports_tab(folders: Sequence[Path]) -> Callable[[gr.Blocks], object]:
         names = list(find_reports(folders))
         if not names:
             where = ", ".join(map(str, folders))
-            line = f"no report lies in {where}; unmask flow study makes one"
+            line = f"no report in {where}; unmask check writes one"
             return [gr.update(choices=[], value=None), said_html(line, "mixed")]
         return [gr.update(choices=names, value=names[0]), _framed(names[0])]
 
@@ -43,5 +43,5 @@ def _framed(name: str | None) -> str:
         f"<iframe class='report' sandbox='' src='{escape(address)}' title='{escape(name)}'>"
         "</iframe>"
         f"<p class='hint'><a href='{escape(address)}' target='_blank' rel='noopener'>"
-        "open it in a tab of its own</a></p>"
+        "open it in a new tab</a></p>"
     )

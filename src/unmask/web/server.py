@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-# Before it is imported: gradio would tell its makers of its use.
+# Before it is imported: gradio would report its use to its makers.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import fastapi
@@ -39,9 +39,9 @@ _FIXED_FONTS = ["ui-monospace", "Cascadia Code", "Menlo", "DejaVu Sans Mono", "m
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the server listens, what it shows, and what it asks of its clients.
+    """Where the server listens, what it shows, and what it requires of its clients.
 
-    token: what a client must give; needed for any host but this machine's own. detector: an ONNX
+    token: what a client must give; required for any host but this machine's own. detector: an ONNX
     file. Raises UserError when a token is lacking or too short.
     """
 
@@ -198,7 +198,7 @@ def configured(application: Guard, settings: Settings) -> uvicorn.Config:
 
 
 def serve(settings: Settings, ready: Callable[[str], None]) -> None:
-    """Serve until Ctrl-C or SIGTERM. ready is called with the address once the port is taken.
+    """Serve until Ctrl-C or SIGTERM. ready is called with the address once the port is open.
 
     Raises UserError when the port is in use.
     """
@@ -208,7 +208,7 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
         listening = socket.create_server((settings.host, settings.port), family=family)
     except OSError as error:
         raise UserError(
-            f"port {settings.port} of {settings.host} can't be had",
+            f"port {settings.port} of {settings.host} is unavailable",
             got=error.strerror,
             do="choose another with --port",
         ) from None

@@ -1,0 +1,4 @@
+element.addEventListener("click", (event) => {
+  const chosen = event.target.closest("[data-example]");
+  if (chosen) trigger("input", { example: Number(chosen.dataset.example) });
+});
