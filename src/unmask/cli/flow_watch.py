@@ -131,7 +131,7 @@ def _ours(frame: Any) -> bool:
 
 
 def _conclude(report: WatchReport, out: Path, json: bool) -> None:
-    from unmask.report.watch import watch_as_dict, write_watch
+    from unmask.report.check import watch_as_dict, write_watch
 
     if not report.models:
         _line("no training was seen: no model with parameters was called with gradients")

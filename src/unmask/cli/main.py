@@ -30,12 +30,12 @@ app.command(
     help="All questions at once, within a time: one list of verdicts, one exit status.",
 )
 app.command(
-    "unmask.cli.flow:app",
+    "unmask.cli.groups:flow",
     name="flow",
     help="Will it train? Gradients by layer, depth and activation.",
 )
 app.command(
-    "unmask.cli.fool:app",
+    "unmask.cli.groups:fool",
     name="fool",
     help="Can it be fooled? The smallest change after which another class is predicted.",
 )
@@ -45,7 +45,7 @@ app.command(
     help="Does it hold in the wild? Blur, noise, weather, another camera, another runtime.",
 )
 app.command(
-    "unmask.cli.mask:app",
+    "unmask.cli.groups:mask",
     name="mask",
     help="Does it hold in the wild? Faces with and without masks.",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from unmask.data.audit import DataAudit
+from unmask.data.audit_result import DataAudit
 from unmask.data.images import Images
 from unmask.data.sources import Source
 from unmask.report.figures.style import STYLES
