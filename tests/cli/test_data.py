@@ -64,7 +64,7 @@ def test_a_part_of_the_set_is_counted_and_fails(
     out, err = capsys.readouterr()
     got = json.loads(out)
     assert (got["pictures"], got["faces"], got["whole"]) == (2, COUNTS, False)
-    assert "not the whole set, which holds 853 images, 4,072 faces: 3,232 with mask" in err
+    assert "not the complete set, which holds 853 images, 4,072 faces: 3,232 with mask" in err
 
 
 @pytest.mark.usefixtures("whole")

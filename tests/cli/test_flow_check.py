@@ -258,7 +258,7 @@ MINE = ("--loss", "torch.nn.functional:mse_loss", "--data")
         ("frozen", (), "all parameters are frozen"),
         ("evaluating", (), "evaluation mode"),
         ("elsewhere", (), "on the meta device"),
-        ("column", (), "takes no such images: got float32[64, 1, 28, 28]"),
+        ("column", (), "does not accept these images: got float32[64, 1, 28, 28]"),
         ("no_graph", (), "has no graph"),
         ("healthy", ("--loss", ":no_scalar"), "loss is no scalar: got (64,)"),
         ("healthy", ("--loss", "cross_entrop"), "unknown loss: got 'cross_entrop'"),

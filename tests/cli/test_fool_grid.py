@@ -107,7 +107,7 @@ def test_a_model_of_ones_own(
     arguments = ["fool", "grid", "grids_own_model:make", "--image", seven]
     out = ["--out", str(tmp_path / "grid")]
     assert main([*arguments, *out]) == 2
-    assert "doesn't say what size" in capsys.readouterr().err
+    assert "does not state the size" in capsys.readouterr().err
     assert main([*arguments, "--size", "27", *out]) == 2
     assert "takes no images of 27 x 27" in capsys.readouterr().err
     assert main([*arguments, "--size", "28", *out]) == 0

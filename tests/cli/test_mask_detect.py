@@ -105,7 +105,7 @@ def test_a_gate_stays_shut_for_what_was_passed_over(
     assert main(gate) == 2
     out, err = capsys.readouterr()
     assert json.loads(out)["summary"]["passed_over"] == ["b.psd"]
-    assert "1 not looked at" in err
+    assert "1 not read" in err
     assert main([*gate, "--skip-unreadable"]) == 0
     paint((240, 160), FACES).save(here / "in" / "c.png")
     assert main([*gate, "--skip-unreadable"]) == 1

@@ -98,7 +98,7 @@ def test_a_hundred_megabytes_in_chunks_are_cut_off(served) -> None:
 def test_a_client_that_sends_no_more_is_told_and_let_go(served) -> None:
     answer = sent(served, head(1000) + b"abc", wait=30)
     assert answer.startswith(b"HTTP/1.1 408")
-    assert b"not whole within 12 s" in answer
+    assert b"not complete within 12 s" in answer
     assert healthy(served)
 
 

@@ -46,6 +46,7 @@ _ALONE: dict[str, Any] = dict.fromkeys(
     ("smallest", "geometry", "pipeline", "runtimes", "fixes"), False
 )
 _ROBUST = 0.5
+_SHORTEST_PROOF = 20
 _LARGEST_CERTIFIED = 2_000_000
 
 
@@ -410,6 +411,8 @@ def ask_certificate(asked: Asked, seconds: float) -> Answer:
     module = asked.target.module
     if module is None or asked.target.labels_only:
         raise Skipped("a black box can't be bounded")
+    if seconds < _SHORTEST_PROOF:
+        raise Skipped(f"proofs take {_SHORTEST_PROOF} seconds or more")
     size = sum(p.numel() for p in module.parameters())
     if size > _LARGEST_CERTIFIED:
         raise Skipped(f"{size:,} parameters are more than {_LARGEST_CERTIFIED:,}")
