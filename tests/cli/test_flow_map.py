@@ -7,7 +7,7 @@ import pytest
 
 from unmask.cli import flow_map
 from unmask.cli.main import main
-from unmask.sweep.sharded import ShardsInterrupted
+from unmask.sweep.shards import ShardsInterrupted
 
 SMALL = ["--columns", "2", "--rows", "2", "--deepest", "4", "--steps", "5", "--width", "8"]
 

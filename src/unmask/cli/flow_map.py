@@ -26,7 +26,7 @@ from unmask.cli.progress import sweep_progress
 from unmask.data.mnist import load_mnist
 from unmask.flow.map import MapPlan, run_map
 from unmask.models.activations import ACTIVATIONS
-from unmask.sweep.sharded import ShardsInterrupted
+from unmask.sweep.shards import ShardsInterrupted
 from unmask.train.device import pick_device
 
 SHARDS = "shards"

@@ -16,7 +16,7 @@ from unmask.execution.executor import Executor
 from unmask.flow.theory import critical_sigma_w2, phase
 from unmask.models.activations import activation
 from unmask.sweep.meter import SweepProgress
-from unmask.sweep.sharded import Scores, train_in_shards
+from unmask.sweep.shards import Scores, train_in_shards
 from unmask.sweep.spec import NetSpec
 
 TEST_IMAGES = 2000

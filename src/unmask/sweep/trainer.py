@@ -97,7 +97,7 @@ def lots(task: Task, nets: Nets, indices: Sequence[int] | NDArray[np.int64]) -> 
     if task.engine != "stacked":
         yield from ([int(i)] for i in indices)
         return
-    from unmask.sweep.stacked import most_in_a_stack, stackable
+    from unmask.sweep.stack import most_in_a_stack, stackable
 
     for start in range(0, len(indices), _NETS_GROUPED):
         alike: dict[object, list[int]] = {}
@@ -182,7 +182,7 @@ def _mean(parts: Iterable[tuple[int, float, float]]) -> tuple[float, float]:
 def _train_stack(
     specs: Sequence[NetSpec], lot: Sequence[int], task: Task, observer: Observer
 ) -> list[Outcome]:
-    from unmask.sweep.stacked import StackedNets
+    from unmask.sweep.stack import StackedNets
 
     train, probe = task.train, task.probe
     nets = StackedNets(

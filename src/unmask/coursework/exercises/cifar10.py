@@ -8,7 +8,7 @@ import numpy as np
 
 from unmask.coursework.cells import not_run, proportion
 from unmask.coursework.exercise import Drawings, Exercise, Task, cifar10
-from unmask.coursework.fooled import REPORT_WAY, SMALLEST, Fooled, fool
+from unmask.coursework.generator_grids import REPORT_WAY, SMALLEST, Fooled, fool
 from unmask.coursework.sections import AGREES, DIFFERS, FROM_CARD, Cell, Picture, Section, Table
 from unmask.coursework.training import Made, classifier_for, predicted
 from unmask.data.cifar10 import CLASSES

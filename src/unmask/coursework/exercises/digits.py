@@ -8,7 +8,7 @@ import numpy as np
 
 from unmask.coursework.cells import all_of, exceeded, not_run
 from unmask.coursework.exercise import Exercise, Task
-from unmask.coursework.fooled import REPORT_WAY, SMALLEST, Fooled, fool
+from unmask.coursework.generator_grids import REPORT_WAY, SMALLEST, Fooled, fool
 from unmask.coursework.sections import UNDECIDED, Cell, Section, Table
 from unmask.coursework.training import Made, classifier_for
 from unmask.data.mnist import load_mnist

@@ -20,11 +20,11 @@ from test_driver import Shuffled
 from unmask import Images, NetSpec, UserError, grid, train_sweep
 from unmask.execution.executor import Done, LocalExecutor
 from unmask.execution.shards import Writing, Written, read_shards, shard_file, written
-from unmask.sweep import SweepProgress, driver, sharded, trainer
+from unmask.sweep import SweepProgress, driver, shards, trainer
 from unmask.sweep.driver import Figures
 from unmask.sweep.history import DIVERGED, FINISHED
 from unmask.sweep.pool import Training
-from unmask.sweep.sharded import Scores, ShardsInterrupted, train_in_shards
+from unmask.sweep.shards import Scores, ShardsInterrupted, train_in_shards
 from unmask.sweep.task import prepared
 
 FAST = {"width": 8, "batch_size": 16, "epochs": 2}
@@ -36,7 +36,7 @@ def net_by_net(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every block one net, wherever it trains."""
     monkeypatch.setattr(driver, "_LEAST", 0.0)
     monkeypatch.setattr(driver, "_MOST", 1.0)
-    monkeypatch.setattr(sharded, "_MULTIPLY_ADDS_A_THREAD", 1.0)
+    monkeypatch.setattr(shards, "_MULTIPLY_ADDS_A_THREAD", 1.0)
 
 
 def scored(digits: Images, nets: Any = SPECS, **how: Any) -> Scores:
@@ -55,18 +55,18 @@ def test_scores_are_those_of_a_sweep(
     digits: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
     # As on a GPU, which trains nets of one shape together.
-    monkeypatch.setattr(sharded, "prepared", partial(prepared, engine=engine))
+    monkeypatch.setattr(shards, "prepared", partial(prepared, engine=engine))
     train, test = digits.split(100)
     whole = train_sweep(SPECS, train, test=test, probe_epochs=(), engine=engine)  # type: ignore[arg-type]
     found = scored(digits, folder=tmp_path / "shards", threads=2)
     np.testing.assert_array_equal(found.accuracy, whole.test["test_accuracy"])
     np.testing.assert_array_equal(found.status, whole.status)
     assert {DIVERGED, FINISHED} == set(found.status)
-    shards = [arrays for _, arrays in read_shards(tmp_path / "shards")]
-    nets = np.concatenate([s["net"] for s in shards])
+    found_shards = [arrays for _, arrays in read_shards(tmp_path / "shards")]
+    nets = np.concatenate([s["net"] for s in found_shards])
     assert sorted(nets) == list(range(len(SPECS)))
     for name, wanted in (*whole.test.items(), ("diverged_step", whole.diverged_step)):
-        kept = np.concatenate([s[name] for s in shards])
+        kept = np.concatenate([s[name] for s in found_shards])
         np.testing.assert_array_equal(kept, wanted[nets])
 
 

@@ -13,7 +13,7 @@ from unmask.sweep import NetSpec, SweepInterrupted, grid
 from unmask.sweep.history import DIVERGED, FINISHED, LAYER_STATISTICS
 from unmask.sweep.reference import ReferenceNet
 from unmask.sweep.spec import LOSSES, OPTIMIZERS
-from unmask.sweep.stacked import StackedNets, most_in_a_stack, stackable
+from unmask.sweep.stack import StackedNets, most_in_a_stack, stackable
 
 INPUTS, CLASSES = 12, 5
 DEVICES = [
@@ -78,7 +78,7 @@ def test_a_net_that_diverges_leaves_the_others_alone(device):
 
 
 def test_evaluation_is_one_mean_however_many_pictures(monkeypatch):
-    monkeypatch.setattr("unmask.sweep.stacked._EVALUATION_FLOATS", 100)
+    monkeypatch.setattr("unmask.sweep.stack._EVALUATION_FLOATS", 100)
     specs = [NetSpec(1, width=3, seed=s) for s in range(2)]
     data = pictures(31, INPUTS, CLASSES)
     expected = [
