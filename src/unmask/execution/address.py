@@ -9,12 +9,16 @@ ADDRESSES = "local, ray, ray://HOST:PORT or HOST:PORT"
 
 
 def executor_at(address: str) -> Executor:
-    """Return the executor that an address names.
+    """Return the executor at an address.
 
-    "local": this process. "ray": the Ray cluster found on this machine, or one started on it.
-    "ray://HOST:PORT": a cluster's client server. "HOST:PORT": the head of the cluster that this
-    machine is a node of. Raises UserError when the address is none of them, when nothing answers
-    there, when Ray is not installed, and when the cluster runs other versions.
+    Args:
+        address: "local" is this process; "ray" the Ray cluster found on this machine, or one
+            started on it; "ray://HOST:PORT" a cluster's client server; "HOST:PORT" the head of the
+            cluster that this machine is a node of.
+
+    Raises:
+        UserError: the address is none of these, nothing answers there, Ray is not installed, or
+            the cluster runs other versions.
     """
     if address == "local":
         return LocalExecutor()

@@ -17,9 +17,12 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Done(Generic[R]):
-    """How a task ended: its index in the order given, and its result or what it raised.
+    """How a task ended.
 
-    error is None after a success, otherwise one line that says what was raised and where.
+    Args:
+        index: its place in the order given.
+        result: what it returned; None when it raised.
+        error: one line with what was raised and where; None after a success.
     """
 
     index: int
@@ -35,12 +38,21 @@ class Executor(Protocol):
         """How many tasks run at once."""
 
     def run(self, work: Callable[[S, T], R], shared: S, tasks: Iterable[T]) -> Generator[Done[R]]:
-        """Yield how each task ended as it ends, in any order; index says which it was.
+        """Carry out tasks, in any order.
 
-        work is a function of a module, called with shared, which it must not change, and the task.
-        Tasks are drawn from the iterable as they are needed. What one task raises becomes its
-        error and the others go on; one whose worker is lost is tried again. Closing the iterator
-        cancels what runs. Raises UserError when the workers can't be reached any more.
+        What one task raises becomes its error and the others continue; one whose worker is lost is
+        tried again. Closing the iterator cancels what runs.
+
+        Args:
+            work: a function of a module, called with shared and the task.
+            shared: the input of all tasks, which work must not change.
+            tasks: drawn from the iterable as they are needed.
+
+        Yields:
+            How each task ended, as it ends; the index is its place in tasks.
+
+        Raises:
+            UserError: the workers can't be reached any more.
         """
 
     def close(self) -> None:

@@ -30,11 +30,24 @@ MAX_DEPTH, MAX_WIDTH = 1000, 1024
 class NetSpec:
     """A multilayer perceptron and its training, complete but for the data.
 
-    depth counts the hidden layers (1..1000), each of width units (1..1024); a softmax over the
-    classes follows. init "mean_field" draws weights from N(0, sigma_w2 / fan_in) and biases from
-    N(0, sigma_b2); every other init leaves biases at zero and takes neither. loss "half_squared"
-    is 1/2 sum (T - y)^2 on the softmax outputs y; both losses are means over the mini-batch.
-    Momentum is 0.9; Adam has betas 0.9 and 0.999 and epsilon 1e-8. Raises UserError.
+    Args:
+        depth: hidden layers, 1..1000; a softmax over the classes follows.
+        width: hidden width, 1..1024.
+        activation: a name in unmask.models.activations.ACTIVATIONS.
+        init: a name in INITS. "mean_field" draws weights from N(0, sigma_w2 / fan_in) and biases
+            from N(0, sigma_b2); every other leaves biases at zero and takes neither.
+        sigma_w2: a variance of 0 or more, for "mean_field" alone.
+        sigma_b2: likewise.
+        loss: "cross_entropy", or "half_squared", 1/2 sum (T - y)^2 on the softmax outputs y; both
+            are means over the mini-batch.
+        optimizer: "sgd", "momentum" (0.9) or "adam" (betas 0.9 and 0.999, epsilon 1e-8).
+        learning_rate: above 0.
+        batch_size: images a step.
+        epochs: 0 or more.
+        seed: of the weights and of the order of the images.
+
+    Raises:
+        UserError: a value is out of its range.
     """
 
     depth: int
@@ -102,7 +115,12 @@ class Nets(Protocol):
 def grid(**values: Any) -> list[NetSpec]:
     """Return one NetSpec for every combination of the values given, the last name varying fastest.
 
-    A value is one setting or a list of settings: grid(depth=[5, 20], seed=range(3)) has 6 specs.
+    Args:
+        values: by the name of a setting, one value or a list of them: grid(depth=[5, 20],
+            seed=range(3)) has 6 specs.
+
+    Raises:
+        UserError: there is no such setting, or a value is out of its range.
     """
     known = {f.name for f in fields(NetSpec)}
     for name in values:

@@ -37,8 +37,17 @@ class FlatImages:
 class Task:
     """What every net of a sweep has in common.
 
-    instructions: the kernel's instruction set, which the last bits of the figures depend on.
-    stop: uint8[1], set to 1 to end at once.
+    Args:
+        train: the training images.
+        validation: those for the figures after each epoch, or None.
+        test: those for the figures at the end, or None.
+        probe: those of the per-layer statistics.
+        dead: those over which units are judged dead.
+        probe_epochs: when the statistics are taken; 0 is before training.
+        engine: "native", "reference" or "stacked".
+        device: a PyTorch device.
+        instructions: the kernel's instruction set, which the last bits of the figures depend on.
+        stop: uint8[1], set to 1 to end at once.
     """
 
     train: FlatImages
@@ -67,10 +76,24 @@ def prepared(
     device: str = "cpu",
     elsewhere: bool = False,
 ) -> Task:
-    """Return the task of nets that train as train_sweep says.
+    """Return what the nets of a sweep have in common.
 
-    elsewhere: whether an executor trains them. Raises UserError for an engine, a number of threads,
-    a device or images that don't fit.
+    Args:
+        images: what they are trained on.
+        largest_batch: of all nets.
+        validation: see train_sweep, as for test, probe_batch, dead_probe, probe_epochs, threads,
+            engine and device.
+        test: images for the figures at the end.
+        probe_batch: images of the per-layer statistics.
+        dead_probe: images over which units are judged dead.
+        probe_epochs: when the statistics are taken.
+        threads: how many nets train at once.
+        engine: what trains them.
+        device: where.
+        elsewhere: whether an executor trains them.
+
+    Raises:
+        UserError: an engine, a number of threads, a device or images don't fit.
     """
     engine = engine or default_engine(device, elsewhere=elsewhere)
     if engine not in get_args(Engine):

@@ -27,8 +27,14 @@ def curves_svg(
 ) -> str:
     """Return one line a net, epochs against values, over the earlier setting's in grey.
 
-    colour: a CSS colour. most: the ends of both axes, which start at 0. guess: the value of a net
-    that knows nothing. fraction: whether values are fractions, labelled in per cent.
+    Args:
+        title: of the chart.
+        curves: epochs and values of each net.
+        earlier: those of the setting before.
+        colour: a CSS colour.
+        most: the ends of both axes, which start at 0.
+        guess: the value of a net that guesses.
+        fraction: whether values are fractions, labelled in per cent.
     """
     wide, high = most
     inner, deep = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM

@@ -12,8 +12,13 @@ MINUTE = 60.0
 
 @dataclass(frozen=True)
 class Limits:
-    """size: bytes of one request. pixels: of one image. seconds: for one answer, and for a
-    client to send its request. rate: requests a minute and client that cost work; 0 is no limit.
+    """What a client may use.
+
+    Args:
+        size: bytes of one request.
+        pixels: of one image.
+        seconds: for one answer, and for a client to send its request.
+        rate: requests a minute and client that cost work; 0 is no limit.
     """
 
     size: int = 10 << 20

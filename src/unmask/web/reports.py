@@ -22,9 +22,13 @@ _POLICY = (
 
 
 def find_reports(folders: Sequence[Path]) -> dict[str, Path]:
-    """Return the reports below the folders by a name to show, the newest first.
+    """Return the reports below folders.
 
-    At most four folders deep and 500 in all. Links are not followed.
+    Args:
+        folders: searched at most four folders deep; links are not followed.
+
+    Returns:
+        The paths by a name to show, the newest first, 500 at most.
     """
     found: list[tuple[float, str, Path]] = []
     for folder in folders:

@@ -41,8 +41,16 @@ _FIXED_FONTS = ["ui-monospace", "Cascadia Code", "Menlo", "DejaVu Sans Mono", "m
 class Settings:
     """Where the server listens, what it shows, and what it requires of its clients.
 
-    token: what a client must give; required for any host but this machine's own. detector: an ONNX
-    file. Raises UserError when a token is lacking or too short.
+    Args:
+        host: where it listens.
+        port: 0 takes any that is free.
+        token: what a client must give; required for any host but this machine's own.
+        detector: an ONNX file; None is the one that ships.
+        reports: folders whose reports are shown.
+        limits: of requests.
+
+    Raises:
+        UserError: a token is missing or too short.
     """
 
     host: str = "127.0.0.1"
