@@ -58,7 +58,7 @@ def mistakes(annotated: AnnotatedImages, detections: Sequence[Detections]) -> li
             box, label = tuple(said.boxes[k].tolist()), int(said.labels[k])
             word, score = said.names()[k], float(said.scores[k])
             if face < 0:
-                found.append(Mistake(name, box, FALSE, f"no face: {word}", score))
+                found.append(Mistake(name, box, FALSE, f"no face: {short_words(word)}", score))
             elif label not in (NOT_JUDGED, int(labels[face])):
                 sure = float(said.probabilities[k, label])
                 true = short_words(annotated.class_names[labels[face]])
