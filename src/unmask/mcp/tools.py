@@ -44,7 +44,7 @@ def check(
     found = check_model(
         model, data, minutes=minutes, questions=tuple(questions or ()), eps=eps, seed=seed
     )
-    return plain(
+    return _answer(
         {
             "model": found.model,
             "data": found.data,
@@ -86,7 +86,7 @@ def audit(
     found = run(model, data, eps=eps, norm=norm, images=images, pairs=0, seed=seed)
     told = found.as_dict()
     kept = ("model", "data", "norm", "clean_accuracy", "robust_accuracy_of_all")
-    return plain(
+    return _answer(
         {
             **{name: told[name] for name in kept},
             "images": len(found.worst),
@@ -127,7 +127,7 @@ def detect(image: str, threshold: float | None = None) -> dict[str, Any]:
             found.boxes, found.labels, found.scores, found.probabilities, strict=True
         )
     ]
-    return plain({"width": found.width, "height": found.height, "faces": faces})
+    return _answer({"width": found.width, "height": found.height, "faces": faces})
 
 
 _COMMANDS = {
@@ -164,6 +164,10 @@ def explain_verdict(kind: str) -> dict[str, Any]:
             "note": "worth knowing",
         },
     }
+
+
+def _answer(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: plain(value) for name, value in values.items()}
 
 
 def plain(value: Any) -> Any:
