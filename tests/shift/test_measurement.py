@@ -14,7 +14,7 @@ import unmask
 from unmask.data.images import Images
 from unmask.errors import UserError
 from unmask.report.shift import shift_page, write_shift
-from unmask.shift.fixes import best_temperature, reestimated
+from unmask.shift.fixes import reestimated
 from unmask.shift.geometry import worst_case
 from unmask.shift.measurement import measure_shift
 from unmask.shift.pipeline import file_mistakes, value_mistakes
@@ -22,6 +22,7 @@ from unmask.shift.result import ShiftPlan
 from unmask.shift.runtimes import runtimes
 from unmask.shift.scores import auroc, scores_of
 from unmask.shift.target import as_images, as_target
+from unmask.train.temperature import fitted_temperature
 
 QUICK = {"geometry": False, "pipeline": False, "runtimes": False, "fixes": False}
 
@@ -127,7 +128,7 @@ def test_a_temperature_undoes_a_scale() -> None:
     logits = torch.from_numpy(rng.normal(size=(4000, 4)) * 1.5)
     gumbel = torch.from_numpy(rng.gumbel(size=(4000, 4)))
     labels = (logits + gumbel).argmax(1).numpy()
-    assert best_temperature(logits * 7, labels) == pytest.approx(7, rel=0.1)
+    assert fitted_temperature(logits * 7, labels) == pytest.approx(7, rel=0.1)
 
 
 def test_batch_norm_is_measured_anew_and_the_model_stays_as_it_was() -> None:

@@ -20,7 +20,6 @@ from unmask.errors import UserError
 from unmask.models.answer import only_tensor
 from unmask.models.preprocessing import Wrapped
 from unmask.shift.corruptions.registry import corruptions
-from unmask.shift.fixes import best_temperature
 from unmask.shift.judge import named_mistake
 from unmask.shift.measurement import measure_shift
 from unmask.shift.pipeline import value_mistakes
@@ -28,6 +27,7 @@ from unmask.shift.result import ShiftPlan
 from unmask.shift.scores import Scores, scores_of
 from unmask.shift.target import Target, fitted, spread
 from unmask.stats import wilson
+from unmask.train.temperature import TEMPERATURES, fitted_temperature
 from unmask.verdict import Verdict
 
 # One corruption of each kind first, so that a short check has seen something of all.
@@ -178,7 +178,7 @@ def ask_preflight(asked: Asked, seconds: float) -> Answer:
             )
         )
     elif len(few) >= 20:
-        temperature = best_temperature(logits, few.labels)
+        temperature = fitted_temperature(logits, few.labels, *TEMPERATURES)
         right = float((logits.argmax(1).numpy() == few.labels).mean())
         if temperature > _SATURATED and right > 2 / len(few.class_names):
             found.append(
@@ -234,7 +234,7 @@ def ask_accuracy(asked: Asked, seconds: float) -> Answer:
                 evidence={"accuracy": scores.accuracy, "chance": 1 / classes},
             )
         )
-    best = best_temperature(logits[::2], chosen.labels[::2])
+    best = fitted_temperature(logits[::2], chosen.labels[::2], *TEMPERATURES)
     after = (
         scores_of(logits[1::2] / best, chosen.labels[1::2], classes).ece if len(chosen) > 1 else 0
     )

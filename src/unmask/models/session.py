@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,13 +24,20 @@ MAX_CLASSES, MAX_NAME = 100_000, 1000
 _METADATA_LIMIT = 1 << 24
 
 
-def open_session(content: bytes | str | Path, *, threads: int = 0, name: str = "") -> Any:
+def open_session(
+    content: bytes | str | Path,
+    *,
+    threads: int = 0,
+    name: str = "",
+    entries: Mapping[str, str] | None = None,
+) -> Any:
     """Return ONNX Runtime's session of an ONNX file, on the CPU.
 
     Args:
         content: the file's bytes, or its path.
         threads: how many work on it, 0 for as many as it likes.
         name: what messages call it; the path by default.
+        entries: further settings of the session, by ONNX Runtime's names.
 
     Raises:
         UserError: onnxruntime isn't installed, there is no such file, or it is no ONNX model.
@@ -43,7 +51,9 @@ def open_session(content: bytes | str | Path, *, threads: int = 0, name: str = "
     name = name or ("this file" if isinstance(content, bytes) else str(content))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    options.log_severity_level = 4
+    for key, value in (entries or {}).items():
+        options.add_session_config_entry(key, value)
     try:
         data = content if isinstance(content, bytes) else Path(content).read_bytes()
     except OSError as error:

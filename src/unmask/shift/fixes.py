@@ -5,35 +5,11 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from unmask.shift.target import Target
-
-
-def best_temperature(logits: Tensor, labels: NDArray[np.int64]) -> float:
-    """Return the temperature that minimises the cross-entropy (Guo et al., 2017), 0.01 to 100.
-
-    Args:
-        logits: float[n, k], divided by it.
-        labels: int64[n].
-    """
-    from scipy.optimize import minimize_scalar
-
-    kept = logits.isfinite().all(1)
-    if not bool(kept.any()):
-        return 1.0
-    values, truth = logits[kept].double(), torch.from_numpy(labels)[kept]
-
-    def loss(log_temperature: float) -> float:
-        return float(functional.cross_entropy(values / np.exp(log_temperature), truth))
-
-    found = minimize_scalar(loss, bounds=(np.log(0.01), np.log(100.0)), method="bounded")
-    return float(np.exp(found.x))
 
 
 def has_batch_norm(target: Target) -> bool:

@@ -17,7 +17,7 @@ from unmask.data.images import Images
 from unmask.errors import UserError
 from unmask.runtime import environment_stamp, write_atomically
 from unmask.shift.corruptions.registry import Corruption, corrupt, corruptions
-from unmask.shift.fixes import best_temperature, has_batch_norm, reestimated
+from unmask.shift.fixes import has_batch_norm, reestimated
 from unmask.shift.geometry import FRAMINGS, worst_case
 from unmask.shift.judge import judge
 from unmask.shift.pipeline import Mistake, file_mistakes, value_mistakes
@@ -25,6 +25,7 @@ from unmask.shift.result import Adapted, Shift, ShiftPlan, Temperature
 from unmask.shift.runtimes import runtimes
 from unmask.shift.scores import Scores, scores_of
 from unmask.shift.target import Target, as_images, as_target, batch_size_of, fitted
+from unmask.train.temperature import TEMPERATURES, fitted_temperature
 
 _BISECTIONS = 4
 # Of the images: how many geometry, pipeline and runtimes are tried on.
@@ -247,7 +248,7 @@ def _temperature(logits: Tensor, labels: NDArray[np.int64], classes: int) -> Tem
     if bool((logits[::2].argmax(1).numpy() == labels[::2]).all()):
         # Without a mistake the sharpest probabilities fit best, which says nothing.
         return None
-    best = best_temperature(logits[::2], labels[::2])
+    best = fitted_temperature(logits[::2], labels[::2], *TEMPERATURES)
     rest, truth = logits[1::2], labels[1::2]
     before = scores_of(rest, truth, classes).ece
     return Temperature(best, before, scores_of(rest / best, truth, classes).ece)

@@ -2,40 +2,53 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from unmask.errors import UserError
 from unmask.train.device import without_tf32
 
+# Where a model's scale is in doubt itself, such as that of logits fed through a softmax twice.
+TEMPERATURES = (0.01, 100.0)
 
-def fitted_temperature(logits: Tensor, labels: Tensor) -> float:
+
+def fitted_temperature(
+    logits: Tensor, labels: Tensor | NDArray[np.int64], least: float = 0.05, most: float = 20.0
+) -> float:
     """Return the temperature that minimises the cross-entropy of logits / temperature.
 
     Guo et al., 2017, "On Calibration of Modern Neural Networks". The images must not have been
-    trained on.
+    trained on. Rows that aren't finite play no part.
 
     Args:
         logits: float[n, classes].
         labels: int64[n].
+        least: the smallest temperature that is returned, over 0.
+        most: the largest.
 
     Returns:
-        The temperature, 0.05 to 20: over 1 where the confidence was too high.
+        The temperature: over 1 where the confidence was too high, and 1 without a finite row.
     """
-    logits, labels = logits.detach().double().cpu(), labels.cpu()
-    # The cross-entropy is convex in the inverse of the temperature.
-    inverse = torch.ones((), dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([inverse], max_iter=100, line_search_fn="strong_wolfe")
+    from scipy.optimize import minimize_scalar
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = functional.cross_entropy(logits * inverse, labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
+    logits, labels = logits.detach().double().cpu(), torch.as_tensor(labels).cpu()
+    finite = logits.isfinite().all(1)
+    if not bool(finite.any()):
+        return 1.0
+    logits, labels = logits[finite], labels[finite]
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return 1 / min(max(float(inverse.detach()), 0.05), 20.0)
+    # Convex in the inverse of the temperature, so there is one minimum on a logarithmic scale too.
+    def loss(power: float) -> float:
+        return float(functional.cross_entropy(logits / math.exp(power), labels))
+
+    bounds = math.log(least), math.log(most)
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-7})
+    return math.exp(min(max(float(found.x), bounds[0]), bounds[1]))
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from unmask.mask.runtime.card import ShippedCard
 from unmask.mask.runtime.decode import decode
 from unmask.mask.runtime.detections import Detections
 from unmask.mask.runtime.views import View, network_input, stretched, usual_scale, views
+from unmask.models.session import open_session
 from unmask.runtime import cpu_threads, require_regular
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "detector.onnx"
@@ -79,22 +80,13 @@ class MaskDetector:
                     do="train one with unmask mask train, or name an ONNX file",
                 )
             raise UserError("there is no such detector", got=file, do="name an ONNX file")
-        import onnxruntime  # type: ignore[import-untyped]
-
         content: bytes = read_file(file)
         if path is None:
             ShippedCard.read(file.with_suffix(".json")).check(content, file)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = _threads()
-        options.log_severity_level = 4
-        for name, value in THREADS.items():
-            options.add_session_config_entry(name, value)
         try:
-            session = onnxruntime.InferenceSession(
-                content, options, providers=["CPUExecutionProvider"]
-            )
+            session = open_session(content, threads=_threads(), name=str(file), entries=THREADS)
             facts = _facts(session)
-        except Exception as error:  # ONNX Runtime has no common base for what it raises.
+        except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise UserError(
                 f"{file} is no detector of faces and masks",
                 got=str(error) or type(error).__name__,
