@@ -29,7 +29,7 @@ from unmask.fool.source import load_victim
 from unmask.fool.victim import Victim
 from unmask.stats import wilson
 
-EPS, PART = 0.3, 100
+EPS, PART = 0.3, 50
 
 
 def ours(

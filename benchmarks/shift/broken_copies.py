@@ -67,7 +67,7 @@ def flipped(source: Source) -> Source:
 
 def main(name: str, place: str = "", minutes: float = 1.0) -> None:
     """Print what a check says of each copy."""
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     model = Classifier.load(name)
     source = load_source(name.split("-")[0], source=Path(place) if place else None)
     colour = source.test.pixels.shape[1] == 3

@@ -249,3 +249,29 @@ def test_ddn_comes_near_carlini_and_wagner_on_the_shipped_model():
         sizes.append(outcome.l2.mean())
     assert sizes[1] <= 1.05 * sizes[0]
     assert spent[1] < spent[0] / 10
+
+
+def test_square_spends_no_more_on_what_is_hopeless() -> None:
+    def bright(pixels):
+        above = 20 * (pixels.flatten(1).mean(1) - 0.5)
+        return torch.stack([-above, above], 1)
+
+    # The smallest changes are 0.05, 0.1 and 0.4.
+    pixels = torch.tensor([0.45, 0.4, 0.1])[:, None, None, None].expand(3, 1, 6, 6).clone()
+    goal, threat = Goal(torch.zeros(3, dtype=torch.int64)), Threat(NORMS["linf"], 0.12)
+    spent = {}
+    for patience in (3.0, float("inf")):
+        victim = Victim(bright, classes=2, differentiable=False)
+        found = square(
+            victim,
+            pixels,
+            goal,
+            threat,
+            generator=torch.Generator().manual_seed(0),
+            queries=1000,
+            patience=patience,
+        )
+        spent[patience] = victim.cost.forwards
+        assert goal.reached(bright(found.pixels)).tolist() == [True, True, False]
+    assert 1000 <= spent[float("inf")] <= 1200
+    assert spent[3.0] <= 0.45 * spent[float("inf")]

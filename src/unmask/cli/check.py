@@ -8,16 +8,16 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from unmask.cli.console import Console
-from unmask.cli.options import MANY, Cifar10Source, Data, Seed, Size, real, sizes
+from unmask.cli.options import MANY, Cifar10Source, Data, Model, Seed, Size, real, sizes
 from unmask.cli.progress import progress_bar
-from unmask.cli.shift import COLOURS, AnyModel
+from unmask.cli.shift import COLOURS
 from unmask.errors import UserError
 
 FAILED = 1
 
 
 def check(
-    model: AnyModel,
+    model: Model,
     data: Data,
     /,
     *,

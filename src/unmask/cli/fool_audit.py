@@ -15,6 +15,7 @@ from unmask.cli.options import (
     Cifar10Source,
     Data,
     ImageCount,
+    Model,
     Norm,
     On,
     Seed,
@@ -38,10 +39,7 @@ FAILED = 1
 
 
 def audit_model(
-    model: Annotated[
-        str,
-        Parameter(help="a model that ships, a .safetensors or .onnx file, or my_module:make_model"),
-    ],
+    model: Model,
     data: Data,
     /,
     *,

@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from unmask.cli.console import Console, say
-from unmask.cli.options import MANY, Cifar10Source, Data, ImageCount, Seed, Size, real
+from unmask.cli.options import MANY, Cifar10Source, Data, ImageCount, Model, Seed, Size, real
 from unmask.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -18,15 +18,11 @@ if TYPE_CHECKING:
     from unmask.shift.result import Shift
 
 FAILED = 1
-AnyModel = Annotated[
-    str,
-    Parameter(help="a model that ships, a .safetensors or .onnx file, or my_module:make_model"),
-]
 COLOURS = {"error": "red", "warning": "yellow", "note": "dim"}
 
 
 def shift(
-    model: AnyModel,
+    model: Model,
     data: Data,
     /,
     *,

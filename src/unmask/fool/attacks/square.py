@@ -19,6 +19,9 @@ _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 _SCHEDULE = 10_000
 _TILES, _SMALLEST = 5, 3
 _TINY = 1e-12
+# After which part of the queries a margin is looked at, each from the third on against the one
+# before; what is below a quarter of the first stays in any case, and so does all of a short search.
+_CHECKS, _NEAR, _LONG = (0.02, 0.05, 0.1, 0.2, 0.4), 0.25, 1000
 
 
 @attack("square", needs_gradient=False, budget="queries")
@@ -31,19 +34,25 @@ def square(
     generator: torch.Generator,
     queries: int = 5000,
     first_part: float = 0.8,
+    patience: float = 3.0,
 ) -> Adversarials:
     """Change random squares as far as allowed and keep what lowers the loss.
 
     pixels: float32[n, c, h, w] in [0, 1]. The loss is the margin, or the cross-entropy of a target
     (Andriushchenko et al., 2020). first_part of the image is changed at first, less by and by. A
     image that reaches its goal leaves at once: at most queries forwards an image, and no
-    gradient. Raises UserError without eps.
+    gradient. So does one whose margin is hopeless: patience times its fall since half as many
+    queries, for each doubling that is left, would not close it; infinity spends all queries on
+    each. Raises UserError without eps.
     """
     loss = margin if goal.targets is None else cross_entropy
     drawn = moves(threat.norm.name, pixels, threat.bound, generator)
     found = Found(pixels, threat)
     rows, tries = found.open(), drawn.start()
     best, lowest = tries, pixels.new_full((len(pixels),), float("inf"))
+    watched = goal.targets is None and queries >= _LONG and patience < float("inf")
+    checks = [round(part * queries) for part in _CHECKS] if watched else []
+    first = before = lowest
     for query in range(queries):
         if query:
             tries = drawn.tries(rows, best, first_part * _part(query / queries))
@@ -53,8 +62,16 @@ def square(
         lower = value < lowest
         lowest = torch.where(lower, value, lowest)
         best = torch.where(wide(lower, best), tries, best)
+        if query in checks:
+            if query == checks[0]:
+                first = lowest
+            elif query > checks[1]:
+                still = patience * (before - lowest) * math.log2(queries / query)
+                going = going & ((lowest <= still) | (lowest < _NEAR * first))
+            before = lowest
         if not going.all():
             rows, best, lowest = rows[going], best[going], lowest[going]
+            first, before = first[going], before[going]
         if not len(rows):
             break
     return found.adversarials()
