@@ -227,3 +227,17 @@ def test_what_has_no_bounds_is_named(net: nn.Module, words: str) -> None:
 def test_a_model_in_training_mode_is_refused() -> None:
     with pytest.raises(UserError, match=r"training mode.*model\.eval"):
         Network.of(branched(0).train(), (2, 5, 5))
+
+
+def test_bounds_whose_time_is_over_are_those_of_intervals() -> None:
+    region = Region(images(3, (2, 5, 5)), 0.1, "linf")
+    network = Network.of(branched(0).double(), (2, 5, 5))
+    c = differences(torch.zeros(2, dtype=torch.int64), network.classes, region.images)
+    plain, late = intervals(network, region), crown(network, region, until=0.0)
+    whole = crown(network, region)
+    for place, box in plain.inputs.items():
+        torch.testing.assert_close(late.inputs[place].lower, box.lower)
+        torch.testing.assert_close(late.inputs[place].upper, box.upper)
+        assert (whole.inputs[place].lower >= box.lower - 1e-5).all()
+    found, _ = optimised(late, c, steps=50, until=0.0)
+    torch.testing.assert_close(found, lower_bounds(late, c))

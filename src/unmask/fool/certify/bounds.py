@@ -8,6 +8,8 @@ al., 2021), and multipliers of the signs that branch and bound fixes beta-CROWN 
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -100,12 +102,19 @@ def intervals(network: Network, region: Region, splits: Splits | None = None) ->
     return _forward(network, region, splits or {}, refine=False)
 
 
-def crown(network: Network, region: Region, splits: Splits | None = None) -> Relaxed:
+def crown(
+    network: Network,
+    region: Region,
+    splits: Splits | None = None,
+    *,
+    until: float = math.inf,
+) -> Relaxed:
     """Return boxes of which each is the better of IBP's and CROWN's, one node after another.
 
-    Only units that IBP leaves unstable, and all inputs of smooth functions, are bounded anew.
+    Only units that IBP leaves unstable, and all inputs of smooth functions, are bounded anew; when
+    time.perf_counter() reaches until, the rest keep IBP's bounds, which are as sound.
     """
-    return _forward(network, region, splits or {}, refine=True)
+    return _forward(network, region, splits or {}, refine=True, until=until)
 
 
 def differences(labels: Tensor, classes: int, like: Tensor) -> Tensor:
@@ -167,7 +176,9 @@ def interval_differences(relaxed: Relaxed, coefficients: Tensor) -> Tensor:
     return (lower + upper).squeeze(2) + constant - MARGIN * (1 + mass.squeeze(2) + constant.abs())
 
 
-def _forward(network: Network, region: Region, splits: Splits, *, refine: bool) -> Relaxed:
+def _forward(
+    network: Network, region: Region, splits: Splits, *, refine: bool, until: float = math.inf
+) -> Relaxed:
     inputs: dict[int, Interval] = {}
     boxes: list[Interval] = []
     relaxed = Relaxed(network, region, inputs, boxes)
@@ -177,7 +188,7 @@ def _forward(network: Network, region: Region, splits: Splits, *, refine: bool) 
             before = node.inputs[0]
             box = boxes[before]
             if refine and before not in exact:
-                box = _refined(relaxed, place, before, box)
+                box = _refined(relaxed, place, before, box, until)
                 boxes[before] = box
             if place in splits:
                 sign = splits[place]
@@ -203,8 +214,8 @@ def _exact(network: Network, region: Region) -> set[int]:
     return found
 
 
-def _refined(relaxed: Relaxed, place: int, before: int, box: Interval) -> Interval:
-    """Return the box of node before, its units bounded by CROWN where that helps."""
+def _refined(relaxed: Relaxed, place: int, before: int, box: Interval, until: float) -> Interval:
+    """Return the box of node before, its units bounded by CROWN where that helps and time is."""
     operation = relaxed.network.nodes[place].operation
     if isinstance(operation, Elementwise) and operation.curve.kink is not None:
         wanted = (box.lower < 0) & (box.upper > 0)
@@ -222,6 +233,8 @@ def _refined(relaxed: Relaxed, place: int, before: int, box: Interval) -> Interv
     chunk = max(1, _NUMBERS // (2 * b * widest))
     lower, upper = box.lower.flatten(1).clone(), box.upper.flatten(1).clone()
     for start in range(0, most, chunk):
+        if time.perf_counter() > until:
+            break
         units = order[:, start : start + chunk]
         rows = torch.zeros(b, units.shape[1], count, device=lower.device, dtype=lower.dtype)
         rows.scatter_(2, units[:, :, None], 1.0)

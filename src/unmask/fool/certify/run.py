@@ -45,7 +45,7 @@ from unmask.train.evaluation import counted, matched
 
 FILE = "certification.npz"
 # Numbers that the widest layer may take for a batch, by how much a bound needs.
-_WIDE = {"ibp": 1 << 20, "crown-ibp": 1 << 21, "crown": 1 << 16}
+_WIDE = {"attack": 1 << 22, "ibp": 1 << 20, "crown-ibp": 1 << 21, "crown": 1 << 16}
 _SAVE_EVERY = 10.0
 
 
@@ -229,7 +229,7 @@ class _Work:
             if name == "attack":
                 # Those that IBP has been tried on and nothing after it, so that it isn't repeated.
                 todo = [i for i in todo if self.state.stage[i] == stage]
-            size = 500 if name == "attack" else max(1, _WIDE[name] // self.widest)
+            size = min(500, max(1, _WIDE[name] // self.widest))
             for start in range(0, len(todo), size):
                 if time.perf_counter() > self.until:
                     break
@@ -278,7 +278,7 @@ class _Work:
             relaxed = intervals(self.network, region)
             bounds = lower_bounds(relaxed, c)
         else:
-            relaxed = crown(self.network, region)
+            relaxed = crown(self.network, region, until=self.until)
             bounds = lower_bounds(relaxed, c)
         self._note(rows, bounds, stage)
 
@@ -300,7 +300,7 @@ class _Work:
         found = torch.zeros(len(rows), dtype=torch.bool, device=pixels.device)
         for attack in (apgd_ce, apgd_t):
             left = (~found).nonzero().flatten()
-            if not len(left):
+            if not len(left) or time.perf_counter() > self.until:
                 break
             generator = torch.Generator().manual_seed(self.plan.seed)
             tries = attack(
@@ -326,8 +326,8 @@ class _Work:
     def _branched(self, i: int, seconds: float) -> None:
         until = time.perf_counter() + seconds
         region, c = self._given(torch.tensor([i]))
-        relaxed = crown(self.network, region)
-        bounds, _ = optimised(relaxed, c, steps=self.plan.steps)
+        relaxed = crown(self.network, region, until=until)
+        bounds, _ = optimised(relaxed, c, steps=self.plan.steps, until=until)
         self._note([i], bounds, "alpha-crown")
         if self.state.bound[i] > 0:
             return

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import time
+
 import torch
 from torch import Tensor
 
@@ -21,6 +24,7 @@ def optimised(
     splits: Splits | None = None,
     start: Slopes | None = None,
     goal: float = 0.0,
+    until: float = math.inf,
 ) -> tuple[Tensor, Slopes]:
     """Return the best lower bounds found, float[b, q], and the slopes of the last step.
 
@@ -32,6 +36,7 @@ def optimised(
         splits: signs that are taken for granted; each gets a multiplier (Wang et al., 2021).
         start: slopes to start from, of the same shapes.
         goal: the bound that is enough.
+        until: time.perf_counter() after which no further step is begun.
 
     Returns:
         The bounds are never below those that the search started from.
@@ -45,6 +50,8 @@ def optimised(
     means = [torch.zeros_like(v) for v in every]
     squares = [torch.zeros_like(v) for v in every]
     for step in range(1, steps + 1):
+        if time.perf_counter() > until:
+            break
         with torch.enable_grad():
             found = lower_bounds(relaxed, coefficients, slopes)
             best = torch.maximum(best, found.detach())
