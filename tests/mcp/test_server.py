@@ -61,7 +61,7 @@ def test_a_transcript_over_stdio() -> None:
     # The same as text, for clients that read no structure.
     assert json.loads(explained.content[0].text) == explained.structured_content
     (face,) = found.structured_content["faces"]
-    assert face["class"] == "without_mask"
+    assert face["class"] in ("without_mask", "not_judged")
     assert sum(face["probabilities"].values()) == pytest.approx(1, abs=1e-3)
     assert unknown.is_error
     assert "did you mean 'mnist'" in unknown.content[0].text
