@@ -19,6 +19,8 @@ from unmask.errors import UserError
 from unmask.text import printable
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from unmask.data.listing import PictureFile
     from unmask.mask.runtime.detections import Detections
     from unmask.mask.runtime.detector import MaskDetector
@@ -214,7 +216,8 @@ def _look_at_picture(file: PictureFile, job: _Job) -> None:
     data = file.read()
     name = "/".join(file.path)
     pictures = open_frames(data) if job.every_frame else iter([open_picture(data)])
-    picture, following = next(pictures), next(pictures, None)
+    picture: Image | None = next(pictures)
+    following = next(pictures, None)
     many, number = following is not None, 0
     kind = "PNG" if file.path[-1].lower().endswith(".png") else "JPEG"
     while picture is not None:

@@ -103,7 +103,7 @@ def _pictures(data: bytes, mode: str, enough: int | None, *, every: bool) -> Ite
     """Yield the first or all of a file's frames."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    formats = FORMATS
+    formats: tuple[str, ...] = FORMATS
     kind = _BRANDS.get(data[8:12]) if data[4:8] == b"ftyp" else None
     if kind:
         formats = plugin_formats()

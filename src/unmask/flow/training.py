@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -245,10 +246,11 @@ class Training:
         pairs = self.inputs.pairs()
         self._tried = Experiments()
         if pairs:
-            counts = torch.cat([y for _, y in pairs]).unique(return_counts=True)[1].double()
+            labels = torch.cat([y for _, y in pairs]).cpu().numpy()
+            counts = torch.from_numpy(np.unique(labels, return_counts=True)[1]).double()
             self._entropy = float(torch.special.entr(counts / counts.sum()).sum())
         size = sum(p.numel() for p in self.module.parameters())
-        tensors = self._arguments or ()
+        tensors: tuple[Any, ...] = self._arguments or ()
         if size > LARGEST or len(tensors) != 1 or not isinstance(tensors[0], Tensor):
             return
         x = tensors[0].detach()
@@ -278,7 +280,7 @@ class Training:
             with torch.random.fork_rng(devices=[]):
                 output = logits_in(twin(*arguments))
                 # With a loss of the user's own, the sum of the outputs stands for it.
-                if name:
+                if given is not None:
                     output = output.reshape(given.shape)
                 loss: Tensor = (
                     getattr(nn.functional, name)(output, target, **options)
@@ -293,8 +295,8 @@ class Training:
         step = self.probe.now
         self._origins[step] = found
         stats = FlowStats(step, (), loss=math.nan, origin=found)
-        given = verdicts([*self.history, stats])
-        return [v for v in given if v.kind in ("not a number", "bad data")]
+        judged = verdicts([*self.history, stats])
+        return [v for v in judged if v.kind in ("not a number", "bad data")]
 
     def judged(self, ended: bool) -> list[Verdict]:
         """Return what is wrong so far, or, once the training has ended, with all of it."""

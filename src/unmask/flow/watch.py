@@ -290,9 +290,8 @@ class Watch:
             return
         for training in self._trainings.values():
             facts = training.facts
-            if training.module.parameters and (
-                facts.backwards % LOOK == 0 or next(training.module.parameters()).is_cpu
-            ):
+            first = next(training.module.parameters(), None)
+            if first is not None and (facts.backwards % LOOK == 0 or first.is_cpu):
                 facts.scales.append(float(scaler.get_scale()))
 
     def _each(self, name: str) -> None:

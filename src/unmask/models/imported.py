@@ -147,8 +147,8 @@ def load_object(path: str) -> Any:
                 ) from error
             raise
     outermost = sys.modules.get(module_name.partition(".")[0])
-    if file := getattr(outermost, "__file__", None):
-        _folders.add(str(Path(file).parent))
+    if source := getattr(outermost, "__file__", None):
+        _folders.add(str(Path(source).parent))
     before = module_name
     with foreign(path):
         for part in name.split("."):

@@ -203,7 +203,9 @@ def _table(parts: tuple[Part, ...]) -> str:
 
 def _outcome(part: Part) -> str:
     count = len(part.verdicts)
-    words = [f"{count} verdict{'s' * (count != 1)}"] if part.status == "done" else [part.status]
+    words: list[str] = (
+        [f"{count} verdict{'s' * (count != 1)}"] if part.status == "done" else [part.status]
+    )
     if "accuracy" in part.figures:
         words.append(f"accuracy {100 * part.figures['accuracy']:.1f} %")
     return "; ".join([*words, part.reason] if part.reason else words)

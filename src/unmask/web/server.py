@@ -141,7 +141,7 @@ def application(settings: Settings) -> Guard:
     return Guard(inner, settings.limits, secret=settings.token, hosts=hosts)
 
 
-class Impatient(AutoHTTPProtocol):
+class Impatient(AutoHTTPProtocol):  # type: ignore[valid-type, misc]
     """A connection that is closed when the head of a request isn't whole in time.
 
     uvicorn itself waits for ever for it, so that idle clients could take all places.

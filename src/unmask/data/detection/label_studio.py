@@ -106,7 +106,7 @@ def _found(pictures: PictureIndex, file: PictureFile, name: str) -> tuple[str, .
 def _regions(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the values of a task's boxes and outlines."""
     if "annotations" in task or "completions" in task:
-        made = task.get("annotations", task.get("completions"))
+        made = task.get("annotations", task.get("completions")) or []
         kept = [a for a in made if not a.get("was_cancelled")]
         results = kept[0]["result"] if kept else []
         regions = [
@@ -146,6 +146,10 @@ def _box(value: dict[str, Any]) -> tuple[Box, bool]:
     across, down = float(value["original_width"]), float(value["original_height"])
     cos, sin = math.cos(turn), math.sin(turn)
     w, h = wide * across, high * down
-    corners = ((0, 0), (w * cos, w * sin), (w * cos - h * sin, w * sin + h * cos))
-    corners = (*corners, (-h * sin, h * cos))
+    corners = [
+        (0.0, 0.0),
+        (w * cos, w * sin),
+        (w * cos - h * sin, w * sin + h * cos),
+        (-h * sin, h * cos),
+    ]
     return box_round([x + a / across for a, _ in corners], [y + b / down for _, b in corners]), True

@@ -66,7 +66,7 @@ def root_of_zero(loss: Tensor) -> Origin | None:
     for _ in range(_NEAR):
         if node is None:
             return None
-        if node.name() == "SqrtBackward0" and not bool(node._saved_result.all()):
+        if node.name() == "SqrtBackward0" and not bool(node._saved_result.all()):  # type: ignore[attr-defined]
             return Origin("backward", "sqrt", None, user_line(), True)
         node = next((parent for parent, _ in node.next_functions if parent is not None), None)
     return None

@@ -81,7 +81,7 @@ def _with_pyav(
         try:
             file = stack.enter_context(av.open(str(path), "w", options={"movflags": "faststart"}))
             step = Fraction(rate).limit_denominator(1001)
-            stream = file.add_stream(encoder, rate=step, options=_QUALITY.get(encoder, {}))
+            stream: Any = file.add_stream(encoder, rate=step, options=_QUALITY.get(encoder, {}))
             stream.width, stream.height = size[0] + odd[1], size[1] + odd[0]
             stream.pix_fmt = "yuv420p"
             heard = _Sound(stack, file, sound) if sound else None
@@ -129,8 +129,9 @@ class _Sound:
         stream = given.streams.audio[0]
         frames = given.streams.video
         # Frames are counted from the first: what is heard before that is left out.
-        first = frames[0].start_time if frames else None
-        self._first = float(first * frames[0].time_base) if first is not None else 0.0
+        first: Any = frames[0].start_time if frames else None
+        base: Any = frames[0].time_base if frames else None
+        self._first = float(first * base) if first is not None else 0.0
         if stream.codec_context.name in _KEPT:
             self._out = file.add_stream_from_template(stream)
             self._packets = (p for p in given.demux(stream) if p.pts is not None)
