@@ -149,7 +149,7 @@ def test_what_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ({"eps": 8.0}, "write 8/255"),
         ({"eps": 0.1, "norm": "l1"}, "linf or l2"),
         ({"eps": 0.1, "minutes": 0}, "no time"),
-        ({"eps": 0.1, "images": 0}, "no images"),
+        ({"eps": 0.1, "images": 0}, "number of images"),
     ],
 )
 def test_a_plan_that_cant_be_is_refused(changes: dict[str, float], words: str) -> None:
