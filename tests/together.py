@@ -11,10 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from made_up_squares import settings, squares
 from unmask.data.augment import Augmentation
 from unmask.data.images import Images
-from unmask.mask.training.trainer import train_detector
 from unmask.models.checkpoint import write_tensors
 from unmask.models.classifier import Classifier
 from unmask.train.config import FitConfig
@@ -104,18 +102,6 @@ def run(config: FitConfig, folder: Path, *, resume: bool = False, until: int = 9
     return history
 
 
-def detector(images: Path, out: Path, *, epochs: int) -> None:
-    """Train a small detector for so many steps, 0 or more, on four images that a folder gets."""
-    plan = settings(max(epochs, 1), mosaic=0.5)
-    # Adam would turn the rounding of small gradients into whole steps.
-    plan = replace(plan, fit=replace(plan.fit, optimizer="sgd", rate=1e-2 if epochs else 1e-30))
-    with processes().first_on_machine():
-        annotated = squares(images, 4)
-    network = train_detector(annotated, plan, directory=out, device="cpu")
-    if processes().first:
-        write_tensors(out / "weights.safetensors", network.state_dict())
-
-
 def main() -> None:
     folder = Path(sys.argv[1])
     with joined("cpu"):
@@ -125,7 +111,6 @@ def main() -> None:
             run(config, folder / f"{name} whole")
             run(config, folder / f"{name} of two", until=3)
             run(config, folder / f"{name} of one", resume=True)
-        detector(folder, folder / "two", epochs=2)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from unmask.mask.training.colour import Colours
 from unmask.mask.training.loss import losses, targets
 from unmask.mask.training.network import DetectorCard, DetectorShape, FaceNetwork, save_detector
 from unmask.runtime import seeded
-from unmask.train.checks import check_parts
 from unmask.train.config import LoopConfig
 from unmask.train.device import autocast, drawing_from, pick_device, placed
 from unmask.train.distributed import processes
@@ -86,9 +85,6 @@ def train_detector(
 ) -> FaceNetwork:
     """Train from nothing and return the network in eval mode, with its averaged weights.
 
-    In processes that have joined (see train.distributed) each makes and learns from its part of
-    every batch, which changes nothing but rounding.
-
     Args:
         annotated: what is trained on.
         settings: every setting.
@@ -153,7 +149,10 @@ class DetectorRun(Descent[DetectorEpoch]):
         self.network = placed(network, device)
         self.settings, self.progress = settings, progress
         self.canvases = Canvases(annotated, settings.canvas)
-        check_parts(processes().count, fit.batch_size)
+        if processes().count > 1:
+            raise UserError(
+                "a detector trains in one process", got=processes().count, do="leave torchrun out"
+            )
         super().__init__(
             self.network,
             fit,
