@@ -77,6 +77,20 @@ def test_images_count_at_once() -> None:
     assert not summary.complete
 
 
+def test_a_face_that_is_surely_not_masked_shuts_the_gate_whichever_of_the_others_it_is() -> None:
+    rows = np.array([[0.01, 0.6, 0.39], [0.3, 0.5, 0.2]], np.float32)
+    torn = frame(UNTOLD, UNTOLD)
+    torn = Detections(torn.boxes, torn.labels, torn.scores, rows, NAMES, 20, 20)
+    summary = Summary(NAMES)
+    summary.add_image("a.png", torn)
+    assert [s.name for s in summary.unmasked()] == ["without_mask"]
+    assert summary.faces == {"not_judged": 2}
+    watch = Watch("v.mp4")
+    for i in range(3):
+        watch.see(torn, np.array([1, 2]), i, 0.1 * i)
+    assert [s.name for s in watch.end()] == ["without_mask"]
+
+
 def test_classes_are_renamed_by_name() -> None:
     names = ("Mask", "No Mask", "dog")
     assert renamed(names, ["with=Mask", "without=No Mask"]) == ("with_mask", "without_mask", "dog")

@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 
 from unmask.errors import UserError
 from unmask.mask.runtime.classes import WITH, plain_words
-from unmask.mask.runtime.detections import NOT_JUDGED_NAME, Detections
+from unmask.mask.runtime.detections import NOT_JUDGED, NOT_JUDGED_NAME, Detections
 
 # Frames that lie further apart, in seconds, are each a sighting of their own, as in a time lapse;
 # of others it takes two in a row, since one alone may be a mistake.
 _FAR_APART = 0.5
+# A face of which the class can't be told shuts the gate all the same where a mask worn as it should
+# be is less likely than this: bare or improper, it is one of them.
+_MASKED = 0.1
 # A face that is seen in a frame and not in the next this many seconds is gone.
 _FORGOTTEN = 2.0
 
@@ -85,7 +88,7 @@ class Watch:
                 going.gap = max(going.gap, gap)
         self._before, self._frames = seconds, self._frames + 1
         for number, name, score in zip(
-            numbers.tolist(), found.names(), found.scores.tolist(), strict=True
+            numbers.tolist(), _names(found), found.scores.tolist(), strict=True
         ):
             run = self._runs.get(number)
             if name == NOT_JUDGED_NAME:
@@ -149,7 +152,7 @@ class Summary:
         else:
             self.frames += 1
         self.add(found.names())
-        for name, score in zip(found.names(), found.scores.tolist(), strict=True):
+        for name, score in zip(_names(found), found.scores.tolist(), strict=True):
             if name not in (WITH, NOT_JUDGED_NAME):
                 self.sightings.append(Sighting(file, name, score, frame))
 
@@ -195,6 +198,18 @@ class Summary:
         line = f"{' and '.join(seen)}: {faces}" + (f": {', '.join(kinds)}" if kinds else "")
         missed = len(self.passed_over) + len(self.failures)
         return line + (f"; {missed:,} not looked at or not whole" if missed else "")
+
+
+def _names(found: Detections) -> list[str]:
+    """Return the class of every face as the gate takes it."""
+    names = found.names()
+    if WITH not in found.class_names:
+        return names
+    masked = found.probabilities[:, found.class_names.index(WITH)]
+    likely = found.probabilities.argmax(1)
+    for row in np.flatnonzero((found.labels == NOT_JUDGED) & (masked < _MASKED)):
+        names[row] = found.class_names[likely[row]]
+    return names
 
 
 def require_mask_class(class_names: tuple[str, ...]) -> None:
