@@ -36,7 +36,7 @@ BY_INFORMATION = (
     *("pixelate", "brightness", "motion_blur", "elastic_transform", "snow", "translate"),
     *("impulse_noise", "zoom_blur", "frost", "saturate", "scale", "spatter", "shot_noise"),
 )
-_PREFLIGHT, _FLOW_BATCH = 512, 64
+_PREFLIGHT, _LIKELIEST, _FLOW_BATCH = 512, 2, 64
 _SAME = 1e-4
 # Beyond this temperature, the probabilities are all 0 or 1.
 _SATURATED = 8.0
@@ -193,6 +193,13 @@ def ask_preflight(asked: Asked, seconds: float) -> Answer:
                 )
             )
     mistakes = value_mistakes(target, pixels, few.labels)
+    cures = sorted((m for m in mistakes if m.cure), key=lambda m: -m.accuracy)[:_LIKELIEST]
+    more = int(min(_PREFLIGHT, seconds / 2 / (1 + _LIKELIEST) / max(asked.per_image, 1e-6)))
+    if cures and len(few) < more and len(few) < len(images):
+        # Too few to tell a cure from chance: the likeliest are tried on more.
+        few = spread(images, more)
+        names = [m.name for m in cures]
+        mistakes = value_mistakes(target, asked.pixels(few), few.labels, names=names)
     wrong = named_mistake(mistakes)
     if wrong is not None:
         found.append(wrong)

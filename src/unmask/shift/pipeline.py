@@ -152,18 +152,22 @@ def compared(
     )
 
 
-def value_mistakes(target: Target, pixels: Tensor, labels: NDArray[np.int64]) -> list[Mistake]:
+def value_mistakes(
+    target: Target, pixels: Tensor, labels: NDArray[np.int64], *, names: Sequence[str] = ()
+) -> list[Mistake]:
     """Return what each mistake with pixel values costs, the most expensive first.
 
     Args:
         target: the model.
         pixels: float32[n, c, h, w] in [0, 1].
         labels: int64[n].
+        names: of the mistakes to try; all by default.
     """
     stated = target.logits(pixels)
     found = [
         compared(name, target.logits(change(pixels)), stated, labels, cure=cure)
         for name, (change, cure) in changes(target, pixels).items()
+        if not names or name in names
     ]
     return sorted(found, key=lambda m: m.accuracy)
 
