@@ -59,7 +59,7 @@ def check(
         real(0, 1e6, "step size; 0.001 for adam and adamw, else 0.01 by default", above=True),
     ] = None,
     weight_decay: Annotated[
-        float | None, Parameter(help="of the optimiser; its own by default: 0.01 for adamw, else 0")
+        float | None, real(0, 1e6, "of the optimiser; its own by default: 0.01 for adamw, else 0")
     ] = None,
     batch_size: BatchSize = 64,
     steps: Annotated[int, whole(1, 100_000, "training steps, on a copy of the model")] = 10,

@@ -41,6 +41,8 @@ def opencv() -> Any:
         raise UserError(
             "video needs OpenCV", got=str(error), do="pip install 'unmask[video]'"
         ) from error
+    # Whoever imported it before had it read neither.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     return cv2
 
 
