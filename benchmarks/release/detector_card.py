@@ -233,7 +233,12 @@ def main() -> None:
     found = {k: {**found.get(k, {}), **shipped[k]} for k in shipped}
     facts, stay = refreshed(old.facts, all_figures(original, found, fitted))
     facts["measured_in"] = "floating point" if told.floating or not told.folds else "8 bits"
-    facts["stamp"] = environment_stamp(seed=SEED)
+    # Where the set and the folds lie is the machine's affair.
+    words = ["python -m benchmarks.release.detector_card FACES"]
+    words += ["--folds OUT"] if told.folds else []
+    words += [f"--{name}" for name in ("floating", "recalibrate") if getattr(told, name)]
+    command = " ".join(words)
+    facts["stamp"] = environment_stamp(seed=SEED) | {"command": command}
     if told.recalibrate:
         calibration = calibration_of(found, sorted(found))
         recalibrated(out / "detector.onnx", out / "detector.onnx", calibration)
