@@ -20,7 +20,7 @@ from unmask.data.mnist import load_mnist
 from unmask.fool.certify.result import CertifyPlan
 from unmask.fool.certify.run import CertifyProgress, certify_victim
 from unmask.fool.source import load_victim
-from unmask.models.checkpoint import ModelCard
+from unmask.models.card import ModelCard
 from unmask.models.classifier import Classifier
 from unmask.models.cnn import build
 from unmask.runtime import environment_stamp

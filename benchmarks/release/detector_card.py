@@ -45,7 +45,6 @@ from unmask.fool.audit.run import run_audit
 from unmask.fool.victim import Victim
 from unmask.mask.evaluate.confidence import LEAST_SIDE, found_in, reliabilities
 from unmask.mask.evaluate.metrics import measured
-from unmask.mask.runtime.card import ShippedCard
 from unmask.mask.runtime.detector import WEIGHTS, MaskDetector
 from unmask.mask.training.canvases import WILD, Canvases
 from unmask.mask.training.colour import recoloured
@@ -53,13 +52,13 @@ from unmask.mask.training.cross_validation import write_onnx
 from unmask.mask.training.export import recalibrated
 from unmask.mask.training.loss import losses, targets
 from unmask.mask.training.network import (
-    DetectorCard,
-    FaceNetwork,
+    fresh_detector,
     load_detector,
     parameters_of,
     save_detector,
 )
 from unmask.mask.training.trainer import rarity_weights
+from unmask.models.card import ModelCard
 from unmask.runtime import environment_stamp, seeded, sha256, write_atomically
 from unmask.stats import wilson
 
@@ -72,7 +71,7 @@ PLANS = {
 }
 
 
-def flow(annotated: AnnotatedImages, card: DetectorCard) -> dict[str, Any]:
+def flow(annotated: AnnotatedImages, card: ModelCard) -> dict[str, Any]:
     """Return what the flow check says of one batch at the start, in plain values."""
     size = WILD.size
     canvases = Canvases(annotated[list(range(4 * BATCH))], WILD)
@@ -81,7 +80,7 @@ def flow(annotated: AnnotatedImages, card: DetectorCard) -> dict[str, Any]:
     wanted = targets([c.faces for c in made], size, size)
     weights = rarity_weights(annotated.counts)
     torch.manual_seed(SEED)
-    network = FaceNetwork(len(card.class_names), card.shape).train()
+    network = fresh_detector(card).train()
     found = check_flow(
         network, lambda heads, t: losses(heads, t, weights).total, (pixels, wanted), seed=SEED
     )
@@ -137,7 +136,7 @@ def held_of(annotated: AnnotatedImages, out: Path, fold: int) -> Any:
     return np.flatnonzero(np.array([dealt[p.stem] for p in annotated.paths]) == fold)
 
 
-def origins(told: list[str], card: ShippedCard, file: Path) -> dict[str, Any]:
+def origins(told: list[str], card: ModelCard, file: Path) -> dict[str, Any]:
     """Return the figures of the detector in a file on annotated images, NAME=FOLDER, by name."""
     made = {}
     detector = MaskDetector.load(file)
@@ -223,7 +222,7 @@ def main() -> None:
     original = load_faces(told.faces)
     annotated = original.corrected()
     out: Path = told.out
-    old = ShippedCard.read(out / "detector.json")
+    old = ModelCard.read(out / "detector.json")
     found: Found = {}
     if told.folds:
         found = stored(told.folds)
@@ -250,9 +249,11 @@ def main() -> None:
         _, card = load_detector(weights)
         facts["flow"] = flow(annotated, card)
         facts["audit"] = audited(annotated, told.folds, sorted(found)[0], told.audit)
-    card = ShippedCard(
-        old.class_names, sha256(onnx.read_bytes()), sha256(weights.read_bytes()), facts
-    )
+    sums = {
+        "onnx_sha256": sha256(onnx.read_bytes()),
+        "weights_sha256": sha256(weights.read_bytes()),
+    }
+    card = replace(old, facts=facts, **sums)
     if told.origin:
         facts["other_origins"] = origins(told.origin, card, onnx)
     card.write(out / "detector.json")

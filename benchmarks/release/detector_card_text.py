@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from unmask.mask.runtime.card import ShippedCard
 from unmask.mask.runtime.classes import plain_words
+from unmask.models.card import ModelCard
 
 # Kinds of faces with a lower figure are named among those where it fails.
 _WEAK_RECALL, _WEAK_ACCURACY = 0.85, 0.90
@@ -15,7 +15,7 @@ _FEWEST = 10
 _UNASKED = "Neither the flow check nor the audit was run for these weights."
 
 
-def in_words(card: ShippedCard) -> str:
+def in_words(card: ModelCard) -> str:
     """Return the card as Markdown."""
     f = card.facts
     parts = [
@@ -41,7 +41,7 @@ def in_words(card: ShippedCard) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _what(card: ShippedCard) -> str:
+def _what(card: ModelCard) -> str:
     f, data = card.facts, card.facts["data"]
     faces = ", ".join(f"{n:,} {plain_words(name)}" for name, n in data["faces"].items())
     recipe = f["recipe"]

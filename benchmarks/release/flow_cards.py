@@ -19,7 +19,7 @@ import torch
 
 from unmask.data.sources import load_source
 from unmask.flow.check import check_flow
-from unmask.models.checkpoint import ModelCard
+from unmask.models.card import ModelCard
 from unmask.models.classifier import Classifier
 from unmask.train.recipes import prepared, recipe
 

@@ -36,7 +36,7 @@ from unmask.data.detection.dataset import AnnotatedImages
 from unmask.mask.training.canvases import WILD, Canvases
 from unmask.mask.training.colour import recoloured
 from unmask.mask.training.loss import losses, targets_of
-from unmask.mask.training.network import DetectorCard, DetectorShape, FaceNetwork, save_detector
+from unmask.mask.training.network import DetectorShape, FaceNetwork, detector_card, save_detector
 from unmask.mask.training.trainer import rarity_weights
 from unmask.runtime import seeded
 from unmask.train.config import FitConfig
@@ -271,7 +271,7 @@ def train(ring: Ring, model: int, told: argparse.Namespace, counts: Any, key: st
     names = [k for k, v in network.state_dict().items() if v.is_floating_point()]
     average = [v.clone() for v in live]
     weights = rarity_weights(counts).to(device)
-    card = DetectorCard(told.class_names, shape, {"data": key, "minutes": told.minutes})
+    card = detector_card(told.class_names, shape, {"data": key, "minutes": told.minutes})
     own = np.array([p for p in range(FOLDS * ring.each) if p // ring.each != model])
     log = (out / "log.jsonl").open("w")
     began = saved = 0.0

@@ -27,8 +27,8 @@ from unmask.data.listing import list_pictures
 from unmask.data.picture import open_picture
 from unmask.errors import UserError
 from unmask.mask.runtime.calibration import DetectorFacts
-from unmask.mask.runtime.card import ShippedCard
-from unmask.models.checkpoint import ModelCard, TensorFile
+from unmask.models.card import ModelCard
+from unmask.models.checkpoint import TensorFile
 from unmask.saved_state import parse_json, read_arrays
 
 EXAMPLES = int(os.environ.get("UNMASK_FUZZ", "25"))
@@ -123,7 +123,7 @@ def _facts(path: Path) -> None:
 # What is read, as what, and a whole file of it.
 READERS: dict[str, tuple[Callable[[Path], object], str, bytes]] = {
     "model card": (ModelCard.read, ".json", json.dumps(CARD).encode()),
-    "detector's card": (ShippedCard.read, ".json", json.dumps(SHIPPED).encode()),
+    "detector's card": (ModelCard.read, ".json", json.dumps(SHIPPED).encode()),
     "ONNX metadata": (_facts, ".json", json.dumps(FACTS).encode()),
     "safetensors": (
         _tensors,

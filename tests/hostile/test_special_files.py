@@ -17,10 +17,10 @@ from unmask.data.peek import upright_size
 from unmask.data.unpack import unpacked
 from unmask.errors import UserError
 from unmask.fool.source import load_victim
-from unmask.mask.runtime.card import ShippedCard
 from unmask.mask.runtime.detector import MaskDetector
 from unmask.mask.runtime.sources import open_sources
-from unmask.models.checkpoint import ModelCard, TensorFile
+from unmask.models.card import ModelCard
+from unmask.models.checkpoint import TensorFile
 from unmask.runtime import open_regular, read_regular
 from unmask.shift.target import as_target
 
@@ -43,7 +43,6 @@ READERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "image": (read_file, ".png"),
     "size of an image": (upright_size, ".png"),
     "detector": (MaskDetector.load, ".onnx"),
-    "detector's card": (ShippedCard.read, ".json"),
     "model card": (ModelCard.read, ".json"),
     "weights": (TensorFile, ".safetensors"),
     "black box": (lambda path: load_victim(str(path)), ".onnx"),

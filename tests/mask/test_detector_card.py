@@ -23,9 +23,9 @@ from benchmarks.release.detector_predictions import (
 from unmask.data.detection.dataset import FACE_CLASSES, AnnotatedImages, load_faces
 from unmask.errors import UserError
 from unmask.mask.evaluate.confidence import answers
-from unmask.mask.runtime.card import ShippedCard
 from unmask.mask.runtime.detections import Detections
 from unmask.mask.runtime.detector import WEIGHTS
+from unmask.models.card import ModelCard
 
 FACES = Path(os.environ.get("UNMASK_DATA", "../shared/data")) / "faces"
 # Sections of which no predictions ship.
@@ -33,11 +33,11 @@ KEPT = {"hard_set", "without_a_face", "judged_by_size"}
 
 
 @pytest.fixture(scope="module")
-def shipped() -> ShippedCard:
-    return ShippedCard.read(WEIGHTS.with_suffix(".json"))
+def shipped() -> ModelCard:
+    return ModelCard.read(WEIGHTS.with_suffix(".json"))
 
 
-def test_the_card_in_words_is_made_of_its_figures_alone(shipped: ShippedCard) -> None:
+def test_the_card_in_words_is_made_of_its_figures_alone(shipped: ModelCard) -> None:
     words = WEIGHTS.with_suffix(".md").read_text()
     assert words == in_words(shipped)
     assert "## Other origins" in words
@@ -65,7 +65,7 @@ def close(found: object, expected: object, where: str = "") -> None:
 
 @pytest.mark.data
 @pytest.mark.skipif(not FACES.is_dir(), reason="the face mask set is not there")
-def test_the_shipped_card_is_made_again_from_what_ships(shipped: ShippedCard) -> None:
+def test_the_shipped_card_is_made_again_from_what_ships(shipped: ModelCard) -> None:
     original = load_faces(FACES)
     found, fitted = read_predictions(PREDICTIONS, original.corrected())
     facts, stay = refreshed(shipped.facts, all_figures(original, found, fitted))

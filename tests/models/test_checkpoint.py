@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,8 @@ import torch
 from torch import nn
 
 from unmask.errors import UserError
-from unmask.models.checkpoint import ModelCard, TensorFile, write_tensors
+from unmask.models.card import ModelCard
+from unmask.models.checkpoint import TensorFile, write_tensors
 
 
 def network() -> nn.Module:
@@ -157,7 +157,7 @@ def test_a_card_comes_back(tmp_path: Path) -> None:
 )
 def test_a_card_that_makes_no_sense_is_refused(tmp_path: Path, changes: dict[str, object]) -> None:
     path = tmp_path / "x.json"
-    path.write_text(json.dumps(asdict(card()) | changes))
+    path.write_text(json.dumps(card().as_dict() | changes))
     with pytest.raises(UserError, match=r"x\.json is no readable model card"):
         ModelCard.read(path)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -152,7 +152,7 @@ def test_an_unknown_name_lists_the_models_there_are() -> None:
 def test_cards_are_plain_values(tmp_path: Path) -> None:
     card = classifier().save(tmp_path / "x")
     entries = json.loads((tmp_path / "x.json").read_text())
-    assert entries == json.loads(json.dumps(asdict(card)))
+    assert entries == json.loads(json.dumps(card.as_dict()))
 
 
 @pytest.mark.parametrize("name", shipped())

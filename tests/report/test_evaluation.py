@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from unmask.data.images import Images
-from unmask.models.checkpoint import ModelCard
+from unmask.models.card import ModelCard
 from unmask.models.summary import LayerSummary
 from unmask.report.evaluation import write_evaluation
 from unmask.report.figures.classifier import (

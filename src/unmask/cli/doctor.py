@@ -141,11 +141,11 @@ def _models() -> dict[str, str]:
 
 
 def _detector() -> dict[str, Any]:
-    from unmask.mask.runtime.card import ShippedCard
     from unmask.mask.runtime.detector import WEIGHTS, MaskDetector
+    from unmask.models.card import ModelCard
 
     classes = len(MaskDetector.load().class_names)
-    card = ShippedCard.read(WEIGHTS.with_suffix(".json"))
+    card = ModelCard.read(WEIGHTS.with_suffix(".json"))
     return {"": f"{classes} classes, {_checked(card.onnx_sha256)}"}
 
 

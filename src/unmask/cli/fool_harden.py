@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -98,7 +97,7 @@ def harden(
                 do="run the command again",
             ) from None
     if json:
-        card = asdict(trained.classifier.card)
+        card = trained.classifier.card.as_dict()
         print(json_module.dumps({"model": str(out / "model.safetensors"), "card": card}))
     else:
         _print(trained, out, str(withstood))

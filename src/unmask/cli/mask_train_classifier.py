@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -102,7 +102,7 @@ def train_classifier(
             ) from None
     _tell(console, result.warnings)
     if json:
-        card = asdict(result.trained.classifier.card)
+        card = result.trained.classifier.card.as_dict()
         told = {"model": str(out / "model.safetensors"), **result.as_dict(), "card": card}
         print(json_module.dumps(told))
     else:

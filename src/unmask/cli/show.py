@@ -14,7 +14,7 @@ from rich.table import Table
 from unmask.cli.console import Console
 from unmask.cli.options import Model, ModelSize
 from unmask.errors import UserError
-from unmask.models.checkpoint import ModelCard
+from unmask.models.card import ModelCard
 from unmask.models.load import load_model, probed_card
 from unmask.models.preprocessing import Wrapped
 from unmask.models.summary import LayerSummary, summarised
@@ -42,7 +42,7 @@ def show(
     if figure is not None:
         _draw(layers, card.input_shape, figure)
     if json:
-        found = {"card": asdict(card), "layers": [asdict(layer) for layer in layers]}
+        found = {"card": card.as_dict(), "layers": [asdict(layer) for layer in layers]}
         print(json_module.dumps(found))
         return 0
     console = Console()

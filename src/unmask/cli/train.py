@@ -196,7 +196,7 @@ def _as_dict(trained: Trained, out: Path) -> dict[str, Any]:
         "ended": trained.history.ended,
         "best_epoch": trained.history.best_epoch,
         "epochs": [asdict(e) for e in trained.history.epochs],
-        "card": asdict(trained.classifier.card),
+        "card": trained.classifier.card.as_dict(),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from unmask.errors import UserError
 from unmask.fool.onnx import onnx_victim
 from unmask.fool.victim import Preprocessing, Victim
-from unmask.models.checkpoint import ModelCard, TensorFile
+from unmask.models.card import ModelCard
+from unmask.models.checkpoint import TensorFile
 from unmask.models.classifier import Classifier
 from unmask.models.cnn import ARCHITECTURES, build
 from unmask.models.imported import load_model as load_imported
@@ -186,7 +187,7 @@ class Packed:
                     got=f"a {type(module).__name__} that was made in this one",
                     do="give its import path (load_victim), or one of Unmask's classifiers",
                 )
-            card = json.dumps(asdict(module.card))
+            card = json.dumps(module.card.as_dict())
         # Clones, since the format refuses tensors that share memory.
         state = {k: v.detach().cpu().clone().contiguous() for k, v in module.state_dict().items()}
         return Packed(path, card, save(state), tuple(m.training for m in module.modules()))
@@ -207,10 +208,7 @@ class Packed:
         return module
 
     def _classifier(self) -> Classifier:
-        entries = json.loads(self.card)
-        for name in ("input_shape", "mean", "std", "class_names"):
-            entries[name] = tuple(entries[name])
-        card = ModelCard(**entries)
+        card = ModelCard.from_dict(json.loads(self.card))
         network = build(card.architecture, card.settings, card.input_shape, len(card.class_names))
         return Classifier(network, card)
 

@@ -1,13 +1,12 @@
-"""Tensors and model cards on disk: safetensors and JSON, never pickle."""
+"""Tensors on disk: safetensors, never pickle."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,9 +14,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from unmask.errors import UserError
-from unmask.runtime import open_regular, read_regular, write_atomically
+from unmask.runtime import open_regular, write_atomically
 
-_CARD_LIMIT = 1 << 20
 # What torch.save writes: a zip, or in old versions a bare pickle of protocol 2 to 5.
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _FIRST_OPCODES = {b"(", b")", b"]", b"}", b"c", b"l", b"d"}
@@ -142,82 +140,6 @@ class TensorFile:
         )
 
 
-@dataclass(frozen=True)
-class ModelCard:
-    """What a model is, in plain values that are saved as JSON beside its weights.
-
-    architecture: a name in cnn.ARCHITECTURES, or "custom" for a network of the user's own.
-    settings: its keyword arguments. input_shape: channels, height, width of the images. mean and
-    std: one number a channel, for pixels in [0, 1]. facts: whatever else there is to know, such as
-    data, recipe, seed, figures, licence and command. weights_sha256: of the safetensors file.
-    Raises UserError when the parts don't fit one another.
-    """
-
-    architecture: str
-    settings: dict[str, Any]
-    input_shape: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    class_names: tuple[str, ...]
-    facts: dict[str, Any]
-    weights_sha256: str = ""
-    format: Literal["unmask-classifier/1"] = "unmask-classifier/1"
-
-    def __post_init__(self) -> None:
-        for name, got, good, wanted in (
-            ("format", self.format, self.format == "unmask-classifier/1", "'unmask-classifier/1'"),
-            ("architecture", self.architecture, isinstance(self.architecture, str), "a name"),
-            ("settings", self.settings, isinstance(self.settings, dict), "keyword arguments"),
-            ("facts", self.facts, isinstance(self.facts, dict), "names and values"),
-            (
-                "input_shape",
-                self.input_shape,
-                len(self.input_shape) == 3
-                and all(type(v) is int and 0 < v <= 4096 for v in self.input_shape),
-                "channels, height, width",
-            ),
-            ("mean", self.mean, _numbers(self.mean, self.input_shape[0]), "one number a channel"),
-            (
-                "std",
-                self.std,
-                _numbers(self.std, self.input_shape[0]) and all(v > 0 for v in self.std),
-                "one positive number a channel",
-            ),
-            (
-                "class_names",
-                self.class_names,
-                len(self.class_names) >= 2 and all(isinstance(c, str) for c in self.class_names),
-                "two names or more",
-            ),
-        ):
-            if not good:
-                raise UserError(f"a model card's {name} must be {wanted}", got=repr(got))
-
-    def write(self, path: Path) -> None:
-        """Write the card as JSON, whole or not at all."""
-        with write_atomically(path) as file:
-            file.write((json.dumps(self.__dict__, indent=2) + "\n").encode())
-
-    @staticmethod
-    def read(path: Path) -> ModelCard:
-        """Read what write wrote. Raises UserError when it is missing, damaged or no model card."""
-        try:
-            entries = json.loads(read_regular(path, _CARD_LIMIT))
-            for name in ("input_shape", "mean", "std", "class_names"):
-                entries[name] = tuple(entries[name])
-            return ModelCard(**entries)
-        except FileNotFoundError:
-            raise UserError(
-                "the model has no card beside its weights", got=path, do="copy both files together"
-            ) from None
-        except (OSError, ValueError, TypeError, KeyError, RecursionError, UserError) as error:
-            raise UserError(
-                f"{path} is no readable model card",
-                got=str(error),
-                do="copy or train the model again",
-            ) from error
-
-
 def _is_utf8(path: Path) -> bool:
     try:
         return bool(str(path).encode())
@@ -240,9 +162,3 @@ def _is_pickle(path: Path) -> bool:
 
 def _kind(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
-
-
-def _numbers(values: tuple[Any, ...], count: int) -> bool:
-    return len(values) == count and all(
-        isinstance(v, (int, float)) and abs(v) < float("inf") for v in values
-    )

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from unmask.errors import UserError, unknown
-from unmask.models.checkpoint import ModelCard, TensorFile, write_tensors
+from unmask.models.card import ModelCard
+from unmask.models.checkpoint import TensorFile, write_tensors
 from unmask.models.cnn import build
 
 
@@ -115,12 +116,7 @@ class Classifier(nn.Module):
             weights = path
         file = TensorFile(weights)
         card = ModelCard.read(card_path)
-        if file.sha256() != card.weights_sha256:
-            raise UserError(
-                f"{weights.name} is not the file that its card describes",
-                got=f"SHA-256 {file.sha256()}",
-                do="copy the .safetensors and the .json together",
-            )
+        card.check_weights(file.sha256(), weights)
         if network is None:
             # A card may ask for a network of any size: its shapes are checked before memory is.
             with torch.device("meta"):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from unmask.errors import UserError
-from unmask.models.checkpoint import ModelCard
+from unmask.models.card import ModelCard
 from unmask.models.classifier import Classifier
 from unmask.models.load import card_of
 from unmask.models.onnx_file import check_difference, check_exporter, exported

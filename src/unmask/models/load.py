@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from unmask.errors import UserError, unknown
-from unmask.models.checkpoint import ModelCard, TensorFile
+from unmask.models.card import ModelCard
+from unmask.models.checkpoint import TensorFile
 from unmask.models.classifier import Classifier, shipped
 from unmask.models.imported import load_model as load_imported
 from unmask.models.preprocessing import Preprocessing, Wrapped

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from unmask.data.images import Images
-from unmask.models.checkpoint import ModelCard
+from unmask.models.card import ModelCard
 from unmask.report.figures.classifier import evaluation_figures
 from unmask.report.figures.style import STYLES, to_png, to_svg
 from unmask.report.files import Content, data_uri, to_json, write_files

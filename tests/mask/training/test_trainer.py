@@ -23,8 +23,8 @@ from unmask.mask.training import trainer
 from unmask.mask.training.canvases import Canvases, CanvasSettings, repeat_factors
 from unmask.mask.training.export import recalibrated
 from unmask.mask.training.network import (
-    DetectorCard,
     FaceNetwork,
+    detector_card,
     load_detector,
     network_detector,
     save_detector,
@@ -139,9 +139,9 @@ def test_another_process_exports_the_same_bytes(learnt: Learnt, tmp_path: Path) 
 
 def test_weights_come_back_from_the_file(tmp_path: Path) -> None:
     network = FaceNetwork(3, SMALL)
-    save_detector(tmp_path / "d.safetensors", network, DetectorCard(NAMES, SMALL, {"data": "x"}))
+    save_detector(tmp_path / "d.safetensors", network, detector_card(NAMES, SMALL, {"data": "x"}))
     again, card = load_detector(tmp_path / "d.safetensors")
-    assert card == DetectorCard(NAMES, SMALL, {"data": "x"})
+    assert card == detector_card(NAMES, SMALL, {"data": "x"})
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
 

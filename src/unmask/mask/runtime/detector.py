@@ -17,10 +17,10 @@ from unmask.data.listing import read_file
 from unmask.data.picture import as_opened, open_picture
 from unmask.errors import UserError
 from unmask.mask.runtime.calibration import Calibration, DetectorFacts
-from unmask.mask.runtime.card import ShippedCard
 from unmask.mask.runtime.decode import decode
 from unmask.mask.runtime.detections import Detections
 from unmask.mask.runtime.views import View, network_input, stretched, usual_scale, views
+from unmask.models.card import ModelCard
 from unmask.models.session import open_session
 from unmask.runtime import cpu_threads, require_regular
 
@@ -82,7 +82,7 @@ class MaskDetector:
             raise UserError("there is no such detector", got=file, do="name an ONNX file")
         content: bytes = read_file(file)
         if path is None:
-            ShippedCard.read(file.with_suffix(".json")).check(content, file)
+            ModelCard.read(file.with_suffix(".json")).check_onnx(content, file)
         try:
             session = open_session(content, threads=_threads(), name=str(file), entries=THREADS)
             facts = _facts(session)

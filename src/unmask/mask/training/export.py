@@ -21,7 +21,8 @@ from unmask.mask.runtime.calibration import Calibration
 from unmask.mask.runtime.decode import STRIDE
 from unmask.mask.runtime.detector import MaskDetector
 from unmask.mask.runtime.views import MULTIPLE, stretched, usual_inputs
-from unmask.mask.training.network import DetectorCard, FaceNetwork, Scored
+from unmask.mask.training.network import FaceNetwork, Scored
+from unmask.models.card import ModelCard
 from unmask.models.onnx_file import check_difference, check_exporter, exported
 from unmask.models.session import open_session
 from unmask.runtime import write_atomically
@@ -33,7 +34,7 @@ _CHECKED = ((1, 96, 160), (2, 224, 128), (1, 320, 416))
 
 def export_detector(
     network: FaceNetwork,
-    card: DetectorCard,
+    card: ModelCard,
     path: Path,
     *,
     calibration: Calibration,

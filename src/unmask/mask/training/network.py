@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from unmask.mask.runtime.calibration import DetectorFacts
 from unmask.mask.runtime.decode import STRIDE
 from unmask.mask.runtime.detector import MaskDetector
 from unmask.mask.runtime.views import MULTIPLE
+from unmask.models.card import DETECTOR, ModelCard
 from unmask.models.checkpoint import TensorFile, write_tensors
 
 # Of the pixels of photographs, over all colours.
@@ -240,41 +242,48 @@ def _doubled(x: Tensor) -> Tensor:
     return functional.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
-FORMAT = "unmask-detector/1"
+def detector_card(
+    class_names: Sequence[str], shape: DetectorShape, facts: dict[str, Any]
+) -> ModelCard:
+    """Return the card of a detector of faces; facts: whatever else there is to know of it."""
+    settings = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(shape).items()}
+    return ModelCard(
+        architecture="face_network",
+        settings=settings,
+        input_shape=(3, MULTIPLE, MULTIPLE),
+        mean=(_MEAN,) * 3,
+        std=(_STD,) * 3,
+        class_names=tuple(class_names),
+        facts=facts,
+        format=DETECTOR,
+    )
 
 
-@dataclass(frozen=True)
-class DetectorCard:
-    """What a detector is. facts: plain values, whatever else there is to know of it."""
+def fresh_detector(card: ModelCard) -> FaceNetwork:
+    """Return the network that a card describes, with fresh weights."""
+    shape: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in card.settings.items()
+    }
+    return FaceNetwork(len(card.class_names), DetectorShape(**shape))
 
-    class_names: tuple[str, ...]
-    shape: DetectorShape
-    facts: dict[str, Any]
 
-
-def save_detector(path: Path, network: FaceNetwork, card: DetectorCard) -> None:
+def save_detector(path: Path, network: FaceNetwork, card: ModelCard) -> None:
     """Write the weights and the card, whole or not at all. Raises UserError when it can't."""
-    write_tensors(path, network.state_dict(), {"format": FORMAT, **asdict(card)})
+    write_tensors(path, network.state_dict(), card.as_dict())
 
 
-def load_detector(path: Path) -> tuple[FaceNetwork, DetectorCard]:
+def load_detector(path: Path) -> tuple[FaceNetwork, ModelCard]:
     """Return the network, in eval mode, and its card; raise UserError when it is none."""
     file = TensorFile(path)
     try:
-        header: dict[str, Any] = file.header or {}
-        if header["format"] != FORMAT:
-            raise ValueError(f"the format {header['format']!r}")
-        shape: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in header["shape"].items()
-        }
-        card = DetectorCard(
-            tuple(header["class_names"]), DetectorShape(**shape), dict(header["facts"])
-        )
+        card = ModelCard.from_dict(file.header or {})
+        if card.format != DETECTOR:
+            raise ValueError(f"the format {card.format!r}")
+        network = fresh_detector(card)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} holds no detector", got=str(error), do="give what unmask mask train wrote"
         ) from error
-    network = FaceNetwork(len(card.class_names), card.shape)
     with torch.no_grad():
         file.load_into(network)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

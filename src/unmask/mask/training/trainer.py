@@ -18,7 +18,7 @@ from unmask.errors import UserError
 from unmask.mask.training.canvases import Canvases, CanvasSettings
 from unmask.mask.training.colour import Colours
 from unmask.mask.training.loss import losses, targets
-from unmask.mask.training.network import DetectorCard, DetectorShape, FaceNetwork, save_detector
+from unmask.mask.training.network import DetectorShape, FaceNetwork, detector_card, save_detector
 from unmask.runtime import seeded
 from unmask.train.config import LoopConfig
 from unmask.train.device import autocast, drawing_from, pick_device, placed
@@ -163,7 +163,7 @@ class DetectorRun(Descent[DetectorEpoch]):
             most_gradient=_MOST_GRADIENT,
         )
         self.class_weights = rarity_weights(annotated.counts).to(device)
-        self.card = DetectorCard(annotated.class_names, settings.shape, {"data": annotated.sha256})
+        self.card = detector_card(annotated.class_names, settings.shape, {"data": annotated.sha256})
         self.order: NDArray[np.int64] = np.empty((0, 0), np.int64)
 
     def begin(self, epoch: int) -> None:
