@@ -2,11 +2,12 @@
 
     python benchmarks/fool/reference.py mnist-hardened --images 1000 --reference
     python benchmarks/fool/reference.py mnist-hardened --rows 940 1740 1880 6460
+    python benchmarks/fool/reference.py mnist-hardened --images 1000 --only autoattack
 
 --reference runs AutoAttack's standard set (the package pyautoattack, which Unmask doesn't depend
-on) on the same images, one part after the other. MNIST, Linf 0.3, one thread. Parts are appended to
---out as they are done, and the same command goes on from there; --minutes ends it between parts.
-The last line adds up all parts, with the seconds of both.
+on) on the same images. MNIST, Linf 0.3, one thread, in parts of 250 images that both attack
+together. Parts are appended to --out as they are done, and the same command goes on from there;
+--minutes ends it between parts. The last line adds up all parts, with the seconds of both.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,53 +29,74 @@ from unmask.fool.audit.plan import AuditPlan
 from unmask.fool.audit.shard import as_tensors, attack_shard
 from unmask.fool.source import load_victim
 from unmask.fool.victim import Victim
+from unmask.runtime import environment_stamp
 from unmask.stats import wilson
 
-EPS, PART = 0.3, 50
+EPS, PART = 0.3, 250
+Rows = NDArray[np.int64]
+Standing = tuple[Rows, dict[str, Any]]
 
 
-def ours(
-    victim: Victim, images: Images, rows: NDArray[np.int64], seed: int
-) -> tuple[NDArray[np.int64], dict[str, int]]:
-    """Return the rows that stand under the default audit at EPS, and how many each attack broke."""
+def ours(victim: Victim, images: Images, rows: Rows, seed: int) -> Standing:
+    """Return the rows that stand under the default audit at EPS, and what each attack broke."""
     shard = attack_shard(victim.fresh(10), images, rows, AuditPlan(eps=(EPS,), seed=seed), 0)
-    broken = {f"{i}: {r.name}": r.fooled for i, r in enumerate(shard.records)}
-    return rows[shard.worst.size > EPS + 1e-5], broken
+    told = {
+        "attacks": [
+            {
+                "name": r.name,
+                "tried": r.tried,
+                "broken": r.fooled,
+                "forwards": r.forwards,
+                "backwards": r.backwards,
+            }
+            for r in shard.records
+        ]
+    }
+    return rows[shard.worst.size > EPS + 1e-5], told
 
 
-def theirs(victim: Victim, images: Images, rows: NDArray[np.int64], seed: int) -> Any:
+def theirs(victim: Victim, images: Images, rows: Rows, seed: int) -> Standing:
     """Return the rows that stand under AutoAttack's standard set at EPS."""
     from pyautoattack import AutoAttack
 
     attack = AutoAttack(victim.module, norm="Linf", eps=EPS, version="standard", seed=seed)
     pixels, labels = as_tensors(images, rows, victim)
     changed, _ = attack.run_standard_evaluation(pixels, labels, batch_size=len(rows))
-    return rows[(victim.logits(changed).argmax(1) == labels).numpy()]
+    return rows[(victim.logits(changed).argmax(1) == labels).numpy()], {}
+
+
+CONTENDERS: dict[str, Callable[[Victim, Images, Rows, int], Standing]] = {
+    "unmask": ours,
+    "autoattack": theirs,
+}
 
 
 def added(parts: list[dict[str, Any]], model: str) -> dict[str, Any]:
-    """Return what all parts come to."""
-    count = sum(p["images"] for p in parts)
-    standing = [row for p in parts for row in p["standing"]]
-    told: dict[str, Any] = {
-        "model": model,
-        "images": count,
-        "standing": len(standing),
-        "interval_95": wilson(len(standing), count),
-        "seconds": sum(p["seconds"] for p in parts),
-    }
-    compared = [p for p in parts if "autoattack_standing" in p]
-    if compared:
-        mine = {row for p in compared for row in p["standing"]}
-        other = {row for p in compared for row in p["autoattack_standing"]}
-        told |= {
-            "compared": sum(p["images"] for p in compared),
-            "standing_of_compared": len(mine),
+    """Return the sum of all parts; what both have attacked is compared image by image."""
+    told: dict[str, Any] = {"model": model}
+    seen: dict[str, set[int]] = {}
+    standing: dict[str, set[int]] = {}
+    for who in CONTENDERS:
+        mine = [p for p in parts if p["who"] == who]
+        if not mine:
+            continue
+        seen[who] = {row for p in mine for row in p["rows"]}
+        standing[who] = {row for p in mine for row in p["standing"]}
+        told[who] = {
+            "images": len(seen[who]),
+            "standing": len(standing[who]),
+            "interval_95": wilson(len(standing[who]), len(seen[who])),
+            "seconds": sum(p["seconds"] for p in mine),
+        }
+    if len(seen) == len(CONTENDERS):
+        both = set.intersection(*seen.values())
+        mine, other = (standing[who] & both for who in CONTENDERS)
+        told["compared"] = {
+            "images": len(both),
+            "unmask_standing": len(mine),
             "autoattack_standing": len(other),
-            "left_by_us_alone": sorted(mine - other),
+            "left_by_unmask_alone": sorted(mine - other),
             "left_by_autoattack_alone": sorted(other - mine),
-            "seconds_of_compared": sum(p["seconds"] for p in compared),
-            "autoattack_seconds": sum(p["autoattack_seconds"] for p in compared),
         }
     return told
 
@@ -84,46 +107,47 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000, help="spread over the 10,000")
     parser.add_argument("--rows", type=int, nargs="+", help="these test images instead")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--reference", action="store_true")
+    parser.add_argument("--reference", action="store_true", help="AutoAttack beside ours")
+    parser.add_argument("--only", choices=tuple(CONTENDERS), help="one of the two alone")
+    parser.add_argument("--part", type=int, default=PART, help="images attacked together")
     parser.add_argument("--minutes", type=float, default=1e9, help="ends between parts")
     parser.add_argument("--out", type=Path, default=Path("runs/reference.jsonl"))
     asked = parser.parse_args()
     torch.set_num_threads(1)
     begun, test = time.perf_counter(), load_mnist()[1]
-    rows = np.array(asked.rows or np.arange(asked.images) * len(test) // asked.images)
+    wanted = np.array(asked.rows or np.arange(asked.images) * len(test) // asked.images)
+    who = [asked.only] if asked.only else list(CONTENDERS)[: 1 + asked.reference]
     victim = load_victim(asked.model)
     assert victim.module is not None
     victim.module.requires_grad_(False)
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     lines = asked.out.read_text().splitlines() if asked.out.exists() else []
     parts = [json.loads(line) for line in lines]
-    done = {row for p in parts for row in p["rows"]}
-    rows = np.array([row for row in rows if row not in done], dtype=np.int64)
     # Spread over all images, so that any number of parts is a fair sample.
-    count = max(-(-len(rows) // PART), 1)
-    for first in range(count):
-        chosen = rows[first::count]
+    count = max(-(-len(wanted) // asked.part), 1)
+    todo = [(name, wanted[first::count]) for first in range(count) for name in who]
+    done = {(p["who"], row) for p in parts for row in p["rows"]}
+    todo = [(name, rows) for name, rows in todo if (name, int(rows[0])) not in done]
+    for place, (name, rows) in enumerate(todo):
         spent = (time.perf_counter() - begun) / 60
-        if not len(chosen) or spent * (first + 1) / max(first, 1) > asked.minutes:
+        if spent * (place + 1) / max(place, 1) > asked.minutes:
             break
-        start = time.perf_counter()
-        standing, broken = ours(victim, test, chosen, asked.seed)
+        start = time.process_time()
+        standing, told = CONTENDERS[name](victim, test, rows, asked.seed)
         part: dict[str, Any] = {
-            "rows": chosen.tolist(),
-            "images": len(chosen),
+            "who": name,
+            "rows": rows.tolist(),
             "standing": standing.tolist(),
-            "broken": broken,
-            "seconds": time.perf_counter() - start,
+            # Of the processor, so that other work beside it doesn't count.
+            "seconds": time.process_time() - start,
+            **told,
         }
-        if asked.reference:
-            start = time.perf_counter()
-            part["autoattack_standing"] = theirs(victim, test, chosen, asked.seed).tolist()
-            part["autoattack_seconds"] = time.perf_counter() - start
         parts.append(part)
         with asked.out.open("a") as file:
             file.write(json.dumps(part) + "\n")
-        print(json.dumps({k: v for k, v in part.items() if k != "rows"}), flush=True)
-    print(json.dumps(added(parts, asked.model)))
+        brief = {k: v for k, v in part.items() if k not in ("rows", "standing")}
+        print(json.dumps({**brief, "images": len(rows), "standing": len(standing)}), flush=True)
+    print(json.dumps({**added(parts, asked.model), "stamp": environment_stamp(threads=1)}))
 
 
 if __name__ == "__main__":

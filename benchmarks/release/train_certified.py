@@ -21,11 +21,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "src"))
 
+from unmask.fool.certify.loss import proved_by_intervals
 from unmask.fool.certify.training import (
     CertifiedProgress,
     CertifiedTraining,
     halved,
-    proved_by_intervals,
     train_certified,
 )
 from unmask.models.cnn import build

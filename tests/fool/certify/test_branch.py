@@ -142,6 +142,36 @@ def test_what_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         certify_victim(victim, images, other, out=tmp_path, resume=True)
 
 
+class Turned(nn.Module):
+    """A plane behind a rotation, of which intervals prove little; its forward passes are slow."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        plane = Plane().layer
+        turn = torch.linalg.qr(torch.randn(16, 16, generator=torch.Generator().manual_seed(0)))[0]
+        self.first = nn.Linear(16, 16, bias=False)
+        self.first.weight.data = turn
+        self.last = nn.Linear(16, 2)
+        self.last.weight.data = plane.weight.data @ turn.T
+        self.last.bias.data = plane.bias.data
+        self.last.register_forward_hook(lambda _m, _x, y: time.sleep(seconds * len(y)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.last(torch.relu(self.first(x.flatten(1)) + 10) - 10)
+        return logits
+
+
+def test_the_time_is_kept_and_what_is_left_is_open() -> None:
+    images = plane_images(200, wrong=0)
+    eps = float(np.quantile(distances(images, "linf"), 0.4))
+    began = time.perf_counter()
+    # All of them under attack would take a minute.
+    found = certify(Turned(0.0005).eval(), images, eps=eps, minutes=1 / 60, images=200)
+    assert time.perf_counter() - began < 4
+    assert found.count("open") > 100
+    assert found.count("attacked") + found.count("proved") > 0
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

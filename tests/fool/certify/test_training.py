@@ -15,6 +15,7 @@ from torch import nn
 
 from unmask.errors import UserError
 from unmask.fool.certify.bounds import differences, interval_differences, intervals
+from unmask.fool.certify.loss import interval_logits, proved_by_intervals, started
 from unmask.fool.certify.network import Network
 from unmask.fool.certify.region import Region
 from unmask.fool.certify.training import (
@@ -23,9 +24,6 @@ from unmask.fool.certify.training import (
     CertifiedTraining,
     _Run,
     halved,
-    interval_logits,
-    proved_by_intervals,
-    started,
     train_certified,
 )
 from unmask.models.cnn import build

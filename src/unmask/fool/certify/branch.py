@@ -64,7 +64,7 @@ def branch(
         most: domains at most.
     """
     places = _splittable(relaxed)
-    bound, _ = optimised(relaxed, coefficients, steps=steps, goal=goal)
+    bound, _ = optimised(relaxed, coefficients, steps=steps, goal=goal, until=until)
     start = float(bound[0, 0])
     if start > goal or not places:
         return Branching(start, 1, finished=start > goal)
@@ -93,7 +93,9 @@ def branch(
         splits = {p: torch.cat([s[p] for s in parts]) for p in places}
         children = _taken(relaxed, splits)
         wide = coefficients.expand(len(parts), 1, coefficients.shape[2])
-        found, _ = optimised(children, wide, steps=steps, splits=splits, goal=goal)
+        found, _ = optimised(
+            children, wide, steps=steps, splits=splits, goal=goal, until=until
+        )
         for signs, value, before in zip(parts, found[:, 0].tolist(), parents, strict=True):
             count += 1
             value = max(value, before)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +47,9 @@ FILE = "certification.npz"
 # Numbers that the widest layer may take for a batch, by how much a bound needs.
 _WIDE = {"attack": 1 << 22, "ibp": 1 << 20, "crown-ibp": 1 << 21, "crown": 1 << 16}
 _SAVE_EVERY = 10.0
+# Seconds that a batch is meant to take: the time there is, is looked at between batches.
+_BATCH_SECONDS = 1.0
+_ATTACKED = 16
 
 
 @dataclass(frozen=True)
@@ -229,12 +232,15 @@ class _Work:
             if name == "attack":
                 # Those that IBP has been tried on and nothing after it, so that it isn't repeated.
                 todo = [i for i in todo if self.state.stage[i] == stage]
-            size = min(500, max(1, _WIDE[name] // self.widest))
-            for start in range(0, len(todo), size):
-                if time.perf_counter() > self.until:
-                    break
-                work(torch.tensor(todo[start : start + size]))
-                self._tell(name, min(start + size, len(todo)), len(todo))
+            done = 0
+            most = min(500, max(1, _WIDE[name] // self.widest))
+            # What noise an image is attacked from depends on its batch, and so not on the clock.
+            fixed = min(most, _ATTACKED)
+            least, most = (fixed, fixed) if name == "attack" else (1, most)
+            for batch in self._batches(len(todo), least, most):
+                work(torch.tensor(todo[done : done + batch]))
+                done += batch
+                self._tell(name, done, len(todo))
         todo = self._open(STAGES.index("branch and bound"))
         # The nearest to a proof first.
         todo.sort(key=lambda i: -self.state.bound[i])
@@ -245,6 +251,24 @@ class _Work:
             self._branched(i, max(left / (len(todo) - done), min(left, 5.0)))
             self._tell("branch and bound", done + 1, len(todo))
         return self.state
+
+    def _batches(self, total: int, least: int, most: int) -> Iterator[int]:
+        """Give the sizes of batches, by what the one before took, until all or the time is gone."""
+        done, size = 0, max(least, min(most, 8))
+        while done < total:
+            start = time.perf_counter()
+            if start >= self.until:
+                return
+            size = min(size, total - done)
+            yield size
+            done += size
+            now = time.perf_counter()
+            each = max((now - start) / size, 1e-9)
+            # The last batch ends with the time there is, as far as the one before can tell.
+            if now + least * each > self.until:
+                return
+            room = int(min(_BATCH_SECONDS, self.until - now) / each)
+            size = max(least, min(most, 4 * size, room))
 
     def save(self) -> None:
         self.state.seconds = self.before + time.perf_counter() - self.began
