@@ -90,13 +90,13 @@ def added(parts: list[dict[str, Any]], model: str) -> dict[str, Any]:
         }
     if len(seen) == len(CONTENDERS):
         both = set.intersection(*seen.values())
-        mine, other = (standing[who] & both for who in CONTENDERS)
+        left, other = (standing[who] & both for who in CONTENDERS)
         told["compared"] = {
             "images": len(both),
-            "unmask_standing": len(mine),
+            "unmask_standing": len(left),
             "autoattack_standing": len(other),
-            "left_by_unmask_alone": sorted(mine - other),
-            "left_by_autoattack_alone": sorted(other - mine),
+            "left_by_unmask_alone": sorted(left - other),
+            "left_by_autoattack_alone": sorted(other - left),
         }
     return told
 
