@@ -93,9 +93,7 @@ def branch(
         splits = {p: torch.cat([s[p] for s in parts]) for p in places}
         children = _taken(relaxed, splits)
         wide = coefficients.expand(len(parts), 1, coefficients.shape[2])
-        found, _ = optimised(
-            children, wide, steps=steps, splits=splits, goal=goal, until=until
-        )
+        found, _ = optimised(children, wide, steps=steps, splits=splits, goal=goal, until=until)
         for signs, value, before in zip(parts, found[:, 0].tolist(), parents, strict=True):
             count += 1
             value = max(value, before)
