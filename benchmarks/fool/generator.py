@@ -31,12 +31,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from unmask.coursework.generator.attack import generator_attack
+from unmask.coursework.generator.report_way import Training
+from unmask.coursework.generator.smallest import smallest_change
+from unmask.coursework.generator.stacked import Generators
 from unmask.data.mnist import load_mnist
 from unmask.fool.attacks import ATTACKS
-from unmask.fool.generator.attack import generator_attack
-from unmask.fool.generator.document import Training
-from unmask.fool.generator.smallest import smallest_change
-from unmask.fool.generator.stacked import Generators
 from unmask.fool.goal import Goal, every_target
 from unmask.fool.norms import Threat
 from unmask.fool.outcome import Adversarials, judge
@@ -217,7 +217,7 @@ def main() -> None:
         print(f"{name}: {found}", file=sys.stderr, flush=True)
 
     note("document's pairs", document.run(generator_attack, SMALLEST))
-    note("document's pairs, its way", document.run(generator_attack, ANY, mode="document"))
+    note("document's pairs, its way", document.run(generator_attack, ANY, mode="course-report"))
     note("document's pairs, class only", document.run(generator_attack, ANY))
     note("ours", few.run(generator_attack, SMALLEST))
     note("ours, class only", few.run(generator_attack, ANY))

@@ -31,20 +31,20 @@ def test_a_picture_of_ones_own(
     assert (changed != load_mnist()[1].pixels[0, 0]).any()
 
 
-def test_as_json_and_the_documents_way(
+def test_as_json_and_in_the_course_reports_way(
     seven: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["fool", "grid", "mnist", "--image", seven, "--target", "1", "--label", "7"]
     out = ["--out", str(tmp_path / "grid")]
-    assert main([*arguments, "--mode", "document", "--json", *out]) == 0
+    assert main([*arguments, "--mode", "course-report", "--json", *out]) == 0
     (grid,) = json.loads(capsys.readouterr().out)
-    assert grid["mode"] == "document"
+    assert grid["mode"] == "course-report"
     assert grid["pictures"][0]["said"] == grid["pictures"][0]["label"] == "7"
     assert grid["pairs"][0]["reached"]
 
 
 @pytest.mark.slow
-def test_the_documents_samples_and_the_frog_that_is_skipped(
+def test_the_course_reports_samples_and_the_frog_that_is_skipped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("UNMASK_DATA", raising=False)
@@ -62,6 +62,8 @@ def test_the_documents_samples_and_the_frog_that_is_skipped(
         (["--target", "frog"], "unknown class"),
         (["--label", "frog"], "unknown class"),
         (["--mode", "slow"], "unknown mode"),
+        (["--mode", "fast"], "take --mode best"),
+        (["--mode", "document"], "take --mode course-report"),
         (["--norm", "l3"], "linf"),
         (["--norm", "linf", "--eps", "0"], "eps is no size"),
     ],

@@ -8,7 +8,7 @@ from torch import nn
 from unmask.errors import UserError
 from unmask.fool.grid import Grid, class_index, fool_grid
 from unmask.fool.norms import Threat
-from unmask.fool.outcome import saved
+from unmask.fool.outcome import Adversarials, saved
 from unmask.fool.victim import Victim, require_images
 
 
@@ -41,6 +41,26 @@ def test_every_other_class_is_reached_on_values_that_a_file_can_hold() -> None:
     assert grid.cost.backwards >= len(grid.rows)
 
 
+def test_the_best_attack_comes_close_to_the_boundary_of_a_linear_model() -> None:
+    grid = made()
+    weight, bias = (p.detach().double() for p in network().parameters())
+    for row, target, length in zip(grid.rows, grid.targets, grid.outcome.l2, strict=True):
+        start, own = torch.from_numpy(grid.originals[row]).double().flatten(), grid.labels[row]
+        # A lower bound: the hyperplane's distance, without the bounds of pixels and 8 bits.
+        apart = weight[own] - weight[target]
+        least = float((apart @ start + bias[own] - bias[target]) / apart.norm())
+        assert least <= length <= 1.1 * least + 0.01
+
+
+def test_an_attack_of_ones_own_makes_the_grid() -> None:
+    def black(victim, pixels, goal, threat, *, generator):  # type: ignore[no-untyped-def]
+        return Adversarials(torch.zeros_like(pixels), torch.ones(len(pixels), dtype=torch.int64))
+
+    grid = made(attack=black, mode="black")
+    assert grid.mode == "black"
+    assert not grid.changed.any()
+
+
 def test_a_misjudged_picture_is_still_shown() -> None:
     right = made().labels
     labels = torch.from_numpy(right).clone()
@@ -65,8 +85,6 @@ def test_mistakes_are_told() -> None:
         made(targets=[own])
     with pytest.raises(UserError, match="unknown class"):
         made(targets=["frog"])
-    with pytest.raises(UserError, match="unknown mode"):
-        made(mode="slow")
     threat = Threat.parse("l2")
     black_box = Victim(network(), differentiable=False, name="m.onnx")
     with pytest.raises(UserError, match="needs gradients"):

@@ -46,8 +46,8 @@ def test_the_film_starts_at_the_picture_and_ends_near_what_was_found(mnist, seve
     np.testing.assert_allclose([f.confidence.sum() for f in seen.frames], 1, atol=1e-9)
 
 
-def test_the_document_way_is_watched_too(mnist, seven) -> None:
-    seen = watch(mnist, seven, 3, mode="document")
+def test_the_report_way_is_watched_too(mnist, seven) -> None:
+    seen = watch(mnist, seven, 3, mode="course-report")
     assert len(seen.frames) > 1
     assert int(seen.found_confidence.argmax()) == 3
 

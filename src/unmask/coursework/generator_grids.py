@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
 from unmask.coursework.cells import all_of
 from unmask.coursework.exercise import Drawings, Progress
+from unmask.coursework.generator.attack import generator_attack
 from unmask.coursework.sections import Cell, Picture
 from unmask.data.images import Images
 from unmask.fool.grid import Grid, fool_grid
@@ -19,7 +21,7 @@ from unmask.fool.victim import Victim
 from unmask.models.classifier import Classifier
 
 REPORT_WAY, SMALLEST = "the report's way", "the smallest change"
-_MODES = {REPORT_WAY: "document", SMALLEST: "fast"}
+_MODES = {REPORT_WAY: "course-report", SMALLEST: "fast"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +72,7 @@ def fool(
             labels,
             names=names,
             title=title,
+            attack=partial(generator_attack, mode=mode),
             mode=mode,
             threat=Threat.parse("l2"),
             stamp={},

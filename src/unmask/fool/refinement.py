@@ -17,6 +17,27 @@ _LEVELS = 255
 _ROUNDING = 1e-6
 
 
+def refined(
+    victim: Victim,
+    originals: Tensor,
+    found: Tensor,
+    goal: Goal,
+    threat: Threat,
+    reached: Tensor,
+) -> Tensor:
+    """Return what an attack found, near the boundary and on values k / 255 where that fools too.
+
+    reached: bool[n], which of the found images reach their goal; the others stay as they are.
+    """
+    rows, changed = reached.nonzero().flatten(), found.clone()
+    start, near, aim = originals[rows], found[rows], goal[rows]
+    if threat.eps is None:
+        near = to_boundary(victim, start, near, aim)
+    rounded, good = to_eight_bits(victim, start, near, aim, threat)
+    changed[rows] = torch.where(good[:, None, None, None], rounded, near)
+    return changed
+
+
 def to_boundary(victim: Victim, originals: Tensor, found: Tensor, goal: Goal) -> Tensor:
     """Return each found image moved towards its original for as long as it reaches its goal.
 

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unmask.coursework.generator.attack import generator_attack
 from unmask.errors import UserError
 from unmask.fool.attacks import ATTACKS
-from unmask.fool.generator.attack import generator_attack
 from unmask.fool.goal import Goal
 from unmask.fool.norms import NORMS, Threat
 from unmask.fool.outcome import Adversarials, Outcome, judge, saved
@@ -34,7 +34,7 @@ _SETTINGS: dict[str, dict[str, Any]] = {
 }
 COMPARED = (GENERATOR, *_SETTINGS)
 _MOST_FRAMES = 400
-_DOCUMENT_STEPS = 400
+_REPORT_STEPS = 400
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ def watch(
 ) -> Watched:
     """Attack one image, float32[c, h, w] in [0, 1], and keep what it shows on its way.
 
-    target: the target class. mode: of the generator, "fast" or "document". eps: how
+    target: the target class. mode: of the generator, "fast" or "course-report". eps: how
     large a change in Linf may be, for attacks with a bound. Raises UserError when the
     target class is predicted already.
     """
@@ -105,7 +105,7 @@ def watch(
     begun = time.perf_counter()
     generator = torch.Generator().manual_seed(0)
     if attack == GENERATOR:
-        steps = _DOCUMENT_STEPS if mode == "document" else None
+        steps = _REPORT_STEPS if mode == "course-report" else None
         found = generator_attack(
             victim, original, goal, threat, generator=generator, mode=mode, steps=steps
         )

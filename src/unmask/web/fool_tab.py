@@ -28,7 +28,7 @@ from unmask.web.pictures import as_digit, from_url, opened, png_url, require_fit
 
 Pixels = NDArray[np.uint8]
 
-_MODES = [("smallest change", "fast"), ("as the course report did it", "document")]
+_MODES = [("smallest change", "fast"), ("as the course report did it", "course-report")]
 _SHOWN, _PAUSE = 16, 0.12
 _SHARPEST = 20.0
 _TITLES = {

@@ -5,22 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from unmask.coursework.generator.report_way import Training, report_way
+from unmask.coursework.generator.smallest import smallest_change
+from unmask.coursework.generator.stacked import Generators
 from unmask.errors import UserError, unknown
-from unmask.fool.generator.document import Training, document_way
-from unmask.fool.generator.smallest import smallest_change
-from unmask.fool.generator.stacked import Generators
 from unmask.fool.goal import Goal
 from unmask.fool.norms import Threat
 from unmask.fool.outcome import Adversarials
-from unmask.fool.refinement import to_boundary, to_eight_bits
+from unmask.fool.refinement import refined
 from unmask.fool.victim import Victim
 
-MODES = ("fast", "document")
-_HIDDEN = {"fast": 16, "document": 64}
-_STEPS = {"fast": 60, "document": 1000}
+MODES = ("fast", "course-report")
+_HIDDEN = {"fast": 16, "course-report": 64}
+_STEPS = {"fast": 60, "course-report": 1000}
 _CHUNK_BYTES = 1 << 28
-# The weights and, in document mode, their gradients and Adam's two moments, with room to compute.
-_COPIES = {"fast": 2, "document": 6}
+# The weights and, in the course report's way, gradients and Adam's two moments, with some room.
+_COPIES = {"fast": 2, "course-report": 6}
 
 
 def generator_attack(
@@ -36,17 +36,28 @@ def generator_attack(
     training: Training | None = None,
     chunk: int | None = None,
 ) -> Adversarials:
-    """Return the images that generators f_ij give once the classifier says their class.
+    """Return the images that generators f_ij give once the classifier predicts their class.
 
-    pixels: float[n, c, h, w] in [0, 1], one a pair. mode "document" is the way of the course
-    report, whose images are as near as they happen to be; "fast" starts at the image in closed
-    form, seeks the smallest change, or any within the threat's eps, and ends on values k / 255
-    where it can.
-    hidden: units of both hidden layers, 16 in fast and 64 in document mode by default. steps:
-    gradient evaluations of the classifier a pair at most, 60 and 1000 by default. chunk: pairs
-    trained side by side, by default as many as fit into 256 MiB; it changes no result. The weights
-    are drawn from generator, the same for all pairs. Raises UserError for an unknown mode and for
-    a number below 1.
+    Args:
+        victim: the classifier.
+        pixels: float[n, c, h, w] in [0, 1], one a pair.
+        goal: the label and the target class of each pair.
+        threat: the norm, and the largest change or None.
+        generator: what the weights are drawn from, the same for all pairs.
+        mode: "course-report", whose images are as near as they happen to be, or "fast", which
+            starts at the image in closed form, seeks the smallest change, or any within the
+            threat's eps, and ends on values k / 255 where it can.
+        hidden: width of both hidden layers, 16 in fast and 64 in course-report mode by default.
+        steps: gradient evaluations of the classifier a pair at most, 60 and 1000 by default.
+        training: of the course report's way, the settings on which it is silent.
+        chunk: pairs trained side by side, by default as many as fit into 256 MiB; it changes no
+            result.
+
+    Returns:
+        The images and the steps that each took.
+
+    Raises:
+        UserError: for an unknown mode and for a number below 1.
     """
     if mode not in MODES:
         raise unknown("mode", mode, MODES)
@@ -66,9 +77,9 @@ def generator_attack(
         part, aim = pixels[rows], goal[rows]
         generator.set_state(state)
         made = Generators(len(part), size, hidden=hidden, generator=generator, like=part)
-        if mode == "document":
+        if mode == "course-report":
             given = training or Training()
-            parts.append(document_way(victim, part, aim, made, training=given, steps=steps))
+            parts.append(report_way(victim, part, aim, made, training=given, steps=steps))
         else:
             parts.append(_fast(victim, part, aim, threat, made, steps))
     if not parts:
@@ -87,11 +98,5 @@ def _fast(
     steps: int,
 ) -> Adversarials:
     found, reached = smallest_change(victim, pixels, goal, threat, generators, steps=steps)
-    pictures, rows = found.pixels, reached.nonzero().flatten()
-    originals, aim = pixels[rows], goal[rows]
-    near = pictures[rows]
-    if threat.eps is None:
-        near = to_boundary(victim, originals, near, aim)
-    rounded, good = to_eight_bits(victim, originals, near, aim, threat)
-    pictures[rows] = torch.where(good[:, None, None, None], rounded, near)
-    return Adversarials(pictures, found.steps)
+    changed = refined(victim, pixels, found.pixels, goal, threat, reached)
+    return Adversarials(changed, found.steps)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unmask.fool.generator.stacked import Generators
+from unmask.coursework.generator.stacked import Generators
 from unmask.fool.goal import Goal
 from unmask.fool.outcome import Adversarials
 from unmask.fool.victim import Victim, cross_entropy
@@ -53,7 +53,7 @@ class Adam:
                 tensor -= (rate[..., None] if tensor.ndim == 3 else rate) * (mean / scale)
 
 
-def document_way(
+def report_way(
     victim: Victim,
     pixels: Tensor,
     goal: Goal,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from unmask.fool.generator.stacked import Generators
+from unmask.coursework.generator.stacked import Generators
 
 
 def made(count: int, size: int = 12, hidden: int = 5, seed: int = 0) -> Generators:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from unmask.fool.generator.stacked import Generators
+from unmask.coursework.generator.stacked import Generators
 from unmask.fool.goal import Goal
 from unmask.fool.norms import Threat, wide
 from unmask.fool.outcome import Adversarials

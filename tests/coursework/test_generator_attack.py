@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from unmask.coursework.generator.attack import generator_attack
+from unmask.coursework.generator.report_way import Adam, Training
+from unmask.coursework.generator.smallest import smallest_change, soft_margin
+from unmask.coursework.generator.stacked import Generators
 from unmask.data.mnist import load_mnist
 from unmask.errors import UserError
-from unmask.fool.generator.attack import generator_attack
-from unmask.fool.generator.document import Adam, Training
-from unmask.fool.generator.smallest import smallest_change, soft_margin
-from unmask.fool.generator.stacked import Generators
 from unmask.fool.goal import Goal, every_target
 from unmask.fool.norms import Threat
 from unmask.fool.outcome import Adversarials, judge, saved
@@ -144,7 +144,7 @@ def test_a_given_eps_is_enough_where_the_smallest_change_is_less(norm: str) -> N
     assert outcome.steps[outcome.reached].mean() < 60
 
 
-@pytest.mark.parametrize("mode", ["fast", "document"])
+@pytest.mark.parametrize("mode", ["fast", "course-report"])
 def test_neither_chunks_nor_neighbours_change_a_result(mode: str) -> None:
     victim, _ = linear()
     pixels, goal = goal_of(victim, saved(middling(4)))
@@ -170,7 +170,7 @@ def test_neither_chunks_nor_neighbours_change_a_result(mode: str) -> None:
         assert torch.equal(torch.cat([p.steps for p in parts]), whole.steps)
 
 
-@pytest.mark.parametrize("mode", ["fast", "document"])
+@pytest.mark.parametrize("mode", ["fast", "course-report"])
 def test_the_same_seed_gives_the_same_bits(mode: str) -> None:
     victim, _ = linear()
     pixels, goal = goal_of(victim, saved(middling(2)).float())
@@ -191,14 +191,16 @@ def test_the_documents_way_learns_the_picture_and_then_the_class() -> None:
         Goal(goal.targets, goal.labels),  # type: ignore[arg-type]
         SMALLEST,
         generator=seeded(),
-        mode="document",
+        mode="course-report",
         training=Training(tolerance=1e-5),
         steps=1,
     )
     # The class to be said is the one it says: nothing happens after pre-training.
     error = (pretrained.pixels - pixels).square().flatten(1).mean(1)
     assert float(error.max()) <= 1e-5
-    found = generator_attack(victim, pixels, goal, SMALLEST, generator=seeded(), mode="document")
+    found = generator_attack(
+        victim, pixels, goal, SMALLEST, generator=seeded(), mode="course-report"
+    )
     assert judge(victim, pixels, found, goal, SMALLEST).reached.all()
 
 
