@@ -1,4 +1,4 @@
-"""Images come in: labelled sets that ship, that are downloaded, or that lie in folders."""
+"""Labelled images: sets that ship, sets that are downloaded, and folders of your own."""
 
 from __future__ import annotations
 

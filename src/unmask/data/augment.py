@@ -1,7 +1,7 @@
 """Whole batches of images flipped, shifted, cropped, erased and mixed in memory, on any device.
 
-What is drawn at random is drawn once an epoch, for every image, from (seed, epoch) alone, so an
-epoch can be replayed on any device without the random state of the epochs before it.
+Random numbers are drawn once an epoch, for every image, from (seed, epoch) alone, so an epoch can
+be replayed on any device without the random state of the epochs before it.
 """
 
 from __future__ import annotations
@@ -23,15 +23,21 @@ _FLIP_STREAM, _EPOCH_STREAM = 1, 2
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may happen to an image: by default nothing.
+    """What may happen to an image; by default nothing.
 
-    flip: mirrored left to right, "random" for a fair coin every epoch or "alternating" for a coin
-    in the first epoch and the other side in each next (Jordan, 2024). shift: whole pixels up to
-    which it moves each way, its edge reflected. crop: the least part of its area, over 0 up to 1,
-    that a random square crop keeps before it is stretched back. erase: the side in pixels of a
-    random square that is set to the image's mean (DeVries and Taylor, 2017). cutmix: how often,
-    0 to 1, a random square of another image is pasted into it, whose class then counts by its
-    area (Yun et al., 2019). Raises UserError.
+    Args:
+        flip: mirror left to right: "random" draws a fair coin every epoch, "alternating" a coin in
+            the first epoch and the other side in each next (Jordan, 2024), "none" never.
+        shift: the largest shift in each direction, in whole pixels; the edge is reflected.
+        crop: the smallest fraction of the area, over 0 and up to 1, that a random square crop keeps
+            before it is stretched back to the size of the image; 1 for no crop.
+        erase: the side in pixels of a random square that is set to the image's mean, 0 for none
+            (DeVries and Taylor, 2017).
+        cutmix: the probability, 0 to 1, that a random square of another image is pasted in, whose
+            class then counts by its area (Yun et al., 2019).
+
+    Raises:
+        UserError: when a setting is out of its range.
     """
 
     flip: Literal["none", "random", "alternating"] = "none"
@@ -56,10 +62,15 @@ class Augmentation:
 class Draws:
     """What was drawn for each of n images in one epoch.
 
-    flip: bool[n]; shift: int64[n, 2], down and right; crop: float32[n, 3], the kept part of the
-    side and the place of the crop, down and right, 0 to 1; erase: float32[n, 2], the place of the
-    erased square, 0 to 1; mate: int64[n], the image that gives the pasted square; square:
-    float32[n, 3], its part of the side, 0 for none, and its place, 0 to 1.
+    Args:
+        flip: bool[n], whether it is mirrored.
+        shift: int64[n, 2], pixels down and right.
+        crop: float32[n, 3], the kept fraction of the side, and the place of the crop, down and
+            right, 0 to 1.
+        erase: float32[n, 2], the place of the erased square, down and right, 0 to 1.
+        mate: int64[n], the image that the pasted square comes from.
+        square: float32[n, 3], the side of the pasted square as a fraction of the image's, 0 for
+            none, and its place, down and right, 0 to 1.
     """
 
     flip: Tensor
@@ -81,7 +92,14 @@ class Draws:
 
 
 def draw(augmentation: Augmentation, count: int, *, seed: int, epoch: int) -> Draws:
-    """Return what happens to each of count images in that epoch, a function of its arguments."""
+    """Return what happens to each of count images in that epoch, a function of its arguments.
+
+    Args:
+        augmentation: what may happen.
+        count: the number of images.
+        seed: of the random numbers.
+        epoch: from 0.
+    """
     random = seeded(seed, _EPOCH_STREAM, epoch)
     flip = np.zeros(count, bool)
     if augmentation.flip == "random":
@@ -106,9 +124,18 @@ def draw(augmentation: Augmentation, count: int, *, seed: int, epoch: int) -> Dr
 
 
 def augmented(pixels: Tensor, augmentation: Augmentation, draws: Draws) -> Tensor:
-    """Return uint8[b, h, w, c] images as float32[b, c, h, w] in [0, 1], augmented as drawn.
+    """Return 8-bit images as floats, augmented as drawn.
 
-    The result lies in memory as channels_last.
+    Args:
+        pixels: uint8[b, h, w, c], 0..255.
+        augmentation: what may happen.
+        draws: what was drawn for these b images.
+
+    Returns:
+        float32[b, c, h, w] in [0, 1], in memory as channels_last.
+
+    Raises:
+        UserError: when the shift is not smaller than the images.
     """
     height, width = pixels.shape[1:3]
     if augmentation.shift >= min(height, width):
@@ -128,9 +155,16 @@ def augmented(pixels: Tensor, augmentation: Augmentation, draws: Draws) -> Tenso
 
 
 def mixed(pictures: Tensor, mates: Tensor, square: Tensor) -> tuple[Tensor, Tensor]:
-    """Return images with squares of their mates pasted in, and the share that is left of each.
+    """Return images with squares of their mates pasted in, and the fraction left of each (CutMix).
 
-    images and mates: float32[b, c, h, w]; square: as Draws has it. The share is float32[b].
+    Args:
+        pictures: float32[b, c, h, w].
+        mates: float32[b, c, h, w], the images that the squares come from.
+        square: float32[b, 3], as in Draws.
+
+    Returns:
+        The images, and float32[b], the fraction of each one's area that is still its own, in [0,
+        1].
     """
     height, width = pictures.shape[2:]
 
@@ -156,7 +190,7 @@ def _moved(pixels: Tensor, draws: Draws) -> Tensor:
 
 
 def _reflected(index: Tensor, size: int) -> Tensor:
-    """Fold indices beyond an edge back inside, the edge pixel itself not repeated."""
+    """Fold indices beyond an edge back inside, without repeating the edge pixel itself."""
     return (size - 1) - ((size - 1) - index.abs()).abs()
 
 

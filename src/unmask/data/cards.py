@@ -1,4 +1,4 @@
-"""The datasets that Unmask knows but doesn't ship: where they are, what they may be used for."""
+"""The datasets that Unmask knows but doesn't ship: their sources, licences and checksums."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file to download: its name, its mirrors, its size in bytes and its SHA-256 in hex."""
+    """A file to download.
+
+    Args:
+        name: the file's name.
+        urls: its mirrors, tried in this order.
+        size: in bytes.
+        sha256: in hex.
+    """
 
     name: str
     urls: tuple[str, ...]
@@ -19,8 +26,14 @@ class RemoteFile:
 class DatasetCard:
     """A dataset: its files, licence and citation, and where to read more.
 
-    Where its provider gives it only to those who log in, files is empty and by_hand says how to
-    get it.
+    Args:
+        name: its key in CARDS, and the name of its folder in the cache.
+        title: its name in words.
+        homepage: where to read more.
+        licence: its licence, in words.
+        citation: the paper or page to cite.
+        files: to download; empty where the provider requires an account.
+        by_hand: how to get such a dataset, "" for the others.
     """
 
     name: str

@@ -51,12 +51,15 @@ def load_cifar10(
 
     Args:
         source: the canonical binary archive, packed or unpacked; a folder of lossless sheets, see
-            read_sheets; or a folder or zip with train/CLASS and test/CLASS. The images' name says
-            which it was.
+            read_sheets; or a folder or zip with train/CLASS and test/CLASS. The name of the images
+            states which it was.
         progress: called with the number of images of a folder or zip read so far, and of all.
 
+    Returns:
+        The training images and the test images.
+
     Raises:
-        UserError: the source is missing, damaged or something else.
+        UserError: when the source is missing, damaged or something else.
     """
     path = Path(source)
     if path.is_dir() and (path / _TRAIN[0]).is_file():
@@ -75,8 +78,9 @@ def load_cifar10(
 def cifar10_at_home() -> Path | None:
     """Return where CIFAR-10 lies in the folder that UNMASK_DATA names, or None.
 
-    That is the canonical binary archive, in the folder or in the folder cifar10-binary within it,
-    or the sheets in the folder cifar10 within it, or in itself.
+    Returns:
+        The canonical binary archive in the folder itself or in its folder cifar10-binary; else the
+        folder cifar10 within it, or the folder itself, if it holds lossless sheets; else None.
     """
     home = os.environ.get("UNMASK_DATA")
     if not home:

@@ -1,4 +1,4 @@
-"""Datasets are looked for at home, then downloaded, resumed where they broke off, and verified."""
+"""Datasets found on disk or downloaded: a broken download is resumed, every file is verified."""
 
 from __future__ import annotations
 
@@ -20,17 +20,26 @@ Progress = Callable[[int, int], None]
 
 
 class _DownloadError(Exception):
-    """A download that ended too early, or brought what isn't the file."""
+    """A download that ended too early or delivered another file."""
 
 
 def fetch_dataset(card: DatasetCard, *, progress: Progress | None = None) -> tuple[Path, ...]:
     """Return the paths of a dataset's files, each with the SHA-256 that its card states.
 
-    Looked for in the folder that the environment variable UNMASK_DATA names and in the folder
-    card.name within it, then in the user's cache folder, and downloaded into the cache otherwise.
-    A download that broke off, in this call or an earlier one, goes on where it stopped.
-    progress(done, total) counts the bytes of all files. Raises UserError when there is no network,
-    no space, a file with another checksum, or a dataset that has to be fetched by hand.
+    Files are searched for in the folder that the environment variable UNMASK_DATA names, in the
+    folder card.name within it, and in the user's cache folder; otherwise they are downloaded into
+    the cache. A download that broke off, in this call or an earlier one, resumes where it stopped.
+
+    Args:
+        card: the dataset, such as CARDS["mnist"].
+        progress: called with the bytes done and the bytes in all, over all files.
+
+    Returns:
+        A path for each of card.files, in their order.
+
+    Raises:
+        UserError: when there is no network or no space, a file has another checksum, or the dataset
+            can only be downloaded by hand.
     """
     if not card.files:
         raise UserError(f"{card.title} can't be downloaded without an account", do=card.by_hand)
@@ -118,8 +127,8 @@ def _cached(card: DatasetCard, file: RemoteFile, report: Callable[[int], None]) 
                 ) from error
             except ValueError:
                 reason = "a file with another SHA-256"
-        # Only what has moved something is worth another round: more bytes, or a part that turned
-        # out to be bad and is gone.
+        # Another round is only worth it after progress: more bytes, or a partial file that was bad
+        # and has been deleted.
         if _size(partial_file) == had:
             break
     if (folder / file.name).exists():
@@ -154,7 +163,7 @@ def _download(
                 raise _DownloadError(f"the answer {response.status_code} {response.reason}")
             resumed = response.status_code == HTTPStatus.PARTIAL_CONTENT
             done = done if resumed else 0
-            # The raw bytes, for a server may call the .gz that it sends an encoding of the answer.
+            # The raw bytes, since a server may declare the .gz that it sends as a content encoding.
             chunks = response.raw.stream(CHUNK_BYTES, decode_content=False)
             try:
                 with partial_file.open("ab" if resumed else "wb") as file:
@@ -167,7 +176,7 @@ def _download(
                 raise _DownloadError(_broken_off(done, size)) from error
     if done < size:
         raise _DownloadError(_broken_off(done, size))
-    # Copied and not renamed: another process that also writes the part can't reach the copy.
+    # Copied and not renamed: another process that writes the partial file can't reach the copy.
     shutil.copyfile(partial_file, output_file)
     partial_file.unlink(missing_ok=True)
 

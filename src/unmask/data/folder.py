@@ -1,4 +1,4 @@
-"""Images in one folder a class, on disk or in a zip archive, become Images."""
+"""Images in one folder for each class, on disk or in a zip archive, become Images."""
 
 from __future__ import annotations
 
@@ -31,9 +31,13 @@ _PARTS = {
 
 @dataclass(frozen=True, eq=False)
 class PictureFolder:
-    """The images of a tree, and one line for every file that was left out.
+    """The images of a tree; all parts have the same classes.
 
-    All parts have the same classes. validation and test are None where the tree has none.
+    Args:
+        train: the training images.
+        validation: the validation images, None where the tree has none.
+        test: the test images, None where the tree has none.
+        warnings: one line for every file that was left out.
     """
 
     train: Images
@@ -53,11 +57,18 @@ def load_folder(
 
     PART is train, validation (val, valid) or test; a tree without parts is all training images.
     Folders that hold nothing but one other folder are passed through, and folders in a class's
-    folder belong to it. size is (height, width) in 1..4096, channels 1 or 3: decode_picture says
-    how images get there. Images come in the order of their paths and classes in that of their
-    names. A file that can't be read is left out with a warning. progress(done, total) counts
-    images. Raises UserError when there are no images, fewer than two classes, classes that the
-    training images lack, or when the pixels would take more than MAX_BYTES.
+    folder belong to it. Images come in the order of their paths and classes in that of their names.
+    A file that can't be read is left out with a warning.
+
+    Args:
+        path: the folder or zip archive.
+        size: (height, width) in 1..4096; decode_picture crops and scales each image to it.
+        channels: 1 (grey) or 3 (colour).
+        progress: called with the number of images read so far and of all.
+
+    Raises:
+        UserError: when there are no training images, fewer than two classes, classes that the
+            training images lack, or when the pixels would take more than MAX_BYTES.
     """
     if not (len(size) == 2 and all(isinstance(s, int) and 1 <= s <= MAX_SIDE for s in size)):
         raise UserError("the size must be (height, width)", got=size, do=f"give 1 to {MAX_SIDE}")

@@ -18,9 +18,14 @@ from unmask.runtime import sha256
 class Images:
     """Images of one size with a class each; the arrays must not be changed afterwards.
 
-    pixels: uint8[n, channels, height, width], 0..255. labels: int64[n], indices into class_names,
-    which are distinct. name says where the images come from. n may be 0. Raises UserError when
-    an array has another shape or type, or a label lies outside the classes.
+    Args:
+        pixels: uint8[n, channels, height, width], 0..255; n may be 0.
+        labels: int64[n], indices into class_names.
+        class_names: distinct and not empty.
+        name: where the images come from, in words.
+
+    Raises:
+        UserError: when an array has another shape or type, or a label lies outside the classes.
     """
 
     pixels: NDArray[np.uint8]
@@ -72,7 +77,11 @@ class Images:
     def split(self, count: int) -> tuple[Images, Images]:
         """Return the first count images and the rest, in order and without a copy.
 
-        Raises UserError when count isn't 0 to len(self).
+        Args:
+            count: 0 to len(self).
+
+        Raises:
+            UserError: when count is out of range.
         """
         if not 0 <= count <= len(self):
             raise UserError(

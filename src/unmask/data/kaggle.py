@@ -1,4 +1,4 @@
-"""The face mask set of Kaggle: where it lies, how it is fetched, and what it holds when whole."""
+"""The face mask set of Kaggle: where it is found, how it is downloaded, and what it holds."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ CARD = CARDS["face-mask-detection"]
 HANDLE = "andrewmvd/face-mask-detection"
 PICTURES = 853
 FACES = {"with_mask": 3232, "without_mask": 717, "mask_weared_incorrect": 123}
-# What Kaggle's own program and its site call the archive, packed and unpacked.
+# The names that Kaggle's own program and its site give the archive, packed and unpacked.
 NAMES = ("face-mask-detection", "face-mask-detection.zip", "archive.zip", "faces")
 
 
 def find_faces() -> Path:
-    """Return the folder or zip archive of the set, downloaded when it isn't there.
+    """Return the folder or zip archive of the face mask set, downloaded when it isn't found.
 
-    Looked for under NAMES in the folder that the environment variable UNMASK_DATA names, and
-    downloaded by kagglehub into its own cache otherwise, without an account where
-    Kaggle allows that. Raises UserError, saying how to get the set, when kagglehub is not installed
-    or doesn't bring it.
+    It is searched for under NAMES in the folder that the environment variable UNMASK_DATA names.
+    Otherwise kagglehub downloads it into its own cache, without an account where Kaggle allows
+    that.
+
+    Raises:
+        UserError: when kagglehub is not installed or the download fails; it states how to get the
+            set.
     """
     home = os.environ.get("UNMASK_DATA")
     for name in NAMES if home else ():
@@ -47,7 +50,7 @@ def _downloaded() -> Path:
         ) from error
     try:
         return Path(kagglehub.dataset_download(HANDLE))
-    except Exception as error:  # Its own kinds of exceptions have no common one beneath.
+    except Exception as error:  # Its exceptions have no common base class.
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise UserError(
             "Kaggle did not give the face mask set",
@@ -57,7 +60,7 @@ def _downloaded() -> Path:
 
 
 def _token(reason: str) -> str:
-    """Return how to log in where Kaggle refuses those who don't, and nothing otherwise."""
+    """Return how to log in where Kaggle requires an account, and nothing otherwise."""
     if not any(
         refusal in reason for refusal in ("401", "403", "Unauth", "Forbidden", "Permission")
     ):

@@ -1,4 +1,4 @@
-"""The image files in a folder or a zip archive, which may have been made to do harm."""
+"""The image files in a folder or a zip archive, which may be malicious."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ RATIO_COUNTS_FROM_BYTES = 1 << 28
 
 @dataclass(frozen=True)
 class PictureFile:
-    """A file that may hold an image: its path below the root, and a function that reads it.
+    """A file that may hold an image.
 
-    read() returns at most MAX_FILE_BYTES, and raises UserError when it can't.
+    Args:
+        path: the names of the folders below the root, and of the file.
+        read: returns at most MAX_FILE_BYTES, and raises UserError for a file that can't be read.
     """
 
     path: tuple[str, ...]
@@ -34,7 +36,12 @@ class PictureFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """The image files of a tree in the order of their paths, and what was left out and why."""
+    """The image files of a tree, and what was left out.
+
+    Args:
+        files: in the order of their paths.
+        warnings: one line for each file that was left out, and one for all that are no images.
+    """
 
     files: list[PictureFile]
     warnings: list[str]
@@ -44,12 +51,21 @@ class Listing:
 def list_pictures(root: Path, suffixes: frozenset[str] = SUFFIXES) -> Iterator[Listing]:
     """List the image files of a folder or a zip archive, readable until the block ends.
 
-    Nothing is unpacked to disk. Files are told by their suffix; hidden ones are passed over.
-    suffixes: others than an image's, in small letters, where more than images is wanted.
-    Links that lead back into the tree, pipes and devices, members whose path leaves the archive
-    and names with control characters are left out with a warning. Raises UserError when root is
-    neither a folder nor a zip archive, or holds more than MAX_MEMBERS files, or when an archive
-    would grow to more than MAX_ARCHIVE_BYTES or MAX_ARCHIVE_RATIO times its size.
+    Nothing is unpacked to disk. Hidden files are skipped without a warning. Links that lead back
+    into the tree, pipes and devices, members whose path leaves the archive, and names with control
+    characters are left out with a warning.
+
+    Args:
+        root: the folder or zip archive.
+        suffixes: of the files to list, in lower case; by default those of images.
+
+    Yields:
+        The files and the warnings.
+
+    Raises:
+        UserError: when root is neither a folder nor a zip archive, or holds more than MAX_MEMBERS
+            files, or when an archive would grow to more than MAX_ARCHIVE_BYTES or, from
+            RATIO_COUNTS_FROM_BYTES on, to more than MAX_ARCHIVE_RATIO times its size.
     """
     wanted = "give a folder of images or a zip archive"
     try:
@@ -65,7 +81,7 @@ def list_pictures(root: Path, suffixes: frozenset[str] = SUFFIXES) -> Iterator[L
         raise UserError(f"{root} is neither a folder nor a file", do=wanted)
 
 
-# What a tree is made of: a path with either a function that reads it or the reason why not.
+# A file of a tree: its path, and a function that reads it or the reason why it can't be read.
 _Found = tuple[tuple[str, ...], Callable[[], bytes] | str]
 
 
@@ -99,8 +115,8 @@ def skipped(path: tuple[str, ...], reason: str) -> str:
 
 
 def _walk(root: Path) -> Iterator[_Found]:
-    # A folder is entered once, by whatever links it is reached: loops end, and so do the many
-    # paths of links to folders of links.
+    # A folder is entered once, however many links lead to it: this ends loops, and the many paths
+    # that links to folders of links make.
     entered: dict[tuple[int, int], str] = {}
     pending: list[tuple[Path, tuple[str, ...]]] = [(root, ())]
     while pending:
@@ -127,7 +143,14 @@ def _walk(root: Path) -> Iterator[_Found]:
 
 
 def read_file(file: Path) -> bytes:
-    """Return a file's bytes; raise UserError when it can't be read or has over MAX_FILE_BYTES."""
+    """Return a file's bytes.
+
+    Args:
+        file: a regular file.
+
+    Raises:
+        UserError: when it can't be read or has more than MAX_FILE_BYTES.
+    """
     try:
         with open_regular(file) as stream:
             data = stream.read(MAX_FILE_BYTES + 1)
@@ -141,7 +164,7 @@ def read_file(file: Path) -> bytes:
 def _opened(root: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(root)
-    except Exception as error:  # A damaged directory is met with many kinds of exceptions.
+    except Exception as error:  # A damaged directory raises many kinds of exceptions.
         raise UserError(
             f"{root} is no readable zip archive",
             got=str(error) or type(error).__name__,
@@ -161,7 +184,7 @@ def _members(root: Path, archive: zipfile.ZipFile) -> Iterator[_Found]:
             do="unpack it by hand if you trust it, and give the folder",
         )
     for member in members:
-        # Archives from Windows may part names with backslashes.
+        # Archives from Windows may separate names with backslashes.
         path = PurePosixPath(member.filename.replace("\\", "/"))
         refusal = _refusal(path, member)
         yield path.parts, refusal or functools.partial(_read_member, archive, member)
@@ -170,7 +193,7 @@ def _members(root: Path, archive: zipfile.ZipFile) -> Iterator[_Found]:
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     try:
         return archive.read(member)
-    except Exception as error:  # Damage and encryption are met with many kinds of exceptions.
+    except Exception as error:  # Damage and encryption raise many kinds of exceptions.
         reason = str(error) or type(error).__name__
         raise UserError("the archive is damaged or locked here", got=reason) from error
 

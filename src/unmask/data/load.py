@@ -33,18 +33,22 @@ def load_data(
     Args:
         source: "mnist" or "cifar10"; a folder or zip archive with a folder for each class; Images;
             a pair of arrays or tensors (images, labels); or an iterable of such batches, such as a
-            DataLoader. Images are [n, c, h, w], [n, h, w, c] or [n, h, w], uint8 or in [0, 1], the
-            latter rounded to 8 bits. Labels are whole numbers from 0.
-        part: "test", "validation" or "train" of a name or folder; the first there is by default.
-        size: the height and width to read a folder's images at, or one number for both; by default
-            that of the images, up to 64 pixels.
-        channels: 1 or 3, to read a folder's images with; by default 1 where all are grey.
+            DataLoader. Images are [n, c, h, w], [n, h, w, c] or [n, h, w], uint8 or float in [0,
+            1], which is rounded to 8 bits. Labels are whole numbers from 0.
+        part: "test", "validation" or "train" of a name or folder; by default the first of these
+            that exists.
+        size: the height and width at which to read a folder's images, or one number for both; by
+            default that of the images, up to 64 pixels.
+        channels: 1 or 3, for a folder's images; by default 1 where all are grey, else 3.
         class_names: of arrays and batches; "0", "1", ... by default.
-        count: at most so many images of arrays and batches, in order.
+        count: take at most so many images of arrays and batches, in order; by default all.
+
+    Returns:
+        The images, uint8[n, c, h, w], their labels and the names of their classes.
 
     Raises:
-        UserError: there are no such images, they have another shape or range, or an option doesn't
-            go with the source.
+        UserError: when there are no such images, they have another shape or range, or an option
+            doesn't go with the source.
     """
     if part is not None and part not in PARTS:
         raise unknown("part", part, PARTS)

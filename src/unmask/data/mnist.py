@@ -17,10 +17,15 @@ _SHA256 = "06af5dfe73b70e3bc1c36439982b18a8d76803db9b544f6fdf838a37fbb01b64"
 
 
 def load_mnist() -> tuple[Images, Images]:
-    """Return the 60000 training and the 10000 test images of MNIST: 1 x 28 x 28, classes 0 to 9.
+    """Return the 60000 training and the 10000 test images of MNIST.
 
-    Y. LeCun, C. Cortes, C. Burges; CC BY-SA 3.0; see MNIST-LICENSE.txt. Raises UserError when the
-    file that ships is missing or isn't what it was, byte for byte.
+    Y. LeCun, C. Cortes, C. Burges; CC BY-SA 3.0; see MNIST-LICENSE.txt.
+
+    Returns:
+        Training and test images, 1 x 28 x 28, with the classes "0" to "9".
+
+    Raises:
+        UserError: when the file that ships is missing or doesn't have its SHA-256.
     """
     repair = "install unmask again (pip install --force-reinstall --no-deps unmask)"
     try:

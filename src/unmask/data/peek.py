@@ -1,4 +1,4 @@
-"""The size and the colours that images have by nature, asked of them without unpacking any."""
+"""The size and the colours of image files, read from their headers without decoding any."""
 
 from __future__ import annotations
 
@@ -20,11 +20,19 @@ _FIRST_TURNED = 5
 
 
 def natural_shape(root: Path) -> tuple[int, int, int]:
-    """Return the (channels, height, width) to read the images of a folder or zip archive at.
+    """Return the shape at which to read the images of a folder or zip archive.
 
-    Up to 64 of them, spread over the tree, are asked for their size, not unpacked. Images of one
-    size keep it up to a side of 64 pixels, all others become squares of 64. One channel if all are
-    grey, else three. Raises UserError when there is no tree.
+    The headers of about 64 images, spread over the tree, decide; none is decoded.
+
+    Args:
+        root: the folder or zip archive.
+
+    Returns:
+        (channels, height, width). Images of one size keep it up to a side of 64 pixels; all others
+        become squares of 64. One channel if all are grey, else three.
+
+    Raises:
+        UserError: when root is neither a folder nor a zip archive.
     """
     from PIL import Image
 
@@ -33,7 +41,7 @@ def natural_shape(root: Path) -> tuple[int, int, int]:
     with list_pictures(root) as listing, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for file in listing.files[:: max(1, len(listing.files) // _LOOKED_AT)]:
-            # What can't be read is named when the whole tree is.
+            # Files that can't be read are named when the whole tree is read.
             with (
                 contextlib.suppress(Exception),
                 Image.open(io.BytesIO(file.read()), formats=FORMATS) as picture,
@@ -50,7 +58,11 @@ def natural_shape(root: Path) -> tuple[int, int, int]:
 def upright_size(file: Path) -> tuple[int, int]:
     """Return an image's (width, height) in pixels after its EXIF orientation has been applied.
 
-    Raises UserError when the file can't be read, is no image or too large a one.
+    Args:
+        file: the image file; only its header is read.
+
+    Raises:
+        UserError: when the file can't be read, is no image, or has more than MAX_PIXELS pixels.
     """
     from PIL import Image
 
@@ -62,7 +74,7 @@ def upright_size(file: Path) -> tuple[int, int]:
                 turned = picture.getexif().get(_ORIENTATION, 1) >= _FIRST_TURNED
         except UserError:
             raise
-        except Exception as error:  # Decoders meet damage with nearly any exception there is.
+        except Exception as error:  # Decoders raise nearly any exception for damage.
             raise UserError("no readable image", got=_reason(file, error)) from error
     if width * height > MAX_PIXELS:
         raise UserError("the image is too large", got=f"{width} x {height} pixels")

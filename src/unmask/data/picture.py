@@ -22,13 +22,13 @@ SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
     | {".pbm", ".pgm", ".pnm", ".ppm"}
 )
-# Of formats that Pillow reads where a plugin or a newer version of it is there.
+# Formats that Pillow reads only with a plugin or in a newer version.
 PLUGIN_SUFFIXES = frozenset({".avif", ".heic", ".heif"})
 # Formats of several frames or pages.
 _MANY = ("AVIF", "GIF", "HEIF", "PNG", "TIFF", "WEBP")
 MAX_PIXELS = 1 << 26
 MAX_FRAMES = 10_000
-# The EXIF tag of how a camera was held.
+# The EXIF tag of the camera's orientation.
 _ORIENTATION = 0x0112
 # Cameras and encoders write about ten; each is a pass over all pixels.
 MAX_SCANS = 100
@@ -37,12 +37,22 @@ _NOWHERE = logging.NullHandler()
 
 
 def decode_picture(data: bytes, *, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
-    """Return the image in a file's bytes as uint8[channels, height, width].
+    """Return the image in a file's bytes as an array of the wanted size.
 
-    size is (height, width); channels is 1 (luma) or 3 (red, green, blue). The image is cut to the
-    wanted aspect ratio about its middle and scaled with a bicubic filter wide enough not to alias;
-    a JPEG of twice the size or more is halved while it is unpacked. How it is read, and what raises
-    UserError: see open_picture.
+    The image is cropped about its middle to the wanted aspect ratio and scaled with a bicubic
+    filter wide enough not to alias; a JPEG of twice the size or more is halved while it is decoded.
+    open_picture describes how orientation, transparency and depth are treated.
+
+    Args:
+        data: the file's bytes.
+        size: (height, width) in pixels.
+        channels: 1 (luma) or 3 (red, green, blue).
+
+    Returns:
+        uint8[channels, height, width], 0..255.
+
+    Raises:
+        UserError: as open_picture does.
     """
     from PIL import Image, ImageOps
 
@@ -56,13 +66,24 @@ def decode_picture(data: bytes, *, size: tuple[int, int], channels: int) -> NDAr
 
 
 def open_picture(data: bytes, *, mode: str = "RGB", enough: int | None = None) -> Picture:
-    """Return the image in a file's bytes, unpacked, in 8 bits and in the mode "RGB" or "L".
+    """Return the image in a file's bytes, decoded to 8 bits.
 
-    It is turned upright by its EXIF orientation and laid on white where it is transparent. Of
-    16-bit values the high byte is kept, of an animation the first frame. A JPEG of which both sides
-    stay above enough may come at a half, a quarter or an eighth of its size. Raises UserError when
-    the bytes are no image in FORMATS, are damaged, hold more than MAX_PIXELS pixels or are a JPEG
-    of more than MAX_SCANS scans (never unpacked, so that memory and time stay bounded).
+    It is turned upright by its EXIF orientation, and transparent images are laid on white. Of
+    16-bit values the high byte is kept, of an animation the first frame.
+
+    Args:
+        data: the file's bytes.
+        mode: Pillow's mode of the result, "RGB" or "L".
+        enough: a JPEG both of whose sides stay above so many pixels may be decoded at a half, a
+            quarter or an eighth of its size; None keeps every size.
+
+    Returns:
+        A Pillow image.
+
+    Raises:
+        UserError: when the bytes are no image in FORMATS, are damaged, hold more than MAX_PIXELS
+            pixels, or are a JPEG of more than MAX_SCANS scans, which is never decoded, so that
+            memory and time stay bounded.
     """
     return next(_pictures(data, mode, enough, every=False))
 
@@ -70,7 +91,15 @@ def open_picture(data: bytes, *, mode: str = "RGB", enough: int | None = None) -
 def open_frames(data: bytes, *, mode: str = "RGB") -> Iterator[Picture]:
     """Yield every frame or page of an animation or a document, each as open_picture returns one.
 
-    Of a file with one there is one. Raises UserError as that does, and for more than MAX_FRAMES.
+    Args:
+        data: the file's bytes; a file of one image yields one frame.
+        mode: Pillow's mode of the frames, "RGB" or "L".
+
+    Yields:
+        Pillow images, upright and in 8 bits.
+
+    Raises:
+        UserError: as open_picture does, and for more than MAX_FRAMES frames.
     """
     return _pictures(data, mode, None, every=True)
 
@@ -89,13 +118,13 @@ def plugin_formats() -> tuple[str, ...]:
 
 
 def missing_plugin(name: str) -> str:
-    """Return what is to be done to read a file of PLUGIN_SUFFIXES, "" when nothing is."""
+    """Return what to install to read a file of PLUGIN_SUFFIXES, "" when nothing is needed."""
     kind = "AVIF" if name.lower().endswith(".avif") else "HEIF"
     return "" if kind in plugin_formats() else _PLUGINS[kind]
 
 
 _PLUGINS = {"HEIF": "pip install 'unmask[heic]'", "AVIF": "pip install -U 'pillow>=11.3'"}
-# What stands behind "ftyp" at byte 4 of a file.
+# The brand that follows "ftyp" at byte 4 of a file.
 _BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIF", b"heix": "HEIF", b"mif1": "HEIF"}
 
 
@@ -110,7 +139,7 @@ def _pictures(data: bytes, mode: str, enough: int | None, *, every: bool) -> Ite
         if kind not in formats:
             name = "HEIC" if kind == "HEIF" else kind
             raise UserError(f"an image in {name}, which needs a plugin", do=_PLUGINS[kind])
-    # What Pillow warns of is either harmless or told apart below, and libraries don't print. Who
+    # What Pillow warns of is either harmless or handled below, and libraries don't print. Who
     # configures logging still gets what it logs.
     logging.getLogger("PIL").addHandler(_NOWHERE)
     try:
@@ -128,7 +157,7 @@ def _pictures(data: bytes, mode: str, enough: int | None, *, every: bool) -> Ite
                     got=f"{scans} scans",
                     do=f"the limit is {MAX_SCANS}",
                 )
-            # JPEG can leave out detail while it is unpacked: many times faster for photographs.
+            # JPEG can leave out detail while it is decoded: many times faster for photographs.
             if enough is not None:
                 opened.draft(None, (enough, enough))
             with _quiet():
@@ -158,7 +187,7 @@ def _pictures(data: bytes, mode: str, enough: int | None, *, every: bool) -> Ite
         raise UserError(f"no image in a format of {known}" if data else "an empty file") from None
     except Image.DecompressionBombError:
         raise _too_large(f"over {MAX_PIXELS}") from None
-    except Exception as error:  # Decoders meet damage with nearly any exception there is.
+    except Exception as error:  # Decoders raise nearly any exception for damage.
         reason = str(error) or type(error).__name__
         raise UserError("a damaged image", got=reason) from error
 
@@ -179,9 +208,14 @@ def _frames(opened: Picture) -> int:
 
 
 def as_opened(image: Picture, mode: str = "RGB") -> Picture:
-    """Return an image of Pillow's as open_picture would have read its file.
+    """Return a Pillow image as open_picture would have read it from its file.
 
-    Raises UserError for values of which the range is unknown, and for one that can't be read.
+    Args:
+        image: any Pillow image, loaded or not.
+        mode: Pillow's mode of the result, "RGB" or "L".
+
+    Raises:
+        UserError: for values of unknown range, and for an image that can't be read.
     """
     from PIL import ImageOps
 
@@ -192,7 +226,7 @@ def as_opened(image: Picture, mode: str = "RGB") -> Picture:
         return plain if plain.mode == mode else plain.convert(mode)
     except UserError:
         raise
-    except Exception as error:  # A file that is opened but damaged raises what its decoder does.
+    except Exception as error:  # A damaged file that is opened lazily raises what its decoder does.
         raise UserError(
             "an image that can't be read as RGB", got=f"{image.mode}: {error}"
         ) from error

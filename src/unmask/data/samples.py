@@ -1,4 +1,4 @@
-"""The sample images that ship with Unmask: where they come from is in samples/README.md."""
+"""The sample images that ship with Unmask; samples/README.md states their sources."""
 
 from __future__ import annotations
 
@@ -20,9 +20,14 @@ _CIFAR10_LABELS = (3, 8, 8, 0, 6, 6, 1, 6, 3, 1, 0, 9, 5, 7, 9, 8, 5, 7, 8, 6)
 class Portrait:
     """A portrait of one person in the public domain, and where its face lies.
 
-    name: the file's, without its suffix. bridge, lip, chin, left and right: the middle of the nose
-    bridge, of the upper lip and of the chin, and the edges of the face at the height of the nose,
-    left and right as in the image, in pixels.
+    Args:
+        name: the file's name without its suffix.
+        person: who is shown.
+        bridge: the middle of the nose bridge, as (x, y) in pixels.
+        lip: the middle of the upper lip.
+        chin: the middle of the chin.
+        left: the left edge of the face, as in the image, at the height of the nose.
+        right: the right edge at the same height.
     """
 
     name: str

@@ -22,7 +22,7 @@ _ROWS, _COLUMNS, _SIDE = 25, 40, 32
 _EACH = _ROWS * _COLUMNS
 _SIZE = (_COLUMNS * _SIDE, _ROWS * _SIDE)
 _MOST_SHEETS, _MOST_BYTES = 100, 1 << 25
-# Of the set put together from public copies, whose labels.npz names no checksums: 49,914 of the
+# Of the set assembled from public copies, whose labels.npz states no checksums: 49,914 of the
 # training and 9,975 of the test images are bit-exact.
 _KNOWN = {
     "train": "c461bd4536fb85ed1eb486daab6efe1841bd78a4c1eb300d5c7b5ac7f9c941b4",
@@ -44,12 +44,13 @@ def read_sheets(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Part]:
-    """Read train_00.webp ... and test_00.webp ..., 25 rows of 40 images each, and labels.npz.
+    """Read CIFAR-10 from sheets of 25 rows of 40 images each, and from labels.npz.
 
-    labels.npz holds y_train and y_test, uint8; exact_train and exact_test, bool, which images are
-    bit for bit the published ones, all where they are absent; and sha256_train and sha256_test, in
-    hex, of all pixels as uint8[n, 32, 32, 3], by default those of the set that the development
-    data holds. A set put together from two versions is told by them.
+    The sheets are train_00.webp ... and test_00.webp .... labels.npz holds y_train and y_test,
+    uint8[n]; exact_train and exact_test, bool[n], which images are bit for bit the published ones,
+    by default all; and sha256_train and sha256_test, in hex, of all pixels as uint8[n, 32, 32, 3],
+    by default those of the set in the development data. The checksums detect a folder that mixes
+    two versions.
 
     Args:
         folder: the folder with the sheets.
@@ -57,12 +58,12 @@ def read_sheets(
         progress: called with the number of images read so far and of all.
 
     Returns:
-        For each of the parts the pixels, uint8[n, 3, 32, 32], the labels, int64[n], and what is
-        known of their exactness, in words.
+        For each of the parts the pixels, uint8[n, 3, 32, 32], the labels, int64[n], and how exact
+        the images are, in words.
 
     Raises:
-        UserError: a sheet is missing, truncated or of another size, the labels don't fit, or the
-            pixels have another checksum.
+        UserError: when a sheet is missing, truncated or of another size, the labels don't fit, or
+            the pixels have another checksum.
     """
     arrays = _labels(folder)
     counts = {part: _sheets(folder, arrays[f"y_{part}"], part) for part in parts}
@@ -91,12 +92,12 @@ def write_sheets(folder: Path, parts: dict[str, tuple[NDArray[np.uint8], NDArray
     """Write images as read_sheets reads them.
 
     Args:
-        folder: made where it isn't there.
+        folder: where the files go; created if it doesn't exist.
         parts: for "train" and "test" the pixels, uint8[n, 3, 32, 32], n a multiple of 1,000 up to
             100,000, and the labels, 0 to 255.
 
     Raises:
-        UserError: the images have another shape or number, or the folder can't be written.
+        UserError: when the images have another shape or number, or the folder can't be written.
     """
     from PIL import Image
 
@@ -186,7 +187,7 @@ def _read(path: Path) -> NDArray[np.uint8]:
                 return np.asarray(sheet.convert("RGB"))
         except UserError:
             raise
-        except Exception as error:  # Decoders meet damage with nearly any exception there is.
+        except Exception as error:  # Decoders raise nearly any exception for damage.
             reason = getattr(error, "strerror", None) or "a truncated or damaged file"
             raise UserError(f"{path} is no readable WebP sheet", got=reason, do=_DO) from error
 

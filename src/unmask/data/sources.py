@@ -24,8 +24,13 @@ Place = Path | None
 class Source:
     """Images that belong together, all with the same classes and shape.
 
-    kind: "mnist", "cifar10" or "pictures". validation and test are None where there are none.
-    licence: of the images, "" where unknown. warnings: one line for each file left out.
+    Args:
+        kind: "mnist", "cifar10" or "pictures".
+        train: the training images.
+        validation: the validation images, None where there are none.
+        test: the test images, None where there are none.
+        licence: of the images, "" where unknown.
+        warnings: one line for each file left out.
     """
 
     kind: str
@@ -47,14 +52,15 @@ def load_source(
 
     Args:
         data: mnist, cifar10, or the path of a folder or zip archive.
-        source: where CIFAR-10 lies, as load_cifar10 takes it. By default the canonical archive
-            and then the lossless sheets are looked for in UNMASK_DATA, then the archive in the
-            cache; then the archive is downloaded.
-        shape: channels, height and width to read your own images at, by default natural_shape.
+        source: where CIFAR-10 lies, as load_cifar10 takes it. By default the canonical archive and
+            then the lossless sheets are searched for in UNMASK_DATA, then the archive in the cache;
+            then the archive is downloaded.
+        shape: channels, height and width at which to read your own images; by default
+            natural_shape.
         progress: called with the number of images or bytes done, and of all.
 
     Raises:
-        UserError: the images are missing or damaged, or source is given for another name.
+        UserError: when the images are missing or damaged, or source is given for another name.
     """
     if source is not None and data != "cifar10":
         raise UserError(
@@ -87,12 +93,12 @@ def _cifar10(source: Place, progress: Progress | None) -> Source:
 def _found_cifar10(progress: Progress | None) -> Path:
     near = cifar10_at_home()
     if near is None or near.name == ARCHIVE:
-        # Which also checks the archive that lies at home.
+        # Which also checks an archive that lies in UNMASK_DATA.
         return fetch_dataset(CARDS["cifar10-binary"], progress=progress)[0]
     return near
 
 
-# What load_source knows by name: each takes where the set lies, if the user said, and a progress.
+# What load_source knows by name: each takes where the set lies, or None, and a progress callback.
 NAMED: Registry[Callable[[Place, Progress | None], Source]] = Registry(
     "data set",
     {

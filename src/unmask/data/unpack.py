@@ -14,11 +14,18 @@ from unmask.runtime import open_regular
 
 
 def unpacked(archive: Path, suffixes: frozenset[str]) -> Path:
-    """Return the folder in the cache that holds the archive's files of those suffixes.
+    """Return the folder in the cache that holds an archive's files, unpacked at most once.
 
-    An archive is unpacked once, whole or not at all, and known again by its SHA-256. What
-    list_pictures leaves out is left out here. Raises UserError when it is no zip archive, is
-    damaged or made to do harm, or the cache can't be written.
+    An archive is unpacked whole or not at all, and recognised by its SHA-256. What list_pictures
+    leaves out is left out here.
+
+    Args:
+        archive: a zip archive.
+        suffixes: of the files to unpack, in lower case.
+
+    Raises:
+        UserError: when it is no zip archive, is damaged or malicious, or the cache can't be
+            written.
     """
     try:
         with open_regular(archive) as file:

@@ -1,4 +1,4 @@
-"""What the readers of annotations have in common: what they give, how they find images."""
+"""What the readers of annotations have in common: what they return, how they find images."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ _LONGEST_NAME = 100
 
 @dataclass(frozen=True)
 class Annotation:
-    """What a file says of one image, not yet held against the image.
+    """What a file states about one image, not yet checked against the image.
 
-    file and image: paths below the root. boxes: float64[k, 4], xyxy in pixels, or as parts of the
-    image's sides where relative. names: the class of each box. size: (width, height) in pixels as
-    stated, None where it isn't.
+    Args:
+        file: the annotation file's path below the root.
+        picture: the image's path below the root.
+        boxes: float64[k, 4], xyxy in pixels, or as fractions of the image's sides where relative.
+        names: the class of each of the k boxes.
+        size: (width, height) in pixels as stated, None where it isn't.
+        relative: whether the boxes are fractions of the sides.
     """
 
     file: PathParts
@@ -35,18 +39,26 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Found:
-    """The annotations that a reader found, and the names of the classes in their order."""
+    """The annotations that a reader found.
+
+    Args:
+        annotations: one for each annotated image.
+        class_names: the classes, in their order.
+    """
 
     annotations: list[Annotation]
     class_names: tuple[str, ...]
 
 
 class PictureIndex:
-    """Images looked up by what annotations call them.
+    """Images found by the names that annotations use.
 
-    The stem decides, since sets are converted to other formats without their annotations. Of
-    several images with the stem, the one with that very name is taken, and among those the one
-    that shares most folders with the annotation.
+    The stem decides, since sets are often converted to other image formats while their annotations
+    stay. Of several images with the stem, the one with that very name is taken, and among those the
+    one that shares most folders with the annotation.
+
+    Args:
+        files: the image files of the tree.
     """
 
     def __init__(self, files: Sequence[PictureFile]) -> None:
@@ -59,9 +71,14 @@ class PictureIndex:
         return stem in self._by_stem
 
     def find(self, file: PathParts, name: str) -> PathParts:
-        """Return the path of the image that the annotation in a file calls by that name.
+        """Return the path of the image that an annotation refers to.
 
-        name: with or without folders and suffix. Raises UserError when there is none.
+        Args:
+            file: the annotation file's path below the root.
+            name: the image's name in it, with or without folders and suffix.
+
+        Raises:
+            UserError: when there is no such image.
         """
         called = PurePosixPath(name.replace("\\", "/"))
         near = {*file[:-1], *called.parts[:-1]}
@@ -72,7 +89,14 @@ class PictureIndex:
 
 
 def class_name(text: object) -> str:
-    """Return the name of a class without the space around it. Raises UserError for no such name."""
+    """Return the name of a class without the space around it.
+
+    Args:
+        text: what stands in the annotation.
+
+    Raises:
+        UserError: unless it is a text of 1 to 100 printable characters.
+    """
     name = text.strip() if isinstance(text, str) else ""
     if not name or not name.isprintable() or len(name) > _LONGEST_NAME:
         raise UserError(

@@ -24,9 +24,16 @@ def area(boxes: NDArray[_Float]) -> NDArray[_Float]:
 
 
 def iou(a: NDArray[_Float], b: NDArray[_Float]) -> NDArray[_Float]:
-    """Return [n, m], intersection over union, 0 to 1, of every box of a with every one of b.
+    """Return the intersection over union of every box of a with every box of b.
 
     It is computed in the boxes' own precision. Boxes without area overlap with nothing.
+
+    Args:
+        a: float[n, 4], xyxy in pixels, half-open.
+        b: float[m, 4], the same.
+
+    Returns:
+        float[n, m] in [0, 1].
     """
     first = np.maximum(a[:, None, :2], b[None, :, :2])
     last = np.minimum(a[:, None, 2:], b[None, :, 2:])
@@ -39,10 +46,15 @@ def iou(a: NDArray[_Float], b: NDArray[_Float]) -> NDArray[_Float]:
 
 
 def nms(boxes: Boxes, scores: NDArray[np.float32], threshold: float) -> NDArray[np.int64]:
-    """Return the indices of the boxes to keep, the highest score first; of equals, the first.
+    """Return the indices of the boxes that greedy non-maximum suppression keeps.
 
-    A box goes when it overlaps with one kept before it by an IoU over threshold, 0 to 1 (greedy
-    non-maximum suppression).
+    Args:
+        boxes: float32[n, 4], xyxy in pixels, half-open.
+        scores: float32[n], the higher the better.
+        threshold: 0 to 1; a box is dropped when its IoU with a box kept before it is over this.
+
+    Returns:
+        int64[k], the highest score first; of equal scores, the first in the input.
     """
     left = np.argsort(-scores, kind="stable")
     kept = []

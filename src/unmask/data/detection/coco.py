@@ -18,18 +18,23 @@ from unmask.data.listing import PictureFile, skipped
 from unmask.errors import UserError
 
 SUFFIX = ".json"
-# What entries of the wrong kind raise.
+# What malformed entries raise.
 _AMISS = (TypeError, KeyError, ValueError, AttributeError, OverflowError)
 
 
 def read_coco(files: list[PictureFile], pictures: PictureIndex, warnings: list[str]) -> Found:
-    """Return the annotations of the JSON files (Lin et al., 2014).
+    """Return the annotations of COCO's JSON files (Lin et al., 2014).
 
-    Classes come in the order of their numbers; one that only stands over others, as in Roboflow's
-    exports, is none. Where there is no box, the one round the outline is taken. Key points are
-    passed over, and so are boxes round crowds, which are counted in warnings. Images, categories
-    and annotations that can't be used are named and the others taken. Label Studio's JSON is
-    another reader's.
+    Classes come in the order of their ids; a category that is only a supercategory of others, as in
+    Roboflow's exports, is no class. An annotation without a box gets the box round its outline. Key
+    points are ignored, and boxes round crowds are skipped and counted in warnings. Images,
+    categories and annotations that can't be used are named there and the others taken. JSON lists
+    are left to read_label_studio.
+
+    Args:
+        files: all files of the tree; those that end in .json are read.
+        pictures: its images.
+        warnings: gets one line for each thing left out.
     """
     annotations: list[Annotation] = []
     names: dict[str, str] = {}
@@ -56,7 +61,14 @@ def read_coco(files: list[PictureFile], pictures: PictureIndex, warnings: list[s
 
 
 def parse_json(file: PictureFile) -> Any:
-    """Return what a file holds. Raises UserError when that is no JSON."""
+    """Return the content of a JSON file.
+
+    Args:
+        file: as list_pictures found it.
+
+    Raises:
+        UserError: when the file can't be read or is no JSON.
+    """
     try:
         return json.loads(file.read())
     except (ValueError, RecursionError) as error:

@@ -28,20 +28,27 @@ FACE_COPIES = Path(__file__).parent / "face_copies.csv"
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _NEW_SIDES = tuple(f"new_{side}" for side in _SIDES)
 COLUMNS = ("image", "action", *_SIDES, "class", *_NEW_SIDES, "reason")
-# Loaders cut boxes to the image, and some of the set's end one pixel beyond it.
+# Loaders cut boxes to the image, and some boxes of the set end one pixel beyond it.
 _TOLERANCE = 1.0
 
 
 @dataclass(frozen=True)
 class Correction:
-    """One row: what is wrong with a box of an image, or which one is missing.
+    """One row: what is wrong with a box of an image, or which box is missing.
 
-    image: the file's stem. action: "add" a face that nobody annotated; "remove" what is no face;
-    "class" gives a box another class; "box" gives it other sides; "ignore" marks a region that is
-    neither a face to find nor a false positive, because it can't be told, and takes away the
-    annotated box of that place, if there is one. box: xyxy in pixels, half-open: for "add" and
-    "ignore" the new one, else the annotated one. class_name: for "add" and "class". new_box: for
-    "box". reason: in plain words.
+    Args:
+        image: the file's stem.
+        action: "add" a face that nobody annotated; "remove" what is no face; "class" gives a box
+            another class; "box" gives it other sides; "ignore" marks a region that can't be judged,
+            so that a detection there is neither right nor a false positive, and removes the
+            annotated box of that place, if there is one.
+        box: xyxy in pixels, half-open: the new one for "add" and "ignore", else the annotated one.
+        class_name: for "add" and "class", else "".
+        new_box: for "box", else None.
+        reason: in plain words.
+
+    Raises:
+        UserError: when the parts don't fit the action.
     """
 
     image: str
@@ -52,7 +59,7 @@ class Correction:
     reason: str = ""
 
     def __post_init__(self) -> None:
-        """Raises UserError when the parts don't fit the action."""
+        """Check that the parts fit the action."""
         name = f"the correction {self.action!r} of {self.image}"
         if self.action not in get_args(Action):
             raise UserError(f"unknown {name}", do=f"choose from {', '.join(get_args(Action))}")
@@ -71,8 +78,10 @@ class Correction:
 class CorrectedBoxes:
     """The annotations of one image after correction.
 
-    boxes: float32[n, 4], xyxy, the kept ones in their order, then the added. labels: int64[n].
-    ignored: float32[k, 4], regions in which a detection is neither right nor wrong.
+    Args:
+        boxes: float32[n, 4], xyxy in pixels, the kept ones in their order, then the added.
+        labels: int64[n], indices into the class names.
+        ignored: float32[k, 4], regions in which a detection is neither right nor wrong.
     """
 
     boxes: Boxes
@@ -84,14 +93,14 @@ def read_corrections(path: str | os.PathLike[str] | None = None) -> dict[str, li
     """Return the corrections of each image, by the image's stem.
 
     Args:
-        path: a CSV file with the columns COLUMNS, in UTF-8; by default the one that ships, for
-            the 725 images of Kaggle's andrewmvd/face-mask-detection that were gone through.
+        path: a CSV file with the columns COLUMNS, in UTF-8; by default the one that ships, for the
+            725 images of Kaggle's andrewmvd/face-mask-detection that were reviewed.
 
     Returns:
         A list for each image that has any, in the file's order.
 
     Raises:
-        UserError: the file is missing or a row isn't a correction; the row is named.
+        UserError: when the file is missing or a row isn't a correction; the row is named.
     """
     file = FACE_CORRECTIONS if path is None else Path(path)
     rows = _rows(file, COLUMNS)
@@ -110,14 +119,14 @@ def read_copies(path: str | os.PathLike[str] | None = None) -> list[tuple[str, .
 
     Args:
         path: a CSV file with the columns group and image, in UTF-8; by default the one that ships,
-            of the images that read_corrections speaks of. These are cut or scaled in different
+            of the images that read_corrections covers. These are cropped or scaled in different
             ways, or taken a moment apart: most differ too much for a hash of the whole image.
 
     Returns:
         A tuple of two stems or more for each group. Such images belong in the same fold.
 
     Raises:
-        UserError: the file is missing or has other columns.
+        UserError: when the file is missing or has other columns.
     """
     file = FACE_COPIES if path is None else Path(path)
     groups: dict[str, list[str]] = {}
@@ -186,7 +195,7 @@ def apply_corrections(
         The corrected boxes, their labels and the regions to ignore.
 
     Raises:
-        UserError: a correction names a box that isn't annotated, or a class that isn't known.
+        UserError: when a correction names a box that isn't annotated, or an unknown class.
     """
     made, classes = boxes.astype(np.float32), labels.astype(np.int64)
     kept = np.ones(len(boxes), bool)

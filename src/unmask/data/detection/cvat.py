@@ -25,8 +25,13 @@ _SIDES = ("xtl", "ytl", "xbr", "ybr")
 def read_cvat(files: list[PictureFile], pictures: PictureIndex, warnings: list[str]) -> Found:
     """Return the annotations of CVAT's XML files ("CVAT for images 1.1").
 
-    Turned boxes and outlines become the boxes round them, which is said once; points, lines and
-    tags are passed over. XML of other kinds is another reader's.
+    Rotated boxes and outlines become the boxes round them, with one warning for all; points, lines
+    and tags are ignored. XML of other kinds is left to read_voc.
+
+    Args:
+        files: all files of the tree; those that end in .xml are read.
+        pictures: its images.
+        warnings: gets one line for each thing left out.
     """
     annotations: list[Annotation] = []
     outlines = 0

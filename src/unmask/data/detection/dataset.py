@@ -25,7 +25,7 @@ from unmask.errors import UserError
 from unmask.runtime import read_regular, sha256
 
 FACE_CLASSES = ("with_mask", "without_mask", "mask_weared_incorrect")
-# In this order: the first kind that any file is of is the folder's.
+# In this order: the first reader that finds annotations reads the whole folder.
 _READERS: tuple[Callable[[list[PictureFile], PictureIndex, list[str]], Found], ...] = (
     voc.read_voc,
     cvat.read_cvat,
@@ -40,11 +40,19 @@ _KINDS = SUFFIXES | {voc.SUFFIX, coco.SUFFIX, yolo.SUFFIX, ".yaml", ".yml", ".na
 class AnnotatedImages:
     """Image files with the boxes in each; the arrays must not be changed afterwards.
 
-    paths: of n files. sizes: int64[n, 2], width and height in pixels, upright. boxes: n arrays
-    float32[k, 4], xyxy in absolute pixels, half-open, inside the image and not empty. labels: n
-    arrays int64[k], indices into class_names, which are distinct. k may be 0, and so may n. name
-    says where the images come from. ignored: n arrays float32[j, 4], regions in which a detection
-    is neither right nor wrong; none by default. Raises UserError when they don't fit together.
+    Args:
+        paths: of n files; n may be 0.
+        sizes: int64[n, 2], width and height in pixels, upright.
+        boxes: n arrays float32[k, 4], xyxy in absolute pixels, half-open, inside the image and not
+            empty; k may be 0.
+        labels: n arrays int64[k], indices into class_names.
+        class_names: distinct.
+        name: where the images come from, in words.
+        ignored: n arrays float32[j, 4], regions in which a detection is neither right nor wrong;
+            none by default.
+
+    Raises:
+        UserError: when the parts don't fit one another.
     """
 
     paths: tuple[Path, ...]
@@ -104,7 +112,11 @@ class AnnotatedImages:
     def pixels(self, index: int) -> NDArray[np.uint8]:
         """Return one image, upright, as uint8[height, width, 3].
 
-        Raises UserError, with the file's name, when it can't be read or is damaged.
+        Args:
+            index: 0 to n - 1.
+
+        Raises:
+            UserError: with the file's name, when it can't be read or is damaged.
         """
         path = self.paths[index]
         try:
@@ -113,7 +125,14 @@ class AnnotatedImages:
             raise UserError(f"can't read {path.name}", got=error) from error
 
     def named(self, class_names: Sequence[str]) -> AnnotatedImages:
-        """Return the images with another name for each class; those of one name become one."""
+        """Return the images with renamed classes; classes with the same new name become one.
+
+        Args:
+            class_names: one new name for each class.
+
+        Raises:
+            UserError: when there is another number of names.
+        """
         if len(class_names) != len(self.class_names):
             raise UserError(f"{self.name} has {len(self.class_names)} classes", got=class_names)
         names = tuple(dict.fromkeys(class_names))
@@ -122,7 +141,7 @@ class AnnotatedImages:
         return replace(self, labels=labels, class_names=names)
 
     def only(self, class_names: Sequence[str]) -> AnnotatedImages:
-        """Return the images without the boxes of classes that aren't among those."""
+        """Return the images with only the boxes of the named classes; all classes stay known."""
         wanted = np.array([name in class_names for name in self.class_names])
         kept = [wanted[labels] for labels in self.labels]
         return replace(
@@ -134,7 +153,11 @@ class AnnotatedImages:
     def with_classes(self, class_names: Sequence[str]) -> AnnotatedImages:
         """Return the images with their labels numbered as in class_names.
 
-        Raises UserError when they have boxes of a class that isn't among those.
+        Args:
+            class_names: every class that has a box, in the wanted order; others may be among them.
+
+        Raises:
+            UserError: when the images have boxes of another class.
         """
         counts = self.counts
         used = [name for name, count in zip(self.class_names, counts, strict=True) if count]
@@ -161,7 +184,7 @@ class AnnotatedImages:
             except OSError as error:
                 raise UserError(f"can't read {path}", got=error.strerror) from error
             parts += [boxes.astype("<f4").tobytes(), labels.astype("<i8").tobytes()]
-        # Without regions to ignore, as before there were any.
+        # Without regions to ignore the checksum is that of the versions that had no such regions.
         parts += [boxes.astype("<f4").tobytes() for boxes in self.ignored if len(boxes)]
         return sha256(*parts)
 
@@ -169,7 +192,7 @@ class AnnotatedImages:
         """Return the images with corrected annotations.
 
         Args:
-            corrections: of each image's stem; those of the face mask set by default.
+            corrections: by the image's stem; by default those of the face mask set, which ship.
 
         Raises:
             UserError: when a correction names a box that isn't annotated or an unknown class.
@@ -190,15 +213,23 @@ class AnnotatedImages:
 def read_annotated(
     folder: str | os.PathLike[str],
 ) -> tuple[AnnotatedImages, tuple[str, ...]]:
-    """Return the annotated images of a folder or zip archive, and a line for all that was amiss.
+    """Return the annotated images of a folder or zip archive, and a line for each fault found.
 
     Annotations are PASCAL VOC, CVAT, COCO, Label Studio or YOLO files anywhere below the folder,
-    told by their content; classes may have any names, and come by number for COCO and YOLO and by
-    name otherwise. Of YOLO the names may stand in the folder above. Images come in the order of
-    their paths. Boxes that reach out of the image are cut to it; inverted, empty and
-    infinite ones and those outside are dropped; files and images that can't be used are left out,
-    and so are images that no file annotates. Zip archives are unpacked into the cache. Raises
-    UserError when there are no annotated images or none has a box.
+    recognised by their content. Classes may have any names, and come by number for COCO and YOLO
+    and by name otherwise; YOLO's names may also stand in the folder above. Images come in the order
+    of their paths. Boxes that reach out of the image are cut to it; boxes that are inverted, empty,
+    infinite or outside the image are dropped. Files and images that can't be used are left out, and
+    so are images without an annotation. Zip archives are unpacked into the cache.
+
+    Args:
+        folder: the folder or zip archive.
+
+    Returns:
+        The images, and the warnings.
+
+    Raises:
+        UserError: when there are no annotated images or none has a box.
     """
     root = Path(folder)
     above = _above(root)
@@ -257,20 +288,24 @@ def load_faces(folder: str | os.PathLike[str], *, corrected: bool = False) -> An
 
     Args:
         folder: where it is.
-        corrected: whether what its annotators missed or mistook is put right, as the corrections
-            that ship have it.
+        corrected: whether to apply the corrections that ship, of faces that the annotators missed
+            or labelled wrongly.
 
     Raises:
-        UserError: as read_annotated and with_classes do.
+        UserError: as read_annotated, with_classes and corrected do.
     """
     faces = read_annotated(folder)[0].with_classes(FACE_CLASSES)
     return faces.corrected() if corrected else faces
 
 
 def readable(annotated: AnnotatedImages) -> tuple[AnnotatedImages, tuple[str, ...]]:
-    """Return the images that can be unpacked, and a line for each of the others.
+    """Return the images that can be decoded, and a line for each of the others.
 
-    Raises UserError when none can be.
+    Args:
+        annotated: the images; every file is decoded once.
+
+    Raises:
+        UserError: when none can be decoded.
     """
     kept, warnings = [], []
     for i, path in enumerate(annotated.paths):
@@ -286,11 +321,11 @@ def readable(annotated: AnnotatedImages) -> tuple[AnnotatedImages, tuple[str, ..
 
 
 def left_out(warnings: tuple[str, ...]) -> bool:
-    """Return whether any of the warnings is of a file that is not used, not of a box alone."""
+    """Return whether any of the warnings is about a file that was left out, not only a box."""
     return any(" skipped: " in line for line in warnings)
 
 
-# How exports name the folders of their parts.
+# The names that exports give the folders of their parts.
 _PARTS = {
     "train": "train",
     "training": "train",
@@ -303,10 +338,15 @@ _PARTS = {
 
 
 def given_parts(annotated: AnnotatedImages) -> dict[str, NDArray[np.int64]]:
-    """Return the images of "train", "validation" and "test" by the folders that they lie in.
+    """Return the training, validation and test images by the folders that they lie in.
 
-    It is empty unless every image lies in the folder of one part and there are both to train and to
-    validate with.
+    Args:
+        annotated: n images.
+
+    Returns:
+        int64 arrays of indices for "train", "validation" and "test"; an empty dictionary unless
+        every image lies in the folder of one part and there are both training and validation
+        images.
     """
     names = []
     for path in annotated.paths:
@@ -358,14 +398,14 @@ def _fitted(
 ) -> tuple[Boxes, NDArray[np.bool_]]:
     """Return the boxes that can be used, in pixels and cut to the image, and which they are."""
     scale = np.array([*size, *size]) if annotation.relative else np.ones(4)
-    # Whatever is beyond float32 becomes infinite there, and is then not finite.
+    # Values beyond the range of float32 become infinite, and are then dropped as not finite.
     with np.errstate(over="ignore", invalid="ignore"):
         boxes = (annotation.boxes * scale).astype(np.float32)
     finite = np.asarray(np.isfinite(boxes).all(axis=1), np.bool_)
     upright = finite & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     cut = clip(np.where(finite[:, None], boxes, np.float32(0)), *size)
     inside = upright & (area(cut) > 0)
-    # Fractions of the sides come back to the edge with rounding errors.
+    # Boxes given as fractions of the sides reach the edge with rounding errors.
     reaches_out = inside & (np.abs(cut - boxes) > 0.01).any(axis=1)
     amiss = {
         "dropped as not finite": ~finite,

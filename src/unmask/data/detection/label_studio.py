@@ -1,4 +1,4 @@
-"""Label Studio: a JSON list with a task an image, boxes in hundredths of its sides."""
+"""Label Studio: a JSON list with one task for each image, boxes in per cent of its sides."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from unmask.errors import UserError
 
 Box = tuple[float, float, float, float]
 
-# What it puts before the name of a file that was uploaded.
+# The prefix that it gives the name of an uploaded file.
 _PREFIX = re.compile(r"^[0-9a-f]{8}-")
 _AMISS = (TypeError, KeyError, ValueError, AttributeError, OverflowError)
 
@@ -33,9 +33,14 @@ def read_label_studio(
 ) -> Found:
     """Return the annotations of Label Studio's exports, "JSON" and "JSON-MIN".
 
-    Of a task that several people annotated the first annotation that wasn't cancelled counts.
-    Turned boxes and outlines become the boxes round them, which is said once; what is neither is
-    passed over. JSON of other kinds is another reader's.
+    If several people annotated a task, the first annotation that wasn't cancelled counts. Rotated
+    boxes and outlines become the boxes round them, with one warning for all; other shapes are
+    ignored. JSON of other kinds is left to read_coco.
+
+    Args:
+        files: all files of the tree; those that end in .json are read.
+        pictures: its images.
+        warnings: gets one line for each thing left out.
     """
     annotations: list[Annotation] = []
     outlines = 0
@@ -84,11 +89,11 @@ def read_label_studio(
 
 
 def _image(task: dict[str, Any]) -> str:
-    """Return the name of the file that a task's address of an image stands for."""
+    """Return the file name in the address of a task's image."""
     values = [v for v in task.get("data", task).values() if isinstance(v, str)]
     addresses = [task["image"]] if isinstance(task.get("image"), str) else values
     parts = urlsplit(addresses[0] if len(addresses) == 1 else task["data"]["image"])
-    # Of local files the path stands behind /data/local-files/?d=.
+    # The path of a local file follows /data/local-files/?d=.
     local = parse_qs(parts.query).get("d")
     return local[0] if local else unquote(parts.path)
 
@@ -133,7 +138,7 @@ def _label(value: dict[str, Any]) -> object:
 
 
 def _box(value: dict[str, Any]) -> tuple[Box, bool]:
-    """Return a region's box in parts of the sides, and whether it was another shape."""
+    """Return a region's box in fractions of the sides, and whether it was another shape."""
     if "points" in value:
         points = [(float(x) / 100, float(y) / 100) for x, y in value["points"]]
         if len(points) < 3:
@@ -142,7 +147,7 @@ def _box(value: dict[str, Any]) -> tuple[Box, bool]:
     x, y, wide, high = (float(value[key]) / 100 for key in ("x", "y", "width", "height"))
     if not (turn := math.radians(float(value.get("rotation") or 0))):
         return (x, y, x + wide, y + high), False
-    # About its left upper corner, in pixels, which may be no squares in parts of the sides.
+    # About its upper left corner, in pixels: as fractions of the sides, pixels may not be square.
     across, down = float(value["original_width"]), float(value["original_height"])
     cos, sin = math.cos(turn), math.sin(turn)
     w, h = wide * across, high * down

@@ -1,4 +1,4 @@
-"""PASCAL VOC: an XML file an image, boxes in pixels."""
+"""PASCAL VOC: one XML file for each image, boxes in pixels."""
 
 from __future__ import annotations
 
@@ -16,11 +16,16 @@ _MAX_BYTES = 1 << 26
 
 
 def read_voc(files: list[PictureFile], pictures: PictureIndex, warnings: list[str]) -> Found:
-    """Return the annotations of the XML files (Everingham et al., 2010).
+    """Return the annotations of PASCAL VOC's XML files (Everingham et al., 2010).
 
-    Boxes are taken as they stand, half-open. The image is the one with the XML's own stem, or
-    else the one it names. Files that are no annotation, or have no image, are named in warnings.
-    CVAT's XML is another reader's.
+    Boxes are taken as they stand, half-open. The image is the one with the XML's own stem, or else
+    the one it names. Files that are no annotation, or whose image is missing, are named in
+    warnings. CVAT's XML is left to read_cvat.
+
+    Args:
+        files: all files of the tree; those that end in .xml are read.
+        pictures: its images.
+        warnings: gets one line for each thing left out.
     """
     annotations: list[Annotation] = []
     for file in files:
@@ -60,7 +65,13 @@ def parse_xml(data: bytes) -> ElementTree.Element:
     """Return the outermost element of an XML text.
 
     A document type is refused, since it can declare entities, with which a small file can fill the
-    memory or read others. Raises UserError for it, for what is too large and for what is no XML.
+    memory or read other files.
+
+    Args:
+        data: at most 64 MiB.
+
+    Raises:
+        UserError: for a document type, for a larger text, and for what is no XML.
     """
     if len(data) > _MAX_BYTES:
         raise UserError("the file is too large", do=f"the limit is {_MAX_BYTES} bytes")
@@ -87,7 +98,7 @@ def _refuse(*_: object) -> None:
 def _number(text: str | None, name: str) -> float:
     try:
         number = float(text or "")
-        # NaN and infinities stay, for boxes are checked together; sizes can't be made of them.
+        # NaN and infinities stay in boxes, which are checked together; a size can't hold them.
         return number if name in _SIDES else float(int(number))
     except (ValueError, OverflowError) as error:
         raise UserError(f"its {name} is no number", got=repr(text)) from error

@@ -1,4 +1,4 @@
-"""YOLO: a text file an image, a line a box, its middle and size as parts of the sides."""
+"""YOLO: one text file for each image, one line for each box, centre and size as fractions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAME_FILES = (
     "obj.names",
     "_darknet.labels",
 )
-# Of a folder that was given, what stands above it.
+# The first part of the path of a file in the folder above the given one.
 ABOVE = ".."
 _YAML = (".yaml", ".yml")
 _MAX_CLASSES = 10_000
@@ -37,14 +37,19 @@ Box = tuple[float, float, float, float]
 
 
 def read_yolo(files: list[PictureFile], pictures: PictureIndex, warnings: list[str]) -> Found:
-    """Return the annotations of the text files that have an image's stem.
+    """Return the annotations of YOLO's text files, each with the stem of an image.
 
     The classes' names come from one of NAME_FILES or another YAML file, beside the images or above
-    them, and are "class 0", "class 1", ... without. An image whose file is empty holds nothing to
-    find, and so does one that has none in a folder of images that have. Outlines and turned boxes
-    become the boxes round them, which is said once; key points (kpt_shape in the YAML) and a
-    confidence behind the box are passed over. Text files that belong to no image (README.txt,
-    train.txt) are passed over; others that aren't as they should be are named in warnings.
+    them; without one they are "class 0", "class 1", .... An image whose file is empty is
+    background, and so is one without a file in a folder where others have one. Outlines and rotated
+    boxes become the boxes round them, with one warning for all; key points (kpt_shape in the YAML)
+    and a confidence behind the box are ignored. Text files that belong to no image (README.txt,
+    train.txt) are ignored; others that are malformed are named in warnings.
+
+    Args:
+        files: all files of the tree; those that end in .txt are read, and those that name classes.
+        pictures: its images.
+        warnings: gets one line for each thing left out.
     """
     names, key_points = _described(files, warnings)
     read: list[tuple[PictureFile, list[tuple[int, Box]]]] = []
@@ -92,10 +97,10 @@ def _background(
     pictures: PictureIndex,
     warnings: list[str],
 ) -> list[Annotation]:
-    """Return empty annotations of the images that have no file, beside others that have."""
+    """Return empty annotations for images without a file in folders where others have one."""
     labelled = {annotation.picture for annotation in annotations}
     folders = {path[:-1] for path in labelled}
-    # One whose own file can't be used is no background.
+    # An image whose own file can't be used is no background.
     stems = {PurePosixPath(f.path[-1]).stem for f in files if f.path[-1].lower().endswith(SUFFIX)}
     empty = [
         path
@@ -150,7 +155,7 @@ def _described(files: list[PictureFile], warnings: list[str]) -> tuple[tuple[str
             if name.endswith(_YAML):
                 content = _yaml(text)
                 entry = content.get("names") if isinstance(content, dict) else None
-                # YAML of other things, and descriptions that leave the names out.
+                # YAML of another kind, or a description without the names.
                 if entry is None:
                     continue
                 lines, key_points = _yaml_names(entry), "kpt_shape" in content
