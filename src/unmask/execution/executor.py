@@ -59,7 +59,7 @@ class Executor(Protocol):
         """Let go of the workers; closing twice does no harm."""
 
     def __enter__(self) -> Self:
-        """Return the executor itself."""
+        return self
 
     def __exit__(
         self,
@@ -67,10 +67,10 @@ class Executor(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close."""
+        self.close()
 
 
-class LocalExecutor:
+class LocalExecutor(Executor):
     """Calls the work here; what uses the machine's cores is the work itself."""
 
     workers = 1
@@ -82,17 +82,6 @@ class LocalExecutor:
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def error_line(error: BaseException) -> str:

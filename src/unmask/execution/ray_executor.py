@@ -6,8 +6,7 @@ import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
-from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 import ray
 from ray.exceptions import (
@@ -22,7 +21,7 @@ from ray.exceptions import (
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from unmask.errors import UserError
-from unmask.execution.executor import Done, error_line
+from unmask.execution.executor import Done, Executor, error_line
 from unmask.execution.ray_connection import connect, last_line, living_nodes
 
 S = TypeVar("S")
@@ -55,7 +54,7 @@ class _Answer(Generic[R]):
     elsewhere: bool = False
 
 
-class RayExecutor:
+class RayExecutor(Executor):
     """Runs as many tasks at once as the cluster has CPUs.
 
     The shared input is put into the object store once and travels to a node once. A task is tried
@@ -106,17 +105,6 @@ class RayExecutor:
         if self._connected_here:
             ray.shutdown()
         self._connected_here = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _abandon(self, flying: Iterable[Any]) -> None:
         """End what runs by leaving, which ends a driver's tasks; the next run comes back.
