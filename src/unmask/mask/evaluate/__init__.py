@@ -1,1 +1,1 @@
-"""How good detections are, and whether their confidences come true."""
+"""How good detections are, and whether their confidences are calibrated."""

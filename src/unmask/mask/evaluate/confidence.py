@@ -1,4 +1,4 @@
-"""Confidences that come true: calibrated on images not trained on, and checked."""
+"""Confidences calibrated on images that weren't trained on, and how reliable they are."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from unmask.stats import wilson
 
 # What is required of faces that are large enough to matter.
 LEAST_SIDE, LEAST_PRECISION = 20.0, 0.90
-# What is said of a face should be right this often, all in all, or not be said.
+# The class of a face should be right this often over all judged faces, or the face isn't judged.
 LEAST_ACCURACY = 0.95
-# However precise all answers are together, one that is more likely wrong than right helps no one.
+# However precise all boxes are together, one that is more likely wrong than right helps no one.
 LEAST_FACE = 0.5
 _TEMPERATURES = np.geomspace(0.25, 4.0, 81)
 _CERTAINTIES = np.linspace(0.4, 0.97, 58)
-# Mean sides in pixels that the network sees; of each range with so many faces judged, those judged
-# are right as often as of all.
+# Mean sides in pixels that the network sees. In each range with at least this many judged faces,
+# the classes must be right as often as over all faces.
 _RANGES, _FEWEST = (0.0, 16.0, 32.0, 64.0, np.inf), 20
 _SMALLEST = (0.0, 6.0, 8.0, 10.0, 12.0, 14.0, 16.0, 20.0, 24.0)
 _TOO_SMALL_ACCURACY = 0.85
@@ -46,15 +46,24 @@ _LEAST_SLOPE = 0.01
 def calibrated(
     annotated: AnnotatedImages, detections: Sequence[Detections], *, scale: float
 ) -> Calibration:
-    """Return the calibration for uncalibrated detections of images not trained on.
+    """Return the calibration for uncalibrated detections of images that weren't trained on.
 
-    scale: pixels the network saw for one of the image. The face's score is calibrated by logistic
-    regression (Platt, 1999) on its logit and the size of small faces, as Küppers et al., 2020
-    (arXiv:2004.13546), do with boxes; the classes' by one temperature (Guo et al., 2017,
-    arXiv:1706.04599).
-    The threshold of faces is the one that finds most of those of LEAST_SIDE pixels with
-    LEAST_PRECISION, or LEAST_FACE where that is higher; faces so small, and then so uncertain, that
-    those judged would not be right in LEAST_ACCURACY of the cases are not judged.
+    The score of the face is calibrated by logistic regression (Platt, 1999) on its logit and the
+    size of small faces, as Küppers et al., 2020 (arXiv:2004.13546), do with boxes; the
+    probabilities of the classes by one temperature (Guo et al., 2017, arXiv:1706.04599).
+
+    Args:
+        annotated: the images with their annotated faces.
+        detections: one an image, in the images' order, from a detector that isn't calibrated.
+        scale: pixels that the network saw for one of the image, as DetectorFacts has it.
+
+    Returns:
+        The calibration. Its threshold of faces finds most faces of LEAST_SIDE pixels and more at a
+        precision of LEAST_PRECISION, and is at least LEAST_FACE. Faces too small or too uncertain
+        to reach an accuracy of LEAST_ACCURACY among the judged ones are not judged.
+
+    Raises:
+        UserError: the detections aren't of these images or classes.
     """
     detections = countable(annotated, detections)
     matches = FaceMatches.of(annotated, detections)
@@ -68,7 +77,7 @@ def calibrated(
     _, raw = matches.recall_at(LEAST_PRECISION, least_side=LEAST_SIDE)
     # Where a higher score is no better, all are about as likely.
     fitted = Calibration(max(slope, _LEAST_SLOPE), offset, side_slope, temperature)
-    # The precision was asked of faces so large that their size no longer counts.
+    # The precision was required of faces so large that their size no longer counts.
     of_large = fitted.confidence(np.array([min(raw, 1.0)]), np.array([LEAST_SIDE * scale]))
     face = max(LEAST_FACE, float(of_large[0]))
     counted = fitted.confidence(matches.score, sides)[hit] >= face
@@ -84,9 +93,17 @@ def calibrated(
 def platt(logits: Floats, small: Floats, hit: NDArray[np.bool_]) -> tuple[float, float, float]:
     """Return slope, offset and side slope of the logistic regression of hit on logits and small.
 
-    By Newton's method, as unpenalised as can be: a prior of one thousandth keeps separable cases
-    finite. The side slope is never negative, so that a small face is at most as certain as a large
-    one of the same score.
+    It is fitted by Newton's method with almost no penalty: a prior of one thousandth keeps
+    separable cases finite (Platt, 1999).
+
+    Args:
+        logits: float64[n], of the scores.
+        small: float64[n], 0 or less, see calibration.smallness.
+        hit: bool[n], which boxes are round a face.
+
+    Returns:
+        The three numbers. The side slope is never negative, so that a small face is at most as
+        confident as a large one of the same score.
     """
     usual = np.array([1.0, 0.0, 0.0])
     inputs = np.stack([logits, np.ones(len(logits)), small], 1)
@@ -108,7 +125,16 @@ def _logistic(inputs: Floats, hit: NDArray[np.bool_], usual: Floats) -> Floats:
 
 
 def best_temperature(rows: Floats, truth: NDArray[np.int64]) -> float:
-    """Return the temperature under which probabilities [n, k] say the true classes best."""
+    """Return the temperature under which the true classes have the least cross-entropy.
+
+    Args:
+        rows: float64[n, k], uncalibrated probabilities.
+        truth: int64[n], the true classes.
+
+    Returns:
+        One of 81 temperatures from 0.25 to 4, spaced evenly in the logarithm; 1 without rows (Guo
+        et al., 2017, arXiv:1706.04599).
+    """
     if not len(rows):
         return 1.0
     places = np.arange(len(rows))
@@ -117,7 +143,7 @@ def best_temperature(rows: Floats, truth: NDArray[np.int64]) -> float:
 
 
 def _smallest(side: Floats, right: NDArray[np.bool_]) -> float:
-    """Return the least side of which smaller faces are judged wrongly too often."""
+    """Return the side below which faces are judged wrongly too often."""
     found = 0.0
     for low, high in pairwise(_SMALLEST):
         inside = (side >= low) & (side < high)
@@ -127,7 +153,7 @@ def _smallest(side: Floats, right: NDArray[np.bool_]) -> float:
 
 
 def _certain(confidence: Floats, right: NDArray[np.bool_], side: Floats) -> float:
-    """Return the least confidence from which on the answers are right often enough at any size."""
+    """Return the least confidence from which on the classes are right often enough at any size."""
     for least in _CERTAINTIES:
         told = confidence >= least
         parts = [told & (side >= low) & (side < high) for low, high in pairwise(_RANGES)]
@@ -145,7 +171,13 @@ TOLERATED_GAP = 0.05
 
 @dataclass(frozen=True)
 class Bin:
-    """Answers of about the same certainty: its mean, 0 to 1, how many there are, and are right."""
+    """Answers of about the same confidence.
+
+    Args:
+        certainty: their mean confidence, 0 to 1.
+        count: how many there are.
+        right: how many of them are right.
+    """
 
     certainty: float
     count: int
@@ -153,20 +185,21 @@ class Bin:
 
     @property
     def gap(self) -> float:
-        """How far the part that is right lies from the mean certainty, 0 to 1."""
+        """The distance of the fraction that is right from the mean confidence, 0 to 1."""
         return abs(self.right / self.count - self.certainty)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields and the 95 % interval of the part that is right (Wilson)."""
+        """Return the fields, the gap and the 95 % interval of right / count (Wilson, 1927)."""
         low, high = wilson(self.right, self.count)
         return {**self.__dict__, "gap": self.gap, "right_interval_95": [low, high]}
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Stated certainties against how often they come true, in bins of as many answers, surest last.
+    """Stated confidences against how often they are right.
 
-    There is no bin without an answer.
+    Args:
+        bins: of equally many answers each, the most confident last; none of them is empty.
     """
 
     bins: tuple[Bin, ...]
@@ -175,7 +208,16 @@ class Reliability:
     def of(
         certainty: NDArray[np.floating[Any]], right: NDArray[np.bool_], bins: int = 5
     ) -> Reliability:
-        """Return the reliability of n answers, of certainties [n] in 0 to 1 and right or not."""
+        """Return the reliability of n answers.
+
+        Args:
+            certainty: float[n], the stated confidences, 0 to 1.
+            right: bool[n], which answers are right.
+            bins: how many bins to make.
+
+        Returns:
+            The reliability, with fewer bins where there are fewer answers.
+        """
         order = np.argsort(certainty, kind="stable")
         return Reliability(
             tuple(
@@ -219,11 +261,20 @@ class Reliability:
 def reliabilities(
     annotated: AnnotatedImages, detections: Sequence[Detections], *, threshold: float = 0.0
 ) -> dict[str, Reliability]:
-    """Return how reliable calibrated detections are of "face" and of "class".
+    """Return how reliable calibrated detections are about "face" and about "class".
 
-    face: the score, 0 to 1, of every box of threshold and more, right when it is round a face.
-    class: the probability of the class said of each of these faces that was judged, right when it
-    is the face's. Raises UserError when the detections aren't of these images.
+    Args:
+        annotated: the images with their annotated faces.
+        detections: one an image, in the images' order.
+        threshold: the least score, 0 to 1, of the boxes that count.
+
+    Returns:
+        Under "face", the scores of the boxes, right when they are round a face. Under "class", the
+        probability of the predicted class of each of those faces that was judged, right when it is
+        the face's class.
+
+    Raises:
+        UserError: the detections aren't of these images.
     """
     detections = countable(annotated, detections)
     matches = FaceMatches.of(annotated, detections)
@@ -246,12 +297,21 @@ def cross_fitted(
     scale: float,
     threshold: float | None = None,
 ) -> list[Detections]:
-    """Return what would have been said of each image with a calibration that never saw it.
+    """Return the detections of each image under a calibration fitted without that image.
 
-    detections: uncalibrated, one an image. part: int64[n]; an image's detections are calibrated
-    as those of all other parts ask. scale: pixels the network saw for one of the image.
-    threshold: the calibrated score from which on a box counts, the calibration's own by default.
-    Raises UserError when there is one part only.
+    Args:
+        annotated: the images with their annotated faces.
+        detections: one an image, uncalibrated.
+        part: int64[n], the part that each image belongs to; its detections are calibrated with a
+            fit to all other parts.
+        scale: pixels that the network saw for one of the image, as DetectorFacts has it.
+        threshold: the calibrated score from which on a box counts, by default the calibration's.
+
+    Returns:
+        One calibrated Detections an image, in the images' order.
+
+    Raises:
+        UserError: there is only one part.
     """
     if len(np.unique(part)) < 2:
         raise UserError("calibrating across parts needs two of them", got=np.unique(part).tolist())
@@ -267,9 +327,13 @@ def cross_fitted(
 def answers(
     found: Detections, calibration: Calibration, *, scale: float, threshold: float | None = None
 ) -> Detections:
-    """Return uncalibrated detections as the detector with that calibration would say them.
+    """Return uncalibrated detections as a detector with that calibration would return them.
 
-    threshold: the calibrated score from which on a box counts, the calibration's own by default.
+    Args:
+        found: the uncalibrated detections of one image.
+        calibration: what to apply.
+        scale: pixels that the network saw for one of the image, as DetectorFacts has it.
+        threshold: the calibrated score from which on a box counts, by default the calibration's.
     """
     return calibration.judge(
         found.boxes,
@@ -282,9 +346,11 @@ def answers(
 
 
 def seen_sides(found: Detections, scale: float) -> Floats:
-    """Return float64[n], the mean sides of boxes in pixels that the network saw, as detect does.
+    """Return float64[n], the mean sides of boxes in pixels that the network saw at its usual scale.
 
-    scale: the detector's.
+    Args:
+        found: the detections of one image.
+        scale: of the detector, see views.usual_scale.
     """
     finest = usual_scale((found.width, found.height), scale)
     sides: Floats = (found.boxes[:, 2:] - found.boxes[:, :2]).astype(np.float64).mean(1) * finest
@@ -294,7 +360,10 @@ def seen_sides(found: Detections, scale: float) -> Floats:
 def found_in(detector: MaskDetector, annotated: AnnotatedImages) -> list[Detections]:
     """Return all that a detector finds in annotated images, in their order.
 
-    Average precision goes through all thresholds, so boxes of far lower scores than count are in
-    it. For a calibration give detector.uncalibrated().
+    Average precision goes through all thresholds, so boxes of scores down to FLOOR are included.
+
+    Args:
+        detector: the detector; to fit a calibration, give detector.uncalibrated().
+        annotated: the images.
     """
     return [detector.detect(annotated.pixels(i), threshold=FLOOR) for i in range(len(annotated))]

@@ -1,4 +1,4 @@
-"""Images dealt out to train and to validate with, near-duplicates together."""
+"""Images divided into folds for training and validation, near-duplicates together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unmask.errors import UserError
 from unmask.runtime import read_regular, seeded
 
 _FOLD_STREAM = 9
-# Of 256 places: images that differ in no more are the same photograph, cut or packed again.
+# Of 256 places: images that differ in no more are the same photograph, cropped or compressed again.
 MOST_DIFFERENT = 5
 _SIDE = 16
 _ROWS = 1024
@@ -25,10 +25,20 @@ Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
 def folds(annotated: AnnotatedImages, count: int = 5, seed: int = 0) -> list[Fold]:
     """Return count pairs of (training, validation) indices, each image validating in one of them.
 
-    Images are dealt out whole, since faces of one image are alike, those nearly the same
-    together (duplicate_groups), and by the rarest class that each holds, so that every fold has its
-    part of it. Raises UserError when there are fewer than two folds, or more folds than images
-    that differ.
+    Images are divided whole, since the faces of one image are alike. Near-duplicates stay together
+    (duplicate_groups), and images are dealt by the rarest class that each holds, so that every fold
+    has its share of it.
+
+    Args:
+        annotated: the images.
+        count: how many folds, 2 or more.
+        seed: of the order in which images are dealt.
+
+    Returns:
+        Two int64 arrays a fold, in ascending order.
+
+    Raises:
+        UserError: there are fewer than two folds, or more folds than images that differ.
     """
     _, group = np.unique(duplicate_groups(annotated), return_inverse=True)
     groups = int(group.max(initial=-1)) + 1
@@ -59,8 +69,11 @@ def folds(annotated: AnnotatedImages, count: int = 5, seed: int = 0) -> list[Fol
 def duplicate_groups(annotated: AnnotatedImages) -> NDArray[np.int64]:
     """Return int64[n], a number for each image, the same for those that are nearly the same.
 
-    One that can't be read, or is of one colour, is like no other. Of the face mask set, copies that
-    the hash misses are known by name.
+    An image that can't be read or is of one colour is in a group of its own. Copies within the face
+    mask set that the hash misses are known by name.
+
+    Args:
+        annotated: the n images, read from their files.
     """
     hashes = np.zeros((len(annotated), _SIDE * _SIDE), np.bool_)
     alone = np.ones(len(annotated), np.bool_)
@@ -81,7 +94,11 @@ def duplicate_groups(annotated: AnnotatedImages) -> NDArray[np.int64]:
 
 
 def difference_hash(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return bool[256] of a grey image: which of 16 x 16 places are darker than the next."""
+    """Return bool[256] of a grey image: which of 16 x 16 places are darker than the next one.
+
+    Args:
+        grey: uint8[h, w], of any size.
+    """
     small = Image.fromarray(grey).resize((_SIDE + 1, _SIDE), reducing_gap=3.0)
     values = np.asarray(small, np.int16)
     return np.asarray(values[:, :-1] < values[:, 1:], np.bool_).ravel()
@@ -90,13 +107,13 @@ def difference_hash(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
 def groups(
     hashes: NDArray[np.bool_], most: int, alone: NDArray[np.bool_] | None = None
 ) -> NDArray[np.int64]:
-    """Return int64[n]: the index of the first row that each of the rows is linked to.
+    """Return int64[n]: for each row, the index of the first row that it is linked to.
 
     Args:
-        hashes: bool[n, d]. Two are linked when they differ in most places or fewer, or by way of
+        hashes: bool[n, d]. Two are linked when they differ in most places or fewer, or through
             others that do.
-        most: that number.
-        alone: bool[n], rows that are linked to none.
+        most: the most places in which linked rows may differ.
+        alone: bool[n], rows that are linked to none; None for no such rows.
     """
     signs = np.where(hashes, np.float32(1), np.float32(-1))
     group = np.arange(len(hashes))

@@ -1,4 +1,4 @@
-"""Which detected box is which annotated face."""
+"""Which detected box belongs to which annotated face."""
 
 from __future__ import annotations
 
@@ -23,17 +23,23 @@ def matched(
     scores: NDArray[np.floating[Any]],
     threshold: float = MATCH_IOU,
 ) -> NDArray[np.int64]:
-    """Return int64[n]: the index of the annotated box that each detected one is, -1 for none.
+    """Return int64[n]: for each detected box the index of its annotated one, -1 for none.
 
-    truth: [m, 4], boxes: [n, 4], scores: [n]. The surest chooses first, and takes the box that it
-    overlaps most, if by an IoU of threshold or more, of those not taken yet (as COCO does).
+    The most confident box chooses first. It takes, of the annotated boxes not taken yet, the one
+    that it overlaps most, if by an IoU of threshold or more (as COCO does; Lin et al., 2014).
+
+    Args:
+        truth: float[m, 4], the annotated boxes, xyxy in pixels.
+        boxes: float[n, 4], the detected ones.
+        scores: float[n], their scores.
+        threshold: the least IoU of a match, 0 to 1.
     """
     overlaps = iou(truth.astype(np.float64), boxes.astype(np.float64))
     found = np.full(len(boxes), -1, np.int64)
     if not len(truth):
         return found
     for i in np.argsort(-scores, kind="stable"):
-        # The last of equals is taken, as COCO does.
+        # Of equal overlaps the last is taken, as COCO does.
         best = len(truth) - 1 - int(overlaps[::-1, i].argmax())
         if overlaps[best, i] >= threshold:
             found[i] = best
@@ -42,17 +48,25 @@ def matched(
 
 
 def face_sides(boxes: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Return float64[n], how large faces are: the side, in pixels, of the square of equal area."""
+    """Return float64[n], the sides in pixels of squares as large as the boxes [n, 4]."""
     return np.sqrt(area(boxes.astype(np.float64)))
 
 
 @dataclass(frozen=True, eq=False)
 class FaceMatches:
-    """Every annotated face and every detected box of many images, and which is which.
+    """Every annotated face and every detected box of many images, and which belong together.
 
-    Of faces: face_picture int64[m], face_label int64[m], face_side float64[m]. Of boxes: image
-    int64[n], label int64[n] (-1: not judged), side float64[n], score float32[n], and face int64[n],
-    the index of the face that it is, -1 for none. Whatever was said of classes plays no part.
+    Predicted classes don't affect the matching.
+
+    Args:
+        face_picture: int64[m], the index of the image of each face.
+        face_label: int64[m], the annotated class.
+        face_side: float64[m], see face_sides.
+        picture: int64[n], the index of the image of each box.
+        label: int64[n], the predicted class, -1 where it wasn't judged.
+        side: float64[n], see face_sides.
+        score: float32[n], of the box.
+        face: int64[n], the index of the face that the box is matched with, -1 for none.
     """
 
     face_picture: NDArray[np.int64]
@@ -66,7 +80,15 @@ class FaceMatches:
 
     @staticmethod
     def of(annotated: AnnotatedImages, detections: Sequence[Detections]) -> FaceMatches:
-        """Return the matches; raise UserError when there isn't one Detections an image."""
+        """Match the boxes of every image with its faces.
+
+        Args:
+            annotated: the images with their faces.
+            detections: one an image, in the images' order.
+
+        Raises:
+            UserError: there are no images, or the detections aren't of these images or classes.
+        """
         _check(annotated, detections)
         counts = [len(boxes) for boxes in annotated.boxes]
         firsts = np.cumsum([0, *counts])
@@ -89,8 +111,14 @@ class FaceMatches:
     def recall_at(self, precision: float, *, least_side: float = 0.0) -> tuple[float, float]:
         """Return the highest recall at that precision or more, and the threshold that gives it.
 
-        least_side: smaller faces don't count, nor do boxes that are one of them or, round no face,
-        are smaller themselves. Recall 0 at a threshold over 1 where no threshold will do.
+        Args:
+            precision: the least precision, 0 to 1.
+            least_side: in pixels; smaller faces don't count, nor do boxes matched with one of them,
+                nor unmatched boxes that are smaller themselves.
+
+        Returns:
+            The recall, 0 to 1, and the score from which on boxes count; 0 and 2 where no threshold
+            reaches the precision.
         """
         faces = np.count_nonzero(self.face_side >= least_side)
         side = np.where(self.face >= 0, np.append(self.face_side, 0)[self.face], self.side)
@@ -98,7 +126,7 @@ class FaceMatches:
         score, hit = self.score[counted], self.face[counted] >= 0
         order = np.argsort(-score, kind="stable")
         score, true = score[order], np.cumsum(hit[order])
-        # A threshold takes in all boxes of one score or none.
+        # A threshold keeps all boxes of one score or none.
         last = np.append(score[1:] != score[:-1], True) if len(score) else np.zeros(0, bool)
         good = np.flatnonzero(last & (true >= precision * np.arange(1, len(score) + 1)))
         if not len(good) or not faces:
@@ -110,7 +138,18 @@ class FaceMatches:
 def countable(annotated: AnnotatedImages, detections: Sequence[Detections]) -> list[Detections]:
     """Return the detections without those that are neither right nor wrong.
 
-    These are round no annotated face, and half of their box or more lies in an ignored region.
+    Those are matched with no annotated face, and half of their box or more lies in an ignored
+    region.
+
+    Args:
+        annotated: the images with their faces and ignored regions.
+        detections: one an image, in the images' order.
+
+    Returns:
+        One Detections an image.
+
+    Raises:
+        UserError: there are no images, or the detections aren't of these images or classes.
     """
     _check(annotated, detections)
     kept = []
@@ -128,7 +167,7 @@ def countable(annotated: AnnotatedImages, detections: Sequence[Detections]) -> l
 
 
 def joined(arrays: Sequence[NDArray[Any]], dtype: type[Any]) -> NDArray[Any]:
-    """Return the arrays one after the other, of that type, even when they are all empty."""
+    """Return the arrays one after the other, of type dtype, even when they are all empty."""
     return np.concatenate([np.zeros((0, *arrays[0].shape[1:]), dtype), *arrays]).astype(dtype)
 
 

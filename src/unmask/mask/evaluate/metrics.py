@@ -1,4 +1,4 @@
-"""How good detections are: average precision, precision and recall, by kind of face."""
+"""How good detections are: average precision, precision and recall, by size, class and crowding."""
 
 from __future__ import annotations
 
@@ -31,9 +31,12 @@ def average_precision(
 ) -> float:
     """Return the mean of the precision at 101 recalls, 0 to 1; NaN where truths is 0.
 
-    hits: of the detections, surest first, which are true. truths: how many there are to find.
-    weights: how often each detection counts, once by default. The precision at a recall is the
-    highest at that recall or more (Lin et al., 2014).
+    The precision at a recall is the highest at that recall or more (Lin et al., 2014).
+
+    Args:
+        hits: bool[n], which detections are true, the most confident first.
+        truths: how many faces there are to find.
+        weights: [n], how often each detection counts, once by default.
     """
     if not truths:
         return float("nan")
@@ -46,7 +49,17 @@ def average_precision(
 
 
 def class_curve(annotated: AnnotatedImages, detections: Sequence[Detections], label: int) -> Curve:
-    """Return hits and images of all boxes as one class, surest first, and its faces an image."""
+    """Return hits and image indices of all boxes, and the number of faces an image, for one class.
+
+    Args:
+        annotated: the images with their faces.
+        detections: one an image, in the images' order.
+        label: the class; a box's score is the face's times the probability of this class.
+
+    Returns:
+        bool[n] which boxes are matched with a face of the class and int64[n] the images they are
+        in, the highest score first; and int64[images], the faces of the class in each.
+    """
     scores, hits, pictures, truths = [], [], [], []
     for i, found in enumerate(detections):
         truth = annotated.boxes[i][annotated.labels[i] == label]
@@ -61,7 +74,12 @@ def class_curve(annotated: AnnotatedImages, detections: Sequence[Detections], la
 
 
 def resampled(curves: list[Curve], pictures: int) -> NDArray[np.float64]:
-    """Return float64[resamples, classes]: average precisions on images drawn with replacement."""
+    """Return float64[resamples, classes]: average precisions on images drawn with replacement.
+
+    Args:
+        curves: one a class, see class_curve.
+        pictures: how many images there are.
+    """
     random = seeded(_BOOTSTRAP_STREAM)
     found = np.empty((_RESAMPLES, len(curves)))
     for i in range(_RESAMPLES):
@@ -81,10 +99,15 @@ Interval = tuple[float, float]
 class Row:
     """The figures of one kind of faces, all at one threshold.
 
-    group: "size", "class" or "crowding"; name: in words. faces: how many are annotated. found:
-    those a box was drawn round. judged: those found of which a class was said, and right: of these,
-    those whose class it is. alarms: boxes of this kind round no face, by their own size, the class
-    said or their image's crowd.
+    Args:
+        group: "size", "class" or "crowding", "all" for all faces.
+        name: of the kind, in words.
+        faces: how many are annotated.
+        found: how many of these have a matching box.
+        judged: how many of the found faces were given a class.
+        right: how many of the judged faces were given their own class.
+        alarms: boxes of this kind that match no face, sorted by their own size, their predicted
+            class or the number of faces in their image.
     """
 
     group: str
@@ -97,17 +120,17 @@ class Row:
 
     @property
     def recall(self) -> float:
-        """The part of the faces that is found, NaN without any."""
+        """The fraction of the faces that is found, NaN without any."""
         return _part(self.found, self.faces)
 
     @property
     def precision(self) -> float:
-        """The part of the boxes that is round a face, NaN without any."""
+        """The fraction of the boxes that is round a face, NaN without any."""
         return _part(self.found, self.found + self.alarms)
 
     @property
     def accuracy(self) -> float:
-        """The part of the judged faces whose class was said, NaN without any."""
+        """The fraction of the judged faces whose predicted class is right, NaN without any."""
         return _part(self.right, self.judged)
 
     def as_dict(self) -> dict[str, Any]:
@@ -131,14 +154,24 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class DetectionMetrics:
-    """What detections are worth on annotated images.
+    """The figures of detections on annotated images.
 
-    ap: float64[k], the average precision of every class at IoU 0.5 with the score times the class's
-    probability, NaN without a face of it; ap_intervals: float64[k, 2]. face_ap: of finding faces,
-    whatever they wear. mean_ap: over the classes that have faces. Their 95 % intervals come from
-    resampling images. overall and rows: at the threshold of the score that it is a face.
-    confusion: int64[k + 1, k + 2], by true class, or no face in the last row, and by the class
-    said, not judged and not found in the last two columns.
+    Confidence intervals are 95 % ones, from resampling images.
+
+    Args:
+        class_names: k names.
+        pictures: how many images.
+        ap: float64[k], the average precision of every class at IoU 0.5, by the score times the
+            probability of the class; NaN for a class without a face.
+        ap_intervals: float64[k, 2].
+        mean_ap: the mean over the classes that have faces.
+        mean_ap_interval: its ends.
+        face_ap: the average precision of finding faces, whatever they wear.
+        threshold: the least score of the boxes in overall, rows and confusion.
+        overall: all faces.
+        rows: by size, by class and by crowding.
+        confusion: int64[k + 1, k + 2]; rows are the true class and, last, no face; columns are the
+            predicted class and, last, not judged and not found.
     """
 
     class_names: tuple[str, ...]
@@ -174,7 +207,7 @@ class DetectionMetrics:
 
 
 def size_name(least: float, below: float) -> str:
-    """Return a range of sides in words."""
+    """Return the range of sides from least to below, in pixels, in words."""
     if not least:
         return f"under {below:g} px"
     return f"{least:g} px and more" if math.isinf(below) else f"{least:g} to {below:g} px"
@@ -183,11 +216,18 @@ def size_name(least: float, below: float) -> str:
 def measured(
     annotated: AnnotatedImages, detections: Sequence[Detections], *, threshold: float
 ) -> DetectionMetrics:
-    """Return the figures of one Detections an image, in the images' order.
+    """Return the figures of detections on annotated images.
 
-    threshold: the least score, 0 to 1, at which a box counts in the rows. Detections should hold
-    boxes of lower scores too, since average precision goes through all thresholds. Raises UserError
-    when they aren't of these images or classes. What lies in ignored regions counts neither way.
+    What lies in ignored regions counts neither as right nor as wrong.
+
+    Args:
+        annotated: the images with their faces.
+        detections: one an image, in the images' order. They should hold boxes of scores below the
+            threshold too, since average precision goes through all thresholds.
+        threshold: the least score, 0 to 1, at which a box counts in the rows.
+
+    Raises:
+        UserError: the detections aren't of these images or classes.
     """
     detections = countable(annotated, detections)
     matches = FaceMatches.of(annotated, detections)
@@ -256,7 +296,7 @@ def _table(
     for label, name in enumerate(annotated.class_names):
         rows.append(row("class", name, matches.face_label == label, matches.label == label))
     for low, high in pairwise(CROWDS):
-        # Alarms in images without faces belong to the smallest crowd.
+        # False positives in images without faces belong to the smallest crowd.
         inside = (np.maximum(crowd, 1) >= low) & (crowd < high)
         name = _crowd_name(low, high)
         rows.append(row("crowding", name, inside[matches.face_picture], inside[matches.picture]))

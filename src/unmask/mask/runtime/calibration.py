@@ -1,4 +1,4 @@
-"""From the network's scores to calibrated ones, and from these to an answer for each face."""
+"""From the network's scores to calibrated confidences, and from these to the class of each face."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from unmask.models.session import parse_class_names, parse_metadata
 
 Floats = NDArray[np.float64]
 
-# Mean side, in pixels that the network sees, from which on a face's size no longer tells how likely
-# it is to be one.
+# Mean side, in pixels that the network sees, from which on the size of a box no longer changes how
+# likely it is to be a face.
 FULL_SIDE = 16.0
 MAX_SCALE = 64.0
-# What files state of their form, and the only value there has been of each.
+# What files state about their format, and the only value there has been of each.
 _FIXED = {"stride": STRIDE, "version": 1}
 _CALIBRATING = ("slope", "offset", "side_slope", "temperature")
 
@@ -39,9 +39,9 @@ class Calibration:
         side_slope: of the logarithm of a small face's size, 0 or more.
         temperature: of the logits of the classes, over 0.
         face: the least calibrated score of a box that counts as a face, in (0, 1].
-        certain: the least probability of a class that is told, 0 to 1.
+        certain: the least probability of a class that is reported, 0 to 1.
         smallest: the least mean side of a face that is judged, in pixels that the network sees.
-        nms_iou: the overlap over which two boxes are one face, 0 to 1.
+        nms_iou: the IoU over which two boxes are one face, 0 to 1.
 
     Raises:
         UserError: when a number is not finite or out of its range.
@@ -71,12 +71,19 @@ class Calibration:
 
     @classmethod
     def of(cls, numbers: dict[str, Any]) -> Calibration:
-        """Return the calibration with these numbers; names that aren't its own play no part."""
+        """Return the calibration with these numbers; other names are ignored.
+
+        Args:
+            numbers: the fields by name; those left out keep their defaults.
+
+        Raises:
+            UserError: when a number is not finite or out of its range.
+        """
         known = cls.__dataclass_fields__
         return cls(**{key: float(value) for key, value in numbers.items() if key in known})
 
     def as_metadata(self) -> dict[str, dict[str, float]]:
-        """Return the ONNX file's "thresholds" and "calibration"."""
+        """Return the "thresholds" and the "calibration" of the ONNX file's metadata."""
         values = asdict(self)
         return {
             "calibration": {k: v for k, v in values.items() if k in _CALIBRATING},
@@ -90,20 +97,29 @@ class Calibration:
     def confidence(
         self, scores: NDArray[np.floating[Any]], sides: NDArray[np.floating[Any]]
     ) -> Floats:
-        """Return how likely boxes are faces, 0 to 1: a logistic function of score and size.
+        """Return how likely boxes are faces, float64[n] in 0 to 1.
+
+        It is a logistic function of the score's logit and the size (Platt, 1999; Küppers et al.,
+        2020, arXiv:2004.13546).
 
         Args:
-            scores: [n], the network's, 0 to 1.
-            sides: [n], mean sides in pixels that the network saw; of those under FULL_SIDE the
+            scores: float[n], the network's, 0 to 1.
+            sides: float[n], mean sides in pixels that the network saw; under FULL_SIDE their
                 logarithm counts.
         """
         z = self.slope * logit(scores) + self.side_slope * smallness(sides) + self.offset
         return sigmoid(z)
 
     def uncalibrated(self, score: float) -> float:
-        """Return the least of the network's own scores that may make a calibrated one, in (0, 1].
+        """Return the network's score that a large face needs to reach a calibrated score.
 
-        It is that of faces of FULL_SIDE and more; smaller ones need a higher one.
+        Faces smaller than FULL_SIDE need a higher one.
+
+        Args:
+            score: the calibrated score, in (0, 1].
+
+        Returns:
+            The least of the network's scores that can reach it, in (0, 1].
         """
         if score >= 1:
             return 1.0
@@ -122,9 +138,9 @@ class Calibration:
         """Return the boxes that count as faces, most confident first, with their classes.
 
         Args:
-            boxes: float32[n, 4], in pixels of the image.
-            scores: [n, k], the network's, of the face times those of the classes.
-            sides: [n], mean sides of the boxes in pixels that the network saw.
+            boxes: float32[n, 4], xyxy in pixels of the image.
+            scores: float[n, k], the network's, of the face times those of the classes.
+            sides: float[n], mean sides of the boxes in pixels that the network saw.
             class_names: k names.
             size: width and height of the image in pixels.
             threshold: the least calibrated score that counts, face by default.
@@ -148,13 +164,14 @@ class Calibration:
 
 @dataclass(frozen=True)
 class DetectorFacts:
-    """What an ONNX file states of itself.
+    """What the metadata of an ONNX file state.
 
     Args:
         class_names: in the order of the probabilities.
         scale: pixels that the network should see for one of a small image (see views.usual_scale).
         calibration: of its scores.
-        stretch: whether images of little contrast get more of it first (see views.stretched).
+        stretch: whether the contrast of images with little of it is stretched first (see
+            views.stretched).
     """
 
     class_names: tuple[str, ...]
@@ -166,10 +183,12 @@ class DetectorFacts:
     def parse(cls, metadata: dict[str, str]) -> DetectorFacts:
         """Return the facts in "class_names", "thresholds", "calibration", "scale" and "stretch".
 
-        All are JSON; only the first must be there. "stride" and "version" must be those known.
+        Args:
+            metadata: JSON texts by name. Only "class_names" is required; "stride" and "version",
+                where given, must have the values known here.
 
         Raises:
-            ValueError: they are missing or no such facts, in one line that names which.
+            ValueError: a fact is missing or malformed, in one line that names it.
         """
         if "class_names" not in metadata:
             raise ValueError("its metadata hold no class_names")
@@ -207,13 +226,17 @@ def _is_number(value: object) -> bool:
 
 
 def logit(scores: NDArray[np.floating[Any]]) -> Floats:
-    """Return log(s / (1 - s)), finite for scores of 0 and 1 too."""
+    """Return float64, log(s / (1 - s)), finite for scores of 0 and 1 too."""
     clear = np.clip(scores.astype(np.float64), 1e-6, 1 - 1e-6)
     return np.asarray(np.log(clear / (1 - clear)), np.float64)
 
 
 def smallness(sides: NDArray[np.floating[Any]]) -> Floats:
-    """Return log(side / FULL_SIDE) of smaller sides, 0 of others, for sides in pixels over 0."""
+    """Return float64, log(side / FULL_SIDE) for sides under FULL_SIDE and 0 for others.
+
+    Args:
+        sides: in pixels that the network sees, over 0.
+    """
     return np.log(np.clip(sides.astype(np.float64), 1e-3, FULL_SIDE) / FULL_SIDE)
 
 
@@ -223,7 +246,12 @@ def sigmoid(logits: Any) -> Floats:
 
 
 def tempered(rows: NDArray[np.floating[Any]], temperature: float) -> Floats:
-    """Return probabilities [n, k] in proportion to rows, their logits divided by temperature."""
+    """Return probabilities under a temperature, float64[n, k] (Guo et al., 2017, arXiv:1706.04599).
+
+    Args:
+        rows: float[n, k], 0 or more, in proportion to the probabilities.
+        temperature: what their logarithms are divided by, over 0.
+    """
     powers = np.maximum(rows.astype(np.float64), 1e-9) ** (1 / temperature)
     divided: Floats = powers / powers.sum(1, keepdims=True)
     return divided

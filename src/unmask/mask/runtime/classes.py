@@ -1,4 +1,4 @@
-"""Words and colours for what a face wears, each told from the others without seeing colours."""
+"""Words and colours for what a face wears; the words tell classes apart without the colours."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LONG = {
     IMPROPER: "mask worn improperly",
     NOT_JUDGED_NAME: "too small or blurred to judge",
 }
-# For the classes of your own detector; distinct for those who can't tell red from green
+# For the classes of your own detector; distinct for people who can't distinguish red from green
 # (Okabe and Ito, 2008).
 _OTHERS: tuple[Colour, ...] = (
     (0, 114, 178),
@@ -45,10 +45,10 @@ def renamed(
     Args:
         names: as a detector or annotations have them.
         given: "with=Mask", "without=No Mask", "improper=...": which of names is which.
-        merge: whether several may be of one kind, as of annotations with many kinds of masks.
+        merge: whether several names may become one kind, for annotations with many kinds of masks.
 
     Raises:
-        UserError: for anything else, or a name that isn't there.
+        UserError: a text of another form, a name that isn't there, or two classes of one name.
     """
     kinds = {"with": WITH, "without": WITHOUT, "improper": IMPROPER}
     new = dict(zip(names, names, strict=True))
@@ -67,17 +67,22 @@ def renamed(
 
 
 def short_words(name: str) -> str:
-    """Return what is drawn beside a face of this class."""
+    """Return the words that are drawn beside a face of this class."""
     return _SHORT[name][0] if name in _SHORT else name.replace("_", " ")
 
 
 def plain_words(name: str) -> str:
-    """Return the class in words for summaries."""
+    """Return the name of the class in words, for summaries."""
     return _LONG.get(name, name.replace("_", " "))
 
 
 def colour_of(name: str, class_names: tuple[str, ...]) -> Colour:
-    """Return the colour, red, green and blue in 0 to 255, of a class among those there are."""
+    """Return the colour of a class: red, green and blue, 0 to 255.
+
+    Args:
+        name: of the class, or NOT_JUDGED_NAME.
+        class_names: all names of the detector.
+    """
     if name in _SHORT:
         return _SHORT[name][1]
     return _OTHERS[class_names.index(name) % len(_OTHERS)]

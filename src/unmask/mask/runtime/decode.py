@@ -1,4 +1,4 @@
-"""From the network's maps to boxes, each once."""
+"""From the network's maps to boxes, one for each face."""
 
 from __future__ import annotations
 
@@ -21,16 +21,24 @@ def decode(
     threshold: float,
     nms_iou: float,
 ) -> tuple[Boxes, NDArray[np.float32]]:
-    """Return the boxes, float32[n, 4], of one image and their class scores, float32[n, k].
+    """Return the boxes of one image and their class scores.
 
-    scores: float32[k, h, w], zero but at peaks; sides: float32[4, h, w], left, top, right and
-    bottom in pixels from the cell's centre, (x + 0.5) * 4. A box's score that it is a face is the
-    sum of its class scores; those of threshold and more count, the highest first. Of boxes that
-    overlap by an IoU over nms_iou the highest is kept, with the box and the division into classes
-    that all of them make together, each weighing as much as its score.
+    A box's score that it is a face is the sum of its class scores. Of boxes that overlap by an IoU
+    over nms_iou the one with the highest score is kept; its corners and its division into classes
+    become the mean over all of them, weighted by their scores.
+
+    Args:
+        scores: float32[k, h, w], zero except at peaks.
+        sides: float32[4, h, w], the distances to left, top, right and bottom, in pixels, from the
+            centre of the cell, (x + 0.5) * 4.
+        threshold: the least score that counts, 0 to 1.
+        nms_iou: the IoU over which two boxes are one face, 0 to 1.
+
+    Returns:
+        float32[n, 4] xyxy in pixels and float32[n, k], the highest score first.
     """
     face = scores.sum(0)
-    # As one row: NumPy searches it in a ninth of the time.
+    # NumPy searches one flat row in a ninth of the time.
     cells = np.flatnonzero(face >= max(threshold, np.finfo(np.float32).tiny))
     score = face.ravel()[cells]
     best = np.argsort(-score, kind="stable")[:_MOST]
@@ -43,7 +51,7 @@ def decode(
         return boxes, np.zeros((0, len(scores)), np.float32)
     kept = nms(boxes, score, nms_iou)
     weights = np.where(iou(boxes[kept], boxes) > nms_iou, score, np.float32(0))
-    # A box that overlaps two kept ones belongs to the higher.
+    # A box that overlaps two kept ones belongs to the one with the higher score.
     first = (weights > 0).argmax(0)
     weights[np.arange(len(kept))[:, None] != first] = 0
     weights[np.arange(len(kept)), kept] = score[kept]

@@ -1,4 +1,4 @@
-"""What was found in one image: boxes of faces, and what each of them wears."""
+"""What was found in one image: boxes of faces, and what each face wears."""
 
 from __future__ import annotations
 
@@ -10,19 +10,27 @@ from numpy.typing import NDArray
 
 from unmask.errors import UserError
 
-# The label of a face that is too small or too blurred to say what it wears, and its name in files.
+# The label of a face that is too small or too blurred to be judged, and its name in files.
 NOT_JUDGED = -1
 NOT_JUDGED_NAME = "not_judged"
 
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """The faces of one image, surest first.
+    """The faces of one image, most confident first.
 
-    boxes: float32[n, 4], left, top, right, bottom in pixels, half-open, inside the image.
-    labels: int64[n], index into class_names, or NOT_JUDGED. scores: float32[n] in [0, 1], that it
-    is a face. probabilities: float32[n, k] of the classes given that it is one, calibrated; rows
-    add up to 1. width, height: of the image in pixels. Raises UserError when they don't agree.
+    Args:
+        boxes: float32[n, 4], xyxy in pixels, half-open, inside the image.
+        labels: int64[n], index into class_names, or NOT_JUDGED.
+        scores: float32[n] in [0, 1], the confidence that it is a face.
+        probabilities: float32[n, k], calibrated, of the classes given that it is a face; each row
+            adds up to 1.
+        class_names: k names.
+        width: of the image in pixels.
+        height: of the image in pixels.
+
+    Raises:
+        UserError: when they don't agree.
     """
 
     boxes: NDArray[np.float32]
@@ -54,7 +62,7 @@ class Detections:
 
     @classmethod
     def none(cls, class_names: tuple[str, ...], width: int, height: int) -> Detections:
-        """Return that no face was found in an image of this size."""
+        """Return the detections of an image, width x height pixels, in which no face was found."""
         return cls(
             np.zeros((0, 4), np.float32),
             np.zeros(0, np.int64),
@@ -66,7 +74,7 @@ class Detections:
         )
 
     def at(self, rows: NDArray[np.int64]) -> Detections:
-        """Return those of the faces, int64[m], in that order."""
+        """Return the faces at these rows, int64[m], in that order."""
         return replace(
             self,
             boxes=self.boxes[rows],
@@ -76,17 +84,20 @@ class Detections:
         )
 
     def names(self) -> list[str]:
-        """Return the class of every face by its dataset's name, NOT_JUDGED_NAME without one."""
+        """Return the class name of every face, NOT_JUDGED_NAME for a face that wasn't judged."""
         known = (*self.class_names, NOT_JUDGED_NAME)
         return [known[label] for label in self.labels]
 
     def confidences(self) -> NDArray[np.float32]:
-        """Return float32[n]: that it is a face of its class, or a face where it was not judged."""
+        """Return float32[n], the score times the probability of the class.
+
+        Of faces that weren't judged it is the score alone.
+        """
         likely = self.probabilities[np.arange(len(self)), np.maximum(self.labels, 0)]
         return np.where(self.labels == NOT_JUDGED, self.scores, self.scores * likely)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold; from_dict takes it back to the same bits."""
+        """Return plain values for JSON, from which from_dict restores the same bits."""
         faces = [
             {
                 "box": box,
@@ -111,7 +122,14 @@ class Detections:
 
     @classmethod
     def from_dict(cls, entries: dict[str, Any]) -> Detections:
-        """Return the detections that as_dict wrote; raise UserError when something is missing."""
+        """Return the detections that as_dict wrote.
+
+        Args:
+            entries: width, height, class_names and faces, as in as_dict.
+
+        Raises:
+            UserError: when something is missing or of another type.
+        """
         try:
             names = tuple(str(name) for name in entries["class_names"])
             faces = entries["faces"]
@@ -135,11 +153,18 @@ class Detections:
             ) from error
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
-        """Return COCO's results: boxes as left, top, width, height; category 1 is the first class.
+        """Return the faces as COCO's results, one dictionary a face.
 
         The score is that of the face times the probability of its class, by which average precision
-        should be measured; face_score is the former alone. Faces that were not judged have category
-        0 and the score of the face.
+        should be measured; face_score is that of the face alone. Faces that were not judged have
+        category 0 and the score of the face.
+
+        Args:
+            image_id: the number of the image, written into every entry.
+
+        Returns:
+            Dictionaries whose bbox is left, top, width, height in pixels; category 1 is the first
+            class.
         """
         corners = self.boxes.astype(np.float64)
         sizes = corners[:, 2:] - corners[:, :2]

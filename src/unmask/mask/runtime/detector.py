@@ -25,12 +25,12 @@ from unmask.models.session import open_session
 from unmask.runtime import cpu_threads, require_regular
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "detector.onnx"
-# Threads that wait for work by spinning take the cores from whatever else runs; for as long as the
-# next layer takes to come it pays.
+# Threads that spin while they wait take the cores from whatever else runs, so they spin only for
+# about as long as the next layer takes to come.
 THREADS = {"session.intra_op.allow_spinning": "1", "session.intra_op.spin_duration_us": "50"}
 # Enlarged beyond this, an image holds no more than before.
 _MOST_ENLARGED = 4.0
-# Of all views of an image: what is beyond is noise, and comparing it with itself takes minutes.
+# Of all views of an image: more is noise, and comparing every pair of boxes would take minutes.
 _MOST_BOXES = 5000
 
 Pixels = NDArray[np.uint8]
@@ -39,18 +39,27 @@ Source = str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | Pixels
 
 
 class Session(Protocol):
-    """What runs a detector's network, as ONNX Runtime's sessions do."""
+    """The interface of what runs a detector's network, as ONNX Runtime's sessions do."""
 
     def run(self, outputs: list[str], inputs: dict[str, NDArray[np.float32]], /) -> Any:
-        """Return the named outputs, "scores" and "sides", of "pixels"; see MaskDetector.load."""
+        """Return the named outputs, "scores" and "sides", for the input "pixels".
+
+        Args:
+            outputs: their names.
+            inputs: "pixels", float32[b, 3, h, w] in [0, 1], see MaskDetector.load.
+        """
         ...
 
 
 class MaskDetector:
     """Finds faces, and predicts what each of them wears.
 
-    Made by load, or of any session that runs a network. One detector may be used from several
+    Made by load, or from any session that runs a network. One detector may be used from several
     threads.
+
+    Args:
+        session: what runs the network.
+        facts: class names, scale and calibration.
     """
 
     def __init__(self, session: Session, facts: DetectorFacts) -> None:
@@ -66,10 +75,15 @@ class MaskDetector:
     def load(cls, path: str | os.PathLike[str] | None = None) -> MaskDetector:
         """Return the detector in an ONNX file, or the one that ships, checked against its card.
 
-        Raises UserError when the file is not there, is no ONNX file, or is no such detector: it
-        takes "pixels", float32[b, 3, h, w] in [0, 1] with h and w multiples of 32, to "scores",
-        float32[b, k, h/4, w/4], zero but at peaks, and "sides", float32[b, 4, h/4, w/4], and holds
-        the metadata that DetectorFacts.parse reads.
+        The graph takes "pixels", float32[b, 3, h, w] in [0, 1] with h and w multiples of 32, to
+        "scores", float32[b, k, h/4, w/4], zero except at peaks, and "sides", float32[b, 4, h/4,
+        w/4]. Its metadata are those that DetectorFacts.parse reads.
+
+        Args:
+            path: of the ONNX file; None for the detector that ships.
+
+        Raises:
+            UserError: the file is not there, is no ONNX file, or is no such detector.
         """
         file = WEIGHTS if path is None else Path(path)
         require_regular(file)
@@ -95,12 +109,19 @@ class MaskDetector:
         return cls(session, facts)
 
     def uncalibrated(self) -> MaskDetector:
-        """Return the same detector with its scores as they are."""
+        """Return the same detector without a calibration: its scores are the network's."""
         plain = Calibration(nms_iou=self.facts.calibration.nms_iou)
         return MaskDetector(self._session, replace(self.facts, calibration=plain))
 
     def with_classes(self, class_names: tuple[str, ...]) -> MaskDetector:
-        """Return the same detector with other names for its classes."""
+        """Return the same detector with other names for its classes.
+
+        Args:
+            class_names: as many as it has.
+
+        Raises:
+            UserError: there are more or fewer.
+        """
         if len(class_names) != len(self.class_names):
             raise UserError(f"the detector has {len(self.class_names)} classes", got=class_names)
         return MaskDetector(self._session, replace(self.facts, class_names=class_names))
@@ -133,16 +154,17 @@ class MaskDetector:
         smallest: float = 10.0,
         progress: Progress | None = None,
     ) -> Detections | list[Detections]:
-        """Return the faces in an image, or of several images in a list those of each.
+        """Return the faces in an image, or for a list of images those in each.
 
         Args:
-            image: a path, a file's bytes, a file object, an image of Pillow's in any mode,
-                uint8[h, w, 3] in RGB, or a list of such. Large images are seen in tiles.
-            threshold: calibrated score in (0, 1] from which on a box counts as a face, the file's
-                own by default.
-            smallest: side in pixels of the smallest faces to find; with less an image is enlarged
-                and with more it is scaled down, which is as many times faster.
-            progress: called after every view of an image with how many are done and there are.
+            image: a path, a file's bytes, a file object, a Pillow image in any mode, uint8[h, w, 3]
+                in RGB, or a list of such. Large images are processed in tiles.
+            threshold: the calibrated score in (0, 1] from which on a box counts as a face; by
+                default that in the detector's metadata.
+            smallest: side in pixels of the smallest faces to find. Below 10 an image is enlarged;
+                above 10 it is scaled down, which is faster.
+            progress: called after every view of an image with the number done and the number of
+                all.
 
         Raises:
             UserError: when there is no such image or a number is out of range.
@@ -174,7 +196,7 @@ class MaskDetector:
     def _seen(
         self, image: Image.Image, finest: float, threshold: float, progress: Progress | None
     ) -> tuple[Boxes, NDArray[np.float32]]:
-        """Return what is seen in all views, each face once, the highest score first.
+        """Return what is detected in all views, each face once, the highest score first.
 
         threshold: the least of the network's own scores.
         """
@@ -206,7 +228,7 @@ class MaskDetector:
 
 
 def _facts(session: Any) -> DetectorFacts:
-    """Return what a file states of itself. Raises ValueError where its graph is another."""
+    """Return what a file's metadata state; raise ValueError where its graph isn't a detector's."""
     inputs = {given.name: given for given in session.get_inputs()}
     outputs = {made.name: made for made in session.get_outputs()}
     if list(inputs) != ["pixels"] or not {"scores", "sides"} <= set(outputs):
@@ -227,7 +249,7 @@ def _facts(session: Any) -> DetectorFacts:
 
 
 def _threads() -> int:
-    """Return how many threads to use: as many as OMP_NUM_THREADS says, or as there are cores."""
+    """Return how many threads to use: OMP_NUM_THREADS, or one a core, and never more than that."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return min(int(asked), cpu_threads()) if asked.isdigit() and int(asked) else cpu_threads()
 

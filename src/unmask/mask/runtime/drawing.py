@@ -1,4 +1,4 @@
-"""Boxes with words beside them on an image, legible at any size, and faces made unrecognisable."""
+"""Boxes with words beside them drawn on an image, and faces made unrecognisable."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ if TYPE_CHECKING:
 
 # An image is drawn on at this size at least: words could not be read on a smaller one.
 LEAST_SIDE = 400
-# Words may cover this share of an image; one of a crowd grows, within limits, until they do.
+# Words may cover this fraction of an image; an image of a crowd is enlarged, within limits, until
+# they cover no more.
 MOST_COVERED = 0.2
 _MOST_GROWN = 2000
 _SMALLEST_TEXT = 12
 _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
-# Of a face's words, with letters of height 1.
+# The area of a face's words, with letters of height 1.
 _TAG_AREA = 7.0
-# A hidden face is told by no more than this many values a side, whatever its size.
+# A hidden face keeps no more than this many values a side, whatever its size.
 HIDDEN_CELLS = 5
-# What is hidden need not be a face for certain: few false positives are better than one face seen.
-# The first is a calibrated score, the second one of the network's own: of a detector that isn't
-# calibrated, lower ones are noise.
+# A low confidence is enough to hide a face: a few false positives are better than one face seen.
+# The first is a calibrated score. The second is the network's own, below which the scores of a
+# detector that isn't calibrated are noise.
 HIDE_SCORE, HIDE_RAW = 0.001, 0.1
 # How far a head reaches beyond its face, as a fraction of the box: to the sides, up and down.
 _ASIDE, _ABOVE, _BELOW = 0.3, 0.45, 0.2
@@ -43,7 +44,7 @@ class _Place(NamedTuple):
     bottom: float
 
     def shared(self, others: NDArray[np.float32]) -> float:
-        """Return how much of its area, in pixels, lies in boxes[n, 4], each counted alone."""
+        """Return how much of its area, in pixels, lies in boxes[n, 4], each counted separately."""
         if not len(others):
             return 0.0
         width = np.minimum(self.right, others[:, 2]) - np.maximum(self.left, others[:, 0])
@@ -59,11 +60,15 @@ def draw(
     note: str = "",
     grow: bool = True,
 ) -> Image.Image:
-    """Return the RGB image with a box and words for every face; the image itself is drawn on.
+    """Return the RGB image with a box and words for every face; the given image is drawn on.
 
-    An image that may grow is returned larger by a whole factor when no side has LEAST_SIDE pixels
-    or when the words of a crowd would cover more than MOST_COVERED of it. numbers: int64[n], of the
-    tracks, shown before the words. note: shown in the corner.
+    Args:
+        picture: an RGB image.
+        found: its faces.
+        numbers: int64[n], of the faces' tracks, shown before the words; None for none.
+        note: shown in the corner.
+        grow: whether the image may be returned larger, by a whole factor, when both sides are under
+            LEAST_SIDE pixels or when the words would cover more than MOST_COVERED of it.
     """
     scale = _growth(picture.size, len(found)) if grow else 1
     if scale > 1:
@@ -85,7 +90,7 @@ def draw(
             words = f"{numbers[i]} {words}"
         wordings = [words]
         if names[i] != NOT_JUDGED_NAME:
-            # Nothing is certain: 99 % stands for that and more.
+            # Nothing is certain, so 99 % is the most that is shown.
             certainty = min(float(found.probabilities[i, found.labels[i]]), 0.99)
             wordings.insert(0, f"{words} {certainty:.0%}")
         place = _write(pencil, wordings, boxes[i], colours[i], text, line, taken)
@@ -96,23 +101,27 @@ def draw(
 
 
 def hide_threshold(calibration: Calibration) -> float:
-    """Return the calibrated score from which on a head is hidden, in (0, 1]."""
+    """Return the calibrated score in (0, 1] from which on a head is hidden under a calibration."""
     noise = calibration.confidence(np.array([HIDE_RAW]), np.array([FULL_SIDE]))
     return max(HIDE_SCORE, float(noise[0]))
 
 
 def heads(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return what is hidden of faces in boxes[n, 4], float32[n, 4] in pixels: their heads."""
+    """Return the region to hide for faces in boxes[n, 4]: their heads, float32[n, 4] in pixels."""
     wide, high = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     reach = (-_ASIDE * wide, -_ABOVE * high, _ASIDE * wide, _BELOW * high)
     return np.asarray(boxes + np.stack(reach, 1), np.float32)
 
 
 def hide(picture: Image.Image, boxes: NDArray[np.float32]) -> None:
-    """Make the heads of faces in boxes[n, 4] of an RGB image unrecognisable, in the image itself.
+    """Make the heads of faces in an RGB image unrecognisable, in the image itself.
 
-    Each becomes HIDDEN_CELLS squared mean colours with smooth changes between them: what is not in
-    these can't be recovered.
+    Each becomes at most HIDDEN_CELLS x HIDDEN_CELLS mean colours with smooth transitions; what they
+    don't hold can't be recovered.
+
+    Args:
+        picture: an RGB image, which is changed.
+        boxes: float32[n, 4] of the faces, xyxy in pixels.
     """
     for left, top, right, bottom in heads(boxes).tolist():
         region = (

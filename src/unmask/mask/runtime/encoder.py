@@ -1,4 +1,4 @@
-"""Frames into video files that browsers play, with the sound of the video they came from."""
+"""Frames encoded as video files that browsers play, with the sound of the video they came from."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from unmask.errors import UserError
 from unmask.mask.runtime.video import opencv
 
-# The first that is there encodes; all make H.264.
+# The first that is available encodes; all make H.264.
 _ENCODERS = ("libx264", "libopenh264", "h264_videotoolbox", "h264_mf")
-# Sound that MP4 holds as it is; other is made AAC.
+# Sound that MP4 holds as it is; all other is converted to AAC.
 _KEPT = ("aac", "mp3", "ac3", "eac3", "opus", "flac")
 _QUALITY = {"libx264": {"preset": "veryfast", "crf": "21"}}
 
@@ -24,7 +24,7 @@ Add = Callable[[NDArray[np.uint8]], None]
 
 
 def h264() -> str:
-    """Return the encoder of H.264 that PyAV has here, "" when there is none."""
+    """Return the name of the H.264 encoder that PyAV has here, "" when there is none."""
     try:
         import av  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
@@ -38,14 +38,15 @@ def write_video(
 ) -> Iterator[Add]:
     """Open an MP4 file and give the function that adds a frame, uint8[h, w, 3] in RGB.
 
-    What was added can be played however the block ends. Without PyAV it is MPEG-4 Part 2 without
-    sound, which players play and browsers don't.
+    The frames added so far can be played however the block ends. Without PyAV the file is MPEG-4
+    Part 2 without sound, which players play and browsers don't.
 
     Args:
         path: of the file.
-        width, height: in pixels.
+        width: of the frames in pixels.
+        height: of the frames in pixels.
         rate: frames a second.
-        sound: a video whose sound accompanies the frames, as far as they go; None for silence.
+        sound: a video whose sound accompanies the frames, as long as they last; None for silence.
 
     Raises:
         UserError: when the file can't be written.
@@ -75,7 +76,7 @@ def _with_pyav(
 ) -> Iterator[Add]:
     import av
 
-    # Colour has half the resolution, so sides are even: an edge is doubled where they aren't.
+    # Colour has half the resolution, so sides must be even: where they aren't, an edge is doubled.
     odd = (size[1] % 2, size[0] % 2)
     with contextlib.ExitStack() as stack:
         try:
@@ -112,7 +113,7 @@ def _with_pyav(
 
 
 class _Sound:
-    """The first sound of a video, copied into another file as its frames come."""
+    """The first sound track of a video, copied into another file as its frames come."""
 
     def __init__(self, stack: contextlib.ExitStack, file: Any, source: Path) -> None:
         import av
@@ -128,7 +129,7 @@ class _Sound:
             return
         stream = given.streams.audio[0]
         frames = given.streams.video
-        # Frames are counted from the first: what is heard before that is left out.
+        # Time starts at the first frame: sound before it is left out.
         first: Any = frames[0].start_time if frames else None
         base: Any = frames[0].time_base if frames else None
         self._first = float(first * base) if first is not None else 0.0
@@ -152,7 +153,7 @@ class _Sound:
             self._waiting = None
 
     def end(self) -> None:
-        """Finish what was begun."""
+        """Flush the encoder."""
         if self._encoder is not None:
             for packet in self._encoder.encode(None):
                 self._file.mux(packet)

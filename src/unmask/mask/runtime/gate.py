@@ -1,4 +1,4 @@
-"""What was looked at and found, and whether a gate that requires masks may open."""
+"""What was processed and found, and whether a gate that requires masks may open."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from unmask.errors import UserError
 from unmask.mask.runtime.classes import WITH, plain_words
 from unmask.mask.runtime.detections import NOT_JUDGED, NOT_JUDGED_NAME, Detections
 
-# Frames that lie further apart, in seconds, are each a sighting of their own, as in a time lapse;
-# of others it takes two in a row, since one alone may be a mistake.
+# Frames that lie further apart, in seconds, are each a sighting by themselves, as in a time lapse.
+# Otherwise a sighting takes two frames in a row, since one alone may be a mistake.
 _FAR_APART = 0.5
-# A face of which the class can't be told shuts the gate all the same where a mask worn as it should
-# be is less likely than this: bare or improper, it is one of them.
+# A face that wasn't judged still shuts the gate where a properly worn mask is less likely than
+# this: whether bare or improper, it is one of the two.
 _MASKED = 0.1
-# A face that is seen in a frame and not in the next this many seconds is gone.
+# A face that isn't seen for this many seconds is gone.
 _FORGOTTEN = 2.0
 
 
@@ -28,9 +28,14 @@ _FORGOTTEN = 2.0
 class Sighting:
     """A face that should wear a mask and doesn't, or wears it improperly.
 
-    file: of the image or video. name: the class. score: that it is a face, 0 to 1, the highest.
-    frame, seconds: of a video, where it was first seen so, of an animation the frame; lasted: how
-    long it went on, in seconds.
+    Args:
+        file: of the image or video.
+        name: the class.
+        score: the highest confidence that it is a face, 0 to 1.
+        frame: of a video, where it was first seen so; of an animation, the frame; None for an
+            image.
+        seconds: the time of that frame of a video, otherwise None.
+        lasted: how long it went on, in seconds.
     """
 
     file: str
@@ -57,7 +62,7 @@ class Sighting:
 
 @dataclass
 class _Run:
-    """Frames in a row in which a track was seen without a mask as it should be."""
+    """Frames in a row in which a track was seen without a properly worn mask."""
 
     name: str
     score: float
@@ -69,7 +74,11 @@ class _Run:
 
 
 class Watch:
-    """Follows who wears no mask through the frames of one video."""
+    """Follows who wears no mask through the frames of one video.
+
+    Args:
+        file: the name of the video.
+    """
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -81,7 +90,14 @@ class Watch:
     def see(
         self, found: Detections, numbers: NDArray[np.int64], frame: int, seconds: float
     ) -> None:
-        """Take in a frame: what was detected in it, by itself, and the tracks' numbers."""
+        """Add a frame to the runs of its tracks.
+
+        Args:
+            found: the faces detected in this frame alone.
+            numbers: int64[n], the numbers of their tracks.
+            frame: its number, from 0.
+            seconds: its time.
+        """
         gap = 0.0 if self._before is None else max(seconds - self._before, 0.0)
         for going in self._runs.values():
             if going.last == self._before:
@@ -124,12 +140,18 @@ class Watch:
 
 @dataclass
 class Summary:
-    """What was looked at and found so far.
+    """What was processed and found so far.
 
-    files: images and videos that were looked at. faces: by the name of their class, in images one
-    each, in a video one for each track that was seen often enough. sightings: of faces without a
-    mask as it should be. failures: one line for each file that could not be looked at, or not
-    whole. passed_over: the names of files that may hold images and were not opened.
+    Args:
+        class_names: of the detector.
+        pictures: how many images were processed.
+        frames: how many frames, of videos and animations.
+        videos: how many videos.
+        faces: counts by the name of their class: in an image every face, in a video every track
+            that was seen often enough.
+        sightings: faces without a properly worn mask.
+        failures: one line for each file that could not be processed, or not completely.
+        passed_over: the names of files that may hold images and were not opened.
     """
 
     class_names: tuple[str, ...]
@@ -146,7 +168,13 @@ class Summary:
         self.faces.update(names)
 
     def add_image(self, file: str, found: Detections, frame: int | None = None) -> None:
-        """Count an image, or a frame of an animation, and its faces."""
+        """Count an image and its faces.
+
+        Args:
+            file: its name.
+            found: its faces.
+            frame: the number of the frame of an animation, None for an image.
+        """
         if frame is None:
             self.pictures += 1
         else:
@@ -164,16 +192,16 @@ class Summary:
 
     @property
     def seen(self) -> bool:
-        """Whether anything was looked at."""
+        """Whether anything was processed."""
         return bool(self.pictures or self.frames)
 
     @property
     def complete(self) -> bool:
-        """Whether everything was looked at whole."""
+        """Whether everything was processed completely."""
         return not (self.failures or self.passed_over)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold, a count for every class there is."""
+        """Return plain values for JSON, with a count for every class."""
         names = (*self.class_names, NOT_JUDGED_NAME)
         return {
             "pictures": self.pictures,
@@ -201,7 +229,7 @@ class Summary:
 
 
 def _names(found: Detections) -> list[str]:
-    """Return the class of every face as the gate takes it."""
+    """Return the class of every face as the gate counts it."""
     names = found.names()
     if WITH not in found.class_names:
         return names
@@ -213,7 +241,7 @@ def _names(found: Detections) -> list[str]:
 
 
 def require_mask_class(class_names: tuple[str, ...]) -> None:
-    """Raise UserError when a detector's classes don't tell who wears a mask."""
+    """Raise UserError when no class of a detector stands for a properly worn mask."""
     if WITH not in class_names:
         raise UserError(
             f"--require-masks needs a detector with the class {WITH!r}",

@@ -1,4 +1,4 @@
-"""What is to be looked at: an image, a folder or zip of them, a pattern, a video or a camera."""
+"""What is to be processed: an image, a folder or zip of images, a pattern, a video or a camera."""
 
 from __future__ import annotations
 
@@ -30,9 +30,12 @@ _OTHER_MEDIA = frozenset({
 
 @dataclass(frozen=True)
 class VideoSource:
-    """A video: its name, and what opens it: a path, an address or a camera's number.
+    """A video, camera or stream.
 
-    live: it goes on whether or not it is looked at, as cameras and streams do.
+    Args:
+        name: of the video, without user or password.
+        address: what opens it: a path, a URL or a camera's number.
+        live: whether it goes on while nobody reads it, as cameras and streams do.
     """
 
     name: str
@@ -42,9 +45,13 @@ class VideoSource:
 
 @dataclass(frozen=True)
 class Sources:
-    """The image files and videos to look at, and one line for all that was passed over.
+    """The image files and videos to process.
 
-    passed_over: the names of files that may show faces and can't be opened.
+    Args:
+        pictures: the image files.
+        videos: the videos.
+        warnings: one line for each file that was passed over.
+        passed_over: the names of files that may show faces and can't be opened.
     """
 
     pictures: list[PictureFile]
@@ -54,9 +61,11 @@ class Sources:
 
     @staticmethod
     def joined(parts: list[Sources]) -> Sources:
-        """Return what there is to look at in all parts, in their order, no two named alike.
+        """Return all images and videos of the parts, in their order, no two named alike.
 
-        Of those that are, the second goes into a folder 2, the third into a folder 3.
+        Args:
+            parts: what was found under each argument. Of equal names the second moves into a folder
+                2, the third into a folder 3.
         """
         pictures = [picture for part in parts for picture in part.pictures]
         videos = [video for part in parts for video in part.videos]
@@ -74,9 +83,13 @@ class Sources:
 def open_sources(text: str) -> Iterator[Sources]:
     """Find what text names, readable until the block ends.
 
-    text: an image or video file, a folder or zip archive (all the images in it, at any depth),
-    a pattern with *, ? or [...] (** for any depth), a camera's number, or a stream's address, as
-    rtsp://host/path. Raises UserError when there is no such thing or no image in it.
+    Args:
+        text: an image or video file, a folder or zip archive (all images in it, at any depth), a
+            pattern with *, ? or [...] (** for any depth), a camera's number, or the address of a
+            stream such as rtsp://host/path.
+
+    Raises:
+        UserError: when there is no such thing or no image in it.
     """
     path = Path(text)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
@@ -91,7 +104,7 @@ def open_sources(text: str) -> Iterator[Sources]:
         require_regular(path)
         yield _files([path])
     elif any(sign in text for sign in "*?["):
-        # Path.glob takes no pattern that begins at the root.
+        # Path.glob refuses a pattern that begins at the root.
         names = glob.glob(text, recursive=True)  # noqa: PTH207
         found = [Path(name) for name in sorted(names)]
         files = [file for file in found if file.is_file()]
@@ -107,7 +120,7 @@ def open_sources(text: str) -> Iterator[Sources]:
 
 
 def _of_listing(path: Path, listing: Listing) -> Sources:
-    """Return what there is in a folder or archive; of an archive no videos, which must be files."""
+    """Return the images and videos of a folder or archive; videos in an archive can't be opened."""
 
     def of(suffixes: frozenset[str]) -> list[PictureFile]:
         return [f for f in listing.files if Path(f.path[-1]).suffix.lower() in suffixes]
@@ -120,7 +133,7 @@ def _of_listing(path: Path, listing: Listing) -> Sources:
         videos, others = [], others + videos
     passed_over = ["/".join(file.path) for file in others]
     warnings = list(listing.warnings)
-    # What list_pictures left out and names can't be told to hold no face.
+    # What list_pictures left out and named may hold faces.
     passed_over += [line for line in warnings if " skipped: " in line]
     for file in others:
         plugin = lacking.get(Path(file.path[-1]).suffix.lower())
@@ -148,7 +161,7 @@ def _files(files: list[Path]) -> Sources:
 
 
 def _shown(path: tuple[str, ...]) -> str:
-    """Return a name that can be printed and written, of files whose name is no UTF-8 too."""
+    """Return a name that can be printed and written, even of a file whose name isn't UTF-8."""
     return "/".join(path).encode(errors="backslashreplace").decode()
 
 

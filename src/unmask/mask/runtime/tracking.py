@@ -1,4 +1,4 @@
-"""Faces followed from frame to frame, so that what each wears is voted on and not flickering."""
+"""Faces followed from frame to frame, so that a vote over frames decides what each wears."""
 
 from __future__ import annotations
 
@@ -10,20 +10,30 @@ from numpy.typing import NDArray
 from unmask.data.detection.boxes import iou
 from unmask.mask.runtime.detections import NOT_JUDGED, Detections
 
-# A vote counts half after seven frames: a mask taken off is told within a second.
+# A vote counts half after seven frames: a mask taken off is noticed within a second.
 FORGET = 0.9
-# A face that is hidden for this many frames is the same when it comes back in its place.
+# A face that is hidden for up to this many frames keeps its track when it comes back in its place.
 PATIENCE = 15
-# Seen this often, a face is one, and not a chance likeness.
+# Seen this often, it is a face and not a false positive.
 SURE_AFTER = 3
 LEAST_OVERLAP = 0.2
-# Mean difference of the values, 0 to 255, of frames of two scenes; of one scene it is a tenth.
+# Mean difference of the values, 0 to 255, between frames of two scenes; within one scene it is
+# about a tenth of that.
 _CUT = 45.0
 
 
 @dataclass(eq=False)
 class Track:
-    """One face over time: where it is now, and the votes on what it wears."""
+    """One face over time.
+
+    Args:
+        number: from 1, in the order of appearance.
+        box: float32[4], xyxy in pixels, where it was seen last or should be by now.
+        votes: float64[k], the weighted sum of the probabilities of its frames.
+        velocity: float32[4], the mean motion of the box in pixels a frame.
+        seen: how many frames it was seen in.
+        missed: how many frames in a row it wasn't.
+    """
 
     number: int
     box: NDArray[np.float32]
@@ -42,7 +52,12 @@ class Track:
         return self.box + self.velocity
 
     def vote(self, probabilities: NDArray[np.float32], judged: bool) -> None:
-        """Take in a frame's probabilities, float32[k], which count when the face was judged."""
+        """Add the probabilities of a frame to the votes, which lose a tenth of their weight.
+
+        Args:
+            probabilities: float32[k].
+            judged: whether the face was judged; if not, they don't count.
+        """
         self.votes *= FORGET
         if judged:
             self.votes += probabilities
@@ -50,10 +65,13 @@ class Track:
 
 @dataclass(frozen=True, eq=False)
 class Tracked:
-    """A frame's faces with the classes that were voted for, and the number of each one's track.
+    """The faces of a frame with the classes that were voted for, and the numbers of their tracks.
 
-    numbers: int64[n], from 1 in the order of appearance. unseen: float32[m, 4], where faces should
-    be that were seen shortly before and not now; what hides faces hides these too.
+    Args:
+        detections: the faces.
+        numbers: int64[n], from 1 in the order of appearance.
+        unseen: float32[m, 4], the expected boxes of faces that were seen shortly before and aren't
+            seen now; what hides faces hides these too.
     """
 
     detections: Detections
@@ -75,10 +93,12 @@ class Tracker:
         self._before: NDArray[np.float32] | None = None
 
     def update(self, found: Detections, pixels: NDArray[np.uint8] | None = None) -> Tracked:
-        """Take in the next frame's faces and return them as the votes so far say.
+        """Add the faces of the next frame and return them with the classes voted for so far.
 
-        pixels: uint8[h, w, 3], of the frame; where it is another scene than the last, all tracks
-        end.
+        Args:
+            found: the faces detected in the frame.
+            pixels: uint8[h, w, 3], the frame; where its scene differs from the last frame's, all
+                tracks end. None skips that check.
         """
         if pixels is not None and self._cut(pixels):
             self.ended += [t for t in self.tracks if t.seen >= SURE_AFTER or t.missed == 0]
@@ -111,7 +131,7 @@ class Tracker:
         return Tracked(voted, numbers, boxes)
 
     def faces(self) -> list[Track]:
-        """Return every track so far that was seen often enough to be a face, by number."""
+        """Return every track that was seen often enough to be a face, by number."""
         sure = (track for track in self.ended + self.tracks if track.seen >= SURE_AFTER)
         return sorted(sure, key=lambda track: track.number)
 
@@ -145,12 +165,12 @@ class Tracker:
                 continue
             track.missed += 1
             if track.missed > PATIENCE:
-                # A camera may run for days: chance likenesses are not kept.
+                # A camera may run for days: false positives are not kept.
                 if track.seen >= SURE_AFTER:
                     self.ended.append(track)
                 continue
             track.box = track.expected()
-            # What stays hidden is not carried off by what was left of its speed.
+            # The velocity decays, or a face that stays hidden would drift away.
             track.velocity = 0.8 * track.velocity
             waiting.append(track)
         return waiting

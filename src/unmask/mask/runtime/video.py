@@ -1,4 +1,4 @@
-"""Frames out of video files, cameras and streams."""
+"""Frames read from video files, cameras and streams."""
 
 from __future__ import annotations
 
@@ -16,14 +16,20 @@ from numpy.typing import NDArray
 from unmask.errors import UserError
 from unmask.mask.runtime.sources import VideoSource
 
-# What containers say of their length is off by a frame or by their rounding.
+# The length that a container states is off by a frame or by rounding.
 _TOLERATED = 0.02
 _USUAL_RATE = 25.0
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One frame, uint8[h, w, 3] in RGB: its number from 0, and its time in seconds."""
+    """One frame of a video.
+
+    Args:
+        pixels: uint8[h, w, 3] in RGB.
+        number: from 0.
+        seconds: its time from the first frame.
+    """
 
     pixels: NDArray[np.uint8]
     number: int
@@ -31,8 +37,8 @@ class Frame:
 
 
 def opencv() -> Any:
-    """Return OpenCV, which then prints nothing; raise UserError when it is not installed."""
-    # Both are read when it is imported; it would print its own workings for a damaged file.
+    """Return OpenCV, set to print nothing; raise UserError when it is not installed."""
+    # Both are read when it is imported; without them it prints messages about a damaged file.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     try:
@@ -41,16 +47,27 @@ def opencv() -> Any:
         raise UserError(
             "video needs OpenCV", got=str(error), do="pip install 'unmask[video]'"
         ) from error
-    # Whoever imported it before had it read neither.
+    # Neither was read if it was imported before.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     return cv2
 
 
 class VideoReader:
-    """The frames of a video in their order; of a live one the latest when it is asked for.
+    """The frames of a video in their order; of a live one the latest at each step.
 
-    Raises UserError when it can't be opened. width, height: in pixels. rate: frames a second, as
-    the video says. total: frames there should be, or None. ended: why it was left, "" at its end.
+    Args:
+        source: what to open.
+        capture: an open capture with OpenCV's interface, in place of the source's.
+
+    Attributes:
+        width: of the frames in pixels.
+        height: of the frames in pixels.
+        rate: frames a second, as the video states it.
+        total: how many frames there should be, or None.
+        ended: why reading stopped too early, "" at the video's end.
+
+    Raises:
+        UserError: when it can't be opened or gives no frame.
     """
 
     def __init__(self, source: VideoSource, capture: Any = None) -> None:
@@ -89,7 +106,7 @@ class VideoReader:
         self._capture.release()
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the frames; in ended stands afterwards why a video ended too early."""
+        """Yield the frames; afterwards, ended states why a video stopped too early."""
         pictures = _latest(self._every()) if self.source.live else enumerate(self._every())
         count, first, before = 0, max(self._stamp, 0.0), -1.0
         for number, picture in pictures:
@@ -97,7 +114,7 @@ class VideoReader:
             pixels = self._cv2.cvtColor(picture, self._cv2.COLOR_BGR2RGB)
             seconds = number / self.rate
             if not self.source.live:
-                # By the container, since frames may be further apart than the rate says.
+                # The container's time, since frames may be further apart than the rate states.
                 stamp = self._stamp - first
                 seconds = stamp if stamp > before else before + 1 / self.rate
                 before = seconds
@@ -210,10 +227,10 @@ def _opened(cv2: Any, source: VideoSource) -> Any:
 
 
 def _latest(pictures: Iterator[Any]) -> Iterator[tuple[int, Any]]:
-    """Yield the latest of what comes, with its number, when asked for it.
+    """Yield the latest frame and its number, each time one is requested.
 
-    What came between is passed over. A thread takes them as they come, so that no camera's buffer
-    grows old.
+    Frames that came in between are dropped. A thread reads them as they come, so that no camera's
+    buffer grows old.
     """
     changed = threading.Condition()
     state: dict[str, Any] = {"number": -1, "picture": None, "over": False, "left": False}

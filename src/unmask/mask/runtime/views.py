@@ -1,4 +1,4 @@
-"""Which parts of an image the network sees, at which scale, and as what arrays."""
+"""Which parts of an image the network sees, at which scale, and as which arrays."""
 
 from __future__ import annotations
 
@@ -12,24 +12,31 @@ from PIL import Image
 
 WHOLE = 960
 TILE = 640
-# A face of up to this size lies whole in a tile at least; larger ones in one of a coarser scale.
+# A face of up to this size lies whole in at least one tile; larger ones in one of a coarser scale.
 OVERLAP = 128
-# Between scales: so that what is cut by the tiles of one is still OVERLAP / 4 pixels in the next.
+# Between scales: a face that the tiles of one cut still has OVERLAP / 4 pixels in the next.
 STEP = 4.0
 _EDGE = 2.0
 # Of the luma's 256 values, and how many times they are spread at most.
 _CUT, _LITTLE, _MOST_GAIN = 0.01, 110.0, 32.0
 # Smaller faces than this, in pixels that the network sees, are left to finer views by the coarsest.
 _LARGE = 32.0
-# In 0 to 255, what a view is filled up with beyond the image, as in training.
+# The value, 0 to 255, that fills a view beyond the image, as in training.
 GREY = 114
 
 
 @dataclass(frozen=True)
 class View:
-    """A part of the image, in its pixels, and the size in pixels at which the network sees it.
+    """A region of the image, and the size at which the network sees it.
 
-    least: mean side, in pixels that the network sees, of the smallest faces it is to find here.
+    Args:
+        left: of the region, in pixels of the image.
+        top: likewise.
+        right: likewise, half-open.
+        bottom: likewise, half-open.
+        width: in pixels that the network sees.
+        height: likewise.
+        least: mean side, in pixels that the network sees, of the smallest faces to find here.
     """
 
     left: int
@@ -41,7 +48,7 @@ class View:
     least: float = 0.0
 
     def to_image(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return boxes[n, 4] of the view in pixels of the image."""
+        """Return boxes of the view, float32[n, 4], in pixels of the image."""
         across = (self.right - self.left) / self.width
         down = (self.bottom - self.top) / self.height
         scale = np.array([across, down, across, down])
@@ -49,9 +56,14 @@ class View:
         return np.asarray(boxes * scale + offset, np.float32)
 
     def whole(self, boxes: NDArray[np.float32], width: int, height: int) -> NDArray[np.bool_]:
-        """Return which boxes[n, 4], in pixels of the image, the view's edges do not cut.
+        """Return bool[n]: which boxes the edges of the view do not cut.
 
-        The image's own edges, at 0, width and height, cut nothing that another view has whole.
+        The image's own edges cut nothing that another view holds whole.
+
+        Args:
+            boxes: float32[n, 4], xyxy in pixels of the image.
+            width: of the image in pixels.
+            height: of the image in pixels.
         """
         margin = _EDGE * (self.right - self.left) / self.width
         inside = np.ones(len(boxes), np.bool_)
@@ -67,10 +79,13 @@ class View:
 
 
 def views(width: int, height: int, finest: float) -> list[View]:
-    """Return what the network sees of an image of this size, the whole first, the coarsest last.
+    """Return the views through which the network sees an image: whole first, tiles, coarsest last.
 
-    finest: pixels the network sees for a pixel of the image, at the finest scale. An image of
-    which that makes no more than WHOLE pixels on either side needs no tiles.
+    Args:
+        width: of the image in pixels.
+        height: of the image in pixels.
+        finest: pixels that the network sees for one of the image, at the finest scale. An image
+            that has at most WHOLE pixels on either side at this scale needs no tiles.
     """
     coarsest = min(finest, WHOLE / max(width, height))
     steps = math.ceil(math.log(finest / coarsest, STEP) - 1e-9)
@@ -89,7 +104,7 @@ def _scaled(left: int, top: int, right: int, bottom: int, scale: float) -> View:
 
 
 def _spans(length: int, scale: float) -> list[tuple[int, int]]:
-    """Return where tiles begin and end along one side: all equally long, overlaps as wide."""
+    """Return where tiles begin and end along one side, all equally long with equal overlaps."""
     tile, overlap = (math.ceil(pixels / scale) for pixels in (TILE, OVERLAP))
     if length <= tile:
         return [(0, length)]
@@ -100,33 +115,44 @@ def _spans(length: int, scale: float) -> list[tuple[int, int]]:
     ]
 
 
-# Sides of what the network sees are whole multiples of this; what is lacking is grey.
+# Sides of what the network sees are multiples of this; the rest is filled with grey.
 MULTIPLE = 32
-# Images whose longer side has more pixels are not enlarged unless smaller faces are asked for.
+# Images whose longer side has more pixels are not enlarged unless smaller faces are to be found.
 _ENOUGH = 640.0
 
 
 def usual_scale(size: tuple[int, int], scale: float) -> float:
-    """Return how many pixels the network sees for one of an image of this size, unless asked.
+    """Return how many pixels the network sees for one of an image at its usual scale.
 
-    scale: what a small image is enlarged by.
+    Args:
+        size: width and height of the image in pixels.
+        scale: the factor by which a small image is enlarged, see DetectorFacts.
     """
     return min(scale, max(1.0, _ENOUGH / max(size)))
 
 
 def usual_inputs(picture: Image.Image, scale: float) -> Iterator[NDArray[np.float32]]:
-    """Yield all that the network sees of an image at its usual scale, as network_input does."""
+    """Yield all arrays that the network sees of an image at its usual scale; see network_input.
+
+    Args:
+        picture: an RGB image.
+        scale: see usual_scale.
+    """
     for view in views(picture.width, picture.height, usual_scale(picture.size, scale)):
         yield network_input(picture, view)
 
 
 def stretched(image: Image.Image) -> Image.Image:
-    """Return an image of little contrast with all of it: what a detector can see in the dark.
+    """Return an image of low contrast with the contrast stretched, so that faces show in the dark.
 
-    Where the luma of all but the darkest and the brightest hundredth spans less than _LITTLE of 256
-    values, that span becomes the whole. Other images come back as they are.
+    Args:
+        image: an RGB image. Where the luma of its pixels, without the darkest and the brightest
+            hundredth, spans less than _LITTLE of 256 values, that span becomes the whole range.
+
+    Returns:
+        The stretched image, or the given one where its contrast is enough.
     """
-    # Every so many pixels: 10,000 tell the span of millions.
+    # About 10,000 pixels are enough to estimate the span of millions.
     step = max(1, min(image.size) // 100)
     few = np.asarray(image.resize((image.width // step or 1, image.height // step or 1), 0))
     luma = few.reshape(-1, 3) @ np.array([0.299, 0.587, 0.114])
@@ -139,10 +165,10 @@ def stretched(image: Image.Image) -> Image.Image:
 
 
 def network_input(picture: Image.Image, view: View) -> NDArray[np.float32]:
-    """Return the view of an RGB image as float32[1, 3, h, w] in [0, 1], multiples of 32."""
+    """Return a view of an RGB image as float32[1, 3, h, w] in [0, 1], h and w multiples of 32."""
     size, box = (view.width, view.height), (view.left, view.top, view.right, view.bottom)
     if size != (view.right - view.left, view.bottom - view.top):
-        # A gap of one: whole pixels are averaged first, which is five times as fast.
+        # With a gap of one, whole pixels are averaged first, which is five times as fast.
         picture = picture.resize(size, Image.Resampling.BILINEAR, box, reducing_gap=1.0)
     elif size != picture.size:
         picture = picture.crop(box)

@@ -22,9 +22,14 @@ from unmask.text import as_cell
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """The faces of an image, or of a frame of a video, by the name of its file.
+    """The faces of an image or of a frame of a video.
 
-    frame: the frame's number from 0; seconds: its time; numbers: int64[n], of its faces' tracks.
+    Args:
+        file: the name of the image or video.
+        found: the faces.
+        frame: the number of the frame from 0, None for an image.
+        seconds: the time of the frame, None for an image.
+        numbers: int64[n], of the faces' tracks, None without tracking.
     """
 
     file: str
@@ -34,7 +39,7 @@ class Record:
     numbers: NDArray[np.int64] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold; the classes are named once a face, in its probabilities."""
+        """Return plain values for JSON; each face names the classes in its probabilities."""
         entries = self.found.as_dict()
         if self.numbers is not None:
             for face, number in zip(entries["faces"], self.numbers.tolist(), strict=True):
@@ -117,10 +122,18 @@ FORMATS: dict[str, tuple[str, Callable[[IO[bytes], tuple[str, ...]], Iterator[Ad
 
 @contextlib.contextmanager
 def write_records(folder: Path, kind: str, class_names: tuple[str, ...]) -> Iterator[Add]:
-    """Open a file of one of FORMATS in the folder, and give the function that adds to it.
+    """Open a file in the folder and give the function that adds records to it.
 
-    The file is there when the block ends well. All but COCO are written as they come, so that
-    memory does not grow. Raises UserError for an unknown format or a folder that can't be written.
+    The file exists only if the block ends well. All formats but COCO are written record by record,
+    so that memory does not grow.
+
+    Args:
+        folder: made where it is missing.
+        kind: a name in FORMATS.
+        class_names: of the detector.
+
+    Raises:
+        UserError: for an unknown format or a folder that can't be written.
     """
     if kind not in FORMATS:
         raise unknown("format", kind, FORMATS)

@@ -1,4 +1,4 @@
-"""Canvases to train the detector on: images scaled, joined, turned, drawn on, under other light."""
+"""Canvases to train the detector on: images scaled, joined, rotated, drawn on and relit."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from unmask.mask.training.scenes import scene
 
 Picture = NDArray[np.uint8]
 
-# Cut faces count while this part of them is seen; of less, nothing is asked.
+# Cut faces count while this fraction of them is seen; with less, the network is free.
 _SEEN = 0.45
-# In pixels of the canvas: less can't be told from noise.
+# In pixels of the canvas: smaller faces can't be distinguished from noise.
 _LEAST_SIDE = 5.0
 # How far one side may be stretched against the other.
 _STRETCH = 0.1
-# Round a pasted face, as a part of its sides: enough for hair and ears, and to fade out in.
+# Around a pasted face, as a fraction of its sides: enough for hair and ears, and to fade out in.
 _MARGIN = 0.35
 _TRIES = 8
 # Standard deviation in pixels of the canvas.
@@ -75,7 +75,7 @@ class CanvasSettings:
     light: LightSettings | None = None
 
 
-# What the detector that ships is trained with: more than a few hours on two cores make good use of.
+# The settings of the detector that ships: more variety than a few hours on two cores can exploit.
 WILD = CanvasSettings(
     turned=0.6,
     far=0.4,
@@ -90,16 +90,24 @@ WILD = CanvasSettings(
 
 @dataclass(frozen=True)
 class Canvas:
-    """A canvas, uint8[size, size, 3], with the faces on it; labels may be IGNORED."""
+    """A canvas with the faces on it.
+
+    Args:
+        pixels: uint8[size, size, 3] in RGB.
+        faces: boxes xyxy in pixels and labels, which may be IGNORED.
+    """
 
     pixels: Picture
     faces: Faces
 
 
 class Canvases:
-    """Makes canvases from annotated images, which are unpacked once and kept in memory.
+    """Makes canvases from annotated images, which are decoded once and kept in memory.
 
-    bank: images that hold no face, for scenes and distractors.
+    Args:
+        annotated: the images.
+        settings: how canvases are made.
+        bank: uint8[h, w, 3] images that hold no face, for scenes and distractors.
     """
 
     def __init__(
@@ -117,19 +125,24 @@ class Canvases:
         sides = np.sqrt(area(np.concatenate([np.zeros((0, 4), np.float32), *annotated.boxes])))
         clear = sides >= settings.pasted_sides[0]
         self._bank = np.stack([pictures, np.concatenate([np.zeros(0, np.int64), *numbers])], 1)
-        # The rarer, the more often, but not so often that the few there are get learnt by heart.
+        # Rare classes are pasted more often, but not so often that their few faces are memorised.
         self._bank_weights = clear / np.sqrt(np.maximum(annotated.counts, 1))[labels] ** 2
         if clear.any():
             self._bank_weights = self._bank_weights / self._bank_weights.sum()
 
     def order(self, random: np.random.Generator) -> NDArray[np.int64]:
-        """Return which image each canvas of an epoch is about, the rare ones more often."""
+        """Return the image of each canvas of an epoch, int64[m]; rare classes come more often."""
         whole = np.floor(self.repeats).astype(np.int64)
         times = whole + (random.random(len(whole)) < self.repeats - whole)
         return random.permutation(np.repeat(np.arange(len(whole)), times))
 
     def make(self, picture: int, random: np.random.Generator) -> Canvas:
-        """Return a canvas about that image; the same state of random gives the same bits."""
+        """Return a canvas about one image.
+
+        Args:
+            picture: the index of the image.
+            random: the source of all random numbers; the same state gives the same bits.
+        """
         size, settings = self.settings.size, self.settings
         if random.random() < settings.scenes:
             pixels = scene((size, size), self.bank, random)
@@ -186,7 +199,7 @@ class Canvases:
         index: int,
         random: np.random.Generator,
     ) -> Faces:
-        """Show an image in a part of the canvas, most likely about one of its faces."""
+        """Place an image in a part of the canvas, most likely around one of its faces."""
         left, top, right, bottom = part
         picture, boxes = self.pixels[index], self.annotated.boxes[index]
         labels = self.annotated.labels[index]
@@ -203,7 +216,7 @@ class Canvases:
             side = float(np.sqrt(np.prod(box[2:] - box[:2])))
             if random.random() < self.settings.sized and side >= _LEAST_SIDE:
                 low, high = np.log(self.settings.face_sides)
-                # Enlarged beyond this a face shows nothing but its pixels.
+                # Enlarged further, a face would show nothing but its pixels.
                 wanted = min(np.exp(random.uniform(low, high)) / side, 5.0)
                 scales = np.maximum(wanted, 0.15) * scales / scale
         spans = [
@@ -247,13 +260,13 @@ class Canvases:
         labels: NDArray[np.int64],
         random: np.random.Generator,
     ) -> Faces:
-        """Paste faces of mostly rare classes where there are none, fading out round them."""
+        """Paste faces of mostly rare classes where there are none, fading out around them."""
         size, (least, most) = self.settings.size, np.log(self.settings.pasted_sides)
         for _ in range(random.poisson(self.settings.paste)):
             index, number = self._bank[random.choice(len(self._bank), p=self._bank_weights)]
             box = self.annotated.boxes[index][number]
             sides = box[2:] - box[:2]
-            # More than twice its size, a small face would show nothing but its pixels.
+            # Enlarged further, a small face would show nothing but its pixels.
             longest = min(np.exp(random.uniform(least, most)), 2.2 * sides.max())
             scale = max(longest, self.settings.pasted_sides[0]) / sides.max()
             height, width = self.pixels[index].shape[:2]
@@ -283,7 +296,12 @@ class Canvases:
 
 
 def repeat_factors(annotated: AnnotatedImages, rare_from: float) -> NDArray[np.float64]:
-    """Return float64[n]: how often an epoch shows each image, 1 or more."""
+    """Return float64[n], how often an epoch shows each image, 1 or more (Gupta et al., 2019).
+
+    Args:
+        annotated: the n images.
+        rare_from: the fraction of all faces under which a class is shown more often.
+    """
     counts = annotated.counts
     part = np.maximum(counts, 1) / max(counts.sum(), 1)
     wanted = np.maximum(1.0, np.sqrt(rare_from / part))
@@ -293,7 +311,7 @@ def repeat_factors(annotated: AnnotatedImages, rare_from: float) -> NDArray[np.f
 def _span(
     length: int, room: int, scale: float, middle: float | None, random: np.random.Generator
 ) -> tuple[float, float, int, int]:
-    """Return, along one axis, from where to where an image is seen, at which place, how long."""
+    """Return, along one axis, start and end of what is seen of an image, its place and length."""
     if length * scale <= room:
         long = max(1, round(length * scale))
         return 0.0, float(length), int(random.integers(room - long + 1)), long
@@ -330,14 +348,14 @@ def _scaled(
 def _turned(
     pixels: Picture, boxes: NDArray[np.float32], labels: NDArray[np.int64], degrees: float
 ) -> tuple[Picture, NDArray[np.float32], NDArray[np.int64]]:
-    """Return a canvas turned about its middle, and boxes round the ellipses that filled theirs."""
+    """Return a rotated canvas, and boxes round the ellipses that filled the old boxes."""
     from PIL import Image
 
     size = pixels.shape[0]
     turned = Image.fromarray(np.ascontiguousarray(pixels)).rotate(
         degrees, Image.Resampling.BILINEAR, fillcolor=(GREY,) * 3
     )
-    # Rows grow downwards: counterclockwise to the eye is clockwise in these coordinates.
+    # Rows grow downwards: what looks counterclockwise is clockwise in these coordinates.
     cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     x, y = ((boxes[:, :2] + boxes[:, 2:]) / 2 - size / 2).T
     middle = np.stack([x * cos + y * sin, y * cos - x * sin], 1) + size / 2
@@ -359,7 +377,7 @@ def _blurred(pixels: Picture, radius: float) -> Picture:
 
 
 def _clear(cut: NDArray[np.float32], whole: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return of which boxes enough is left after they were cut."""
+    """Return which boxes are still large enough after they were cut."""
     least = (cut[:, 2:] - cut[:, :2]).min(1, initial=np.inf) >= _LEAST_SIDE
     return np.asarray((area(cut) >= _SEEN * area(whole)) & least)
 

@@ -29,7 +29,13 @@ from unmask.train.recipes import Recipe
 
 @dataclass(frozen=True, eq=False)
 class SizeRow:
-    """The faces of one size. faces and right: int64[k], all and those judged right, by class."""
+    """The figures of the faces of one size.
+
+    Args:
+        name: the range of sizes, in words.
+        faces: int64[k], how many there are of each class.
+        right: int64[k], how many of these were classified correctly.
+    """
 
     name: str
     faces: NDArray[np.int64]
@@ -37,7 +43,7 @@ class SizeRow:
 
     @property
     def accuracy(self) -> float:
-        """The part of the faces that is judged right, NaN without any."""
+        """The fraction of the faces that is classified correctly, NaN without any."""
         return float(self.right.sum() / self.faces.sum()) if self.faces.any() else float("nan")
 
     @property
@@ -70,8 +76,12 @@ def by_size(
 ) -> tuple[SizeRow, ...]:
     """Return a row for each of metrics.SIZES and one for all faces, last.
 
-    sides: float64[n], in pixels of the image. kinds: int64[n], the annotated class of each face,
-    0 to classes - 1, which may be finer than the classes that are told apart. right: bool[n].
+    Args:
+        sides: float64[n], of the faces in pixels of the image.
+        kinds: int64[n], the annotated class of each face, 0 to classes - 1; these may be finer than
+            the classes of the network.
+        right: bool[n], which faces were classified correctly.
+        classes: how many annotated classes there are.
     """
 
     def row(name: str, inside: NDArray[np.bool_]) -> SizeRow:
@@ -90,10 +100,13 @@ def by_size(
 
 @dataclass(frozen=True)
 class FaceRecipe:
-    """How faces are cut out and learnt.
+    """How faces are cut out and trained on.
 
-    size and context: as crops takes them. repeats: how often an epoch shows a face of each of
-    FACE_CLASSES. recipe: as train_classifier takes it.
+    Args:
+        size: side of the crops in pixels, see crops.
+        context: what is kept around a face, see crops.
+        repeats: how often an epoch shows a face of each of FACE_CLASSES.
+        recipe: see train_classifier.
     """
 
     size: int
@@ -186,10 +199,14 @@ def face_recipe(name: str) -> FaceRecipe:
 
 @dataclass(frozen=True, eq=False)
 class TrainedOnFaces:
-    """A classifier of faces, its history, and its figures on faces of images held out.
+    """A classifier of faces, its history, and its figures on the faces of held-out images.
 
-    The figures are of the views that the recipe averages. rows: see by_size, by FACE_CLASSES.
-    images: how many were held out. warnings: a line for each image left out.
+    Args:
+        trained: the classifier and its history.
+        validation: the figures, with the recipe's test-time augmentation.
+        rows: by size and by FACE_CLASSES, see by_size.
+        pictures: how many images were held out.
+        warnings: a line for each image left out.
     """
 
     trained: Trained
@@ -219,14 +236,23 @@ def train_on_faces(
     device: str = "auto",
     progress: Callable[[FitProgress], None] | None = None,
 ) -> TrainedOnFaces:
-    """Train on the faces of all images but one part of them, and measure on those.
+    """Train on the faces of all images but one part of them, and measure on that part.
 
-    annotated: with FACE_CLASSES. classes: 2 counts masks worn improperly as none, 3 tells them
-    apart. parts: the images are dealt out into so many (see folds), and the recipe's seed says
-    which is held out, so that different seeds below parts are measured on different images. A
-    recipe without a target picks no epoch by them. out and the rest: as train_classifier has them;
-    the card also says how faces are cut out. Raises UserError as folds, crops and train_classifier
-    do.
+    A recipe without a target doesn't choose an epoch by these faces.
+
+    Args:
+        chosen: how faces are cut out, and how the network is trained.
+        annotated: with FACE_CLASSES.
+        out: see train_classifier; the card also states how faces are cut out.
+        classes: 2 counts masks worn improperly as no mask, 3 keeps them apart.
+        parts: how many parts the images are divided into (see folds). The recipe's seed chooses the
+            one held out, so that seeds below parts are measured on different images.
+        resume: see train_classifier.
+        device: auto, cpu, cuda or cuda:N.
+        progress: see train_classifier.
+
+    Raises:
+        UserError: for another number of classes, and as folds, crops and train_classifier do.
     """
     if classes not in (2, 3):
         raise UserError("faces are told apart in 2 or 3 classes", got=classes)
@@ -264,7 +290,9 @@ def train_on_faces(
 def classed(faces: Images, classes: int) -> Images:
     """Return faces of FACE_CLASSES with their labels in 2 or 3 classes.
 
-    In two, masks worn improperly count as none.
+    Args:
+        faces: images labelled 0 to 2.
+        classes: with 2, masks worn improperly count as no mask.
     """
     labels = np.minimum(faces.labels, classes - 1)
     return Images(faces.pixels, labels, faces.class_names[:classes], faces.name)

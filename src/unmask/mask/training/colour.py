@@ -1,4 +1,4 @@
-"""Batches of images under other light: brighter, flatter, greyer, of another tint."""
+"""Batches of images under random colour changes: brightness, contrast, saturation, hue and tint."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Colours:
     """How the colours of n images change: one linear map and one offset each.
 
     Args:
-        matrix: float64[n, 3, 3], of red, green and blue, contrast inside.
-        brightness: float64[n].
-        contrast: float64[n], about the image's mean.
+        matrix: float64[n, 3, 3], maps red, green and blue, the contrast included.
+        brightness: float64[n], added to values in [0, 1].
+        contrast: float64[n], the factor about the image's mean.
     """
 
     matrix: NDArray[np.float64]
@@ -48,7 +48,14 @@ class Colours:
         return Colours(self.matrix[part], self.brightness[part], self.contrast[part])
 
     def applied(self, pixels: Tensor) -> Tensor:
-        """Return uint8[n, h, w, 3] as float[n, 3, h, w] in [0, 1], in memory as channels_last."""
+        """Apply the changes to a batch.
+
+        Args:
+            pixels: uint8[n, h, w, 3] in RGB.
+
+        Returns:
+            float32[n, 3, h, w] in [0, 1], in memory as channels_last.
+        """
 
         def there(values: NDArray[np.float64]) -> Tensor:
             return torch.from_numpy(values.astype(np.float32)).to(pixels.device)
@@ -62,7 +69,15 @@ class Colours:
 
 
 def recoloured(pixels: Tensor, random: np.random.Generator) -> Tensor:
-    """Return uint8[n, h, w, 3] as float[n, 3, h, w] in [0, 1], each image's colours changed."""
+    """Return a batch with the colours of each image changed at random.
+
+    Args:
+        pixels: uint8[n, h, w, 3] in RGB.
+        random: what the changes are drawn from.
+
+    Returns:
+        float32[n, 3, h, w] in [0, 1].
+    """
     return Colours.drawn(len(pixels), random).applied(pixels)
 
 

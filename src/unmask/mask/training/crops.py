@@ -20,9 +20,11 @@ from unmask.mask.evaluate.matching import face_sides
 class FaceCrops:
     """Faces cut out of images.
 
-    images: one square a face, labelled. image: int64[n], the index of the image that each comes
-    from. sides: float64[n], in pixels there (face_sides). warnings: a line for each image left
-    out.
+    Args:
+        images: one labelled square for each face.
+        picture: int64[n], the index of the image that each face comes from.
+        sides: float64[n], of the faces in pixels there (face_sides).
+        warnings: a line for each image left out.
     """
 
     images: Images
@@ -40,10 +42,16 @@ class FaceCrops:
 def crops(annotated: AnnotatedImages, size: int, context: float) -> FaceCrops:
     """Return every annotated face as 3 x size x size pixels.
 
-    A square about the middle of the box is cut out, its side the box's longer one and context, as a
-    part of it, on either end; beyond the image's edge the edge goes on. It is scaled with a
-    bicubic filter wide enough not to alias. Images that can't be read are left out with a
-    warning. Raises UserError when none can be.
+    The square is centred on the box. Beyond the image the edge pixels repeat. It is scaled by a
+    bicubic filter wide enough not to alias. Images that can't be read are left out with a warning.
+
+    Args:
+        annotated: the images with their faces.
+        size: side of the crops in pixels.
+        context: what is added on either side, as a fraction of the box's longer side.
+
+    Raises:
+        UserError: when no image can be read or none has a face.
     """
     pixels: list[NDArray[np.uint8]] = []
     kept: list[int] = []
@@ -77,13 +85,20 @@ def square(
     size: int,
     context: float,
 ) -> NDArray[np.uint8]:
-    """Return uint8[3, size, size], the square about a box as crops cuts it out of [h, w, 3]."""
+    """Return the square about a box as crops cuts it out, uint8[3, size, size].
+
+    Args:
+        picture: uint8[h, w, 3] in RGB.
+        box: xyxy in pixels.
+        size: side of the result in pixels.
+        context: see crops.
+    """
     from PIL import Image
 
     x1, y1, x2, y2 = (float(v) for v in box)
     half = max(x2 - x1, y2 - y1) * (0.5 + context)
     x, y = (x1 + x2) / 2, (y1 + y2) / 2
-    # Two pixels more than the square needs, for the filter to see across its edge.
+    # Some pixels more than the square needs, for the filter to reach across its edge.
     left, top = int(x - half) - 3, int(y - half) - 3
     right, bottom = int(x + half) + 4, int(y + half) + 4
     columns = np.clip(np.arange(left, right), 0, picture.shape[1] - 1)

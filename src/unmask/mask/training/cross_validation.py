@@ -1,4 +1,4 @@
-"""One fold of a detector's cross-validation: trained, and looked at with what it left out."""
+"""One fold of a detector's cross-validation: train it, and detect in the images it left out."""
 
 from __future__ import annotations
 
@@ -28,10 +28,14 @@ _DRAW_STREAM = 14
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """What the folds have in common; fold `count` is all images, with none left out.
+    """What the folds have in common; fold number `count` is all images, with none left out.
 
-    folder: where fold k leaves fold-k, seen by every worker, as are the images. scale: pixels the
-    network sees for one of the image.
+    Args:
+        annotated: the images; every worker must reach their files.
+        folder: where fold k leaves fold-k; every worker must reach it.
+        settings: of the training, apart from the seed.
+        count: how many folds.
+        scale: pixels that the network sees for one of the image.
     """
 
     annotated: AnnotatedImages
@@ -53,16 +57,19 @@ class CrossValidation:
         return self.annotated[chosen], self.annotated[left_out]
 
     def done(self, number: int) -> bool:
-        """Return whether a fold is trained and its detections are there."""
+        """Return whether a fold is trained and its detections are written."""
         return all((self.fold(number) / f"{p}.json").exists() for p in PRECISIONS)
 
 
 def train_fold(validation: CrossValidation, number: int) -> None:
-    """Train a fold on one thread and write what it finds in the images left out.
+    """Train a fold on one thread and write what it detects in the images left out.
 
-    Its seed is its number. Its folder gets a line an epoch in log, what train_detector leaves, from
-    which it goes on where it was stopped, and as JSON what the network finds as it is, and as it
-    ships, in 8 bits.
+    Its folder gets a line an epoch in log, the files of train_detector, from which it resumes, and
+    the detections of the network in float32 and of the exported file in 8 bits, as JSON.
+
+    Args:
+        validation: what the folds have in common.
+        number: of the fold, which is also its seed.
     """
     torch.set_num_threads(1)
     out = validation.fold(number)
@@ -85,7 +92,12 @@ def train_fold(validation: CrossValidation, number: int) -> None:
 
 
 def look_at_fold(validation: CrossValidation, number: int) -> None:
-    """Write what the detector of a fold's folder finds in the images left out."""
+    """Write what the detector of a trained fold finds in the images left out.
+
+    Args:
+        validation: what the folds have in common.
+        number: of the fold.
+    """
     out = validation.fold(number)
     annotated, left_out = validation.split(number)
     network, card = load_detector(out / "detector.safetensors")
@@ -110,10 +122,18 @@ def write_onnx(
     calibration: Calibration,
     scale: float,
 ) -> tuple[float, Agreement]:
-    """Write the detector of a training's folder in 8 bits, set by images it was trained on.
+    """Write a trained detector as ONNX in 8 bits, its ranges set by images that it was trained on.
 
-    annotated: those images, of which seed draws some. Returns what export_detector and
-    quantize_detector do.
+    Args:
+        path: of the ONNX file.
+        trained: the folder that holds detector.safetensors.
+        annotated: the images it was trained on.
+        seed: draws some of these.
+        calibration: of its scores.
+        scale: pixels that the network should see for one of the image.
+
+    Returns:
+        What export_detector and quantize_detector return.
     """
     network, card = load_detector(trained / "detector.safetensors")
     order = seeded(seed, _DRAW_STREAM).permutation(len(annotated))

@@ -1,4 +1,4 @@
-"""The detector as an ONNX file, in floating point or 8 bits, checked against what it came from."""
+"""The detector as an ONNX file, in floating point or 8 bits, checked against its source."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from unmask.models.session import open_session
 from unmask.runtime import write_atomically
 
 VERSION = 1
-# Other than those the graph is traced with.
+# Batches and sizes that differ from those the graph is traced with.
 _CHECKED = ((1, 96, 160), (2, 224, 128), (1, 320, 416))
 
 
@@ -40,15 +40,26 @@ def export_detector(
     calibration: Calibration,
     scale: float,
 ) -> float:
-    """Write the detector as ONNX; return the largest difference of its scores from PyTorch's.
+    """Write the detector as ONNX, checked against PyTorch.
 
     The graph takes "pixels", float32[b, 3, h, w] in [0, 1] with h and w any multiples of 32, to
     "scores", float32[b, k, h/4, w/4], and "sides", float32[b, 4, h/4, w/4], as Scored does. The
-    metadata are JSON: class_names, stride, version, scale (pixels the network should see for one of
-    the image), thresholds and calibration. The difference is over random images of three sizes,
-    of the scores of every peak and of all sides, these in parts of themselves. A file that differs
-    by more than TOLERANCE is not written. Raises UserError then, and when onnx, onnxscript or
-    onnxruntime isn't installed.
+    metadata are JSON: class_names, stride, version, scale, thresholds and calibration.
+
+    Args:
+        network: the detector, which is set to eval mode.
+        card: its class names are written.
+        path: of the ONNX file.
+        calibration: of its scores.
+        scale: pixels that the network should see for one of the image.
+
+    Returns:
+        The largest difference from PyTorch over random images of three sizes: of the scores at all
+        peaks, and of all sides relative to themselves.
+
+    Raises:
+        UserError: the difference exceeds TOLERANCE, and nothing is written; or onnx, onnxscript or
+            onnxruntime isn't installed.
     """
     check_exporter()
     scored = Scored(network.eval())
@@ -89,36 +100,52 @@ def export_detector(
     return difference
 
 
-# Of images to set the ranges by; more change little.
+# How many images set the ranges; more change little.
 ENOUGH = 40
 _LEAST_AGREEMENT = 0.9
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How many faces one detector finds, and how many another finds again and says the same of."""
+    """How many faces one detector finds, and how many of these another finds with the same class.
+
+    Args:
+        faces: what the first finds.
+        again: what the second finds too.
+    """
 
     faces: int
     again: int
 
     @property
     def part(self) -> float:
-        """Which part is found again, 1 where there is none to find."""
+        """The fraction that is found again, 1 where there is none to find."""
         return self.again / self.faces if self.faces else 1.0
 
 
 def quantize_detector(
     source: Path, path: Path, setting: Iterable[Image.Image], checking: Iterable[Image.Image]
 ) -> Agreement:
-    """Write an exported detector with filters and features of whole numbers; check it.
+    """Write an exported detector with 8-bit weights and features, and check it.
 
-    source: what export_detector wrote. setting: RGB images of the kind it will see, one or more,
-    by which the range of each feature is set. checking: others, in which what it finds is compared
-    with what the source finds. Each channel of a filter has a scale of its own. The first filters,
-    too few to gain by it, and the last ones, that make the answers, stay in floating point. Filters
-    have 7 bits: processors that add two products in 16 bits then never saturate, and all say the
-    same. Affine quantisation after Jacob et al., 2018, arXiv:1712.05877. Raises UserError, and
-    writes nothing, when fewer than nine faces in ten are found again. check_exporter comes first.
+    Each channel of a filter has its own scale. The first filters are too few to gain by it, and the
+    last ones make the outputs; both stay in floating point. Weights have 7 bits, so that processors
+    that add two products in 16 bits never saturate and all give the same results. Affine
+    quantisation after Jacob et al., 2018, arXiv:1712.05877. Call check_exporter first.
+
+    Args:
+        source: what export_detector wrote.
+        path: of the new ONNX file.
+        setting: one or more RGB images of the kind that it will see, by which the range of each
+            feature is set.
+        checking: others, in which its detections are compared with the source's.
+
+    Returns:
+        The agreement of both on the images of checking.
+
+    Raises:
+        UserError: fewer than nine faces in ten are found again, and nothing is written; or setting
+            is empty.
     """
     floating = MaskDetector.load(source)
     inputs = (
@@ -191,7 +218,7 @@ def _quantize(source: Path, path: Path, inputs: Iterator[NDArray[np.float32]]) -
 
 
 class _Inputs:
-    """What the network is to see, one by one, as ONNX Runtime asks for it."""
+    """The network's inputs, one at a time, by ONNX Runtime's interface for calibration data."""
 
     def __init__(self, inputs: Iterator[NDArray[np.float32]]) -> None:
         self._inputs = inputs

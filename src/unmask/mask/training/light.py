@@ -1,4 +1,4 @@
-"""Canvases under other light and through other cameras: dark, backlit, noisy, blurred, packed."""
+"""Canvases as other cameras see them in other light: dark, backlit, noisy, blurred, compressed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,18 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class LightSettings:
-    """How many of the canvases, as a fraction, are changed in each way."""
+    """The fraction of the canvases, 0 to 1, that is changed in each way.
+
+    Args:
+        gamma: another gamma curve.
+        dark: too little light.
+        backlit: light that falls off from one side.
+        grey: without colour.
+        noisy: noise of a sensor; of the dark ones, 0.5 more.
+        blurred: out of focus or in motion.
+        coarse: scaled down and up again.
+        packed: compressed as JPEG of low quality.
+    """
 
     gamma: float = 0.3
     dark: float = 0.2
@@ -29,9 +40,14 @@ class LightSettings:
 
 
 def relit(pixels: Pixels, settings: LightSettings, random: np.random.Generator) -> Pixels:
-    """Return an image, uint8[h, w, 3], as another camera would have taken it.
+    """Return an image as another camera might have taken it, uint8[h, w, 3].
 
-    Of the dark ones most are stretched again, as the detector does before it looks.
+    Most of the dark ones are stretched again, as the detector does before its forward pass.
+
+    Args:
+        pixels: uint8[h, w, 3] in RGB.
+        settings: how often each change is made.
+        random: the source of all random numbers.
     """
     out = pixels
     if random.random() < settings.blurred:
@@ -47,7 +63,7 @@ def relit(pixels: Pixels, settings: LightSettings, random: np.random.Generator) 
     dark = random.random() < settings.dark
     if dark:
         values = values * np.exp(random.uniform(np.log(0.04), np.log(0.6)))
-    # By a table, since a function of every value would take twenty times as long.
+    # A lookup table, since a function of every value would take twenty times as long.
     out = (255 * values + 0.5).astype(np.uint8)[out]
     if random.random() < settings.grey:
         out = np.asarray(Image.fromarray(out).convert("L").convert("RGB"))
@@ -63,7 +79,7 @@ def relit(pixels: Pixels, settings: LightSettings, random: np.random.Generator) 
 
 
 def _slope(size: tuple[int, int], random: np.random.Generator) -> NDArray[np.float32]:
-    """Return [h, w] of a light that falls off from one side, or round a bright middle."""
+    """Return float32[h, w], a light that falls off from one side."""
     y, x = np.mgrid[0 : size[0], 0 : size[1]].astype(np.float32)
     y, x = y / size[0] - 0.5, x / size[1] - 0.5
     angle, steep = random.uniform(0, 2 * np.pi), random.uniform(3, 12)
@@ -76,7 +92,7 @@ _TILE: dict[int, NDArray[np.float32]] = {}
 
 
 def _noise(shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.float32]:
-    """Return normal noise of a sensor, fine or in blotches: a random place of one large sheet."""
+    """Return sensor noise, fine or in blotches: a random window of one large sheet."""
     if 0 not in _TILE:
         fixed = np.random.default_rng(0)
         _TILE[0] = fixed.normal(0, 1, (768, 768, 3)).astype(np.float32)

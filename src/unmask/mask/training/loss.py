@@ -1,4 +1,4 @@
-"""What the network should predict for every cell, and how far it is from that."""
+"""What the network should predict for every cell, and the loss of what it predicts."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from torch.nn import functional
 from unmask.mask.runtime.decode import STRIDE
 from unmask.mask.training.network import Heads
 
-# The label of a box in which nothing is asked: too small, or cut off.
+# The label of a box in which the network is free: too small, or cut off.
 IGNORED = -1
-# The label of no box, where images of a batch have fewer than others.
+# The label of a missing box, where an image of a batch has fewer than others.
 PADDING = -2
-# Parts of a box's sides: one standard deviation of its heat is a third of half the box.
+# As a fraction of a box's sides: one standard deviation of its heat is a third of half the box.
 _SPREAD = 1 / 6
 _LEAST_SPREAD = 0.5
-# Cells with less heat than this, at most a quarter of the box from its middle, don't speak for it.
+# Cells with less heat than this don't predict the box. The others lie within about a quarter of its
+# side from the middle.
 _SPEAKS = 0.3
 
 Faces = tuple[NDArray[np.floating[Any]], NDArray[np.integer[Any]]]
@@ -32,10 +33,16 @@ Faces = tuple[NDArray[np.floating[Any]], NDArray[np.integer[Any]]]
 class Targets:
     """The training targets of b images at each of h/4 x w/4 cells.
 
-    heat: float[b, h/4, w/4], 1 in the cell that holds a face's middle, falling off as a Gaussian a
-    third of the box wide (Zhou et al., 2019, arXiv:1904.07850). asked: whether heat is asked for.
-    Of the cells that speak for a face, n in all: cells int64[n], indices into the flattened [b,
-    h/4, w/4]; boxes float[n, 4], xyxy; labels int64[n]; weights float[n], which add up to 1 a face.
+    n cells in all predict a face.
+
+    Args:
+        heat: float32[b, h/4, w/4], 1 in the cell that holds a face's middle, falling off as a
+            Gaussian a third of the box wide (Zhou et al., 2019, arXiv:1904.07850).
+        asked: bool[b, h/4, w/4], whether the heat counts in the loss.
+        cells: int64[n], indices into the flattened [b, h/4, w/4].
+        boxes: float32[n, 4], xyxy in pixels.
+        labels: int64[n], the class.
+        weights: float32[n], which add up to 1 for each face.
     """
 
     heat: Tensor
@@ -56,7 +63,13 @@ class Targets:
 
 
 def targets(faces: Sequence[Faces], height: int, width: int) -> Targets:
-    """Return the targets of images of one size, each with boxes [k, 4] and labels [k]."""
+    """Return the targets of images of one size.
+
+    Args:
+        faces: for each image, boxes [k, 4] xyxy in pixels and labels [k].
+        height: of the images in pixels, a multiple of STRIDE.
+        width: likewise.
+    """
     most = max((len(labels) for _, labels in faces), default=0)
     boxes = np.zeros((len(faces), max(most, 1), 4), np.float32)
     labels = np.full((len(faces), max(most, 1)), PADDING, np.int64)
@@ -68,12 +81,13 @@ def targets(faces: Sequence[Faces], height: int, width: int) -> Targets:
 def targets_of(boxes: Tensor, labels: Tensor, height: int, width: int) -> Targets:
     """Return the targets of images of one size, on the boxes' device.
 
-    Where faces overlap, the one with the most heat has the cell, of equals the smaller.
+    Where faces overlap, a cell belongs to the one with the most heat; of equals, to the smaller.
 
     Args:
-        boxes: float[b, k, 4], xyxy in pixels.
+        boxes: float32[b, k, 4], xyxy in pixels.
         labels: int64[b, k], a class, IGNORED, or PADDING where an image has fewer boxes.
-        height, width: of the images in pixels, multiples of STRIDE.
+        height: of the images in pixels, a multiple of STRIDE.
+        width: likewise.
     """
     rows, columns = height // STRIDE, width // STRIDE
     down = _heat(boxes[..., 1], boxes[..., 3], rows) * (labels >= 0)[..., None]
@@ -114,7 +128,7 @@ def _heat(low: Tensor, high: Tensor, count: int) -> Tensor:
 
 
 def _inside(low: Tensor, high: Tensor, count: int) -> Tensor:
-    """Return float[b, k, count] along one axis: 1 in the cells of a box, one at least."""
+    """Return float[b, k, count] along one axis: 1 in the cells of a box, at least one of them."""
     first = (low / STRIDE).round().clamp(min=0)
     last = torch.maximum((high / STRIDE).round(), first + 1)
     places = torch.arange(count, dtype=torch.float32, device=low.device)
@@ -124,13 +138,19 @@ def _inside(low: Tensor, high: Tensor, count: int) -> Tensor:
 # Penalty-reduced focal loss: the exponents of Zhou et al., 2019.
 _FOCUS, _NEARNESS = 2.0, 4.0
 _SIDES_WEIGHT, _CLASS_WEIGHT = 2.0, 1.0
-# Of the classes' cross-entropy: what is said of one face in twenty is a matter of taste.
+# Label smoothing of the classes: about one annotation in twenty is a matter of taste.
 _SMOOTHING = 0.05
 
 
 @dataclass(frozen=True)
 class Losses:
-    """The parts of the loss, each a mean over faces, and their weighted sum."""
+    """The terms of the loss, each a mean over faces.
+
+    Args:
+        face: of the heat.
+        sides: of the boxes.
+        classes: of the classes.
+    """
 
     face: Tensor
     sides: Tensor
@@ -138,7 +158,7 @@ class Losses:
 
     @property
     def total(self) -> Tensor:
-        """What is minimised."""
+        """The weighted sum, which is minimised."""
         return self.face + _SIDES_WEIGHT * self.sides + _CLASS_WEIGHT * self.classes
 
 
@@ -149,9 +169,9 @@ def losses(
 
     Args:
         heads: what the network predicts.
-        targets: what it should.
+        targets: what it should predict.
         class_weights: float[k], of the classes' cross-entropy.
-        count: how many faces the sums are divided by, by default those of the batch, at least 1.
+        count: the number of faces that the sums are divided by, by default the batch's, at least 1.
     """
     count = max(targets.faces, 1.0) if count is None else count
     face = focal(heads.face, targets.heat, targets.asked) / count
@@ -168,21 +188,30 @@ def losses(
 def focal(logits: Tensor, heat: Tensor, asked: Tensor) -> Tensor:
     """Return the sum over cells of the penalty-reduced focal loss (Zhou et al., 2019, equation 1).
 
-    -(1 - p)^2 log p where heat is 1, and -(1 - heat)^4 p^2 log(1 - p) elsewhere, where asked.
+    It is -(1 - p)^2 log p where the heat is 1, and -(1 - heat)^4 p^2 log(1 - p) elsewhere.
+
+    Args:
+        logits: float[b, h/4, w/4], of p.
+        heat: float[b, h/4, w/4], 0 to 1.
+        asked: bool[b, h/4, w/4], the other cells that count.
     """
     p = logits.sigmoid()
     centre = heat >= 1
-    # Of the logits, since the logarithm of a rounded probability would be infinite.
+    # From the logits, since the logarithm of a rounded probability can be infinite.
     hit = (1 - p) ** _FOCUS * functional.softplus(-logits)
     alarm = (1 - heat) ** _NEARNESS * p**_FOCUS * functional.softplus(logits)
     return torch.where(centre, hit, alarm * asked).sum()
 
 
 def giou(a: Tensor, b: Tensor) -> Tensor:
-    """Return [n], generalised intersection over union, -1 to 1, of boxes xyxy pair by pair.
+    """Return float[n], the generalised intersection over union of pairs of boxes, -1 to 1.
 
-    IoU less the part of the smallest box round both that neither covers (Rezatofighi et al., 2019,
-    arXiv:1902.09630).
+    It is the IoU less the fraction of the smallest box around both that neither covers (Rezatofighi
+    et al., 2019, arXiv:1902.09630).
+
+    Args:
+        a: float[n, 4], xyxy.
+        b: float[n, 4], xyxy.
     """
     common = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0)
     round_both = torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])
@@ -192,7 +221,13 @@ def giou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def reaching(sides: Tensor, cells: Tensor, shape: torch.Size) -> Tensor:
-    """Return the boxes [n, 4] that sides [n, 4] make at cells of maps [b, rows, columns]."""
+    """Return the boxes that predicted sides make, float[n, 4] xyxy in pixels.
+
+    Args:
+        sides: float[n, 4], left, top, right and bottom in pixels from the cells' centres.
+        cells: int64[n], indices into flattened maps.
+        shape: of the maps, [b, rows, columns].
+    """
     x = (cells % shape[2] + 0.5) * STRIDE
     y = (cells // shape[2] % shape[1] + 0.5) * STRIDE
     return torch.stack([x - sides[:, 0], y - sides[:, 1], x + sides[:, 2], y + sides[:, 3]], 1)

@@ -1,4 +1,4 @@
-"""The detector's network: one stage, no anchors, every face found at a cell of four pixels."""
+"""The detector's network: one stage, no anchors, every face predicted at cells of four pixels."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from unmask.mask.runtime.views import MULTIPLE
 from unmask.models.card import DETECTOR, ModelCard
 from unmask.models.checkpoint import TensorFile, write_tensors
 
-# Of the pixels of photographs, over all colours.
+# Mean and standard deviation of the pixels of photographs, over all colours.
 _MEAN, _STD = 0.45, 0.27
-# The part of all cells that are centres, which the scores start from (Lin et al., 2017).
+# The fraction of all cells that are centres, which the scores start from (Lin et al., 2017).
 _PRIOR = 0.01
-# A side of a typical face, as far as the sides start, and the most that exp may make of it.
+# The sides that the network starts with, in pixels, and the largest exponent that scales them.
 _SIDE, _MOST = 16.0, 4.5
 
 
@@ -34,8 +34,14 @@ _SIDE, _MOST = 16.0, 4.5
 class DetectorShape:
     """How wide and deep the network is.
 
-    stem: channels at stride 2. widths and depths: channels and blocks at strides 4, 8, 16 and 32.
-    neck: channels of the fused features at stride 8. Raises UserError when that can't be built.
+    Args:
+        stem: channels at stride 2.
+        widths: channels at strides 4, 8, 16 and 32.
+        depths: blocks at strides 4, 8, 16 and 32.
+        neck: channels of the fused features at stride 8.
+
+    Raises:
+        UserError: when that can't be built.
     """
 
     stem: int = 16
@@ -51,10 +57,12 @@ class DetectorShape:
 
 @dataclass(frozen=True)
 class Heads:
-    """What the network says of every cell, before any function that bounds it.
+    """The network's outputs for every cell.
 
-    face: [b, h/4, w/4], the logit that a face's centre is here. sides: [b, 4, h/4, w/4], how far
-    its left, top, right and bottom are, in pixels. classes: [b, k, h/4, w/4], logits of what it is.
+    Args:
+        face: float32[b, h/4, w/4], the logit that a face's centre is here.
+        sides: float32[b, 4, h/4, w/4], the distances to its left, top, right and bottom, in pixels.
+        classes: float32[b, k, h/4, w/4], the logits of its class.
     """
 
     face: Tensor
@@ -65,10 +73,14 @@ class Heads:
 class FaceNetwork(nn.Module):
     """Pixels in [0, 1], float[b, 3, h, w], to Heads; h and w are multiples of MULTIPLE.
 
-    Strides 2 to 32, fused from the coarsest down to stride 8, where each position speaks for the
-    four cells of stride 4 inside it (Shi et al., 2016, arXiv:1609.05158). Normalisation is inside.
-    Convolutions start He-normal, batch norms as the identity, the last layer near zero with biases
-    that say one cell in a hundred is a face of 32 pixels.
+    Features at strides 2 to 32 are fused from the coarsest down to stride 8, where each position
+    predicts the four cells of stride 4 inside it (Shi et al., 2016, arXiv:1609.05158).
+    Normalisation is inside. Convolutions start He-normal, batch norms as the identity, and the last
+    layer near zero with biases that predict a face of 32 pixels in one cell of a hundred.
+
+    Args:
+        classes: how many.
+        shape: widths and depths, by default those of DetectorShape().
     """
 
     def __init__(self, classes: int, shape: DetectorShape | None = None) -> None:
@@ -112,7 +124,7 @@ class FaceNetwork(nn.Module):
         self.where_out.bias[:cells] = -math.log((1 - _PRIOR) / _PRIOR)
 
     def forward(self, pixels: Tensor) -> Heads:
-        """Return what is said of every cell."""
+        """Return the predictions for every cell of float[b, 3, h, w] in [0, 1]."""
         x4 = self.stage4(self.stem((pixels - _MEAN) / _STD))
         x8 = self.stage8(x4)
         x16 = self.stage16(x8)
@@ -151,7 +163,7 @@ class CrossStage(nn.Module):
 
 
 class Context(nn.Module):
-    """What is seen round each position, out to 13 positions, beside what is seen there."""
+    """Maxima over windows of up to 13 positions, joined with the features themselves."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -171,8 +183,12 @@ class Context(nn.Module):
 class Scored(nn.Module):
     """The network as it is exported: pixels, float[b, 3, h, w], to scores and sides.
 
-    scores: float[b, k, h/4, w/4], face times class, 0 to 1, and zero where a neighbouring cell is
-    more of a face. sides: float[b, 4, h/4, w/4], pixels from the cell's centre, (x + 0.5) * 4.
+    scores: float[b, k, h/4, w/4], face times class, 0 to 1, and zero where a neighbouring cell has
+    a higher probability of a face. sides: float[b, 4, h/4, w/4], pixels from the cell's centre, (x
+    + 0.5) * 4.
+
+    Args:
+        network: the network to run.
     """
 
     def __init__(self, network: FaceNetwork) -> None:
@@ -185,7 +201,11 @@ class Scored(nn.Module):
 
 
 class NetworkSession:
-    """Runs a network in PyTorch as ONNX Runtime would run its export: a MaskDetector's session."""
+    """Runs a network in PyTorch with the interface of an ONNX Runtime session; see MaskDetector.
+
+    Args:
+        network: the network, which is set to eval mode.
+    """
 
     def __init__(self, network: FaceNetwork) -> None:
         self._scored = Scored(network.eval())
@@ -193,7 +213,12 @@ class NetworkSession:
     def run(
         self, outputs: list[str], inputs: dict[str, NDArray[np.float32]], /
     ) -> list[NDArray[np.float32]]:
-        """Return "scores" and "sides" of "pixels", in the order asked for."""
+        """Return the named outputs, "scores" and "sides", for the input "pixels".
+
+        Args:
+            outputs: their names.
+            inputs: "pixels", float32[b, 3, h, w] in [0, 1].
+        """
         with torch.inference_mode():
             pixels = torch.from_numpy(inputs["pixels"])
             scores, sides = self._scored(pixels.contiguous(memory_format=torch.channels_last))
@@ -206,27 +231,39 @@ def network_detector(
 ) -> MaskDetector:
     """Return the uncalibrated detector that runs a network in PyTorch.
 
-    scale: pixels that the network should see for one of a small image.
+    Args:
+        network: the network.
+        class_names: in the order of its classes.
+        scale: pixels that the network should see for one of a small image.
     """
     return MaskDetector(NetworkSession(network), DetectorFacts(class_names, scale))
 
 
 def dense(network: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the probability of a face, [b, 1, ...], of its classes, [b, k, ...], and the sides."""
+    """Return the probabilities of a face and of its classes, and the sides, at every cell.
+
+    Args:
+        network: a FaceNetwork.
+        pixels: float[b, 3, h, w] in [0, 1].
+
+    Returns:
+        float[b, 1, h/4, w/4] in [0, 1], float[b, k, h/4, w/4] adding up to 1 over the classes, and
+        float[b, 4, h/4, w/4] in pixels.
+    """
     heads: Heads = network(pixels)
-    # Spelt out, softmax over the classes takes ONNX Runtime a fifth of the time.
+    # Written out, softmax over the classes takes ONNX Runtime a fifth of the time.
     odds = (heads.classes - heads.classes.amax(1, keepdim=True)).exp()
     return heads.face.sigmoid().unsqueeze(1), odds / odds.sum(1, keepdim=True), heads.sides
 
 
 def peaks(face: Tensor, classes: Tensor, sides: Tensor) -> tuple[Tensor, Tensor]:
-    """Return scores and sides as Scored does."""
+    """Return scores and sides as Scored does, from what dense returns."""
     highest = functional.max_pool2d(face, 3, stride=1, padding=1)
     return torch.where(face >= highest, face, torch.zeros_like(face)) * classes, sides
 
 
 def parameters_of(network: nn.Module) -> int:
-    """Return how many numbers are trained."""
+    """Return how many parameters a network has."""
     return sum(p.numel() for p in network.parameters())
 
 
@@ -245,7 +282,13 @@ def _doubled(x: Tensor) -> Tensor:
 def detector_card(
     class_names: Sequence[str], shape: DetectorShape, facts: dict[str, Any]
 ) -> ModelCard:
-    """Return the card of a detector of faces; facts: whatever else there is to know of it."""
+    """Return the card of a detector of faces.
+
+    Args:
+        class_names: in the order of its classes.
+        shape: widths and depths.
+        facts: whatever else is known, in plain values.
+    """
     settings = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(shape).items()}
     return ModelCard(
         architecture="face_network",
@@ -268,12 +311,28 @@ def fresh_detector(card: ModelCard) -> FaceNetwork:
 
 
 def save_detector(path: Path, network: FaceNetwork, card: ModelCard) -> None:
-    """Write the weights and the card, whole or not at all. Raises UserError when it can't."""
+    """Write the weights and the card to one safetensors file, whole or not at all.
+
+    Args:
+        path: of the file.
+        network: the network.
+        card: its card.
+
+    Raises:
+        UserError: when the file can't be written.
+    """
     write_tensors(path, network.state_dict(), card.as_dict())
 
 
 def load_detector(path: Path) -> tuple[FaceNetwork, ModelCard]:
-    """Return the network, in eval mode, and its card; raise UserError when it is none."""
+    """Return the network in eval mode, and its card.
+
+    Args:
+        path: what save_detector wrote.
+
+    Raises:
+        UserError: when the file is missing, damaged or no detector.
+    """
     file = TensorFile(path)
     try:
         card = ModelCard.from_dict(file.header or {})

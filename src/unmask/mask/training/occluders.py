@@ -1,9 +1,9 @@
-"""What faces wear and hold, drawn on annotated ones with the class that is then right.
+"""What faces wear and hold, drawn on annotated faces, with the class that is then right.
 
 A hand, a beard, a scarf or a veil over a bare face leaves it without a mask; sunglasses, shields,
-helmets and hoods change no class; masks are dyed, printed, drawn on bare faces, or drawn too low.
-Everything is drawn in the face's own measures: x and y run from 0 to 1 across and down its box, in
-which the eyes lie at about 0.38 and the mouth at 0.75.
+helmets and hoods change no class; masks are recoloured, printed, drawn on bare faces, or drawn too
+low. Everything is drawn in coordinates of the face: x and y run from 0 to 1 across and down its
+box, in which the eyes lie at about 0.38 and the mouth at 0.75.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ _AROUND = 0.75
 class Window:
     """The surroundings of a face to draw on.
 
-    part: float32[h, w, 3], 0 to 255. x, y: float32[h, w], in the face's measures. pixel: the side
-    of a pixel in the face's width.
+    Args:
+        part: float32[h, w, 3], 0 to 255.
+        x: float32[h, w], across the face, 0 to 1 on its box.
+        y: float32[h, w], down the face, 0 to 1 on its box.
+        pixel: the side of a pixel as a fraction of the face's width.
     """
 
     part: Floats
@@ -37,7 +40,12 @@ class Window:
     pixel: float
 
     def edge(self, distance: Any, soft: float = 1.0) -> Floats:
-        """Return the opacity, 0 to 1, of where distance (in parts of a face) is positive."""
+        """Return float32[h, w], the opacity of where a distance is positive, 0 to 1.
+
+        Args:
+            distance: float[h, w], in face widths.
+            soft: the width of the transition, in pixels.
+        """
         return np.asarray(np.clip(0.5 + distance / (self.pixel * soft), 0, 1), np.float32)
 
     def skin(self) -> Floats:
@@ -48,7 +56,13 @@ class Window:
         return np.asarray(np.median(self.part[inside], axis=0), np.float32)
 
     def grain(self, random: np.random.Generator, across: float, down: float) -> Floats:
-        """Return float32[h, w] of mean 0 and about deviation 1, in patches of that size."""
+        """Return random values, float32[h, w], of mean 0 and deviation about 1.
+
+        Args:
+            random: what they are drawn from.
+            across: the width of a patch of similar values, in face widths.
+            down: its height, in face heights.
+        """
         rows = max(2, round(float(np.ptp(self.y)) / down))
         columns = max(2, round(float(np.ptp(self.x)) / across))
         rows, columns = min(rows, self.x.shape[0]), min(columns, self.x.shape[1])
@@ -62,7 +76,12 @@ class Window:
         return np.asarray(1.4 * (top * (1 - fy) + low * fy), np.float32)
 
     def laid(self, colour: Any, opacity: Any) -> Floats:
-        """Return the part with colour laid over it as opacity, [h, w], says."""
+        """Return float32[h, w, 3], the part with a colour laid over it.
+
+        Args:
+            colour: 0 to 255, [3] or [h, w, 3].
+            opacity: [h, w], 0 to 1.
+        """
         alpha = np.clip(opacity, 0, 1)[..., None]
         return np.asarray(alpha * np.clip(colour, 0, 255) + (1 - alpha) * self.part, np.float32)
 
@@ -80,10 +99,10 @@ def occluded(
     """Return a copy of an image in which a face wears or holds something, and the face's class.
 
     Args:
-        pixels: uint8[h, w, 3].
+        pixels: uint8[h, w, 3] in RGB.
         box: of the face, xyxy in pixels.
-        name: its class, by the face mask set's name; of others nothing is drawn.
-        random: which thing and how.
+        name: its class, one of the face mask set's; for other classes nothing is drawn.
+        random: chooses the thing and its shape.
     """
     choices = _CHOICES.get(name)
     wide, high = float(box[2] - box[0]), float(box[3] - box[1])
@@ -97,7 +116,7 @@ def occluded(
     bottom = int(min(box[3] + _AROUND * high + 1, rows))
     x = ((np.arange(left, right) + 0.5 - box[0]) / wide).astype(np.float32)
     y = ((np.arange(top, bottom) + 0.5 - box[1]) / high).astype(np.float32)
-    # Half of the faces are drawn on as in a mirror.
+    # For half of the faces the drawing is mirrored.
     if random.random() < 0.5:
         x = 1 - x
     across, down = np.meshgrid(x, y)
@@ -271,7 +290,7 @@ def _glasses(w: Window, random: np.random.Generator) -> Floats:
 
 
 def _shield(w: Window, random: np.random.Generator) -> Floats:
-    """A transparent shield before the whole face, with a band over the brows."""
+    """A transparent shield in front of the whole face, with a band over the brows."""
     reach = random.uniform(0.52, 0.68)
     inside = w.edge(reach - np.abs(w.x - 0.5), 2) * w.edge(w.y - 0.02, 2)
     inside = inside * w.edge(random.uniform(1.05, 1.35) - w.y - 0.2 * (w.x - 0.5) ** 2, 2)
@@ -287,7 +306,7 @@ def _shield(w: Window, random: np.random.Generator) -> Floats:
 
 
 def _object(w: Window, random: np.random.Generator) -> Floats:
-    """A cup, a telephone, a microphone or food before the mouth."""
+    """A cup, a telephone, a microphone or food in front of the mouth."""
     x, y = random.normal(0.5, 0.08), random.uniform(0.68, 0.9)
     wide, high = random.uniform(0.1, 0.3), random.uniform(0.1, 0.35)
     turn = random.uniform(-0.6, 0.6)
@@ -349,9 +368,9 @@ def _low_mask(w: Window, random: np.random.Generator) -> Floats:
 
 
 def _dyed(w: Window, random: np.random.Generator) -> Floats:
-    """Other cloth where the mask is, its own light and folds kept.
+    """Other cloth in place of the mask, with the mask's light and folds.
 
-    What is nearer in colour to the face's lower middle than to its brow counts as mask.
+    What is nearer in colour to the lower middle of the face than to its brow counts as mask.
     """
     lower = (np.abs(w.x - 0.5) < 0.15) & (np.abs(w.y - 0.75) < 0.12)
     if not lower.any():
@@ -380,7 +399,7 @@ _WHATEVER: list[tuple[float, Draw, str]] = [
     (0.08, _hood, ""),
     (0.06, _neck, ""),
 ]
-# Of each class: how often each thing is drawn, and the class it makes the face, if another.
+# By class: how often each thing is drawn, and the class that the face gets, "" for its own.
 _CHOICES: dict[str, list[tuple[float, Draw, str]]] = {
     _WITHOUT: [
         (0.22, _hand, ""),

@@ -12,17 +12,27 @@ Pixels = NDArray[np.uint8]
 
 
 def texture(size: tuple[int, int], random: np.random.Generator) -> Pixels:
-    """Return uint8[h, w, 3] of stars, blobs, patches, stripes, letters or plain shades.
+    """Return a drawn texture, uint8[h, w, 3]: stars, blobs, stripes, letters or plain shades.
 
-    Blobs are of the colours of skin and cloth as often as of others, since round things of such
-    colours are what detectors take for faces.
+    Blobs often have the colours of skin or cloth, since round things of such colours are what
+    detectors mistake for faces.
+
+    Args:
+        size: height and width in pixels.
+        random: the source of all random numbers.
     """
     kind = _KINDS[int(random.integers(len(_KINDS)))]
     return np.ascontiguousarray(kind(size, random))
 
 
 def patch(image: Pixels, size: tuple[int, int], random: np.random.Generator) -> Pixels:
-    """Return uint8[h, w, 3]: a random part of an image, scaled, at times mirrored or turned."""
+    """Return a random part of an image, scaled and sometimes mirrored, uint8[h, w, 3].
+
+    Args:
+        image: uint8[h, w, 3] in RGB.
+        size: height and width of the patch in pixels.
+        random: the source of all random numbers.
+    """
     high, wide = image.shape[:2]
     if min(image.shape[:2]) <= 48:
         part = image
@@ -39,7 +49,16 @@ def patch(image: Pixels, size: tuple[int, int], random: np.random.Generator) -> 
 
 
 def scene(size: tuple[int, int], bank: Sequence[Pixels], random: np.random.Generator) -> Pixels:
-    """Return an image without a face: a texture or a part of one of bank, with patches on it."""
+    """Return an image without a face: a texture or a part of an image, with patches on it.
+
+    Args:
+        size: height and width in pixels.
+        bank: images that hold no face; without any, all is texture.
+        random: the source of all random numbers.
+
+    Returns:
+        uint8[h, w, 3].
+    """
     if bank and random.random() < 0.6:
         out = np.array(patch(bank[int(random.integers(len(bank)))], size, random))
     else:
@@ -66,7 +85,7 @@ def _log(low: float, high: float, random: np.random.Generator) -> float:
 
 def _colour(random: np.random.Generator) -> NDArray[np.float64]:
     if random.random() < 0.5:
-        # Of skin, from dark to light.
+        # Colours of skin, from dark to light.
         return np.array([215, 165, 140]) * random.uniform(0.3, 1.15) + random.normal(0, 8, 3)
     return random.uniform(0, 255, 3)
 

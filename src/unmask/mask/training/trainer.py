@@ -27,7 +27,7 @@ from unmask.train.history import EpochRecord
 from unmask.train.loop import Descent, Progress
 
 _CANVAS_STREAM, _COLOUR_STREAM, _ORDER_STREAM = 11, 12, 13
-# Of the classes' cross-entropy: the root of their rarity would trust the few there are too much.
+# Weights of the classes: the square root of their rarity would give few faces too much weight.
 _RARITY_POWER = 1 / 3
 _MOST_GRADIENT = 10.0
 
@@ -38,7 +38,7 @@ class DetectorSettings:
 
     Args:
         fit: epochs, batch size, optimiser, schedule, averaging, precision and seed.
-        canvas: how the images that are learnt from are made.
+        canvas: how the training images are made.
         shape: the network's widths and depths.
     """
 
@@ -67,7 +67,14 @@ class DetectorSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorProgress(Progress):
-    """How far a run is: the losses are means over the epoch so far."""
+    """How far a run is.
+
+    Args:
+        face: the mean loss of the heat over the epoch so far.
+        sides: that of the boxes.
+        classes: that of the classes.
+        epoch, step and the rest: see Progress.
+    """
 
     face: float
     sides: float
@@ -83,14 +90,14 @@ def train_detector(
     device: str = "auto",
     progress: Callable[[DetectorProgress], None] | None = None,
 ) -> FaceNetwork:
-    """Train from nothing and return the network in eval mode, with its averaged weights.
+    """Train a new detector and return the network in eval mode, with its averaged weights.
 
     Args:
         annotated: what is trained on.
         settings: every setting.
         directory: gets checkpoint.safetensors, history.jsonl and detector.safetensors after an
             epoch, four times a minute at most; the last can be loaded at any moment.
-        resume: go on after the epoch that was kept, to the very weights it would have had.
+        resume: continue after the last checkpoint, to the very weights of an uninterrupted run.
         device: auto, cpu, cuda or cuda:N.
         progress: called about five times a second, and after the last step of each epoch.
 
@@ -111,7 +118,16 @@ def train_detector(
 
 @dataclass(frozen=True)
 class DetectorEpoch(EpochRecord):
-    """The figures of one epoch: the losses' means, the learning rate at its end, and seconds."""
+    """The figures of one epoch.
+
+    Args:
+        epoch: from 1.
+        face: the mean loss of the heat.
+        sides: that of the boxes.
+        classes: that of the classes.
+        rate: the learning rate at its end.
+        seconds: since the run began.
+    """
 
     epoch: int
     face: float
@@ -122,12 +138,12 @@ class DetectorEpoch(EpochRecord):
 
 
 class DetectorRun(Descent[DetectorEpoch]):
-    """A detector's training: the averaged weights of its last epoch are what is kept.
+    """A detector's training, which keeps the averaged weights of its last epoch.
 
     Args:
         annotated: what is trained on.
         settings: every setting.
-        device: where.
+        device: where it trains.
         progress: see train_detector.
     """
 
@@ -173,7 +189,7 @@ class DetectorRun(Descent[DetectorEpoch]):
         self.order = np.resize(order, self.steps * batch).reshape(self.steps, batch)
 
     def step(self, step: int) -> int:
-        """Learn from this process's canvases of a batch; add their losses."""
+        """Train on this process's canvases of a batch, and add their losses."""
         fit, size = self.settings.fit, self.settings.canvas.size
         images, count = self.order[step % self.steps], self.together.count
         part = self.together.part(len(images))
@@ -216,6 +232,10 @@ class DetectorRun(Descent[DetectorEpoch]):
 
 
 def rarity_weights(counts: Any) -> Tensor:
-    """Return float[k]: the cube root of how many times rarer than the commonest each class is."""
+    """Return float32[k], the cube root of how many times rarer each class is than the most common.
+
+    Args:
+        counts: int[k], the faces of each class.
+    """
     held = np.maximum(counts, 1)
     return torch.from_numpy(((held.max() / held) ** _RARITY_POWER).astype(np.float32))
