@@ -162,6 +162,70 @@ def edited(content: bytes, edits: list[tuple[float, int, bytes]]) -> bytes:
     return content
 
 
+# A request to the server: the path, what is asked for, the body and the headers.
+_PATHS = st.sampled_from(
+    ["/api/detect", "/api/classify", "/api/health", "/api/openapi.json", "/reports/page", "/api/x",
+     "/api/detect/", "/api//detect", "/api/%2e%2e/detect", "/api/detect%00", "/config",
+     "/gradio_api/queue/data", "/gradio_api/run/predict", "/gradio_api/info", "/static/x"]
+)  # fmt: skip
+_VALUES = st.text(max_size=40) | st.sampled_from(
+    ["nan", "1e999", "-1", "0", "1_0", "٣", "mnist", "faces", "../../etc/passwd", "\0", "1" * 400]
+)  # fmt: skip
+_QUERIES = st.dictionaries(
+    st.sampled_from(["threshold", "smallest", "model", "name", "token", "x"]), _VALUES, max_size=3
+)
+_HEADERS = st.dictionaries(
+    st.sampled_from(
+        ["host", "origin", "content-type", "content-length", "authorization", "cookie",
+         "transfer-encoding", "x-forwarded-for", "content-encoding", "accept", "range"]
+    ),
+    st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=40)
+    | st.sampled_from(
+        ["127.0.0.1", "[::1]:80", "[::1", "http://127.0.0.1", "null", "http://[", "Basic =",
+         "Bearer", "multipart/form-data", "-1", "chunked", "gzip", "bytes=0-"]
+    ),
+    max_size=3,
+)  # fmt: skip
+_ANSWERS = {200, 304, 307, 400, 401, 403, 404, 405, 408, 413, 415, 416, 422, 429, 501, 503}
+
+
+def test_a_changed_request_is_answered_or_refused_in_one_line() -> None:
+    pytest.importorskip("gradio")
+    from starlette.testclient import TestClient
+
+    from unmask.web.limits import Limits
+    from unmask.web.server import Settings, application
+
+    served = application(Settings(reports=(), limits=Limits(size=4096, pixels=4096, rate=0)))
+
+    with TestClient(served, base_url="http://127.0.0.1:7860") as client:
+
+        @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(
+            st.sampled_from(["GET", "POST", "HEAD", "PUT", "OPTIONS", "x"]),
+            _PATHS, _QUERIES, _HEADERS, EDITS | st.just([]),
+        )  # fmt: skip
+        def check(
+            method: str,
+            path: str,
+            query: dict[str, str],
+            headers: dict[str, str],
+            edits: list[tuple[float, int, bytes]],
+        ) -> None:
+            content = edited(image(), edits) if method == "POST" else None
+            answer = client.request(
+                method, path, params=query, headers=headers, content=content, follow_redirects=False
+            )
+            assert answer.status_code in _ANSWERS
+            assert "Traceback" not in answer.text
+            if path.startswith("/api/") and answer.status_code >= 400 and method != "HEAD":
+                line = answer.json()["error"]
+                assert "\n" not in line
+                assert len(line) < 2000
+
+        check()
+
+
 @pytest.mark.parametrize("reader", READERS)
 def test_a_changed_file_is_read_or_refused_in_one_line(reader: str, tmp_path: Path) -> None:
     read, suffix, content = READERS[reader]

@@ -7,9 +7,7 @@ import json
 import os
 import shlex
 import shutil
-import subprocess
-import sys
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,228 +16,161 @@ import pytest
 from matplotlib.figure import Figure
 
 from made_up import pictures
-from unmask import runtime
+from made_up_squares import SMALL
+from unmask.cli import flow_map, mask_train
 from unmask.cli.main import main
 from unmask.coursework.study import run as study_module
-from unmask.errors import UserError
+from unmask.mask.training.trainer import DetectorRun
 from unmask.models.checkpoint import TensorFile
-from unmask.runtime import claim_folder, release_folders, write_atomically
+from unmask.runtime import write_atomically
 from unmask.saved_state import read_arrays
 
-# Each long verb that keeps its state, at its smallest; --resume goes on with it.
+# Each long verb at its smallest, and whether --resume goes on with it.
 VERBS = {
-    "train": "train data --size 9 --epochs 2 --batch-size 6 --device cpu --out out",
+    "train": "train data --size 9 --epochs 2 --batch-size 6 --device cpu",
+    "harden": "fool harden data --size 9 --epochs 2 --steps 1 --eps 0.1 --device cpu",
     "study": "flow study --depths 1 2 --activations tanh --seeds 1 --width 3 --batch-size 16 "
-    "--epochs 2 --training-images 50 --validation-images 20 --probe-epoch 1 --threads 1 --out out",
+    "--epochs 2 --training-images 50 --validation-images 20 --probe-epoch 1 --threads 1",
+    "map": "flow map tanh --deepest 3 --columns 2 --rows 2 --width 4 --steps 2 --batch-size 8 "
+    "--threads 1",
     "audit": "fool audit tiny_net:make data --size 8 --images 4 --steps 2 --queries 4 --pairs 1 "
-    "--attacks pgd --eps 0.1 --out out",
+    "--attacks pgd --eps 0.1",
+    "certify": "fool certify tiny_net:make data --size 8 --images 4 --eps 0.01",
     "shift": "shift tiny_net:make data --size 8 --images 4 --quick --severities 1 2 "
-    "--corruptions brightness contrast --out out",
+    "--corruptions brightness contrast",
+    "check": "check tiny_net:make data --size 8 --minutes 0.05 --questions accuracy "
+    "--fail-on never",
+    "mask train": "mask train faces --epochs 2 --batch-size 1 --validation 0.5 --device cpu",
 }
-_SLOW = [pytest.param(v, marks=pytest.mark.slow if v != "shift" else ()) for v in VERBS]
-# Of what a run measures of itself and not of the model.
+FAST = ("certify", "shift", "check")
+_EACH = [pytest.param(v, marks=() if v in FAST else pytest.mark.slow) for v in VERBS]
+# What a run measures of itself and not of the model.
 _CLOCKS = ("seconds", "per_second")
+
+
+def run(verb: str, *more: str) -> int:
+    return main([*shlex.split(VERBS[verb]), "--out", "out", *more])
+
+
+def resumed(verb: str) -> int:
+    """Go on; a check keeps nothing and starts anew."""
+    return run(verb) if verb == "check" else run(verb, "--resume")
 
 
 def state(folder: Path) -> dict[str, Any]:
     """Return every number that the run has kept, by file and name, but for those of its clock."""
     found: dict[str, Any] = {}
-    for file in sorted(folder.rglob("*")):
+    for file in sorted(folder.rglob("[!.]*")):
         where = str(file.relative_to(folder))
         if file.suffix == ".npz":
             arrays = read_arrays(file)
-            found |= {f"{where}/{k}": v for k, v in arrays.items() if k != "header"}
+            found |= {f"{where}/{k}": v for k, v in arrays.items() if k not in ("header", "head")}
         if file.suffix == ".safetensors":
             tensors = TensorFile(file).tensors()
             found |= {f"{where}/{k}": v.numpy() for k, v in tensors.items()}
         if file.name == "cells.json":
             found |= {where: json.loads(file.read_text())}
+        if file.suffix == ".jsonl":
+            lines = map(json.loads, file.read_text().splitlines())
+            found |= {
+                f"{where}/{i}/{k}": v for i, line in enumerate(lines) for k, v in line.items()
+            }
+        if file.suffix == ".onnx":
+            found |= {where: file.read_bytes()}
     return {k: v for k, v in found.items() if not any(clock in k for clock in _CLOCKS)}
 
 
-def same(a: dict[str, Any], b: dict[str, Any]) -> None:
-    assert a.keys() == b.keys()
+def same(a: dict[str, Any], b: dict[str, Any], where: str) -> None:
+    assert a.keys() == b.keys(), where
     for name, array in a.items():
         if isinstance(array, np.ndarray):
-            np.testing.assert_array_equal(array, b[name], err_msg=name)
+            np.testing.assert_array_equal(array, b[name], err_msg=f"{name}, {where}")
         else:
-            assert array == b[name], name
+            assert array == b[name], (name, where)
 
 
-def leftovers(folder: Path) -> list[str]:
-    return [p.name for p in folder.rglob(".*") if p.is_file()]
+def names(folder: Path, *, hidden: bool = False) -> set[str]:
+    """Return the names of the files that are whole, or of those that are not."""
+    files = (p for p in folder.rglob("*") if p.is_file())
+    return {str(p.relative_to(folder)) for p in files if p.name.startswith(".") == hidden}
 
 
 @pytest.fixture(autouse=True)
-def _drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures take the most of runs so small, and keep nothing."""
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what takes the most of runs so small: figures, MNIST, a large detector."""
 
     def save(self: Figure, buffer: Any, **options: object) -> None:
         buffer.write("<svg></svg>" if options["format"] == "svg" else b"")
 
     monkeypatch.setattr(Figure, "savefig", save)
-    monkeypatch.setattr(study_module, "load_mnist", lambda: (pictures(70), pictures(20, seed=5)))
+    for module in (study_module, flow_map):
+        monkeypatch.setattr(module, "load_mnist", lambda: (pictures(70), pictures(20, seed=5)))
+    canvas = partial(mask_train.CanvasSettings, size=64, mosaic=0.0, paste=0.0)
+    monkeypatch.setattr(mask_train, "CanvasSettings", canvas)
+    settings = partial(mask_train.DetectorSettings, shape=SMALL)
+    monkeypatch.setattr(mask_train, "DetectorSettings", settings)
+    monkeypatch.setattr(DetectorRun, "seconds_between_saves", 0.0)
+    # The same weights give the same bytes of ONNX: tests/mask/training/test_export.py.
+    monkeypatch.setattr(mask_train, "export_detector", _weights)
 
 
-@pytest.mark.parametrize("verb", _SLOW)
-def test_killed_at_every_fsync_and_rename_it_resumes_to_the_same_bits(
+def _weights(network: Any, card: Any, path: Path, **settings: object) -> float:
+    with write_atomically(path) as file:
+        for tensor in network.state_dict().values():
+            file.write(tensor.numpy().tobytes())
+    return 0.0
+
+
+@pytest.mark.parametrize("verb", _EACH)
+def test_killed_at_any_fsync_and_rename_it_resumes_to_the_same_bits(
     verb: str, folder: Path, disk: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = shlex.split(VERBS[verb])
-    disk.arm(0)
-    assert main(words) == 0
+    out, copies = folder / "out", folder / "copies"
+    disk.photograph(out, copies)
+    assert run(verb) == 0
     events = list(disk.events)
-    whole = state(folder / "out")
-    assert len(events) >= 4
-    assert whole
-    # What is kept of the work comes first; of the report's files the last stands for all.
-    for at in (*range(1, min(len(events), 18)), len(events)):
-        shutil.rmtree(folder / "out")
-        disk.arm(at)
-        assert main(words) == 2, at
-        assert disk.dead
-        disk.arm(0)
-        # Killed before anything was kept, there is nothing to go on with.
-        again = main([*words, "--resume"])
-        if again != 0:
-            shutil.rmtree(folder / "out")
-            assert main(words) == 0, (at, capsys.readouterr().err)
-        same(state(folder / "out"), whole)
-        assert leftovers(folder / "out") == [], at
+    whole, files = state(out), names(out)
+    assert len(events) >= 8
+    assert files
+    assert names(out, hidden=True) == set()
+    for at, event in enumerate(events, 1):
+        shutil.rmtree(out)
+        shutil.copytree(copies / str(at), out)
+        half_written = names(out, hidden=True)
+        assert half_written or event == "fsync", event
+        disk.arm()
+        capsys.readouterr()
+        where = f"killed at event {at}, {event}"
+        status = resumed(verb)
+        if status != 0 and not state(out):
+            # Killed before anything was kept, there is nothing to go on with.
+            assert status == 2, where
+            assert capsys.readouterr().err.splitlines()[-1].startswith("unmask: "), where
+            shutil.rmtree(out)
+            status = run(verb)
+        assert status == 0, (where, capsys.readouterr().err)
+        same(state(out), whole, where)
+        assert names(out) == files, where
+        assert names(out, hidden=True) == set(), where
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_a_full_disk_is_one_line_and_what_was_kept_is_gone_on_with(
+@pytest.mark.parametrize("verb", _EACH)
+def test_a_disk_that_is_full_at_any_write_is_one_line_and_no_file_is_torn(
     verb: str, folder: Path, disk: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = shlex.split(VERBS[verb])
-    disk.arm(0)
-    assert main(words) == 0
-    events = len(disk.events)
-    whole = state(folder / "out")
-    for at in sorted({3, events // 2, events}):
-        shutil.rmtree(folder / "out")
+    out, copies = folder / "out", folder / "copies"
+    disk.photograph(out, copies)
+    assert run(verb) == 0
+    for at, event in enumerate(list(disk.events), 1):
+        if event != "fsync":
+            # A file gets its new name without any space.
+            continue
+        shutil.rmtree(out, ignore_errors=True)
         capsys.readouterr()
         disk.arm(at, lambda: OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-        assert main(words) == 2
-        assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
-        assert leftovers(folder / "out") == []
-        disk.arm(0)
-        if main([*words, "--resume"]) != 0:
-            shutil.rmtree(folder / "out")
-            assert main(words) == 0
-        same(state(folder / "out"), whole)
-
-
-def test_a_clock_that_goes_back_changes_nothing(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    words = shlex.split(VERBS["train"])
-    assert main(words) == 0
-    whole = state(folder / "out")
-    shutil.rmtree(folder / "out")
-    hours = iter(range(10**6))
-    monkeypatch.setattr(time, "time", lambda: 1e9 - 3600.0 * next(hours))
-    assert main(words) == 0
-    same(state(folder / "out"), whole)
-
-
-def test_a_folder_deleted_in_mid_run_is_made_again_or_told_of(
-    folder: Path, disk: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = shlex.split(VERBS["train"])
-
-    def deleted() -> BaseException:
-        shutil.rmtree(folder / "out")
-        return OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-
-    disk.arm(3, deleted)
-    assert main(words) == 2
-    assert "No such file or directory" in capsys.readouterr().err.splitlines()[-1]
-    with write_atomically(folder / "gone" / "x") as file:
-        file.write(b"1")
-    shutil.rmtree(folder / "gone")
-    with write_atomically(folder / "gone" / "x") as file:
-        file.write(b"2")
-    assert (folder / "gone" / "x").read_bytes() == b"2"
-
-
-def test_a_folder_that_is_read_only_is_one_line(
-    folder: Path, disk: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for verb in VERBS.values():
-        disk.arm(1, lambda: PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
-        assert main(shlex.split(verb)) == 2
-        assert "Permission denied" in capsys.readouterr().err.splitlines()[-1]
-
-
-def test_a_file_in_the_folders_place_is_one_line(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (folder / "out").write_text("")
-    for verb in VERBS.values():
-        assert main(shlex.split(verb)) == 2
-        assert "can't write" in capsys.readouterr().err.splitlines()[-1]
-
-
-_HOLDS = """
-import sys
-from pathlib import Path
-from unmask.runtime import claim_folder
-claim_folder(Path(sys.argv[1]))
-print("claimed", flush=True)
-sys.stdin.read()
-"""
-
-
-def test_two_runs_with_one_folder_the_second_gets_one_line(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("fcntl")
-    out = folder / "out"
-    command = [sys.executable, "-c", _HOLDS, str(out)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        assert other.stdin is not None
-        assert other.stdout.readline() == b"claimed\n"
-        for verb in VERBS.values():
-            assert main(shlex.split(verb)) == 2
-            assert "another run writes into out" in capsys.readouterr().err.splitlines()[-1]
-        assert list(out.iterdir()) == []
-        other.stdin.close()
-    claim_folder(out)
-    claim_folder(out)
-    release_folders()
-
-
-def test_only_what_killed_processes_left_is_swept(tmp_path: Path) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    here = runtime._writer(dead.pid)
-    old = tmp_path / f".checkpoint.safetensors.{here}.abcd1234"
-    kept = [
-        tmp_path / name
-        for name in (
-            ".hidden", ".env.local", f"checkpoint.{here}.x",
-            f".x.{runtime._writer(os.getppid())}.y",
-            f".x.0123abcd-{dead.pid}.y", f".x.{here}",
-        )
-    ]  # fmt: skip
-    for file in (old, *kept):
-        file.write_text("")
-    runtime._swept.clear()
-    with write_atomically(tmp_path / "a") as file, write_atomically(tmp_path / "b") as other:
-        runtime._swept.clear()
-        with write_atomically(tmp_path / "c"):
-            pass
-        file.write(b"1")
-        other.write(b"2")
-    assert not old.exists()
-    assert all(file.exists() for file in kept)
-    assert (tmp_path / "a").read_bytes() + (tmp_path / "b").read_bytes() == b"12"
-
-
-def test_a_folder_that_can_not_be_made_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="can't write"):
-        claim_folder(tmp_path / "file" / "out")
+        assert run(verb) == 2, event
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert "No space left on device" in line, (event, line)
+        # So what is left is what a kill leaves, without the half-written file.
+        assert names(out, hidden=True) == set(), event
+        assert names(out) == names(copies / str(at)), event

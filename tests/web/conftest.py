@@ -44,10 +44,11 @@ def client(rectangles: Path, reports: Path) -> Iterator[TestClient]:
 
 @dataclass(frozen=True)
 class Served:
-    """A server that runs: its address, the folder for temporary files, and what it said."""
+    """A server that runs: its address, its process, its temporary files, and what it said."""
 
     url: str
     port: int
+    process: int
     temporary: Path
     log: Path
 
@@ -82,6 +83,6 @@ def served(
         assert process.stdout is not None
         found = re.search(r"http://127\.0\.0\.1:(\d+)", process.stdout.readline())
         assert found, log.read_text()
-        yield Served(found[0], int(found[1]), temporary, log)
+        yield Served(found[0], int(found[1]), process.pid, temporary, log)
         process.terminate()
         process.wait(20)

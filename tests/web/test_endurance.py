@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -11,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import uvicorn
@@ -19,7 +22,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from made_up_detector import WITH, paint
+from made_up_files import encoded
 from unmask.cli.main import main
+from unmask.errors import UserError
 from unmask.web.guard import LOOPBACK, Guard
 from unmask.web.limits import Limits
 from unmask.web.openapi import document
@@ -30,6 +36,8 @@ LIMITS = Limits(size=1000, seconds=0.6, rate=0)
 
 
 async def _echo(request: Request) -> PlainTextResponse:
+    if request.url.path == "/api/large":
+        return PlainTextResponse("x" * (64 << 20))
     return PlainTextResponse(f"{len(await request.body())} bytes")
 
 
@@ -89,6 +97,31 @@ def test_a_client_that_sends_half_a_body_is_told(port: int) -> None:
     assert alive(port)
 
 
+def test_a_client_that_does_not_read_its_answer_is_let_go(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(head(method="GET", path="/api/large"))
+        time.sleep(4 * LIMITS.seconds)
+        got = 0
+        # What the two kernels hold of it comes, then nothing more.
+        with contextlib.suppress(ConnectionResetError):
+            while part := connection.recv(1 << 20):
+                got += len(part)
+    assert got < 64 << 20
+    assert alive(port)
+
+
+def test_a_client_that_reads_slowly_but_reads_has_it_all(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(head(method="GET", path="/api/large"))
+        got, rests = 0, 8
+        while part := connection.recv(8 << 20):
+            got += len(part)
+            if rests:
+                rests -= 1
+                time.sleep(LIMITS.seconds / 5)
+    assert got > 64 << 20
+
+
 @pytest.mark.parametrize("content", [head("Content-Length: 9") + b"ab", head()[:-2]])
 def test_a_half_closed_connection_ends(port: int, content: bytes) -> None:
     answered(port, content, half_close=True)
@@ -133,6 +166,13 @@ def test_every_answer_has_its_headers(port: int) -> None:
     assert b"content-security-policy: default-src 'self'" in kept
 
 
+@pytest.mark.parametrize("token", ["täglich-neu", "eight\x00888", "tab\tbetween", "\udcff" * 8])
+def test_a_token_that_no_header_carries_is_refused(token: str) -> None:
+    with pytest.raises(UserError, match="ASCII") as refusal:
+        Settings(token=token)
+    assert token not in str(refusal.value)
+
+
 def test_what_is_on_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--check", "--host", "0.0.0.0", "--token", SECRET, "--rate", "0"]) == 0
     out = capsys.readouterr().out
@@ -170,3 +210,44 @@ def test_sigterm_ends_the_server_within_seconds() -> None:
         assert process.wait(10) in (0, 143, -signal.SIGTERM)
         assert process.stderr is not None
         assert b"Traceback" not in process.stderr.read()
+
+
+def resident(process: int) -> int:
+    """Return the bytes of memory that a process holds."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="there is no /proc here")
+def test_fifty_clients_find_the_server_as_small_afterwards(served) -> None:  # type: ignore[no-untyped-def]
+    # What leaks by the request shows in seconds; benchmarks/serve.py measures any time.
+    seconds = 6.0
+    image = encoded(paint((160, 120), [((40, 40, 80, 80), WITH)]))
+    statuses: list[int] = []
+
+    def client(until: float) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
+        while time.monotonic() < until:
+            connection.request("POST", "/api/detect", image)
+            answer = connection.getresponse()
+            answer.read()
+            statuses.append(answer.status)
+        connection.close()
+
+    def at_once(seconds: float) -> None:
+        until = time.monotonic() + seconds
+        clients = [threading.Thread(target=client, args=(until,)) for _ in range(50)]
+        for thread in clients:
+            thread.start()
+        for thread in clients:
+            thread.join()
+
+    # All that is made once and kept is made by the same number of clients.
+    at_once(seconds / 2)
+    before = resident(served.process)
+    at_once(seconds)
+    grown = resident(served.process) - before
+    assert set(statuses) == {200}
+    assert len(statuses) >= 100
+    assert grown < 32 << 20

@@ -6,8 +6,9 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from unmask.web.guard import LOOPBACK, Guard
+from unmask.web.guard import LOOPBACK, Guard, network
 from unmask.web.limits import Limits
+from unmask.web.server import Settings, configured
 
 SECRET = "open sesame"
 
@@ -16,12 +17,15 @@ async def _echo(request):
     return PlainTextResponse(f"{len(await request.body())}")
 
 
-def guarded(secret: str | None = None, hosts=LOOPBACK, **limits) -> TestClient:
+def guard_of(secret: str | None = None, hosts=LOOPBACK, **limits) -> Guard:
     inner = Starlette(
         routes=[Route("/api/{path:path}", _echo, methods=["GET", "POST"]), Route("/", _echo)]
     )
-    guard = Guard(inner, Limits(**limits), secret=secret, hosts=hosts)
-    return TestClient(guard, base_url="http://127.0.0.1:1234")
+    return Guard(inner, Limits(**limits), secret=secret, hosts=hosts)
+
+
+def guarded(secret: str | None = None, hosts=LOOPBACK, **limits) -> TestClient:
+    return TestClient(guard_of(secret, hosts, **limits), base_url="http://127.0.0.1:1234")
 
 
 def test_a_whole_and_small_body_arrives() -> None:
@@ -65,6 +69,56 @@ def test_another_site_may_not_post() -> None:
     client = guarded(hosts=None)
     assert client.post("/api/x", headers={"origin": "http://evil.example"}).status_code == 403
     assert client.post("/api/x", headers={"origin": "http://127.0.0.1:1234"}).status_code == 200
+
+
+@pytest.mark.parametrize("origin", ["null", "http://[::1", "http://", "//", "x", "\x7f"])
+def test_an_origin_that_is_none_may_not_post(origin: str) -> None:
+    assert guarded().post("/api/x", headers={"origin": origin}).status_code == 403
+
+
+def test_a_forwarded_address_is_not_believed() -> None:
+    client = guarded(rate=4)
+    told = [
+        {name: f"10.0.0.{i}"}
+        for i, name in enumerate(("x-forwarded-for", "forwarded", "x-real-ip", "client-ip"))
+    ]
+    assert [client.post("/api/x", headers=h).status_code for h in told] == [200, 429, 429, 429]
+    assert configured(guard_of(), Settings()).proxy_headers is False
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("2001:db8::1", "2001:db8::ffff:1", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+        ("::ffff:10.0.0.1", "10.0.0.1", True),
+        ("10.0.0.1", "10.0.0.2", False),
+        ("testclient", "testclient", True),
+    ],
+)
+def test_a_rate_is_of_a_network_that_one_client_may_have(one: str, other: str, same: bool) -> None:
+    assert (network(one) == network(other)) is same
+
+
+def test_reports_are_counted_for_they_are_looked_for() -> None:
+    client = guarded(rate=4)
+    answers = [client.get("/reports/page").status_code for _ in range(2)]
+    assert answers == [404, 429]
+
+
+def test_a_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return one == other
+
+    monkeypatch.setattr("unmask.web.guard.secrets.compare_digest", compare)
+    client = guarded(SECRET, None)
+    for given in (SECRET, "open", ""):
+        client.get("/", headers={"authorization": f"Bearer {given}"})
+    assert compared == [(given.encode(), SECRET.encode()) for given in (SECRET, "open", "")]
 
 
 def basic(password: str) -> str:

@@ -54,3 +54,14 @@ def test_what_is_not_listed_is_not_served(client, name: str) -> None:
 @pytest.mark.parametrize("path", ["/reports/../pyproject.toml", "/reports/study/report.html"])
 def test_no_path_leads_to_a_file(client, path: str) -> None:
     assert client.get(path).status_code == 404
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes here")
+def test_pipes_and_reports_that_have_just_gone_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    os.mkfifo(tmp_path / "a" / "report.html")
+    assert find_reports([tmp_path]) == {}
+    monkeypatch.setattr(os, "walk", lambda root: [(str(root), [], ["report.html"])])
+    assert find_reports([tmp_path]) == {}

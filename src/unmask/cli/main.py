@@ -129,7 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 verbose=False,
                 result_action="return_value",
             )
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except CycloptsError as error:
         if os.environ.get("RANK", "0") != "0":
             # torchrun has started several processes with this mistake, of which the first tells.
@@ -202,7 +203,7 @@ def _renamed(error: CycloptsError) -> str:
 
 
 def _complain(line: str, status: int) -> int:
-    # Loaded code may have closed it.
-    with contextlib.suppress(ValueError):
+    # Loaded code may have closed it, and the disk that it is sent to may be full.
+    with contextlib.suppress(ValueError, OSError):
         print(f"unmask: {printable(' '.join(line.split()))}", file=sys.stderr)
     return status

@@ -210,9 +210,12 @@ class Loop(ABC, Generic[E]):
         self.tell(where, means, spent)
 
     def save(self, file: Path) -> None:
-        """Write the checkpoint and, beside it, the history."""
-        save_run(file, {**self.states(), **self.kept()}, self.optimizers, self.header())
+        """Write the history and, last, the checkpoint beside it.
+
+        Whoever goes on from a checkpoint that is whole finds what belongs to it whole as well.
+        """
         write_history(file.with_name("history.jsonl"), self.epochs)
+        save_run(file, {**self.states(), **self.kept()}, self.optimizers, self.header())
 
     def restore(self, file: Path) -> None:
         """Go back to where the first process's checkpoint was written, if there is one.

@@ -9,6 +9,7 @@ import json
 import re
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
+from ipaddress import IPv4Address, IPv6Network, ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -102,9 +103,11 @@ class Guard:
         host = headers.get("host", "")
         if self._hosts is not None and _name(host) not in self._hosts:
             raise RefusedError(403, "this server answers to its own address only")
-        client = (scope.get("client") or ("",))[0]
+        client = network(str((scope.get("client") or ("",))[0]))
         known = self._known(headers.get("authorization", ""))
-        if not known or scope["method"] == "POST":
+        # Of what is fetched, only reports cost work: each looks through their folders.
+        works = scope["method"] == "POST" or scope["path"].startswith("/reports/")
+        if not known or works:
             wait = self._rate.admit(client)
             if wait:
                 raise RefusedError(429, f"too many requests; try again in {wait:.0f} s")
@@ -115,7 +118,7 @@ class Guard:
         if scope["method"] not in ("GET", "HEAD", "POST"):
             raise RefusedError(405, f"{scope['method']} is not served; use GET or POST")
         origin = headers.get("origin")
-        if scope["method"] == "POST" and origin and urlsplit(origin).netloc != host:
+        if scope["method"] == "POST" and origin and _place(origin) != host:
             raise RefusedError(403, "another site may not send images here")
 
     def _known(self, authorization: str) -> bool:
@@ -172,6 +175,30 @@ async def refuse(send: Send, refused: RefusedError) -> None:
         headers.append((b"www-authenticate", b'Basic realm="Unmask", charset="UTF-8"'))
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": content})
+
+
+def network(client: str) -> str:
+    """Return what a client's rate is counted by: its address, or the /64 of an IPv6 one.
+
+    Whoever has one address of IPv6 has a whole /64 of them, 2^64 rates otherwise.
+    """
+    try:
+        address = ip_address(client.partition("%")[0])
+    except ValueError:
+        return client
+    if isinstance(address, IPv4Address):
+        return client
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(IPv6Network((address, 64), strict=False))
+
+
+def _place(origin: str) -> str:
+    """Return the host and port of an Origin header, nothing for one that can't be read."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def _name(host: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,9 @@ import anyio
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
+
+from unmask.errors import UserError
+from unmask.runtime import read_regular
 
 PAGE = "report.html"
 _DEEPEST, _MOST, _LARGEST = 4, 500, 64 << 20
@@ -37,8 +41,7 @@ def find_reports(folders: Sequence[Path]) -> dict[str, Path]:
             depth = len(Path(place).relative_to(root).parts)
             below[:] = sorted(b for b in below if depth < _DEEPEST and not b.startswith("."))
             page = Path(place) / PAGE
-            if PAGE in files and not page.is_symlink():
-                when = page.stat().st_mtime
+            if PAGE in files and (when := _written(page)) is not None:
                 stamped = datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d %H:%M UTC")
                 inside = page.parent.relative_to(root).as_posix()
                 name = folder.name if inside == "." else f"{folder.name}/{inside}"
@@ -52,10 +55,26 @@ def report_routes(folders: Sequence[Path]) -> list[Route]:
 
     async def page(request: Request) -> Response:
         name = request.query_params.get("name", "")
-        path = (await anyio.to_thread.run_sync(find_reports, folders)).get(name)
-        if path is None or path.stat().st_size > _LARGEST:
+        content = await anyio.to_thread.run_sync(_read, folders, name)
+        if content is None:
             return JSONResponse({"error": "there is no such report"}, 404)
-        content = await anyio.Path(path).read_bytes()
         return HTMLResponse(content, headers={"content-security-policy": _POLICY})
 
     return [Route("/reports/page", page, methods=["GET"])]
+
+
+def _written(page: Path) -> float | None:
+    """Return when a report was written; None for a link, a pipe, and one that has just gone."""
+    try:
+        found = page.lstat()
+    except OSError:
+        return None
+    return found.st_mtime if stat.S_ISREG(found.st_mode) else None
+
+
+def _read(folders: Sequence[Path], name: str) -> bytes | None:
+    path = find_reports(folders).get(name)
+    try:
+        return None if path is None else read_regular(path, _LARGEST)
+    except (OSError, UserError):
+        return None

@@ -73,6 +73,12 @@ class Settings:
                 got=f"{len(self.token)} characters",
                 do=f"give {_SHORTEST_SECRET} or more",
             )
+        if self.token is not None and not (self.token.isascii() and self.token.isprintable()):
+            # Headers hold bytes, and clients don't agree on how other characters become some.
+            raise UserError(
+                "the token must be of ASCII characters that can be printed",
+                do="take what openssl rand -hex 16 prints",
+            )
 
     @property
     def local(self) -> bool:
@@ -142,13 +148,15 @@ def application(settings: Settings) -> Guard:
 
 
 class Impatient(AutoHTTPProtocol):  # type: ignore[valid-type, misc]
-    """A connection that is closed when the head of a request isn't whole in time.
+    """A connection that is closed when a request's head, or reading its answer, takes too long.
 
-    uvicorn itself waits for ever for it, so that idle clients could take all places.
+    uvicorn itself waits for ever for both, so that idle clients could take all places.
     """
 
     patience = 30.0
     _closing: asyncio.TimerHandle | None = None
+    _giving_up: asyncio.TimerHandle | None = None
+    _unread = 0
 
     def connection_made(self, transport: Any) -> None:
         """Wait for the first bytes."""
@@ -163,8 +171,32 @@ class Impatient(AutoHTTPProtocol):  # type: ignore[valid-type, misc]
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
         super().connection_lost(exc)
-        if self._closing is not None:
-            self._closing.cancel()
+        for timer in (self._closing, self._giving_up):
+            if timer is not None:
+                timer.cancel()
+
+    def pause_writing(self) -> None:
+        """Wait for the client to read what it was sent."""
+        super().pause_writing()
+        if self._giving_up is None:
+            self._unread = self.transport.get_write_buffer_size()
+            self._giving_up = self.loop.call_later(self.patience, self._give_up)
+
+    def resume_writing(self) -> None:
+        """Go on: the client has read on."""
+        super().resume_writing()
+        if self._giving_up is not None:
+            self._giving_up.cancel()
+            self._giving_up = None
+
+    def _give_up(self) -> None:
+        """Let a client go that has read nothing since it was last looked at."""
+        left = self.transport.get_write_buffer_size()
+        if left >= self._unread:
+            self.transport.abort()
+            return
+        self._unread = left
+        self._giving_up = self.loop.call_later(self.patience, self._give_up)
 
     def _wait(self) -> None:
         asked = self.cycle is not None and not self.cycle.response_complete

@@ -225,10 +225,10 @@ class DetectorRun(Descent[DetectorEpoch]):
         )
 
     def save(self, file: Path) -> None:
-        """Write the checkpoint, the history and the averaged weights."""
-        super().save(file)
+        """Write the averaged weights, the history and, last, the checkpoint."""
         with self.averaged():
             save_detector(file.with_name("detector.safetensors"), self.network, self.card)
+        super().save(file)
 
 
 def rarity_weights(counts: Any) -> Tensor:
