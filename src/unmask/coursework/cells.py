@@ -1,7 +1,8 @@
 """A figure of the report beside ours: whether they agree, by a tolerance that has a reason.
 
-A figure of one run is held against what one more run of ours would give, a proportion against
-ours with what chance alone does to both, and either with the rounding of what the report prints.
+A figure of one run is compared with the interval in which one more run of ours would lie, a
+proportion with ours and the sampling error of both; both tolerances include the rounding of what
+the report prints.
 """
 
 from __future__ import annotations
@@ -27,9 +28,13 @@ _Z = 1.959964
 
 
 def one_more(values: Sequence[float]) -> tuple[float, float]:
-    """Return the interval that holds one more run with 95 % certainty, given two runs or more.
+    """Return the 95 % prediction interval of one more run: mean ± t s sqrt(1 + 1/n).
 
-    mean ± t s sqrt(1 + 1/n), of runs that are normally distributed.
+    Args:
+        values: n runs, at least two, taken as normally distributed.
+
+    Returns:
+        The lower and the upper end.
     """
     array = np.asarray(values, np.float64)
     n = len(array)
@@ -39,7 +44,7 @@ def one_more(values: Sequence[float]) -> tuple[float, float]:
 
 
 def not_run(document: str, reason: str) -> Cell:
-    """Return the cell of a figure that there is nothing of ours to hold against."""
+    """Return the cell of a figure for which there is none of ours."""
     return Cell(document, "", NOT_RUN, reason)
 
 
@@ -52,11 +57,16 @@ def run_over_seeds(
     decimals: int = 4,
     reason: str = "",
 ) -> Cell:
-    """Return the cell of one run of the report's beside ours over seeds.
+    """Return the cell of one run of the report beside our runs over seeds.
 
-    alike: which of ours ended as the report's did (trained, or at chance): it is held against
-    those. limits: the figure can't lie outside them. decimals: how many the report prints.
-    reason: why ours may be another, told where it is.
+    Args:
+        document: the report's figure.
+        ours: our figures, one for each seed.
+        alike: for each of ours, whether it ended as the report's run did (trained, or at chance);
+            the report's figure is compared with those only.
+        limits: the range of values that the figure can take, to which the interval is cut.
+        decimals: how many the report prints.
+        reason: why ours may differ, printed where it does.
     """
     n, k = len(ours), sum(alike)
     same = [value for value, good in zip(ours, alike, strict=True) if good]
@@ -86,11 +96,17 @@ def run_over_seeds(
 def proportion(
     document: float, right: int, count: int, *, of: int, decimals: int = 4, reason: str = ""
 ) -> Cell:
-    """Return the cell of a proportion, in 0 to 1, printed in per cent with decimals - 2 places.
+    """Return the cell of a proportion, printed in per cent with decimals - 2 places.
 
-    right of count are ours, and the report's is one of `of`. They agree when they are no further
-    apart than chance takes two such samples in 95 of 100 cases, and rounding. reason: why ours may
-    be another, told where it is.
+    The two agree when they differ by no more than the 95 % sampling error of both and the rounding.
+
+    Args:
+        document: the report's proportion, 0 to 1.
+        right: how many of ours.
+        count: out of how many of ours.
+        of: out of how many the report's was measured.
+        decimals: how many decimals of the proportion the report prints.
+        reason: why ours may differ, printed where it does.
     """
     p = right / count
     spread = math.sqrt(p * (1 - p) / count + document * (1 - document) / of)
@@ -110,9 +126,16 @@ def proportion(
 
 
 def exceeded(bar: float, right: int, count: int, *, of: str) -> Cell:
-    """Return the cell of a proportion that the report says exceeds a bar, both 0 to 1.
+    """Return the cell of a proportion that exceeds a bar in the report.
 
-    It agrees when ours does, or when its 95 % interval holds the bar. of: what was counted.
+    It agrees when ours exceeds it too, or when the 95 % interval of ours (Wilson, 1927) reaches
+    above it.
+
+    Args:
+        bar: 0 to 1.
+        right: how many of ours.
+        count: out of how many.
+        of: what was counted, in words.
     """
     low, high = wilson(right, count)
     p = right / count
@@ -125,12 +148,12 @@ def exceeded(bar: float, right: int, count: int, *, of: str) -> Cell:
 
 
 def all_of(document: str, good: int, count: int, why: str) -> Cell:
-    """Return the cell of something that the report says of all, and that holds for some."""
+    """Return the cell of a claim of the report about all, which holds for good of count."""
     return Cell(document, f"{good} of {count}", AGREES if good == count else DIFFERS, why)
 
 
 def seen(document: str, holds: int, seeds: int, why: str) -> Cell:
-    """Return the cell of a statement on one run that holds for so many of our seeds."""
+    """Return the cell of a claim about the report's one run, which holds for some of our seeds."""
     verdict = AGREES if holds == seeds else SOME_SEEDS if holds else DIFFERS
     return Cell(document, f"{holds} of {seeds} seeds", verdict, why)
 
@@ -138,7 +161,13 @@ def seen(document: str, holds: int, seeds: int, why: str) -> Cell:
 def interval(document: Interval, ours: Interval, *, decimals: int = 4, why: str = "") -> Cell:
     """Return the cell of an interval: it agrees when both ends do, as the report rounds them.
 
-    Whether an end is attained is told but changes no verdict. why: the reason of a correction.
+    Whether an end is attained is printed but changes no verdict.
+
+    Args:
+        document: the report's interval.
+        ours: the exact one.
+        decimals: how many the report prints.
+        why: the reason of a correction, printed where the ends differ.
     """
     pairs = ((document.low, ours.low), (document.high, ours.high))
     alike = all(a == b or abs(a - b) <= 0.5 * 10.0**-decimals for a, b in pairs)

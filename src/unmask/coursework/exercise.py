@@ -1,4 +1,4 @@
-"""What an exercise of the course report is given: a length, a folder, the images, and who draws."""
+"""What an exercise of the course report needs: a length, a folder, images, and a renderer."""
 
 from __future__ import annotations
 
@@ -27,9 +27,14 @@ from unmask.fool.grid import Grid
 class Length:
     """What is trained, and how.
 
-    study: the nets of Exercise 1. digits, colours and faces: the recipes of the classifiers of
-    Exercises 2 A, 2 C and 3, None for what ships. downloads: whether images that are absent are
-    fetched.
+    Args:
+        name: "quick", "default" or "as-document".
+        purpose: what it means, in words.
+        study: the nets of Exercise 1.
+        digits: the recipe of the classifier of Exercise 2 A, None for the one that ships.
+        colours: the recipe of the classifier of Exercise 2 C, None for the one that ships.
+        faces: the recipe of the classifier of Exercise 3, None for the one that ships.
+        downloads: whether images that are absent are downloaded.
     """
 
     name: str
@@ -77,14 +82,21 @@ LENGTHS = {
 
 
 def length(name: str) -> Length:
-    """Return the length of that name; raise UserError for an unknown one."""
+    """Return the length of that name.
+
+    Args:
+        name: a key of LENGTHS.
+
+    Raises:
+        UserError: for an unknown name.
+    """
     if name not in LENGTHS:
         raise unknown("length", name, LENGTHS)
     return LENGTHS[name]
 
 
 class Drawings(Protocol):
-    """Who draws the figures of the exercises."""
+    """Draws the figures of the exercises, such as unmask.report.reproduction.Figures."""
 
     def study(self, study: Study) -> dict[str, tuple[str, str]]:
         """Return every figure of a study by name, as SVG for a wide and for a narrow window."""
@@ -95,9 +107,12 @@ class Drawings(Protocol):
     def faces(
         self, faces: Sequence[tuple[NDArray[np.uint8], str, bool]], rows: Sequence[str]
     ) -> bytes:
-        """Return faces as a PNG: uint8[3, h, w], a caption, and whether that is right.
+        """Return faces as a PNG.
 
-        rows: the titles of the rows that the faces fill column by column.
+        Args:
+            faces: for each the pixels, uint8[3, h, w], a caption, and whether the prediction is
+                right.
+            rows: the titles of the rows, which the faces fill column by column.
         """
 
 
@@ -109,8 +124,13 @@ Progress = Callable[[str, float | None], None]
 class Task:
     """What an exercise is given.
 
-    folder: its own, for what it trains; it goes on from what lies there. cifar10 and faces: where
-    the user says that the images lie. draw: who draws the figures.
+    Args:
+        length: what is trained.
+        folder: the exercise's own, for what it trains; it resumes from what lies there.
+        cifar10: where the user's copy of CIFAR-10 lies, None to search for it.
+        faces: where the user's copy of the face mask set lies, None to search for it.
+        progress: called with what is being done and the fraction done.
+        draw: draws the figures.
     """
 
     length: Length
@@ -125,9 +145,12 @@ class Task:
 class Exercise:
     """An exercise that can be run alone.
 
-    name: as its folder is called. run raises UserError where it can't, Interrupted on Ctrl-C, with
-    everything trained so far in its folder; missing gives its sections with no figures of ours,
-    for a reason.
+    Args:
+        name: also the name of its folder.
+        title: for the page and the progress bar.
+        run: returns its sections; raises UserError where it can't run, and KeyboardInterrupt on
+            Ctrl-C, with everything trained so far in its folder.
+        missing: returns its sections without figures of ours, given the reason.
     """
 
     name: str
@@ -147,7 +170,14 @@ _GET_FACES = (
 
 
 def cifar10(task: Task) -> Source:
-    """Return CIFAR-10; raise UserError, saying how to get it, where it isn't."""
+    """Return CIFAR-10 from the user's path, UNMASK_DATA, the cache, or by download.
+
+    Args:
+        task: its length decides whether the images are downloaded.
+
+    Raises:
+        UserError: where it isn't found; the message states how to get it.
+    """
     card = CARDS["cifar10-binary"]
     archive = card.files[0].name
     near = cifar10_at_home() is not None or (cache_folder() / card.name / archive).is_file()
@@ -164,7 +194,14 @@ def cifar10(task: Task) -> Source:
 
 
 def faces(task: Task) -> AnnotatedImages:
-    """Return the annotated faces; raise UserError, saying how to get them, where they aren't."""
+    """Return the annotated faces from the user's path, UNMASK_DATA, or by download.
+
+    Args:
+        task: its length decides whether the images are downloaded.
+
+    Raises:
+        UserError: where they aren't found; the message states how to get them.
+    """
     if not (task.faces or _at_home(*NAMES) or task.length.downloads):
         raise UserError("the images of faces are not here", do=_GET_FACES)
     task.progress("reading the images of faces", None)

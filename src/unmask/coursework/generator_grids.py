@@ -26,12 +26,16 @@ _MODES = {REPORT_WAY: "course-report", SMALLEST: "fast"}
 
 @dataclass(frozen=True, eq=False)
 class Fooled:
-    """The grids of both ways, by REPORT_WAY and SMALLEST."""
+    """The grids of both ways.
+
+    Args:
+        grids: by REPORT_WAY and SMALLEST.
+    """
 
     grids: dict[str, Grid]
 
     def reached(self, way: str) -> Cell:
-        """Return whether every image, saved with 8 bits, is classified as it was to be."""
+        """Return whether every image, saved with 8 bits, is predicted as its target class."""
         grid = self.grids[way]
         outcome = grid.outcome
         return all_of(
@@ -49,7 +53,7 @@ class Fooled:
         return Picture(caption, caption, png=base64.b64encode(png).decode())
 
     def read_by(self, reader: Classifier, way: str) -> int:
-        """Return how many changed images another classifier gives their own class."""
+        """Return for how many changed images another classifier predicts their own class."""
         grid = self.grids[way]
         with torch.no_grad():
             said = reader(torch.from_numpy(grid.changed)).argmax(1).numpy()
@@ -59,7 +63,15 @@ class Fooled:
 def fool(
     classifier: Classifier, pictures: Images, names: Sequence[str], title: str, progress: Progress
 ) -> Fooled:
-    """Change each image until the classifier says each other class, in both ways."""
+    """Change each image until the classifier predicts each other class, in both ways.
+
+    Args:
+        classifier: the one to fool.
+        pictures: the images, uint8[n, c, h, w].
+        names: what each image is, in words.
+        title: of the grids.
+        progress: called when a way begins.
+    """
     subject = Victim.of(classifier, "the classifier", kind="Unmask's")
     pixels = torch.from_numpy(pictures.pixels).float() / 255
     labels = torch.from_numpy(pictures.labels)

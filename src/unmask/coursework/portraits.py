@@ -1,4 +1,4 @@
-"""Portraits with masks drawn onto them, as the face classifier and the mask detector judge them."""
+"""Portraits with masks drawn onto them, and the predictions of the face classifier and detector."""
 
 from __future__ import annotations
 
@@ -45,10 +45,14 @@ _HEIGHT, _GAP, _PAPER = 240, 8, (255, 255, 255)
 
 @dataclass(frozen=True, eq=False)
 class FaceSeen:
-    """A face of a portrait, and what is predicted of it.
+    """A face of a portrait, and what the classifier predicts.
 
-    worn: one of WORN. crop: uint8[3, h, w], as the classifier is given it. predicted: its class,
-    with_mask or without_mask, where a mask worn improperly counts as none; confidence: in 0..1.
+    Args:
+        person: who is shown.
+        worn: one of WORN.
+        crop: uint8[3, h, w], as the classifier gets it.
+        predicted: with_mask or without_mask; a mask worn improperly counts as none.
+        confidence: in the predicted class, 0 to 1.
     """
 
     person: str
@@ -59,12 +63,12 @@ class FaceSeen:
 
     @property
     def right(self) -> bool:
-        """Whether the predicted class is what was drawn."""
+        """Whether the predicted class agrees with what was drawn."""
         return (self.predicted == "with_mask") == (self.worn == WORN[1])
 
 
 def shown(portrait: Portrait, worn: str) -> Image.Image:
-    """Return a portrait as it is, or with a surgical mask drawn onto it: worn is one of WORN."""
+    """Return a portrait as it is, or with a surgical mask drawn onto it; worn is one of WORN."""
     image = portrait.image()
     if worn == WORN[0]:
         return image
@@ -86,7 +90,7 @@ def shown(portrait: Portrait, worn: str) -> Image.Image:
 
 
 def classified(classifier: Classifier) -> tuple[FaceSeen, ...]:
-    """Return what a classifier of faces predicts of every portrait, shown in every way."""
+    """Return the predictions of a classifier of faces for every portrait, in every way of WORN."""
     facts = classifier.card.facts["faces"]
     named = [(portrait, worn) for portrait in PORTRAITS for worn in WORN]
     crops = np.stack(
@@ -106,7 +110,7 @@ def classified(classifier: Classifier) -> tuple[FaceSeen, ...]:
 
 
 def faces_picture(faces: Sequence[FaceSeen], drawings: Drawings) -> Picture:
-    """Return the faces as the classifier is given them, its prediction below each."""
+    """Return the faces as the classifier gets them, with its prediction below each."""
     png = drawings.faces(
         [
             (face.crop, f"{plain_words(face.predicted)}, {percent(face.confidence)}", face.right)
@@ -119,7 +123,7 @@ def faces_picture(faces: Sequence[FaceSeen], drawings: Drawings) -> Picture:
 
 
 def detected(detector: MaskDetector) -> tuple[Picture, tuple[str, ...]]:
-    """Return every portrait as the detector sees it, and what it finds in words."""
+    """Return every portrait with what the detector finds drawn onto it, and the same in words."""
     rows = []
     notes = []
     for worn in WORN:

@@ -1,4 +1,4 @@
-"""Run the report's exercises one after the other; none stops the others."""
+"""Runs the report's exercises one after the other; a failure of one doesn't stop the others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Progress = Callable[[str, str, float | None], None]
 
 
 class ReproductionInterrupted(KeyboardInterrupt):
-    """Ctrl-C during a reproduction, which holds all that was done by then."""
+    """Ctrl-C during a reproduction; it holds all that was done by then."""
 
     def __init__(self, reproduction: Reproduction) -> None:
         super().__init__("the reproduction was interrupted")
@@ -46,12 +46,23 @@ def reproduce(
 ) -> Reproduction:
     """Run every exercise of the report and return its figures beside ours.
 
-    out: gets a folder an exercise, with what it trains, and the sections that are done; with
-    resume these are not run again, and the others go on from what lies there. cifar10 and faces:
-    where the images lie, otherwise looked for in UNMASK_DATA and, where the length says so,
-    downloaded. draw: who draws the figures, such as unmask.report.reproduction.Figures. An
-    exercise whose images are absent, or that fails, says so in its sections.
-    Raises UserError as kept does, and ReproductionInterrupted on Ctrl-C.
+    An exercise whose images are absent, or that fails, gives the reason in its sections.
+
+    Args:
+        length: what is trained, and how.
+        out: gets a folder for each exercise, with what it trains, and the finished sections.
+        cifar10: where CIFAR-10 lies; by default searched for in UNMASK_DATA and, where the length
+            allows, downloaded.
+        faces: where the face mask set lies; by default the same.
+        draw: draws the figures, such as unmask.report.reproduction.Figures.
+        resume: don't run finished exercises again, and resume the others from what lies in out.
+        progress: called with the exercise, what it does, and the fraction of that done, None if
+            unknown.
+        exercises: which ones, in this order; by default all.
+
+    Raises:
+        UserError: as kept does.
+        ReproductionInterrupted: on Ctrl-C.
     """
     done = kept(out, length.name, resume=resume)
     keep(out, length.name, done)

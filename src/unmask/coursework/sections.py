@@ -1,4 +1,4 @@
-"""The course report beside our figures: cells, tables, sections, and those done kept on disk."""
+"""The course report beside our figures: cells, tables and sections, and their store on disk."""
 
 from __future__ import annotations
 
@@ -22,10 +22,15 @@ VERDICTS = (AGREES, SOME_SEEDS, DIFFERS, CORRECTED, UNDECIDED, NOT_RUN)
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure of the report, as it prints it, and ours; verdict, one of VERDICTS, and why.
+    """A figure of the report beside ours.
 
-    source: where ours comes from, "" where it was measured in this run, FROM_CARD where what ships
-    says it of itself.
+    Args:
+        document: the report's figure, as it prints it.
+        ours: our figure, "" where there is none.
+        verdict: one of VERDICTS.
+        why: the reason of the verdict.
+        source: "" where ours was measured in this run, FROM_CARD where it is taken from the card of
+            a model or data set.
     """
 
     document: str
@@ -41,7 +46,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the report. rows: a name and a cell a column each, None where there is none."""
+    """A table of the report.
+
+    Args:
+        caption: its title.
+        columns: their titles.
+        rows: each a name and one cell for each column, None where there is none.
+    """
 
     caption: str
     columns: tuple[str, ...]
@@ -61,9 +72,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of ours. wide and narrow: SVG for two widths of window, or png: base64 of a PNG.
+    """A figure of ours: two SVGs, or a PNG.
 
-    small: a PNG that is not stretched over the page.
+    Args:
+        caption: shown below it.
+        alt: describes it to those who don't see it.
+        wide: SVG for a wide window.
+        narrow: SVG for a narrow window.
+        png: a PNG in base64.
+        small: whether the PNG keeps its size and is not stretched over the page.
     """
 
     caption: str
@@ -76,11 +93,18 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report and what became of it.
+    """A section of the report and its outcome here.
 
-    name: "Exercise 1 B". told: what the report did, in words. settings: what was done here.
-    notes: what else was found. reason: why it was not run or not to the end, "" where it was.
-    seconds: how long it took, None where another section's time holds it.
+    Args:
+        name: such as "Exercise 1 B".
+        title: its heading.
+        told: what the report did, in words.
+        settings: what was done here.
+        tables: the report's figures beside ours.
+        pictures: our figures.
+        notes: what else was found.
+        reason: why it was not run, or not to the end; "" where it was.
+        seconds: how long it took, None where another section's time includes it.
     """
 
     name: str
@@ -104,7 +128,15 @@ class Section:
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Section:
-        """Return the section that as_dict told; raise KeyError or TypeError for anything else."""
+        """Return the section that as_dict described.
+
+        Args:
+            values: plain values.
+
+        Raises:
+            KeyError: when an entry is missing.
+            TypeError: when an entry is unknown or of another type.
+        """
         tables = tuple(
             Table(
                 t["caption"],
@@ -123,9 +155,14 @@ class Section:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """The whole report beside our figures. length: its name; purpose: what it means, in words.
+    """The whole report beside our figures.
 
-    seconds: of all sections, those of earlier calls that were gone on from included.
+    Args:
+        length: the name of what was trained, see Length.
+        purpose: what it means, in words.
+        sections: in the order of the report.
+        seconds: of all sections, including those of earlier calls that were resumed.
+        stamp: the provenance: versions, machine and threads.
     """
 
     length: str
@@ -161,10 +198,18 @@ Done = dict[str, tuple[Section, ...]]
 
 
 def kept(folder: Path, length: str, *, resume: bool) -> Done:
-    """Return what an earlier call of this length has done in the folder, nothing for a fresh one.
+    """Return the sections that earlier calls of this length finished in the folder, {} if none.
 
-    What another version of Unmask did is done again. Raises UserError when the folder holds a
-    reproduction and resume is not set, one of another length, or one that can't be read.
+    Sections that another version of Unmask made are not used.
+
+    Args:
+        folder: where the reproduction is written.
+        length: the name of what is trained.
+        resume: whether to go on with what lies there.
+
+    Raises:
+        UserError: when the folder holds a reproduction and resume is not set, one of another
+            length, or one that can't be read.
     """
     file = folder / _FILE
     if not file.exists():
@@ -192,7 +237,16 @@ def kept(folder: Path, length: str, *, resume: bool) -> Done:
 
 
 def keep(folder: Path, length: str, done: Done) -> None:
-    """Write what is done into the folder, whole or not at all; raise UserError where it can't."""
+    """Write the finished sections into the folder, whole or not at all.
+
+    Args:
+        folder: where the reproduction is written.
+        length: the name of what is trained.
+        done: the sections by exercise.
+
+    Raises:
+        UserError: when the folder can't be written.
+    """
     content = {
         "length": length,
         "unmask": metadata.version("unmask"),

@@ -20,10 +20,14 @@ from unmask.train.recipes import recipe
 
 @dataclass(frozen=True)
 class Made:
-    """A classifier, its figures on the test images, and its history, None for what ships.
+    """A classifier and its figures.
 
-    told: in words, what it is and how it came about. validation_pictures: how many it was
-    validated on, 0 for none.
+    Args:
+        classifier: the trained one, or the one that ships.
+        test: its figures on the test images.
+        history: of its training, None for the one that ships.
+        told: what it is and how it was made, in words.
+        validation_pictures: how many images it was validated on, 0 for none.
     """
 
     classifier: Classifier
@@ -34,10 +38,18 @@ class Made:
 
 
 def classifier_for(task: Task, kind: str, name: str | None, train: Images, test: Images) -> Made:
-    """Return the classifier trained by the recipe of that name, or the one that ships where None.
+    """Return the classifier trained by a recipe, or the one that ships.
 
-    kind: "mnist" or "cifar10". Goes on with what lies in the task's folder. Raises UserError as
-    train_classifier does, and KeyboardInterrupt on Ctrl-C.
+    Args:
+        task: its folder holds the training, which resumes from what lies there.
+        kind: "mnist" or "cifar10".
+        name: the recipe, None for the classifier that ships.
+        train: the training images, validation images included.
+        test: the test images.
+
+    Raises:
+        UserError: as train_classifier does.
+        KeyboardInterrupt: on Ctrl-C.
     """
     if name is None:
         task.progress("judging the classifier that ships", None)
@@ -68,7 +80,7 @@ def classifier_for(task: Task, kind: str, name: str | None, train: Images, test:
 
 
 def epochs(progress: Progress, told: str) -> Callable[[FitProgress], None]:
-    """Return what fit may call to tell how far it is."""
+    """Return a callback for fit that reports its progress."""
 
     def tell(p: FitProgress) -> None:
         done = (p.epoch - 1 + p.step / p.steps) / p.epochs

@@ -1,9 +1,9 @@
-"""What there is to know of every activation function: formulas, ranges, and where they are met.
+"""Formulas, ranges and extrema of every activation function.
 
 Formulas are Python expressions in x, so that they can be evaluated as well as typeset. Beside the
-usual names phi and Phi are the normal density and distribution function, sigma the logistic
-function, lam and alpha SELU's constants. A place is a condition in such expressions, "a -> b" for a
-limit and "a -> b-" for one from below; approx(a, b) says that a is nearly b.
+usual names, phi and Phi are the normal density and distribution function, sigma is the logistic
+function, lam and alpha are SELU's constants. A place is a condition in such expressions, "a -> b"
+for a limit and "a -> b-" for one from below; approx(a, b) means that a is nearly b.
 """
 
 from __future__ import annotations
@@ -18,10 +18,15 @@ from unmask.models.activations import SELU_ALPHA, SELU_SCALE
 
 @dataclass(frozen=True)
 class Extremum:
-    """The infimum or supremum of a function: its value, and where it is met or approached.
+    """The infimum or supremum of a function, and where it is attained or approached.
 
-    expression is the value as a formula. near is a number at which the function is within 1e-7 of
-    the value, or infinite with the limit.
+    Args:
+        value: the number.
+        expression: the value as a formula.
+        place: where, as a condition.
+        near: a number at which the function is within 1e-7 of the value, or infinite with the
+            limit.
+        attained: whether it is a minimum or maximum, and not only approached.
     """
 
     value: float
@@ -35,8 +40,16 @@ class Extremum:
 class Calculus:
     """An activation function f and its derivative f': formulas, extrema and turning points.
 
-    low and high are the extrema of f, slope_low and slope_high those of f'. turns holds where f
-    turns, slope_turns where f' does.
+    Args:
+        name: as in ACTIVATIONS.
+        formula: of f.
+        slope_formula: of f'.
+        low: the infimum of f.
+        high: the supremum of f.
+        slope_low: the infimum of f'.
+        slope_high: the supremum of f'.
+        turns: where f turns.
+        slope_turns: where f' turns.
     """
 
     name: str
@@ -51,23 +64,30 @@ class Calculus:
 
     @property
     def range(self) -> Interval:
-        """Return the range of f."""
+        """The range of f."""
         return _between(self.low, self.high)
 
     @property
     def slope_range(self) -> Interval:
-        """Return the narrowest interval that holds every value of f'."""
+        """The narrowest interval that holds every value of f'."""
         return _between(self.slope_low, self.slope_high)
 
     @property
     def lipschitz(self) -> Extremum:
-        """Return the smallest L with |f(a) - f(b)| <= L |a - b|, the supremum of |f'|."""
+        """The smallest L with |f(a) - f(b)| <= L |a - b|, the supremum of |f'|."""
         low, high = self.slope_low, self.slope_high
         return high if abs(high.value) >= abs(low.value) else low
 
 
 def calculus(name: str) -> Calculus:
-    """Return what is known of the activation of that name. Raises UserError where there is none."""
+    """Return the formulas and extrema of an activation.
+
+    Args:
+        name: a key of CALCULUS.
+
+    Raises:
+        UserError: for an unknown name.
+    """
     if name not in CALCULUS:
         raise unknown("activation", name, CALCULUS)
     return CALCULUS[name]

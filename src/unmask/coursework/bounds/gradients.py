@@ -24,7 +24,12 @@ _STEEPEST_SQUARE = 8 / 27
 
 @dataclass(frozen=True)
 class Claim:
-    """What the report says of an activation: the range of f' and of dE/dw of one layer."""
+    """The report's ranges for an activation.
+
+    Args:
+        slope_range: of f'.
+        gradient_range: of dE/dw of one layer.
+    """
 
     slope_range: Interval
     gradient_range: Interval
@@ -57,9 +62,13 @@ _REMARKS: dict[str, tuple[str, ...]] = {
 class ActivationBounds:
     """The answer to exercise 1 A for one activation.
 
-    one_layer: y f'(v) (y_out - T), the report's product of a single layer, from the exact range
-    of each factor. last_layer: by loss, dE/dw of the softmax layer. claim: the report's answer,
-    if it has one, and remarks what is different in a careful derivation and why.
+    Args:
+        calculus: its formulas and extrema.
+        one_layer: y f'(v) (y_out - T), the report's product for a single layer, from the exact
+            range of each factor.
+        last_layer: by loss, dE/dw of the softmax layer.
+        claim: the report's answer, None if it has none.
+        remarks: what differs in a careful derivation, and why.
     """
 
     calculus: Calculus
@@ -83,7 +92,7 @@ def activation_bounds(name: str, *, classes: int = 10) -> ActivationBounds:
 
 
 def slope_values(bounds: ActivationBounds) -> list[str]:
-    """Return the values of f' where it takes but one or two, and nothing otherwise."""
+    """Return the values of f' where it takes only one or two, and nothing otherwise."""
     facts = bounds.calculus
     if facts.name not in ("relu", "leaky_relu", "linear"):
         return []
@@ -93,12 +102,20 @@ def slope_values(bounds: ActivationBounds) -> list[str]:
 def error_range(loss: str, classes: int, *, true_class: bool | None = None) -> Interval:
     """Return the range of dE/dv of one logit, over all logits and labels.
 
-    true_class: of the true class's logit only, or of another's. Cross-entropy: y - T. Half the
-    squared error on softmax outputs: y (e - sum of y e) with e = y - T, which is for the true class
-    -y ((1 - y)^2 + sum of the others' squares), least where y = 1/3 and one other has the rest, and
-    then 8/27 for that other; and for another least, -sqrt(3)/18, where the true class has nothing.
-    With more than two classes these are approached only. Raises UserError for an unknown loss or
-    fewer than two classes.
+    Cross-entropy: y - T. Half the squared error on softmax outputs: y (e - sum of y e) with e = y -
+    T. For the true class that is -y ((1 - y)^2 + sum of the others' squares), least, -8/27, where y
+    = 1/3 and one other class has the rest; for that other class it is then 8/27. For another class
+    it is least, -sqrt(3)/18, where the true class has probability 0. With more than two classes
+    these are only approached.
+
+    Args:
+        loss: "cross_entropy" or "half_squared".
+        classes: 2 or more.
+        true_class: True for the logit of the true class only, False for that of another class, None
+            for any.
+
+    Raises:
+        UserError: for an unknown loss or fewer than two classes.
     """
     if loss not in LOSSES:
         raise unknown("loss", loss, LOSSES)
@@ -118,10 +135,18 @@ def error_range(loss: str, classes: int, *, true_class: bool | None = None) -> I
 
 
 def last_layer_range(inputs: Interval, loss: str, classes: int = 10) -> Interval:
-    """Return the range of dE/dw of the softmax layer, whose inputs lie in that interval.
+    """Return the range of dE/dw of the softmax layer.
 
     It holds for one pattern and for the mean over any number; for a sum over n patterns it is n
     times as wide. The bias of a class has the range of its error.
+
+    Args:
+        inputs: the interval that holds the layer's inputs.
+        loss: "cross_entropy" or "half_squared".
+        classes: 2 or more.
+
+    Raises:
+        UserError: as error_range does.
     """
     return inputs * error_range(loss, classes)
 
@@ -133,7 +158,12 @@ MAX_DEPTH, MAX_WIDTH = 100, 1024
 
 @dataclass(frozen=True)
 class LayerBox:
-    """What is known of a layer's parameters: W in weights [n_in, n_out], b in biases [n_out]."""
+    """Bounds on a layer's parameters.
+
+    Args:
+        weights: of W, [n_in, n_out].
+        biases: of b, [n_out].
+    """
 
     weights: Box
     biases: Box
@@ -156,8 +186,17 @@ def uniform_layers(
 class BoundedNet:
     """Multilayer perceptrons with parameters and inputs within bounds, ending in a softmax.
 
-    Every |w| <= weight_bound, every |b| <= bias_bound, and every input lies in inputs. depth counts
-    the hidden layers (0..100), each of width units (1..1024). Raises UserError.
+    Args:
+        features: the number of inputs, 1 to 65536.
+        depth: hidden layers, 0 to 100.
+        width: hidden width, 1 to 1024.
+        classes: 2 to 1024.
+        inputs: the finite interval that holds every input.
+        weight_bound: every |w| is at most this, 0 or more.
+        bias_bound: every |b| is at most this, 0 or more.
+
+    Raises:
+        UserError: when a setting is out of its range.
     """
 
     features: int = 784
@@ -198,9 +237,12 @@ class BoundedNet:
 
 @dataclass(frozen=True)
 class BoundsTable:
-    """The closed forms of some activations, and the bounds of a net's every layer.
+    """The closed forms of some activations, and the bounds of every layer of a net.
 
-    layers: activation -> loss -> the interval of dE/dw of each layer, layer 1 first.
+    Args:
+        activations: the closed forms.
+        net: the bounds on parameters and inputs.
+        layers: activation -> loss -> the interval of dE/dw of each layer, layer 1 first.
     """
 
     activations: tuple[ActivationBounds, ...]
@@ -209,7 +251,15 @@ class BoundsTable:
 
 
 def bounds_table(names: Sequence[str], net: BoundedNet) -> BoundsTable:
-    """Return the bounds for these activations. Raises UserError for an unknown one."""
+    """Return the bounds for some activations and a net.
+
+    Args:
+        names: keys of CALCULUS.
+        net: the bounds on parameters and inputs.
+
+    Raises:
+        UserError: for an unknown activation.
+    """
     return BoundsTable(
         tuple(activation_bounds(name, classes=net.classes) for name in names),
         net,
@@ -232,13 +282,24 @@ def gradient_bounds(
     loss: str = "cross_entropy",
     label: int | None = None,
 ) -> list[Box]:
-    """Return a box that holds dE/dW of every layer, float64[n_in, n_out] each.
+    """Return a box that holds dE/dW for every layer, by interval arithmetic (Moore, 1966).
 
-    inputs: a box [n_in]. The softmax layer is the last; without a label any is possible. It holds
-    for every network whose parameters lie in the layers' boxes, for one input in the box, and for
-    the mean over any number of such. By interval arithmetic through the layers (Moore 1966), which
-    forgets that the same weight or signal appears twice: from the second layer on the true range
-    may be narrower.
+    It holds for every network whose parameters lie in the layers' boxes, for one input in the box,
+    and for the mean over any number of such inputs. Interval arithmetic ignores that the same
+    weight or signal appears twice: from the second layer on the true range may be narrower.
+
+    Args:
+        name: the activation.
+        layers: the boxes of the parameters, the softmax layer last.
+        inputs: a box [n_in].
+        loss: "cross_entropy" or "half_squared".
+        label: the true class, None for any.
+
+    Returns:
+        A box float64[n_in, n_out] for each layer.
+
+    Raises:
+        UserError: for an unknown activation or loss.
     """
     f, facts = activation(name), calculus(name)
     outputs, fields = [inputs], []

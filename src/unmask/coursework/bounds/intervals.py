@@ -17,7 +17,14 @@ _MARGIN = 16 * float(np.finfo(np.float64).eps)
 
 @dataclass(frozen=True)
 class Interval:
-    """All numbers between low and high; an end belongs to it where low_closed or high_closed."""
+    """All numbers between two ends.
+
+    Args:
+        low: the lower end, which may be -inf.
+        high: the upper end, which may be inf.
+        low_closed: whether low belongs to it.
+        high_closed: whether high belongs to it.
+    """
 
     low: float
     high: float
@@ -70,10 +77,14 @@ def _zero(end: float, closed: bool) -> bool:
 
 @dataclass(frozen=True)
 class Box:
-    """One closed interval for every element of an array: low and high, float64 of one shape.
+    """One closed interval for every element of an array.
 
-    Results are widened by more than rounding can take from them, so that what lies in the operands
-    never leaves the result.
+    Results are widened by more than the rounding errors, so that values of the operands never leave
+    the result.
+
+    Args:
+        low: float64 of any shape.
+        high: float64 of the same shape, low <= high.
     """
 
     low: Floats

@@ -1,1 +1,1 @@
-"""The exercises of the course report, one a file."""
+"""The exercises of the course report, one in each file."""

@@ -1,4 +1,4 @@
-"""Exercise 2 C: a classifier of CIFAR-10, and a frog that is taken to every other class."""
+"""Exercise 2 C: a classifier of CIFAR-10, and a frog changed into every other class."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from unmask.errors import UserError
 from unmask.models.classifier import Classifier
 
 ACCURACY, TEST_IMAGES, FROG = 0.8849, 10_000, "frog"
-# Structural similarity from which on a change is taken not to be seen; 1 is the same image.
+# The structural similarity above which a change counts as invisible; 1 is the same image.
 UNSEEN = 0.99
 _CANNOT_BE_SEEN = "can't be seen"
 
@@ -47,7 +47,7 @@ def _run(task: Task) -> tuple[Section, ...]:
 
 
 def _of_sample(task: Task) -> Section:
-    """Return the section without the whole set: the frog ships, the accuracy is on the card."""
+    """Return the section without the whole set: the frog ships, the card states the accuracy."""
     classifier, sample = Classifier.load("cifar10"), cifar10_sample()
     right = int((predicted(classifier, sample) == sample.labels).sum())
     figures = classifier.card.facts["figures"]
@@ -89,7 +89,7 @@ def _missing(reason: str) -> tuple[Section, ...]:
 
 
 def _frog(classifier: Classifier, test: Images) -> Images:
-    """Return the first frog that the classifier knows: of another little is to be learnt."""
+    """Return the first frog that is classified correctly: fooling any other shows little."""
     frogs = test[np.flatnonzero(test.labels == CLASSES.index(FROG))[:100]]
     known = int((predicted(classifier, frogs) == frogs.labels).argmax())
     return frogs[known : known + 1]

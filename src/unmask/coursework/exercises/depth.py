@@ -189,7 +189,7 @@ def _outcome(study: Study, depth: int, name: str) -> tuple[Cell, Cell] | None:
 
 
 def _read(claim: Claim) -> str:
-    """Return how the report's words were read and what was measured."""
+    """Return how the report's words are read, and what was measured."""
     rule = claim.sentence.partition(": ")[2]
     return f"{rule[:1].upper()}{rule[1:]}"
 

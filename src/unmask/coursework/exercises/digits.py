@@ -61,7 +61,7 @@ def _not_run(reason: str) -> tuple[Cell, Cell]:
 
 
 def _accuracy(made: Made) -> Cell:
-    """Return the validation accuracy of what was trained, the test accuracy of what ships."""
+    """Return the validation accuracy of a trained classifier, or a shipped one's test accuracy."""
     if made.history is None:
         right, count = int(made.test.confusion.trace()), len(made.test.labels)
         cell = exceeded(_BAR, right, count, of="test images")

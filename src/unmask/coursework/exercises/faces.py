@@ -31,7 +31,7 @@ from unmask.mask.training.classifier import TrainedOnFaces, face_recipe, train_o
 from unmask.models.classifier import Classifier
 
 BAR, LOSS_BAR, FACES = 0.97, 0.01, 4072
-# As the report has them: it swaps the last two.
+# As in the report, which swaps the last two.
 REPORT_COUNTS = {"with_mask": 3232, "without_mask": 123, "mask_weared_incorrect": 717}
 _SHIPPED = (
     "The classifier that ships, of the report's shape, and the detector that ships, which finds "
@@ -69,7 +69,7 @@ def _missing(reason: str) -> tuple[Section, ...]:
 
 
 def _portraits(task: Task) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
-    """Return the portraits as the classifier and the detector that ship see them, and in words."""
+    """Return what the classifier and the detector that ship predict, as figures and in words."""
     task.progress("judging portraits", None)
     seen = classified(Classifier.load("faces"))
     right = [sum(face.right for face in seen if face.worn == worn) for worn in WORN]
@@ -89,7 +89,7 @@ def _portraits(task: Task) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
 
 
 def _counts_by_card() -> tuple[Cell, ...]:
-    """Return the counts of the whole set as its card has them."""
+    """Return the counts of the whole set as its card states them."""
     told = "As the whole set is published"
     cells = [
         _count(IMAGES, IMAGES, f"{told}. "),
@@ -110,7 +110,7 @@ def _counts_by_card() -> tuple[Cell, ...]:
 
 
 def _figures_by_card() -> tuple[Cell, Cell]:
-    """Return the validation accuracy and loss that the classifier that ships has on its card."""
+    """Return the validation accuracy and loss on the card of the classifier that ships."""
     facts = Classifier.load("faces").card.facts
     folds, held = facts["folds"], facts["validation"]
     accuracy = exceeded(BAR, folds["right"], folds["faces"], of="faces")

@@ -1,4 +1,4 @@
-"""The generator attack on any number of pairs of an image and a class."""
+"""The generator attack on any number of pairs of an image and a target class."""
 
 from __future__ import annotations
 
@@ -36,20 +36,21 @@ def generator_attack(
     training: Training | None = None,
     chunk: int | None = None,
 ) -> Adversarials:
-    """Return the images that generators f_ij give once the classifier predicts their class.
+    """Return images of the generators f_ij, trained until the classifier predicts the target class.
 
     Args:
         victim: the classifier.
-        pixels: float[n, c, h, w] in [0, 1], one a pair.
+        pixels: float[n, c, h, w] in [0, 1], one image for each pair.
         goal: the label and the target class of each pair.
         threat: the norm, and the largest change or None.
-        generator: what the weights are drawn from, the same for all pairs.
-        mode: "course-report", whose images are as near as they happen to be, or "fast", which
-            starts at the image in closed form, seeks the smallest change, or any within the
-            threat's eps, and ends on values k / 255 where it can.
+        generator: draws the weights, the same for all pairs.
+        mode: "course-report", which doesn't limit the change, or "fast", which starts at the image
+            in closed form, seeks the smallest change, or any within the threat's eps, and ends on
+            values k / 255 where it can.
         hidden: width of both hidden layers, 16 in fast and 64 in course-report mode by default.
-        steps: gradient evaluations of the classifier a pair at most, 60 and 1000 by default.
-        training: of the course report's way, the settings on which it is silent.
+        steps: the most gradient evaluations of the classifier for each pair, 60 and 1000 by
+            default.
+        training: for the course-report mode, the settings that the report doesn't name.
         chunk: pairs trained side by side, by default as many as fit into 256 MiB; it changes no
             result.
 

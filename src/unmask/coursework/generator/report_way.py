@@ -1,4 +1,4 @@
-"""The course report's way: pre-train each generator on its image, then on the frozen classifier."""
+"""The course report's way: pre-train each generator on its image, then against the classifier."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ _BETAS, _EPSILON = (0.9, 0.999), 1e-7
 
 @dataclass(frozen=True)
 class Training:
-    """How the course report's generators are trained, where it is silent.
+    """How the course report's generators are trained, where the report names no setting.
 
-    rate: Adam's. tolerance: the mean squared error at which pre-training ends. pretraining: its
-    steps at most.
+    Args:
+        rate: Adam's learning rate.
+        tolerance: the mean squared error at which pre-training ends.
+        pretraining: the most steps of pre-training.
     """
 
     rate: float = 0.01
@@ -29,7 +31,12 @@ class Training:
 
 
 class Adam:
-    """Adam on stacked generators (Kingma and Ba, 2015)."""
+    """Adam on stacked generators (Kingma and Ba, 2015).
+
+    Args:
+        generators: trained in place.
+        rate: the learning rate.
+    """
 
     def __init__(self, generators: Generators, rate: float) -> None:
         self.generators, self.rate, self.steps = generators, rate, 0
@@ -37,7 +44,12 @@ class Adam:
         self.moments = [(torch.zeros_like(t), torch.zeros_like(t)) for t in tensors]
 
     def step(self, output_error: Tensor, moving: Tensor) -> None:
-        """Take one step for the error of their last call; those not moving, bool[n], stay."""
+        """Take one step.
+
+        Args:
+            output_error: float[n, size], the gradient at the output of the generators' last call.
+            moving: bool[n]; the other generators stay as they are.
+        """
         self.steps += 1
         first, second = (1 - beta**self.steps for beta in _BETAS)
         rate = moving[:, None].to(output_error) * (self.rate / first)
@@ -62,11 +74,21 @@ def report_way(
     training: Training,
     steps: int,
 ) -> Adversarials:
-    """Return the images of f_ij: Adam until it gives the image, then until C says the class.
+    """Return images of the generators f_ij, trained until the classifier predicts the target.
 
-    The output is a sigmoid. Each of the generators is pre-trained on the mean squared error to its
-    image, and then, with Adam started afresh, on the cross-entropy of C o f. The steps told
-    are those of both, the latter steps at most.
+    The output is a sigmoid. Each generator is pre-trained by Adam on the mean squared error to its
+    image, and then, with Adam started afresh, on the cross-entropy of C o f.
+
+    Args:
+        victim: the classifier C.
+        pixels: float[n, c, h, w] in [0, 1].
+        goal: the label and the target class of each pair.
+        generators: n of them, trained in place.
+        training: the settings that the report doesn't name.
+        steps: the most steps after pre-training.
+
+    Returns:
+        The images and the steps that each took, those of pre-training included.
     """
     taken = _pretrain(generators, pixels.flatten(1), training)
     found = torch.empty_like(pixels)
@@ -87,7 +109,7 @@ def report_way(
 
 
 def _pretrain(generators: Generators, pictures: Tensor, training: Training) -> Tensor:
-    """Train in place; return the steps that each generator took, int64[n]."""
+    """Train in place and return the steps that each generator took, int64[n]."""
     adam = Adam(generators, training.rate)
     taken = torch.zeros(len(pictures), dtype=torch.int64, device=pictures.device)
     for _ in range(training.pretraining):

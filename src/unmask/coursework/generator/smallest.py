@@ -1,4 +1,4 @@
-"""The search for the smallest change: the weight of the distance is found as a pair trains."""
+"""The search for the smallest change: the weight of the distance adapts as a pair trains."""
 
 from __future__ import annotations
 
@@ -13,29 +13,37 @@ from unmask.fool.norms import Threat, wide
 from unmask.fool.outcome import Adversarials
 from unmask.fool.victim import Victim
 
-# The first step as a part of the radius, and the last as a part of the first: in L2 the long first
-# steps find better basins, in Linf, where a step moves every pixel, they only overshoot.
+# The first step as a multiple of the radius, and the last as a fraction of the first: in L2 the
+# long first steps find better basins, in Linf, where a step moves every pixel, they only overshoot.
 _FIRST_STEP = {"l2": 2.0, "linf": 0.5}
 _LAST_STEP = 0.05
 # No step is longer than so many times the distance at which the first gradient sees the boundary.
 _FAR = 2.0
-# Within a given eps there must be room for the rounding to 8 bits.
+# A given eps must leave room for the rounding to 8 bits.
 _INSIDE = 0.99
-# A misjudged image is taken for some class without any change; a generator gives it back to the
-# last bit or two, far below a step of 1/255.
+# A misclassified image may be predicted as its target class without any change; a generator
+# reproduces it to the last bit or two, far below a step of 1/255.
 _NOTHING = 1e-3
 # How sharply the largest other class stands out, over the range of the logits.
 _SHARPNESS = 20.0
-# By which part the radius shrinks after a success and grows after a failure, first and last.
+# The fraction by which the radius shrinks after a success and grows after a failure, first and
+# last.
 _PACE, _LAST_PACE = 0.1, 0.01
 
 
 def soft_margin(logits: Tensor, goal: Goal) -> Tensor:
-    """Return Goal.margin made smooth, which grows with the logits as it does, float[n].
+    """Return a smooth Goal.margin, which grows with the logits as that does.
 
     The largest other logit is softened over a twentieth of the range of the image's logits: the
     descent then turns to the next class before it overtakes, and, unlike with cross-entropy, small
     logits (a flat softmax) don't make it push every class down alike.
+
+    Args:
+        logits: float[n, classes].
+        goal: the label and, where targeted, the target class of each image.
+
+    Returns:
+        float[n], below 0 roughly where the goal is reached.
     """
     sharpness = _SHARPNESS / (logits.amax(1) - logits.amin(1)).clamp(min=1e-12).detach()
     wanted = goal.labels if goal.targets is None else goal.targets
@@ -54,13 +62,24 @@ def smallest_change(
     *,
     steps: int,
 ) -> tuple[Adversarials, Tensor]:
-    """Return the nearest images found that reach their goal, and whether they do, bool[n].
+    """Return the nearest images found that reach their goal, and whether they do.
 
-    With an eps the first one found within it counts and the pair is done. Otherwise each step
-    trains a generator on its class and, weighted, on its distance: the weight is the one at which
-    the step would end on the pair's radius, which shrinks while the class is reached and grows
+    With an eps the first image within it counts and the pair is done. Otherwise each step trains a
+    generator on its class and, weighted, on its distance: the weight is the one at which the step
+    would end on the pair's radius, which shrinks while the target class is predicted and grows
     while it is not (the radius after Rony et al., 2019, DDN; its start, the distance to the
     boundary of the linearised classifier, after Pintor et al., 2021, FMN).
+
+    Args:
+        victim: the classifier.
+        pixels: float[n, c, h, w] in [0, 1].
+        goal: the label and the target class of each pair.
+        threat: the norm, and the largest change or None.
+        generators: n of them, trained in place.
+        steps: the most gradient evaluations for each pair.
+
+    Returns:
+        The images with the steps that each took, and bool[n], whether the goal was reached.
     """
     norm, count = threat.norm, len(pixels)
     generators.start_at(pixels.flatten(1))
@@ -105,13 +124,13 @@ def smallest_change(
 
 
 def _to_boundary(missed: Tensor, slope: Tensor) -> Tensor:
-    """Return the distance to where the linearised classifier says the class; 1 where flat."""
+    """Return the distance to the boundary of the linearised classifier, 1 where it is flat."""
     distance = missed / slope
     usable = distance.isfinite() & (distance > 0)
     return torch.where(usable, distance, torch.ones_like(distance))
 
 
 def _stride(norm: str, part: float) -> float:
-    """Return the step as a part of the radius when that part of all steps is done."""
+    """Return the step as a multiple of the radius when that fraction of all steps is done."""
     falling = (1 + math.cos(math.pi * part)) / 2
     return _FIRST_STEP[norm] * (_LAST_STEP + (1 - _LAST_STEP) * falling)

@@ -12,7 +12,12 @@ from torch import Tensor
 
 @dataclass
 class Layer:
-    """One fully connected layer of n generators: weight [n, in, out], bias [n, out]."""
+    """One fully connected layer of n generators.
+
+    Args:
+        weight: float[n, in, out].
+        bias: float[n, out].
+    """
 
     weight: Tensor
     bias: Tensor
@@ -21,8 +26,15 @@ class Layer:
 class Generators:
     """n networks f_ij from the constant 1 through two hidden ReLU layers to size values each.
 
-    All start from the same weights, Glorot-uniform with zero biases, drawn from generator (on the
-    CPU), so that what is found for a pair doesn't depend on the pairs beside it.
+    All start from the same weights, Glorot-uniform with zero biases, so that the result for a pair
+    doesn't depend on the pairs beside it.
+
+    Args:
+        count: n, the number of networks.
+        size: the number of outputs.
+        hidden: width of both hidden layers.
+        generator: draws the weights, on the CPU.
+        like: the dtype and device of the weights are those of this tensor.
     """
 
     def __init__(
@@ -38,7 +50,7 @@ class Generators:
         self._inputs: list[Tensor] = []
 
     def __call__(self) -> Tensor:
-        """Return what the last layers give, [n, size], and remember what descend needs."""
+        """Return the outputs of the last layers, float[n, size], and keep what descend needs."""
         values = self.layers[0].weight.new_ones(len(self.layers[0].weight), 1)
         self._inputs = []
         for layer in self.layers:
@@ -49,14 +61,18 @@ class Generators:
         return values
 
     def start_at(self, values: Tensor) -> None:
-        """Make them give values, [n, size], by their last bias: pre-training in closed form."""
+        """Set the last biases so that the outputs equal values, float[n, size]."""
         self.layers[-1].bias += values - self()
 
     def errors(self, output_error: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return each layer's inputs [n, in] and errors [n, out] for those of the output.
+        """Return each layer's inputs and errors, by back-propagation through the call before.
 
-        Their outer product is the weight's gradient, the errors are the bias's. It belongs to the
-        call before.
+        Args:
+            output_error: float[n, size], the gradient at the output.
+
+        Returns:
+            For each layer the inputs, float[n, in], and the errors, float[n, out]: their outer
+            product is the gradient of the weights, the errors are that of the biases.
         """
         found = []
         error = output_error
@@ -68,7 +84,11 @@ class Generators:
     def descend(self, output_error: Tensor) -> None:
         """Take one step of gradient descent that moves the output by about -output_error.
 
-        The step of each generator is one over the sensitivity of its output to its last layer.
+        The learning rate of each generator is one over the sensitivity of its output to its last
+        layer.
+
+        Args:
+            output_error: float[n, size], the gradient at the output.
         """
         last = self._inputs[-1]
         rate = 1 / (1 + (last * last).sum(1, keepdim=True))
@@ -78,6 +98,6 @@ class Generators:
             layer.bias += step
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these rows only, bool[n]."""
+        """Keep only the generators in rows, bool[n]."""
         self.layers = [Layer(layer.weight[rows], layer.bias[rows]) for layer in self.layers]
         self._inputs = [inputs[rows] for inputs in self._inputs]

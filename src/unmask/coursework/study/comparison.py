@@ -14,15 +14,21 @@ from unmask.sweep.history import CURVES, SweepHistory
 from unmask.text import moment, span
 
 LEFT, RIGHT = "tanh", "lecun"
-# The report calls the curves similar; so do we when the last validation accuracies are this near.
+# The report calls the curves similar; here they are when the last validation accuracies are this
+# near.
 SIMILAR = 0.01
 
 
 @dataclass(frozen=True)
 class LayerCount:
-    """In how many of a net's layers tanh's largest gradient is smaller than LeCun's, by medians.
+    """In how many layers of a net tanh's largest gradient is smaller than LeCun's, by medians.
 
-    ratio_low and ratio_high: the smallest and the largest ratio of tanh's to LeCun's.
+    Args:
+        epoch: when it was measured, 0 for the initialisation.
+        smaller: the number of such layers.
+        layers: the number of all.
+        ratio_low: the smallest ratio of tanh's to LeCun's.
+        ratio_high: the largest ratio.
     """
 
     epoch: int
@@ -36,8 +42,14 @@ class LayerCount:
 class Comparison:
     """tanh against LeCun's activation at one depth.
 
-    accuracy_left and accuracy_right are the medians over seeds of the validation accuracy after
-    the last epoch, largest_gap the largest distance of the two medians in any epoch.
+    Args:
+        depth: the number of hidden layers.
+        epochs: the length of the learning curves.
+        accuracy_left: tanh's median over seeds of the validation accuracy after the last epoch.
+        accuracy_right: LeCun's.
+        largest_gap: the largest difference of the two medians in any epoch.
+        counts: one for each probed epoch.
+        sentence: the comparison in words.
     """
 
     depth: int
@@ -67,16 +79,18 @@ def median_curve(curves: NDArray[np.float32]) -> NDArray[np.float64]:
 def compare(
     history: SweepHistory, probed: tuple[tuple[Profile, ...], ...]
 ) -> tuple[Comparison, ...]:
-    """Return one comparison for every depth that has both activations, none if there is none.
+    """Return one comparison for every depth that has both activations.
 
-    probed holds the profiles of each probe epoch.
+    Args:
+        history: of the study's nets.
+        probed: the profiles of each probed epoch.
     """
     depths = [d for d, a in cells(history) if a == LEFT and (d, RIGHT) in cells(history)]
     return tuple(_compare(history, depth, probed) for depth in depths)
 
 
 def throughout(comparisons: tuple[Comparison, ...]) -> str:
-    """Return whether tanh's largest gradients are smaller throughout, as the report says."""
+    """Return in words whether tanh's largest gradients are smaller throughout, as in the report."""
     parts = []
     for epoch in dict.fromkeys(c.epoch for pair in comparisons for c in pair.counts):
         counts = [c for pair in comparisons for c in pair.counts if c.epoch == epoch]

@@ -10,7 +10,7 @@ from unmask.text import figure, listed, moment
 
 
 def findings(study: Study) -> tuple[str, ...]:
-    """Return what was found: which nets trained, where gradients end, tanh against LeCun."""
+    """Return the findings: which nets trained, how small gradients become, tanh against LeCun."""
     found = [_trained(study), *_toss(study), _first_layer(study)]
     if study.comparison:
         found.append(throughout(study.comparison))
@@ -36,7 +36,7 @@ def _trained(study: Study) -> str:
 
 
 def _toss(study: Study) -> list[str]:
-    """Return what the seeds say of ReLU at 40 layers, of which the report shows one run."""
+    """Return what the seeds show about ReLU at 40 layers, of which the report has one run."""
     deepest = max(REPORT_DEPTHS)
     cell = [o for o in study.outcomes if (o.depth, o.activation) == (deepest, "relu")]
     return [

@@ -1,4 +1,4 @@
-"""Table B of the study: how far each depth and activation got, beside the report's figures."""
+"""Table B of the study: what each depth and activation reached, beside the report's figures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from unmask.sweep.history import DIVERGED, SweepHistory
 
 @dataclass(frozen=True)
 class ReportRun:
-    """Test loss (nats) and test accuracy (0..1) of the report's one run of a net."""
+    """The report's one run of a net.
+
+    Args:
+        test_loss: in nats.
+        test_accuracy: 0 to 1.
+    """
 
     test_loss: float
     test_accuracy: float
@@ -35,7 +40,7 @@ REPORT_RUNS: dict[tuple[int, str], ReportRun] = {
 }
 
 
-# A net trained at all when it closed this share of the gap between chance and a perfect score.
+# A net has trained at all when it closed this fraction of the gap between chance and 1.
 TRAINED_SHARE = 0.1
 # How far outside the range of our seeds the report's one run may lie and still agree.
 ACCURACY_TOLERANCE, LOSS_TOLERANCE = 0.005, 0.05
@@ -45,10 +50,14 @@ AGREES, TOSS, DIFFERS, NO_FIGURE = "agrees", "toss of the seed", "differs", "not
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure over seeds: mean, sample standard deviation, smallest and largest.
+    """A figure over seeds.
 
-    count is the number of seeds that have the figure. std is NaN for fewer than two of them and
-    everything is NaN for none.
+    Args:
+        count: the number of seeds that have the figure.
+        mean: NaN for none.
+        std: the sample standard deviation, NaN for fewer than two.
+        low: the smallest, NaN for none.
+        high: the largest, NaN for none.
     """
 
     count: int
@@ -62,10 +71,18 @@ class Spread:
 class Outcome:
     """One cell of the table: every seed of one depth and activation.
 
-    depth counts hidden layers; trained is how many of the seeds trained at all and diverged how
-    many met a loss that is not finite. trained_interval is the 95 % confidence interval of the
-    share of seeds that train (0..1). agreement is AGREES, TOSS, DIFFERS or NO_FIGURE, and sentence
-    says why.
+    Args:
+        depth: the number of hidden layers.
+        activation: its name.
+        seeds: how many nets there are.
+        trained: how many of them exceeded trained_bar.
+        trained_interval: the 95 % confidence interval of the fraction of seeds that train, 0 to 1.
+        diverged: how many had a loss that is not finite.
+        test_loss: in nats, over the seeds.
+        test_accuracy: 0 to 1, over the seeds.
+        document: the report's run, None where it has none.
+        agreement: AGREES, TOSS, DIFFERS or NO_FIGURE.
+        sentence: the reason of the agreement.
     """
 
     depth: int
@@ -82,7 +99,7 @@ class Outcome:
 
 
 def spread(values: ArrayLike) -> Spread:
-    """Return mean, spread and range of the values that are not NaN."""
+    """Return mean, standard deviation and range of the values that are not NaN."""
     array = np.asarray(values, np.float64)
     array = array[~np.isnan(array)]
     if not len(array):
@@ -94,7 +111,8 @@ def spread(values: ArrayLike) -> Spread:
 def trained_bar(chance: float) -> float:
     """Return the test accuracy above which a net has trained at all.
 
-    chance is the score of always naming the commonest class, in 0..1.
+    Args:
+        chance: the accuracy of always predicting the most frequent class, 0 to 1.
     """
     return chance + TRAINED_SHARE * (1 - chance)
 
@@ -110,7 +128,9 @@ def cells(history: SweepHistory) -> dict[tuple[int, str], NDArray[np.intp]]:
 def outcomes(history: SweepHistory, chance: float) -> tuple[Outcome, ...]:
     """Return the table, one cell for each depth and activation of the history.
 
-    chance is the score of always naming the commonest class, in 0..1.
+    Args:
+        history: of the study's nets.
+        chance: the accuracy of always predicting the most frequent class, 0 to 1.
     """
     bar = trained_bar(chance)
     return tuple(
@@ -191,10 +211,10 @@ def _counts(trained: NDArray[np.bool_], diverged: NDArray[np.bool_]) -> str:
 
 
 def _place(figure: float, ours: NDArray[np.float64], tolerance: float) -> tuple[bool, str]:
-    """Return whether the figure is near enough to the range of ours, and where it lies."""
+    """Return whether the figure is near enough to the range of ours, and its place in words."""
     low, high = float(ours.min()), float(ours.max())
     span = f"{low:.4f} to {high:.4f}" if f"{low:.4f}" != f"{high:.4f}" else f"{low:.4f}"
-    # Figures are printed to four decimals, so a difference below that is none.
+    # Figures are printed to four decimals; a smaller difference doesn't count.
     gap = round(max(low - figure, figure - high, 0.0), 4)
     if not gap:
         return True, f"in our range ({span})" if low != high else f"on ours ({span})"

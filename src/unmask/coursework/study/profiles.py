@@ -1,4 +1,4 @@
-"""Part C of the study: the largest gradient of every layer, and what the report says of it."""
+"""Part C of the study: the largest gradient of every layer, and the report's claims about it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unmask.models.activations import activation as activation_named
 from unmask.sweep.history import SweepHistory
 from unmask.text import span
 
-# How the report's words are read. It shows linear axes, on which a hundredth is the axis.
+# How the report's words are read. Its axes are linear: a hundredth lies on the axis.
 NEAR_ZERO = 0.01
 ROUGHLY_CONSTANT = 10.0
 ALIKE = 10.0
@@ -25,8 +25,12 @@ HOLDS, SOMETIMES, FAILS = "holds", "holds for some seeds", "does not hold"
 class Profile:
     """The largest |dE/dw| of each layer, for every seed of one depth and activation.
 
-    maxima: float64[seeds, depth + 1], layer 1 nearest the input, the last the softmax layer, NaN
-    where a seed had diverged. epoch 0 is the initialisation.
+    Args:
+        depth: the number of hidden layers.
+        activation: its name.
+        epoch: when it was measured, 0 for the initialisation.
+        maxima: float64[seeds, depth + 1], layer 1 nearest the input, the last the softmax layer,
+            NaN where a seed had diverged.
     """
 
     depth: int
@@ -36,12 +40,12 @@ class Profile:
 
     @property
     def measured(self) -> NDArray[np.float64]:
-        """Return the rows of the seeds that had not diverged."""
+        """The rows of the seeds that had not diverged."""
         return self.maxima[~np.isnan(self.maxima).any(axis=1)]
 
     @property
     def median(self) -> NDArray[np.float64]:
-        """Return the median over seeds, float64[depth + 1]; NaN when every seed had diverged."""
+        """The median over seeds, float64[depth + 1]; NaN when every seed had diverged."""
         if not len(self.measured):
             return np.full(self.depth + 1, np.nan)
         return np.asarray(np.median(self.measured, axis=0))
@@ -49,9 +53,15 @@ class Profile:
 
 @dataclass(frozen=True)
 class Claim:
-    """Something the report says of the gradients, the share of seeds that bear it out, and how.
+    """A claim of the report about the gradients, and for how many seeds it holds.
 
-    verdict is HOLDS, SOMETIMES or FAILS.
+    Args:
+        depth: the number of hidden layers.
+        activation: its name.
+        holds: for how many seeds it holds.
+        seeds: how many did not diverge.
+        verdict: HOLDS, SOMETIMES or FAILS.
+        sentence: the claim, how it was read, and what was measured.
     """
 
     depth: int
@@ -73,9 +83,12 @@ def profiles(history: SweepHistory, epoch: int) -> tuple[Profile, ...]:
 
 
 def claims(found: tuple[Profile, ...]) -> tuple[Claim, ...]:
-    """Return what the report says of these profiles, each held against every seed.
+    """Return the report's claims about these profiles, each compared with every seed.
 
-    It speaks of 5, 20 and 40 hidden layers with sigmoid, tanh and ReLU, after 3 epochs.
+    The report describes 5, 20 and 40 hidden layers with sigmoid, tanh and ReLU, after 3 epochs.
+
+    Args:
+        found: the profiles of one epoch.
     """
     by_cell = {(p.depth, p.activation): p for p in found if len(p.measured)}
     judged = []

@@ -24,7 +24,7 @@ from unmask.sweep.task import Engine
 
 HISTORY_FILE = "history.npz"
 DEAD_PROBE_PICTURES = 1000
-# Of each depth and activation; more would take memory before the first net trains.
+# For each depth and activation; more would take much memory before the first net trains.
 MAX_SEEDS = 10_000
 
 
@@ -32,10 +32,28 @@ MAX_SEEDS = 10_000
 class StudyPlan:
     """What the study trains; every default is the report's setting.
 
-    Every depth is trained with every activation and the seeds 0 to seeds - 1. The nets train on
-    the first training_pictures of MNIST's training set and are validated on its last
-    validation_pictures. The largest gradients are taken at the start and after probe_epoch
-    epochs, on the first batch_size training images. Raises UserError.
+    Every depth is trained with every activation and the seeds 0 to seeds - 1.
+
+    Args:
+        depths: numbers of hidden layers, distinct.
+        activations: names in ACTIVATIONS, distinct.
+        seeds: nets for each depth and activation, 1 to 10000.
+        width: hidden width.
+        init: a name in INITS.
+        sigma_w2: variance of the weights times fan-in, for the initialisation mean_field.
+        sigma_b2: variance of the biases, for the initialisation mean_field.
+        loss: "cross_entropy" or "half_squared".
+        optimizer: as NetSpec takes it.
+        learning_rate: above 0.
+        batch_size: images in a batch.
+        epochs: passes over the training images.
+        probe_epoch: the largest gradients are taken at the start and after so many epochs, on the
+            first batch_size training images; 1 to epochs.
+        training_pictures: the nets train on so many of the first training images of MNIST.
+        validation_pictures: and are validated on so many of the last.
+
+    Raises:
+        UserError: when a setting is out of its range.
     """
 
     depths: tuple[int, ...] = (5, 20, 40)
@@ -104,7 +122,7 @@ class StudyPlan:
         )
 
     def changes(self) -> dict[str, Any]:
-        """Return the settings that are not the defaults, by name."""
+        """Return the settings that differ from the defaults, by name."""
         return {
             f.name: getattr(self, f.name)
             for f in fields(self)
@@ -112,7 +130,7 @@ class StudyPlan:
         }
 
     def departures(self) -> dict[str, Any]:
-        """Return the changes that keep a net from being one of the report's."""
+        """Return the changes that make the nets differ from the report's."""
         more_of_the_same = ("depths", "activations", "seeds")
         return {k: v for k, v in self.changes().items() if k not in more_of_the_same}
 
@@ -125,7 +143,14 @@ class StudyPlan:
         return shlex.join(words)
 
     def divide(self, images: Images) -> tuple[Images, Images]:
-        """Return the images to train on and those to validate on. Raises UserError."""
+        """Return the images to train on and those to validate on.
+
+        Args:
+            images: the training set.
+
+        Raises:
+            UserError: when it has too few images for the plan.
+        """
         wanted = self.training_pictures + self.validation_pictures
         if wanted > len(images):
             raise UserError(
@@ -142,10 +167,15 @@ class StudyPlan:
 class Study:
     """What the study found: every net's history and the tables drawn from it.
 
-    chance is the test accuracy (0..1) of always naming the commonest class. outcomes is the
-    report's table B, profiles_start and profiles_after the largest gradients of part C at the
-    initialisation and after plan.probe_epoch epochs, claims what the report says of the latter,
-    and comparison part D, empty when tanh and LeCun's activation are not both in the plan.
+    Args:
+        plan: what was trained.
+        history: of every net.
+        chance: the test accuracy of always predicting the most frequent class, 0 to 1.
+        outcomes: the report's table B.
+        profiles_start: the largest gradients of part C at the initialisation.
+        profiles_after: the same after plan.probe_epoch epochs.
+        claims: the report's claims about profiles_after.
+        comparison: part D, empty when tanh and LeCun's activation are not both in the plan.
     """
 
     plan: StudyPlan
@@ -174,12 +204,12 @@ class Study:
 
     @property
     def stamp(self) -> dict[str, Any]:
-        """Return the history's environment stamp with the plan and the command that replays it."""
+        """The history's provenance with the plan and the command that replays it."""
         return {**self.history.stamp, "command": self.plan.command(), "plan": asdict(self.plan)}
 
 
 def chance_of(test: Images) -> float:
-    """Return the accuracy of always naming the commonest class of these images."""
+    """Return the accuracy of always predicting the most frequent class of these images."""
     return float(np.bincount(test.labels).max() / len(test))
 
 
@@ -197,11 +227,21 @@ def run_study(
 ) -> Study:
     """Train the plan's nets and return what was found.
 
-    images: training and test images, MNIST when left out. folder: where the history is kept
-    while the nets train and after; with resume the nets that it holds are not trained again.
-    engine, device and on: see train_sweep.
-    Raises UserError, also when the folder holds a study and resume is not set, and
-    SweepInterrupted on Ctrl-C, with every finished net kept in the folder.
+    Args:
+        plan: what to train.
+        images: training and test images, by default MNIST's.
+        folder: where the history is kept while the nets train and after; None for nowhere.
+        resume: don't train the nets again that the folder's history holds.
+        threads: nets at once, by default one for each core.
+        engine: see train_sweep.
+        device: see train_sweep.
+        on: see train_sweep.
+        progress: called as the nets train.
+
+    Raises:
+        UserError: when the plan doesn't fit the images, or the folder holds a study and resume is
+            not set.
+        SweepInterrupted: on Ctrl-C, with every finished net kept in the folder.
     """
     checkpoint = None if folder is None else folder / HISTORY_FILE
     train, test = load_mnist() if images is None else images
