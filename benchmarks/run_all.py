@@ -29,13 +29,13 @@ from unmask.runtime import cpu_threads, environment_stamp
 SAMPLES = Path(__file__).parents[1] / "src/unmask/data/samples"
 ELSEWHERE = {
     "sweep beside Keras and JAX": "benchmarks/sweep/sweep.py",
-    "seconds to 99.3 % on MNIST": "benchmarks/mnist.py",
-    "seconds to 88.49 % on CIFAR-10": "benchmarks/cifar.py",
+    "seconds to 99.3 % on MNIST": "benchmarks/train/mnist.py",
+    "seconds to 88.49 % on CIFAR-10": "benchmarks/train/cifar10.py",
     "faults found and false alarms": "benchmarks/flow/faults.py, posted.py, healthy.py",
     "robust accuracy beside AutoAttack": "benchmarks/fool/reference.py",
     "smallest changes": "benchmarks/fool/distances.py",
     "average precision of the detector": "benchmarks/mask/folds.py",
-    "the server under load": "benchmarks/serve.py",
+    "the server under load": "benchmarks/scale/serve.py",
     "efficiency on a cluster": "benchmarks/scale/scale.py",
 }
 

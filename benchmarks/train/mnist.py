@@ -5,7 +5,7 @@ a DataLoader, all on the same 48,000 training and 12,000 validation pictures, se
 every core. A run that never exceeds it counts with all its seconds, as a lower bound. A table comes
 first, then one line of JSON.
 
-    python benchmarks/mnist.py --keras-python PYTHON_WITH_KERAS_AND_JAX
+    python benchmarks/train/mnist.py --keras-python PYTHON_WITH_KERAS_AND_JAX
 """
 
 from __future__ import annotations

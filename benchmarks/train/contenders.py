@@ -1,4 +1,4 @@
-"""What benchmarks/mnist.py and benchmarks/cifar.py share: the others' runs, and ours."""
+"""What mnist.py and cifar10.py of this folder share: the others' runs, and ours."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def keras(
 
     folder: where the run is kept after every epoch, and goes on if it lies there already.
     """
-    script = Path(__file__).with_name("keras_document.py")
+    script = Path(__file__).with_name("keras_recipe.py")
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary) / "pictures.npz"
         np.savez(

@@ -1,11 +1,11 @@
 """Exercise 2 A's and C's networks and recipes in Keras 3 on JAX, one JSON line an epoch.
 
-    python benchmarks/keras_document.py mnist pictures.npz --epochs 3
+    python benchmarks/train/keras_recipe.py mnist pictures.npz --epochs 3
 
 The archive holds x, y (training) and xv, yv (to measure accuracy on), uint8 NCHW and int64. With
 --folder a run that was stopped goes on after its last whole epoch, whose model lies there beside
 history.jsonl; the lines of the epochs before are printed again.
-benchmarks/mnist.py and benchmarks/cifar.py write it and run this in a process of its own, so that
+mnist.py and cifar10.py of this folder write it and run this in a process of its own, so that
 nothing else shares the cores or the memory.
 """
 

@@ -8,7 +8,7 @@ core is used. Ours is also measured against the machine's peak: the time its con
 their own, in bf16 at the network's shapes, over the time of a whole training step. A table comes
 first, then one line of JSON.
 
-    python benchmarks/cifar.py cifar-10-binary.tar.gz --keras-python PYTHON_WITH_KERAS_AND_JAX
+    python benchmarks/train/cifar10.py ARCHIVE --keras-python PYTHON_WITH_KERAS_AND_JAX
 """
 
 from __future__ import annotations
