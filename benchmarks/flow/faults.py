@@ -4,7 +4,7 @@ Half of the models are healthy, half are the same models with one thing broken i
 ways; each was trained before it was labelled (fault_labels.py). Thresholds of Unmask were set on
 the development half only. A table comes first, then one line of JSON.
 
-    python benchmarks/flow/faults.py [--half measured|development] [--label] [--repair] [--on ...]
+    python benchmarks/flow/faults.py [--half measured|development] [--repair] [--rows FILE] ...
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import argparse
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,8 +35,6 @@ from unmask.runtime import environment_stamp
 
 TARGET_RECALL, TARGET_ALARMS, TARGET_REPAIR = 0.98, 0.02, 0.90
 CLOSE = 0.02
-# Checks that are one task: a few seconds.
-TOGETHER = 8
 # Verdicts that name what was broken, or what it brings about.
 RIGHT = {
     "vanishing: small weights": {"vanishing"},
@@ -90,31 +89,49 @@ def repaired(faulty: Case, healthy: Case, check: FlowCheck) -> dict[str, Any]:
     }
 
 
-def check_block(shared: None, cases: Sequence[Case]) -> list[tuple[FlowCheck, float]]:
-    """Check some cases; a task of an executor."""
+def pair_results(fix: bool, pair: tuple[Case, Case]) -> list[dict[str, Any]]:
+    """Check a healthy model and its broken twin, and repair the twin; a task of an executor."""
     torch.set_num_threads(1)
-    return [checked(case) for case in cases]
-
-
-def repair_pair(shared: None, pair: tuple[Case, Case, FlowCheck]) -> dict[str, Any]:
-    """Repair a broken model; a task of an executor."""
-    torch.set_num_threads(1)
-    return repaired(*pair)
+    rows = []
+    for case in pair:
+        check, seconds = checked(case)
+        row = {
+            "model": case.recipe.name,
+            "kinds": sorted({v.kind for v in check.at_least("error")}),
+            "rivals": {name: bool(rule(case, check.history)) for name, rule in RIVALS.items()},
+            "steps": check.history[-1].step + 1,
+            "seconds": seconds,
+        }
+        if fix and not case.healthy and row["kinds"]:
+            row["repair"] = repaired(case, pair[0], check)
+        rows.append(row)
+    return rows
 
 
 def results_of(
-    on: Executor, work: Callable[[None, Any], Any], tasks: Sequence[Any], names: Sequence[str]
-) -> list[Any]:
-    """Return the results in order; end the program, once all have ended, by naming what failed."""
-    found: dict[int, Any] = {}
+    on: Executor, pairs: Sequence[tuple[Case, Case]], fix: bool, path: Path | None
+) -> list[dict[str, Any]]:
+    """Return a row for every model, in order, writing each pair's to a file as soon as it is there.
+
+    Pairs that the file holds are not gone through again. Once all have ended, what failed ends the
+    program by name.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    if path is not None and path.exists():
+        rows = {row["model"]: row for row in map(json.loads, path.read_text().splitlines())}
+    todo = [p for p in pairs if any(case.recipe.name not in rows for case in p)]
     failed = []
-    for done in on.run(work, None, tasks):
-        found[done.index] = done.result
+    for done in on.run(pair_results, fix, todo):
         if done.error is not None:
-            failed.append(f"{names[done.index]}: {done.error}")
+            failed.append(f"{todo[done.index][0].recipe.name}: {done.error}")
+            continue
+        rows |= {row["model"]: row for row in done.result}
+        if path is not None:
+            with path.open("a") as file:
+                file.writelines(json.dumps(row) + "\n" for row in done.result)
     if failed:
         raise SystemExit("\n".join(failed))
-    return [found[index] for index in range(len(tasks))]
+    return [rows[case.recipe.name] for p in pairs for case in p]
 
 
 def rates(cases: Sequence[Case], alarms: Sequence[bool]) -> dict[str, float]:
@@ -130,6 +147,7 @@ def main() -> None:
     parser.add_argument("--label", action="store_true", help="train the models without a label")
     parser.add_argument("--every", type=int, default=1, help="take every N-th pair: a sample")
     parser.add_argument("--repair", action="store_true", help="repair the broken models too")
+    parser.add_argument("--rows", type=Path, help="keep results in this file, and go on from it")
     parser.add_argument("--on", default="local", help="local, ray, or a cluster's address")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -137,19 +155,15 @@ def main() -> None:
         label()
     everything, dropped = read()
     cases = [c for c in everything if c.development == (arguments.half == "development")]
-    # A pair is two cases in a row.
-    cases = [c for i, c in enumerate(cases) if i // 2 % arguments.every == 0]
-    blocks = [cases[i : i + TOGETHER] for i in range(0, len(cases), TOGETHER)]
-    names = [", ".join(c.recipe.name for c in block) for block in blocks]
+    # A pair is two cases in a row, the healthy one first.
+    pairs = [(a, b) for a, b in zip(cases[::2], cases[1::2], strict=True)][:: arguments.every]
+    cases = [case for pair in pairs for case in pair]
     with executor_at(arguments.on) as on:
-        found = [pair for block in results_of(on, check_block, blocks, names) for pair in block]
-    checks = [check for check, _ in found]
+        rows = results_of(on, pairs, arguments.repair, arguments.rows)
 
-    alarms = {"Unmask": [not check.healthy for check in checks]}
-    for name, rule in RIVALS.items():
-        alarms[name] = [
-            rule(case, check.history) for case, check in zip(cases, checks, strict=True)
-        ]
+    alarms = {"Unmask": [bool(row["kinds"]) for row in rows]}
+    for name in RIVALS:
+        alarms[name] = [row["rivals"][name] for row in rows]
     table = Table("rules", "recall", "false alarms", title=f"{len(cases)} models, {arguments.half}")
     results: dict[str, Any] = {}
     for name, said in alarms.items():
@@ -158,8 +172,8 @@ def main() -> None:
 
     by_fault: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
     wrong = []
-    for case, check in zip(cases, checks, strict=True):
-        kinds = {v.kind for v in check.at_least("error")}
+    for case, found in zip(cases, rows, strict=True):
+        kinds = set(found["kinds"])
         if bool(kinds) == case.healthy:
             wrong.append({"model": case.recipe.name, "said": sorted(kinds)})
         if case.recipe.fault is not None:
@@ -170,8 +184,8 @@ def main() -> None:
     kinds_table = Table("fault", "models", "found", "named")
     for fault in FAULTS:
         kinds_table.add_row(fault, *map(str, by_fault[fault]))
-    seconds = sorted(s for _, s in found)
-    steps = max(s.step for check in checks for s in check.history) + 1
+    seconds = sorted(row["seconds"] for row in rows)
+    steps = max(row["steps"] for row in rows)
 
     console = Console()
     console.print(table)
@@ -180,15 +194,7 @@ def main() -> None:
     for row in wrong:
         console.print(f"wrong: {row['model']}: {', '.join(row['said']) or 'no error'}")
     if arguments.repair:
-        twins = {c.recipe.name: c for c in cases if c.healthy}
-        pairs = [
-            (case, twins[case.recipe.name.replace("faulty", "healthy")], check)
-            for case, check in zip(cases, checks, strict=True)
-            if not case.healthy and not check.healthy
-        ]
-        with executor_at(arguments.on) as on:
-            names = [case.recipe.name for case, _, _ in pairs]
-            outcomes = results_of(on, repair_pair, pairs, names)
+        outcomes = [row["repair"] for row in rows if "repair" in row]
         for row in outcomes:
             console.print(
                 f"{row['model']} {row['fault']}: {row['broken']:.3f} -> {row['mended']:.3f} "
