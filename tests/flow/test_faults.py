@@ -228,6 +228,53 @@ def test_weight_decay_that_drowns_the_gradient():
     assert found(mlp(), optimizer=lambda p: torch.optim.AdamW(p, weight_decay=0.1)) == {}
 
 
+def test_weight_decay_is_not_blamed_where_the_gradient_is_lost():
+    layers = [layer for _ in range(16) for layer in (nn.Linear(32, 32), nn.Sigmoid())]
+    net = nn.Sequential(nn.Linear(20, 32), nn.Sigmoid(), *layers, nn.Linear(32, CLASSES))
+    verdicts = found(net, optimizer=lambda p: torch.optim.Adam(p, 1e-3, weight_decay=0.1))
+    assert verdicts["vanishing"].severity == "error"
+    assert "weight decay too large" not in verdicts
+
+
+@pytest.mark.parametrize(
+    ("width", "rate", "severity"),
+    [(32, 0.95, "error"), (32, 1.0, "error"), (2048, 0.9, "warning"), (32, 0.5, None)],
+)
+def test_dropout_that_leaves_hardly_a_unit(width, rate, severity):
+    net = nn.Sequential(
+        nn.Linear(20, width), nn.ReLU(), nn.Dropout(rate), nn.Linear(width, CLASSES)
+    )
+    verdicts = found(net)
+    if severity is None:
+        assert verdicts == {}
+        return
+    verdict = verdicts["dropout too strong"]
+    assert (verdict.severity, verdict.subject) == (severity, "2")
+    assert not {"vanishing", "constant outputs", "learning rate too high"} & set(verdicts)
+
+
+def test_normalisation_that_shrinks_the_signal_is_named_in_the_fix():
+    layers = [
+        layer
+        for _ in range(20)
+        for layer in (nn.Conv2d(8, 8, 1, bias=False), nn.BatchNorm2d(8), nn.SiLU())
+    ]
+    net = nn.Sequential(
+        nn.Unflatten(1, (5, 2, 2)),
+        nn.Conv2d(5, 8, 1),
+        nn.BatchNorm2d(8),
+        *layers,
+        nn.Flatten(),
+        nn.Linear(32, CLASSES),
+    )
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.constant_(module.weight, 0.01)
+    worst = next(iter(found(net).values()))
+    assert worst.severity == "error"
+    assert "normalisation layers with 1: their RMS is 0.0" in worst.fix
+
+
 @pytest.mark.parametrize(
     ("forward", "operation"),
     [

@@ -78,7 +78,6 @@ class Training:
         self._root: Origin | None = None
         self._movers: dict[int, tuple[int, set[int]]] = {}
         self._others: list[Tensor] = []
-        self.facts.drops = [m.p for m in module.modules() if isinstance(m, _DropoutNd)]
 
     @property
     def history(self) -> list[FlowStats]:

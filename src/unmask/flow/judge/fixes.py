@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 
-from unmask.flow.judge.indicators import normalised, update_ratios
+from unmask.flow.judge.indicators import median, normalised, update_ratios
 from unmask.flow.measure.statistics import FlowStats, LayerStats
 from unmask.flow.theory import critical_sigma_w2
 from unmask.models.activations import ACTIVATIONS
 
 # A step that changes weights by a thousandth of their size is the usual middle.
 USUAL_RATIO = 1e-3
+# Normalisation layers that multiply by less than this shrink the signal, layer by layer.
+SMALL_NORM = 0.3
 # The bias variance at which an activation's critical line is taken: 0 where it has a point there.
 # GELU and SiLU have none below 0.173 and 0.555; biases that large train worse than normalisation.
 BIAS_VARIANCE = {"tanh": 0.05, "lecun": 0.05, "erf": 0.05}
@@ -41,6 +43,12 @@ def initialise(stats: FlowStats) -> str:
         assert name is not None
         what, instead, lead = critical(name), name, f"initialise for {name}"
     if normalised(stats):
+        sizes = [x.weight.rms for x in stats.layers if "Norm" in x.kind and x.weight is not None]
+        if sizes and median(sizes) < SMALL_NORM:
+            return (
+                "initialise the weights of the normalisation layers with 1: their RMS is "
+                f"{median(sizes):.2g}"
+            )
         return "warm the learning rate up over the first few hundred steps, or lower it"
     if what is None:
         return f"put a normalisation layer after every layer, or use tanh instead of {instead}"

@@ -20,6 +20,10 @@ FRESH = 20
 
 UNBORN = 0.1
 
+# A network that trains answers a relative change of any layer's weights with about as large a
+# relative change of its loss. Below this not even doubling the weights moves it by 1 %.
+UNRESPONSIVE = 0.005
+
 
 @dataclass(frozen=True)
 class Decay:

@@ -72,6 +72,7 @@ FOLLOWS: dict[str, frozenset[str]] = {
         "not a number": ("inputs badly scaled", "constant outputs", "dead units"),
         "parameters without gradient": ("no step",),
         "inputs badly scaled": (*CONSEQUENCES, "constant outputs"),
+        "dropout too strong": (*CONSEQUENCES, "constant outputs", "weight decay too large"),
         "symmetric initialisation": ("vanishing", "constant outputs", "learning rate too low"),
         "loss independent of the images": ("vanishing", "learning rate too low"),
         "dead units": ("vanishing", "constant outputs", "learning rate too low"),

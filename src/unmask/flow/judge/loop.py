@@ -42,9 +42,9 @@ class LoopFacts:
     known. scales: of the GradScaler. redrawn: the steps before which the weights had been replaced.
     twice: how often a parameter was moved by two optimisers with one gradient. attention: the model
     has attention layers. pace: the update ratio of a typical layer at the start. graded: a gradient
-    has come to its parameters. inputs: what it was fed. drops: the rates of its dropout. lines:
-    places in the user's code, by "step", "backward", "validation", "zero_grad", "schedule" and
-    "clip".
+    has come to its parameters. inputs: what it was fed.
+    lines: places in the user's code, by "step", "backward", "validation", "zero_grad",
+    "schedule" and "clip".
     """
 
     forwards: int = 0
@@ -67,7 +67,6 @@ class LoopFacts:
     evaluating_backwards: int = 0
     fresh_norms: bool = False
     schedules: int = 0
-    drops: list[float] = field(default_factory=list)
     lines: dict[str, str] = field(default_factory=dict)
 
 
@@ -81,15 +80,6 @@ def loop(facts: LoopFacts, ended: bool = False) -> Iterator[Verdict]:
     yield from _no_step(facts, ended)
     yield from _rates(facts)
     yield from _mode(facts)
-    strong = max(facts.drops, default=0.0)
-    if strong >= 0.9:
-        yield Verdict(
-            "dropout too strong",
-            "error" if strong >= 1 else "warning",
-            f"dropout of {strong:g} leaves {1 - strong:.0%} of what passes it",
-            "dropout of 0.1 to 0.5",
-            evidence={"dropout": strong},
-        )
     yield from _state(facts)
     yield from _inputs(facts.inputs)
 

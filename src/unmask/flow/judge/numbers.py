@@ -8,6 +8,9 @@ from unmask.flow.judge import fixes
 from unmask.flow.measure.statistics import FlowStats, LayerStats, Magnitude
 from unmask.verdict import Verdict
 
+# A loss that grew to this many times its start is one that steps have driven off.
+RAN_AWAY = 1e4
+
 # Operations that make NaN or infinity of some finite numbers, whatever the learning rate: what to
 # do, and why.
 _AWAY, _MASKED = "divide by x.clamp_min(1e-8)", "leave one place of each row unmasked"
@@ -43,7 +46,7 @@ def numbers(history: list[FlowStats]) -> Verdict | None:
         losses = [x for x in (stats.loss, stats.loss_after) if x is not None]
         if bad is None and all(map(math.isfinite, losses)) and stats.origin is None:
             continue
-        made = _made(stats, first=stats is history[0])
+        made = None if _ran_away(history, stats) else _made(stats, first=stats is history[0])
         if made is not None:
             return made
         return Verdict(
@@ -56,6 +59,13 @@ def numbers(history: list[FlowStats]) -> Verdict | None:
             evidence={"step": stats.step},
         )
     return None
+
+
+def _ran_away(history: list[FlowStats], bad: FlowStats) -> bool:
+    """Return whether the loss had grown so much before that any operation would have failed."""
+    losses = [s.loss for s in history if s.step <= bad.step and s.loss is not None]
+    known = [abs(x) for x in losses if math.isfinite(x)]
+    return len(known) > 1 and max(known) > RAN_AWAY * max(known[0], 1.0)
 
 
 def _made(stats: FlowStats, first: bool) -> Verdict | None:

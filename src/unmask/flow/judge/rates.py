@@ -23,6 +23,8 @@ FAST, FAR_TOO_FAST, KEPT, HASTY_SHARE = 0.15, 0.3, 0.45, 0.25
 # Probed steps that must agree where the loss after a step is not known.
 WITNESSES = 5
 FAST_GAIN, OVERSHOT, LOSS_GREW = 5.0, 0.1, 3.0
+# A step that takes this much off the loss of its own batch is no overshoot, whatever was promised.
+LOWERS = 0.1
 
 
 def too_high(history: list[FlowStats]) -> Verdict | None:
@@ -37,7 +39,9 @@ def too_high(history: list[FlowStats]) -> Verdict | None:
     kept = [k for k in map(_kept_promise, history) if k is not None]
     hasty = sum(map(_hasty, history)) >= HASTY_SHARE * len(history) or typical > FAR_TOO_FAST
     hasty = hasty and not searched
+    falls = [f for f in map(_fall, history) if f is not None]
     overshoots = bool(gains and kept) and median(gains) > FAST_GAIN and median(kept) < OVERSHOT
+    overshoots = overshoots and median(falls) < LOWERS
     losses = [s.loss for s in history if s.loss is not None]
     after = history[-1].loss_after
     recent = [*losses[-2:], *([after] if after is not None else [])]
@@ -103,12 +107,17 @@ def _halves(losses: list[float]) -> bool:
     return len(losses) > 1 and 0 < losses[-1] < losses[0] / 2
 
 
+def _fall(stats: FlowStats) -> float | None:
+    """Return how much of its own batch's loss a step took off, or None."""
+    if not stats.loss or stats.loss_after is None:
+        return None
+    return (stats.loss - stats.loss_after) / abs(stats.loss)
+
+
 def _kept_promise(stats: FlowStats) -> float | None:
     """Return the decrease of the loss over the one its gradient promised, or None."""
-    gain = relative_gain(stats)
-    if not stats.loss or stats.loss_after is None or not gain:
-        return None
-    return (stats.loss - stats.loss_after) / abs(stats.loss) / gain
+    gain, fall = relative_gain(stats), _fall(stats)
+    return None if fall is None or not gain else fall / gain
 
 
 def _hasty(stats: FlowStats) -> bool:

@@ -7,6 +7,7 @@ import math
 from unmask.flow.judge import fixes
 from unmask.flow.judge.indicators import (
     FRESH,
+    UNRESPONSIVE,
     Decay,
     adaptive,
     decay,
@@ -27,9 +28,7 @@ from unmask.verdict import Verdict
 BOUNDED = ("tanh", "sigmoid", "softsign", "erf", "hardtanh", "hardsigmoid", "relu6")
 RECTIFIERS = ("relu", "relu6")
 
-# A network that trains answers a relative change of any layer's weights with about as large a
-# relative change of its loss. Below UNRESPONSIVE not even doubling the weights moves it by 1 %.
-UNRESPONSIVE, FAINT, FORCEFUL, OVERRESPONSIVE = 0.005, 0.5, 3.0, 100.0
+FAINT, FORCEFUL, OVERRESPONSIVE = 0.5, 3.0, 100.0
 # Total change of the gradient across the hidden layers, in powers of ten, that the whole of the
 # confidence interval must lie beyond. What it loses on its way across few layers is soon made up:
 # plain nets of torch's own initialisation train up to a loss of about FADED_FAR, seven tanh layers
@@ -43,6 +42,8 @@ GROWN_NORMALISED = 3.0
 # A fading gradient does little harm where a step still lowers the loss by more than this share.
 CRAWLS = 0.006
 DEAD, SATURATED = 0.8, 0.6
+# Dropout that may be too strong, and is where so few units of an image are left.
+STRONG, FEW_UNITS = 0.9, 4
 # Half of the units may sleep in a network whose loss has fallen to this share of its first.
 LEARNS = 0.95
 DEAD_CLASSES, SHUT_OUTPUTS = 0.1, 0.8
@@ -120,6 +121,23 @@ def inputs(history: list[FlowStats]) -> Verdict | None:
         subject=first.name,
         cause="too far off centre" if off > OFF_CENTRE else "too large" if rms > 1 else "too small",
         evidence={"mean": x.mean, "std": x.std, "max": x.maximum, "first_layer_rms": rms * size},
+    )
+
+
+def dropout(history: list[FlowStats]) -> Verdict | None:
+    """Find dropout that leaves hardly a unit of an image."""
+    stats = history[-1]
+    found = stats.dropout
+    if found is None or found.rate < STRONG:
+        return None
+    return Verdict(
+        "dropout too strong",
+        "error" if found.kept < FEW_UNITS else "warning",
+        f"dropout of {found.rate:g} leaves {found.kept:.2g} of the units of an image",
+        "dropout of 0.1 to 0.5",
+        step=stats.step,
+        subject=found.name or None,
+        evidence={"dropout": found.rate, "kept": found.kept},
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from unmask.flow.judge.indicators import UNRESPONSIVE, front_response
 from unmask.flow.measure.statistics import FlowStats, ParameterFacts
 from unmask.verdict import Severity, Verdict
 
@@ -80,7 +81,10 @@ def steps(history: list[FlowStats]) -> Iterator[Verdict]:
         )
     # In the end every decay balances its gradient: what counts is the start.
     decay = facts[0].decay
-    if decay is not None and decay > DECAYS:
+    # Beside a gradient that is lost on its way any decay is large.
+    front = front_response(stats) if stats.step == 0 else None
+    arrives = front is None or front[0] >= UNRESPONSIVE
+    if decay is not None and decay > DECAYS and arrives:
         yield Verdict(
             "weight decay too large",
             "error" if decay > DECAYS_MUCH else "warning",

@@ -21,6 +21,7 @@ _JUDGES: list[Judge] = [
     data,
     signals.symmetric,
     signals.inputs,
+    signals.dropout,
     signals.dead,
     signals.saturated,
     signals.underflow,

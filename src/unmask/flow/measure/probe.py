@@ -87,7 +87,7 @@ class GradientProbe:
         """Look through the model's modules again, which may have changed."""
         self.layers = layers_of(self.model)
         self.by_module = {id(x.module): x for x in self.layers}
-        self.modules = {id(m) for m in self.model.modules()}
+        self.modules = {id(m): n for n, m in self.model.named_modules()}
         self.parameters = {id(p): n for n, p in self.model.named_parameters()}
 
     @property

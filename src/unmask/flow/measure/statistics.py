@@ -219,6 +219,15 @@ class Origin:
 
 
 @dataclass(frozen=True)
+class Dropped:
+    """A dropout layer: its rate, and how many units of an image it keeps on average."""
+
+    name: str
+    rate: float
+    kept: float
+
+
+@dataclass(frozen=True)
 class ParameterFacts:
     """What a step did with the trainable tensors; all but the numbers are their names.
 
@@ -252,7 +261,8 @@ class FlowStats:
     loss is the loss before the step and loss_after that on the same batch after it, where they are
     known. optimizer and learning_rate are None before any optimiser has stepped. output is of the
     whole model; calls, cuts and parameters say what the step did, where it was watched;
-    values_a_channel is the least number of values that a batch normalisation was given;
+    values_a_channel is the least number of values that a batch normalisation was given; dropout the
+    dropout layer that keeps the fewest units;
     experiments what changing the batch showed; origin where the first NaN or infinity was made.
     """
 
@@ -268,6 +278,7 @@ class FlowStats:
     cuts: tuple[Cut, ...] = ()
     parameters: ParameterFacts | None = None
     values_a_channel: int | None = None
+    dropout: Dropped | None = None
     experiments: Experiments | None = None
     origin: Origin | None = None
 

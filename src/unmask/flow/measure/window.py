@@ -36,7 +36,7 @@ from unmask.flow.measure.layers import (
 )
 from unmask.flow.measure.parameters import ParameterLedger
 from unmask.flow.measure.slopes import ActivationMode
-from unmask.flow.measure.statistics import FlowStats, InputStats, few
+from unmask.flow.measure.statistics import Dropped, FlowStats, InputStats, few
 
 if TYPE_CHECKING:
     from unmask.flow.measure.probe import GradientProbe
@@ -105,6 +105,7 @@ class Window:
         self._values: int | None = None
         self._sent_back = False
         self._dropped: Tensor | None = None
+        self._dropout: Dropped | None = None
 
     def close(self) -> None:
         """Detach from everything."""
@@ -190,7 +191,7 @@ class Window:
                 if layer is not None:
                     self._see_output(layer, next(tensors_in(output), None))
                 if isinstance(module, _DropoutNd) and module.training and module.p > 0:
-                    self._dropped = next(tensors_in(output), None)
+                    self._see_dropout(module, next(tensors_in(output), None))
                 if self._depth == 0:
                     self._see_result(logits_in(output))
 
@@ -206,6 +207,16 @@ class Window:
             scale = self.scale
             gradients = collected.output_gradient
             z.register_hook(lambda g: gradients.add(few(g), scale))  # type: ignore[no-untyped-call]
+
+    def _see_dropout(self, module: _DropoutNd, z: Tensor | None) -> None:
+        self._dropped = z
+        if z is None or z.ndim < 2:
+            return
+        # Of a channel all places are kept, or none.
+        units = z[0].numel() if isinstance(module, nn.Dropout) else z.shape[1]
+        kept = units * (1 - module.p)
+        if self._dropout is None or kept < self._dropout.kept:
+            self._dropout = Dropped(self.probe.modules.get(id(module), ""), module.p, kept)
 
     def _see_result(self, z: Any) -> None:
         if not (isinstance(z, Tensor) and z.is_floating_point() and z.numel()):
@@ -318,6 +329,7 @@ class Window:
                 self.probe.optimizers(), self._sent_back or self.saw_backward()
             ),
             values_a_channel=self._values,
+            dropout=self._dropout,
         )
 
 
