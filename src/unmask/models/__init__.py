@@ -1,1 +1,1 @@
-"""Networks and the functions they are made of."""
+"""Networks, their activation functions, their cards, and models of other libraries."""

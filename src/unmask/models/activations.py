@@ -25,7 +25,16 @@ LECUN_SCALE, LECUN_STRETCH, LECUN_TWIST = 1.7159, 2.0 / 3.0, 0.01
 
 @dataclass(frozen=True)
 class Activation:
-    """An activation function f: its name, f, f' and the infimum and supremum of f'."""
+    """An activation function f with its derivative.
+
+    Args:
+        name: by which it is looked up.
+        title: for figures and tables.
+        function: f, elementwise on a tensor of any shape.
+        derivative: f', likewise.
+        derivative_min: the infimum of f'.
+        derivative_max: the supremum of f'.
+    """
 
     name: str
     title: str
@@ -36,7 +45,7 @@ class Activation:
 
     @property
     def lipschitz(self) -> float:
-        """Return the smallest L with |f(a) - f(b)| <= L |a - b|: the supremum of |f'|."""
+        """The smallest L with |f(a) - f(b)| <= L |a - b|: the supremum of |f'|."""
         return max(abs(self.derivative_min), abs(self.derivative_max))
 
 
@@ -165,7 +174,11 @@ IN_KERNEL = (
 def activation(name: str) -> Activation:
     """Return the activation of that name.
 
-    Raises UserError, with the nearest name, when there is none.
+    Args:
+        name: a name in ACTIVATIONS.
+
+    Raises:
+        UserError: there is no such activation; the message has the nearest name.
     """
     try:
         return ACTIVATIONS[name]

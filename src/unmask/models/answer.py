@@ -1,4 +1,4 @@
-"""What a model answers, as logits: one row an image, whatever they are wrapped in."""
+"""The logits in a model's output, one row an image, whatever they are wrapped in."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from unmask.errors import UserError
 
 
 def as_logits(answer: Any, images: int, classes: int | None) -> tuple[Tensor, bool]:
-    """Return the logits in what a model answered, float32[images, classes].
+    """Return the logits in a model's output, float32[images, classes].
 
     Args:
-        answer: a tensor or array [images, classes]; a mapping with "logits", or with a single
-            entry of that shape; a tuple likewise; one logit an image of two classes; or classes
-            alone, int[images], which become logits of 1 and 0.
-        images: how many it was asked about.
+        answer: a tensor or array [images, classes]; a mapping with "logits", or with a single entry
+            of that shape; a tuple likewise; one logit an image for two classes; or classes alone,
+            int[images], which become logits of 1 and 0.
+        images: how many images went in.
         classes: how many classes there are, None where that isn't known.
 
     Returns:
-        The logits, and whether the answer was classes alone.
+        The logits, and whether the output was classes alone.
 
     Raises:
         UserError: when it isn't clear what the logits are.
@@ -67,7 +67,12 @@ def as_logits(answer: Any, images: int, classes: int | None) -> tuple[Tensor, bo
 
 
 def only_tensor(answer: Any, images: int, classes: int | None) -> Tensor:
-    """Return the one tensor of an answer that can be the logits.
+    """Return the only tensor of a model's output that can be the logits.
+
+    Args:
+        answer: the output, see as_logits.
+        images: how many images went in.
+        classes: how many classes there are, None where that isn't known.
 
     Raises:
         UserError: there is none, or more than one.

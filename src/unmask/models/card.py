@@ -15,7 +15,7 @@ CLASSIFIER: Literal["unmask-classifier/1"] = "unmask-classifier/1"
 DETECTOR: Literal["unmask-detector/2"] = "unmask-detector/2"
 _LIMIT = 1 << 20
 _TUPLES = ("input_shape", "mean", "std", "class_names")
-# Two formats of detectors came before this one, which left out what all detectors have in common.
+# Two older formats of detectors left out what all detectors have in common.
 _OLD_DETECTORS = ("unmask-mask-detector/1", "unmask-detector/1")
 _OLD_DEFAULTS: dict[str, Any] = {
     "architecture": "face_network",
@@ -96,7 +96,7 @@ class ModelCard:
                 raise UserError(f"a model card's {name} must be {wanted}", got=repr(got))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the card in plain values, without the checksum of a file that there is not."""
+        """Return the card as plain values; onnx_sha256 is left out where there is no ONNX file."""
         entries = asdict(self)
         if not self.onnx_sha256:
             del entries["onnx_sha256"]
@@ -104,7 +104,10 @@ class ModelCard:
 
     @staticmethod
     def from_dict(entries: Mapping[str, Any]) -> ModelCard:
-        """Return the card of what as_dict gave, or of a detector's card of an older format.
+        """Return the card from what as_dict returned, or from an older format of a detector's card.
+
+        Args:
+            entries: the fields by name.
 
         Raises:
             TypeError: when an entry is of another type.
@@ -134,7 +137,10 @@ class ModelCard:
 
     @staticmethod
     def read(path: Path) -> ModelCard:
-        """Read what write wrote.
+        """Return the card that write wrote.
+
+        Args:
+            path: of the JSON file, at most 1 MiB.
 
         Raises:
             UserError: when it is missing, damaged or no model card.
@@ -165,7 +171,7 @@ class ModelCard:
         _same(sha256(content), self.onnx_sha256, file)
 
     def check_weights(self, found: str, file: Path) -> None:
-        """Raise UserError unless found is the SHA-256 of the weights that the card describes."""
+        """Raise UserError unless found, in hex, is the SHA-256 of the card's weights in file."""
         _same(found, self.weights_sha256, file)
 
 

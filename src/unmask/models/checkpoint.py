@@ -22,9 +22,15 @@ _FIRST_OPCODES = {b"(", b")", b"]", b"}", b"c", b"l", b"d"}
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Any = None) -> None:
-    """Write tensors, and a header of plain values, to one safetensors file, whole or not at all.
+    """Write tensors and a header to one safetensors file, whole or not at all.
 
-    Raises UserError when the file can't be written.
+    Args:
+        path: of the file.
+        tensors: by name, on any device.
+        header: plain values that JSON can hold, None for none.
+
+    Raises:
+        UserError: the file can't be written.
     """
     plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     # Views of one storage are refused by the format, so whatever shares memory is copied.
@@ -42,8 +48,16 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Any = None)
 class TensorFile:
     """A safetensors file opened for reading: names and shapes first, the tensors on request.
 
-    Raises UserError when the file is missing, damaged, or a pickle: a pickle can run any code, so
-    it is told from its first bytes and never opened.
+    Args:
+        path: of the file.
+
+    Attributes:
+        shapes: of the tensors, by name.
+        header: the plain values that write_tensors wrote, None without.
+
+    Raises:
+        UserError: the file is missing, damaged, or a pickle. A pickle can run any code, so it is
+            recognised by its first bytes and never opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -82,10 +96,14 @@ class TensorFile:
             raise self._damaged(error) from error
 
     def load_into(self, network: nn.Module) -> None:
-        """Fill the network's parameters and buffers, which keep their own precision and layout.
+        """Fill a network's parameters and buffers, which keep their own precision and layout.
 
-        Raises UserError naming the first tensor that is missing, left over, misshaped or not
-        finite.
+        Args:
+            network: filled in place.
+
+        Raises:
+            UserError: a tensor is missing, left over, of another shape or kind, or not finite; the
+                message names the first.
         """
         self.match(network)
         tensors = self.tensors()
@@ -98,7 +116,7 @@ class TensorFile:
                     got=_kind(tensor),
                     do="give the weights that belong to this network",
                 )
-            # In 8 bits PyTorch can hardly do anything with them but change their type.
+            # PyTorch has hardly any operation on 8-bit floats but a change of type.
             values = tensor.float() if tensor.itemsize == 1 else tensor
             if tensor.is_floating_point() and not bool(torch.isfinite(values).all()):
                 raise UserError(
@@ -152,8 +170,8 @@ def _is_pickle(path: Path) -> bool:
         start = file.read(9)
         if start.startswith(_PICKLE_STARTS):
             return True
-        # Protocols 0 and 1 have no mark of their own: they begin with an opcode and end with a
-        # full stop, where a safetensors file has its header's brace as ninth byte.
+        # Protocols 0 and 1 have no signature: they begin with an opcode and end with a full stop,
+        # where a safetensors file has its header's brace as ninth byte.
         if start[:1] not in _FIRST_OPCODES or start[8:] == b"{":
             return False
         file.seek(-1, 2)

@@ -20,8 +20,11 @@ from unmask.models.cnn import build
 class Classifier(nn.Module):
     """Pixels in [0, 1], float[b, c, h, w], to logits, float[b, classes].
 
-    Normalisation is a buffer inside, so nobody outside ever normalises. The card says what the
-    network is; card.facts may be filled with what is known of its training.
+    Normalisation is a buffer inside, so nobody outside ever normalises.
+
+    Args:
+        network: takes normalised pixels to logits.
+        card: what the network is; its facts may be filled with what is known of the training.
     """
 
     mean: Tensor
@@ -49,7 +52,17 @@ class Classifier(nn.Module):
     ) -> Classifier:
         """Return a classifier with fresh weights that depend on the seed alone.
 
-        Raises UserError for an unknown architecture or settings, shapes and names that don't fit.
+        Args:
+            architecture: a name in cnn.ARCHITECTURES.
+            settings: its keyword arguments.
+            class_names: in the order of the logits.
+            input_shape: channels, height and width.
+            mean: one number a channel, for pixels in [0, 1].
+            std: the same, positive.
+            seed: of the weights.
+
+        Raises:
+            UserError: an unknown architecture, or settings, shapes and names that don't fit.
         """
         card = ModelCard(
             architecture=architecture,
@@ -82,10 +95,17 @@ class Classifier(nn.Module):
         return logits
 
     def save(self, path: Path, *, half: bool = False) -> ModelCard:
-        """Write path.safetensors and its card path.json; return the card with the file's checksum.
+        """Write path.safetensors and its card path.json.
 
-        half stores matrices and filters in half precision. Raises UserError when the folder can't
-        be written.
+        Args:
+            path: of either file, or without a suffix.
+            half: store matrices and filters in half precision.
+
+        Returns:
+            The card with the checksum of the weights.
+
+        Raises:
+            UserError: the folder can't be written.
         """
         weights, card_path = _files(path)
         state = self.network.state_dict()
@@ -103,22 +123,26 @@ class Classifier(nn.Module):
     def load(source: str | Path, *, network: nn.Module | None = None) -> Classifier:
         """Return the classifier that ships under a name or that save wrote, in eval mode.
 
-        network: the empty network to fill, for one that is no architecture of Unmask's. Raises
-        UserError when a file is missing or damaged, is a pickle, doesn't match its card's checksum
-        or the network, and for an unknown name.
+        Args:
+            source: a name that ships, or the path of the weights, with or without a suffix.
+            network: the network to fill, for one that is not an architecture of Unmask.
+
+        Raises:
+            UserError: a file is missing or damaged, is a pickle, doesn't match its card's checksum
+                or the network, or the name is unknown.
         """
         path = _shipped(source) or Path(source)
         if not _looks_like_path(source) and not _files(path)[0].exists():
             raise unknown("model", source, [*shipped(), "or a .safetensors file"])
         weights, card_path = _files(path)
         if path.is_file() and path.suffix not in ("", ".json"):
-            # So that a pickle is told as what it is, whatever its suffix.
+            # So that a pickle is reported as one, whatever its suffix.
             weights = path
         file = TensorFile(weights)
         card = ModelCard.read(card_path)
         card.check_weights(file.sha256(), weights)
         if network is None:
-            # A card may ask for a network of any size: its shapes are checked before memory is.
+            # A card may describe a network of any size: shapes are checked before memory is taken.
             with torch.device("meta"):
                 file.match(_build(card))
             network = _build(card)

@@ -21,10 +21,20 @@ def document_mnist(
     widths: Sequence[int] = (32, 64, 128),
     hidden: int = 128,
 ) -> nn.Module:
-    """Return the report's network of Exercise 2 A: images [b, c, h, w] to logits [b, classes].
+    """Return the course report's network of Exercise 2 A.
 
-    Three (3x3 convolution, ReLU, 2x2 max-pool), one hidden ReLU layer, the softmax's logits.
-    Weights start Glorot-uniform and biases at zero. The course report names no widths.
+    Images [b, c, h, w] to logits [b, classes]: three (3x3 convolution, ReLU, 2x2 max-pool), one
+    hidden ReLU layer, the logits. Weights start Glorot-uniform and biases at zero. The course
+    report names no widths.
+
+    Args:
+        shape: channels, height and width of the images.
+        classes: how many.
+        widths: channels of each convolution.
+        hidden: width of the hidden layer.
+
+    Raises:
+        UserError: the images are too small.
     """
     layers: list[nn.Module] = []
     channels = shape[0]
@@ -43,11 +53,22 @@ def document_cifar(
     dropout: Sequence[float] = (0.2, 0.3, 0.4),
     hidden: int = 128,
 ) -> nn.Module:
-    """Return the report's network of Exercise 2 C: images [b, c, h, w] to logits [b, classes].
+    """Return the course report's network of Exercise 2 C.
 
-    Three blocks of (convolution, ReLU, batch norm) twice, max-pool and dropout; then a hidden ReLU
-    layer with batch norm and dropout 0.5, and the softmax's logits. Weights start Glorot-uniform
-    and biases at zero. The course report names neither widths nor the blocks' dropout.
+    Images [b, c, h, w] to logits [b, classes]: three blocks of (convolution, ReLU, batch norm)
+    twice, max-pool and dropout; then a hidden ReLU layer with batch norm and dropout 0.5, and the
+    logits. Weights start Glorot-uniform and biases at zero. The course report names neither widths
+    nor the blocks' dropout.
+
+    Args:
+        shape: channels, height and width of the images.
+        classes: how many.
+        widths: channels of each block.
+        dropout: rate of each block, 0 to 1.
+        hidden: width of the hidden layer.
+
+    Raises:
+        UserError: the images are too small.
     """
     layers: list[nn.Module] = []
     channels = shape[0]
@@ -71,13 +92,24 @@ def document_masks(
     dropout: Sequence[float] = (0.2, 0.3, 0.4),
     hidden: int = 64,
 ) -> nn.Module:
-    """Return the course report's network of Exercise 3: images [b, c, h, w] to logits [b, classes].
+    """Return the course report's network of Exercise 3.
 
-    Three blocks of (convolution, LeakyReLU, batch norm, max-pool, dropout), a hidden LeakyReLU
-    layer with batch norm and dropout 0.5, and for two classes one output z. The logits are then 0
-    and z, of which the softmax's second part is the sigmoid of z and the cross-entropy the binary
-    one; more classes have an output each. Weights start Glorot-uniform and biases at zero. The
-    document names neither widths, slope nor the blocks' dropout.
+    Images [b, c, h, w] to logits [b, classes]: three blocks of (convolution, LeakyReLU, batch norm,
+    max-pool, dropout), a hidden LeakyReLU layer with batch norm and dropout 0.5, and for two
+    classes one output z. The logits are then 0 and z, so that the second softmax probability is the
+    sigmoid of z and the cross-entropy the binary one; more classes have an output each. Weights
+    start Glorot-uniform and biases at zero. The course report names neither widths, slope nor the
+    blocks' dropout.
+
+    Args:
+        shape: channels, height and width of the images.
+        classes: how many.
+        widths: channels of each block.
+        dropout: rate of each block, 0 to 1.
+        hidden: width of the hidden layer.
+
+    Raises:
+        UserError: the images are too small.
     """
     layers: list[nn.Module] = []
     channels = shape[0]
@@ -102,6 +134,14 @@ def block_cnn(
 
     Images [b, c, h, w] to logits [b, classes]. Pooling comes first in a block because the maximum
     commutes with an increasing function, and what follows then costs a quarter.
+
+    Args:
+        shape: channels, height and width of the images.
+        classes: how many.
+        widths: channels of each block.
+
+    Raises:
+        UserError: the images are too small.
     """
     layers: list[nn.Module] = []
     channels = shape[0]
@@ -121,8 +161,17 @@ def strided_cnn(
 ) -> nn.Module:
     """Return (4x4 convolution of stride 2, ReLU) for each width, one hidden ReLU layer, the logits.
 
-    Images [b, c, h, w] to logits [b, classes]. Strides instead of pooling and no batch norm: what
-    adversarial training wants (Wong et al., 2020).
+    Images [b, c, h, w] to logits [b, classes]. It has strides instead of pooling and no batch norm,
+    as networks for adversarial training do (Wong et al., 2020).
+
+    Args:
+        shape: channels, height and width of the images.
+        classes: how many.
+        widths: channels of each convolution.
+        hidden: width of the hidden layer.
+
+    Raises:
+        UserError: the images are too small.
     """
     layers: list[nn.Module] = []
     channels = shape[0]
@@ -143,7 +192,16 @@ def paired_cnn(
     """Return (3x3 convolution, ReLU) twice and a max-pool for each width, a hidden layer, logits.
 
     Images [b, c, h, w] to logits [b, classes]. Nothing is padded and there is no batch norm: the
-    small network of Zhang et al. (2019, TRADES) with one hidden layer for its two.
+    small network of Zhang et al. (2019, TRADES) with one hidden layer instead of two.
+
+    Args:
+        shape: channels, height and width of the images.
+        classes: how many.
+        widths: channels of each pair of convolutions.
+        hidden: width of the hidden layer.
+
+    Raises:
+        UserError: the images are too small.
     """
     layers: list[nn.Module] = []
     channels, height, width_left = shape
@@ -173,7 +231,17 @@ class WideResNet(nn.Module):
 
     A 3x3 convolution, three groups of (depth - 4) / 6 blocks with 16, 32 and 64 times widen
     channels, the second and third at half the size, batch norm and the activation before each
-    convolution, the mean over what is left of the image, and a linear layer.
+    convolution, the mean over the remaining positions, and a linear layer.
+
+    Args:
+        shape: channels, height and width of the images.
+        classes: how many.
+        depth: 10, 16, 22 and so on.
+        widen: the factor of the channels, 1 or more.
+        activation: "relu" or "silu".
+
+    Raises:
+        ValueError: another depth or activation.
     """
 
     def __init__(
@@ -215,7 +283,7 @@ class WideResNet(nn.Module):
 
 
 class _PreActivation(nn.Module):
-    """(Batch norm, activation, 3x3 convolution) twice, added to what is given or its projection."""
+    """(Batch norm, activation, 3x3 convolution) twice, added to the input or its projection."""
 
     def __init__(self, channels: int, width: int, stride: int, activation: type[nn.Module]) -> None:
         super().__init__()
@@ -245,8 +313,17 @@ def stepped_cnn(
 ) -> nn.Module:
     """Return (convolution, ReLU) for each step, one hidden ReLU layer, and the logits.
 
-    Images [b, c, h, w] to logits [b, classes]. Each step is (width, kernel, stride), padded by one
-    pixel. Nothing but convolutions, linear layers and ReLU: what certified training wants.
+    Images [b, c, h, w] to logits [b, classes]. It has nothing but convolutions, linear layers and
+    ReLU, as networks for certified training do.
+
+    Args:
+        shape: channels, height and width of the images.
+        classes: how many.
+        steps: (width, kernel, stride) of each convolution, padded by one pixel.
+        hidden: width of the hidden layer.
+
+    Raises:
+        UserError: the images are too small.
     """
     layers: list[nn.Module] = []
     channels, height, width = shape
@@ -269,11 +346,21 @@ class WhitenedCNN(nn.Module):
 
     A frozen 2x2 convolution that whitens patches (Coates and Ng, 2011), then three groups of
     (convolution, max-pool, batch norm, activation, convolution, batch norm, activation), a maximum
-    over what is left of the image, and a linear layer without bias, its weights drawn from
-    N(0, 1) and its sums divided by the width. With depth 3 a group has a third convolution, and
-    what the pooled one gave is added to what comes out of the last. The first filters of each
-    convolution start as the identity (Zagoruyko and Komodakis, 2017, DiracNets), and batch norm has
-    no scale. After Keller Jordan, 2024, "94% on CIFAR-10 in 3.29 seconds on a single GPU".
+    over the remaining positions, and a linear layer without bias, its weights drawn from N(0, 1)
+    and its sums divided by the width. With depth 3 a group has a third convolution, and the output
+    of the pooled one is added to that of the last. The first filters of each convolution start as
+    the identity (Zagoruyko and Komodakis, 2017, DiracNets), and batch norm has no scale. After
+    Keller Jordan, 2024, "94% on CIFAR-10 in 3.29 seconds on a single GPU".
+
+    Args:
+        shape: channels, height and width of the images.
+        classes: how many.
+        widths: channels of each group.
+        depth: convolutions a group, 2 or 3.
+
+    Raises:
+        ValueError: another depth.
+        UserError: the images are too small.
     """
 
     def __init__(
@@ -308,10 +395,14 @@ class WhitenedCNN(nn.Module):
 
     @torch.no_grad()
     def prepare(self, pictures: Tensor, eps: float = 5e-4) -> None:
-        """Set the whitening filters from normalised training images, float[n, c, h, w].
+        """Set the whitening filters from training images.
 
-        They are the eigenvectors of the covariance of 2x2 patches over the root of their
-        eigenvalue plus eps, and their negatives.
+        They are the eigenvectors of the covariance of 2x2 patches over the root of their eigenvalue
+        plus eps, and their negatives (Coates and Ng, 2011).
+
+        Args:
+            pictures: float[n, c, h, w], normalised.
+            eps: added to the eigenvalues, over 0.
         """
         c = pictures.shape[1]
         covariance = torch.zeros(4 * c, 4 * c, dtype=torch.float64)
@@ -320,7 +411,7 @@ class WhitenedCNN(nn.Module):
             covariance += patches @ patches.T / (patches.shape[1] * len(pictures) / len(chunk))
         values, vectors = torch.linalg.eigh(covariance)
         filters = (vectors / (values + eps).sqrt()).T.flip(0).reshape(4 * c, c, 2, 2)
-        # An eigenvector's sign is arbitrary: fixing it makes the filters a function of the data.
+        # The sign of an eigenvector is arbitrary: fixed, the filters are a function of the data.
         signs = filters.flatten(1).sum(1).sign()
         filters = filters * torch.where(signs == 0, 1.0, signs)[:, None, None, None]
         self.whiten.weight.copy_(torch.cat([filters, -filters]))
@@ -333,7 +424,7 @@ class WhitenedCNN(nn.Module):
 
 
 class _Residual(nn.Module):
-    """What is given, through layers, a convolution and batch norm, added to itself; then GELU."""
+    """The input, and the input through layers, a convolution and batch norm, added; then GELU."""
 
     def __init__(self, width: int, layers: list[nn.Module]) -> None:
         super().__init__()
@@ -359,9 +450,16 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
 def build(
     architecture: str, settings: dict[str, Any], shape: tuple[int, int, int], classes: int
 ) -> nn.Module:
-    """Return the network of that name for images of shape (c, h, w), freshly initialised.
+    """Return the network of that name, freshly initialised.
 
-    Raises UserError for an unknown name or settings it doesn't take.
+    Args:
+        architecture: a name in ARCHITECTURES.
+        settings: its keyword arguments, without shape and classes.
+        shape: channels, height and width of the images.
+        classes: how many.
+
+    Raises:
+        UserError: an unknown name, or settings that it doesn't take.
     """
     if architecture not in ARCHITECTURES:
         raise unknown("architecture", architecture, ARCHITECTURES)

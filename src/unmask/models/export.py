@@ -49,7 +49,7 @@ def export_onnx(
     pictures = torch.rand((5, *told.input_shape), generator=torch.Generator().manual_seed(0))
     metadata: dict[str, Any] = {"card": asdict(told)}
     if classifier.class_names is not None:
-        # Numbers that stand in for names would be taken for names.
+        # Numbers in place of unknown names would be read as names.
         metadata["class_names"] = list(classifier.class_names)
     content = exported(
         classifier,

@@ -1,4 +1,4 @@
-"""A model by its import path, and the guard around other people's code."""
+"""A model by its import path, and the guard around code from outside."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import nn
 from unmask.errors import UserError, unknown
 from unmask.text import printable, told
 
-# Of what is installed and of Unmask itself, whose faults are not the loaded code's.
+# Folders of what is installed and of Unmask itself, whose faults are not the loaded code's.
 _LIBRARIES = (str(Path(__file__).parents[1]), sys.prefix, sys.base_prefix)
 # The folders of the modules that were loaded, to which a fault may belong.
 _folders: set[str] = set()
@@ -23,16 +23,16 @@ _folders: set[str] = set()
 
 @contextmanager
 def foreign(path: str, doing: str = "", do: str = "") -> Iterator[None]:
-    """Run other people's code, which may raise anything, exit, or take the streams away.
+    """Run code from outside, which may raise anything, exit, or replace the streams.
 
     Args:
         path: the import path that led to it, for the error.
-        doing: what it is asked to do, where that isn't clear from the path.
+        doing: what it does, where that isn't clear from the path.
         do: what to do when it raises.
 
     Raises:
-        UserError: it raised whatever it may be, KeyboardInterrupt apart, called exit or closed
-            stdout or stderr. Streams that it replaced are put back.
+        UserError: it raised anything but KeyboardInterrupt, called exit or closed stdout or stderr.
+            Streams that it replaced are restored.
     """
     streams = sys.stdout, sys.stderr
     try:
@@ -52,9 +52,13 @@ def foreign(path: str, doing: str = "", do: str = "") -> Iterator[None]:
 
 
 def load_model(path: str) -> nn.Module:
-    """Return the model that "my_module:make_model" makes, or is.
+    """Return the model that an import path makes, or is.
 
-    The module is looked for in the working folder first.
+    The module is searched for in the working folder first.
+
+    Args:
+        path: "my_module:make_model" or "folder/my_file.py:make_model", a function without arguments
+            or the model itself.
 
     Raises:
         UserError: the path has another form, can't be imported, isn't there, raises, gives no
@@ -93,7 +97,7 @@ def load_model(path: str) -> nn.Module:
 
 
 def refuse_lazy(network: nn.Module) -> None:
-    """Raise UserError for a network with layers whose shapes only a first batch tells."""
+    """Raise UserError for a network with layers whose shapes only a first batch determines."""
     if any(isinstance(p, nn.parameter.UninitializedParameter) for p in network.parameters()):
         raise UserError(
             "the model has lazy layers whose shapes aren't known yet",
@@ -103,9 +107,13 @@ def refuse_lazy(network: nn.Module) -> None:
 
 
 def load_object(path: str) -> Any:
-    """Return what "my_module:name" or "folder/my_file.py:name" names.
+    """Return what an import path names.
 
-    Raises UserError when it can't be imported.
+    Args:
+        path: "my_module:name" or "folder/my_file.py:name", with dots for attributes.
+
+    Raises:
+        UserError: it can't be imported.
     """
     module_name, _, name = path.rpartition(":")
     if not (module_name and name):
@@ -162,11 +170,11 @@ def load_object(path: str) -> Any:
 
 
 def blamed(error: BaseException) -> str:
-    """Return one line on an exception that came out of code that was loaded, "" of any other.
+    """Return one line on an exception that came from loaded code, "" for any other.
 
     Args:
-        error: what nobody caught. It is the loaded code's when a frame of its traceback lies in
-            the folder of a module that was loaded, and in no library.
+        error: what nobody caught. It belongs to the loaded code when a frame of its traceback lies
+            in the folder of a module that was loaded, and in no library.
     """
     place = None
     trace: TracebackType | None = error.__traceback__

@@ -1,4 +1,4 @@
-"""A model by any name that it goes by, ready to take pixels in [0, 1] to logits."""
+"""A model by any of its names, ready to take pixels in [0, 1] to logits."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ def load_model(
 ) -> Classifier | Wrapped:
     """Return a model that takes pixels in [0, 1], float[b, c, h, w], to logits, in eval mode.
 
-    What it gives instead of logits is unwrapped: tuples, dictionaries, a ModelOutput, one logit
-    for two classes; of a softmax the logarithm is taken. Resizing and normalisation are those that
-    the model's own config states; describe() says which.
+    Other outputs are unwrapped: tuples, dictionaries, a ModelOutput, one logit for two classes; of
+    a softmax the logarithm is taken. Resizing and normalisation are those that the model's own
+    config states; describe() tells which.
 
     Args:
         source: a name that ships, such as "mnist"; a .safetensors file with its card; an .onnx
             file; "my_module:make_model"; "timm:NAME", "torchvision:NAME" or "hf:FOLDER-or-NAME",
-            each with "@FILE.safetensors" or "@random" for its weights where wanted; a folder of
-            `unmask train` or of transformers; or an nn.Module.
-        weights: a .safetensors file for a module of your own.
-        mean: one number or one a channel that the module of your own, or an ONNX file, wants
-            taken away from pixels in [0, 1].
-        std: what it wants them divided by then.
-        size: the height and width that it takes, where it says nothing.
+            each with "@FILE.safetensors" or "@random" for other weights; a folder that `unmask
+            train` or transformers wrote; or an nn.Module.
+        weights: a .safetensors file for your own module.
+        mean: one number or one a channel that is subtracted from pixels in [0, 1], for your own
+            module or an ONNX file.
+        std: what they are divided by then.
+        size: the height and width that the model takes, where it doesn't state them.
 
     Raises:
-        UserError: there is no such model, it is damaged, holds pickles, wants code of its own to
-            be run, or an option doesn't go with it.
+        UserError: there is no such model, it is damaged, holds pickles, needs code of its own to be
+            run, or an option doesn't go with it.
     """
     given = weights is not None, mean is not None or std is not None or size is not None
     if isinstance(source, nn.Module):
@@ -90,10 +90,10 @@ def load_known(name: str) -> Classifier | Wrapped | None:
     """Return the model that a name, a folder or a .safetensors file stands for, in eval mode.
 
     Args:
-        name: as load_model takes it.
+        name: see load_model.
 
     Returns:
-        The model, or None for the import path of a module of your own.
+        The model, or None for the import path of your own module.
 
     Raises:
         UserError: as load_model does.
@@ -119,6 +119,9 @@ def load_known(name: str) -> Classifier | Wrapped | None:
 def load_network(name: str) -> nn.Module:
     """Return load_known's model, or the network of an import path as it is.
 
+    Args:
+        name: see load_model.
+
     Raises:
         UserError: as load_model does.
     """
@@ -127,7 +130,7 @@ def load_network(name: str) -> nn.Module:
 
 
 def _suggest(prefix: str) -> None:
-    """Raise UserError where a prefix is no module and nearly that of a library."""
+    """Raise UserError where a prefix is no module and resembles the name of a library."""
     near = _OTHER_NAMES.get(prefix.lower(), prefix.lower())
     if not difflib.get_close_matches(near, list(ZOO), cutoff=0.7):
         return
@@ -202,14 +205,18 @@ def _onnx(
 
 
 class OnnxNetwork(nn.Module):
-    """An ONNX file as a module, which has no gradient."""
+    """An ONNX file as a module, which has no gradient.
+
+    Args:
+        graph: the opened file.
+    """
 
     def __init__(self, graph: OnnxClassifier) -> None:
         super().__init__()
         self.graph = graph
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Return what the graph gives, float32[b, classes]."""
+        """Return the graph's output, float32[b, classes], for float[b, c, h, w]."""
         rows = self.graph(pixels.detach().float().cpu().numpy())
         return torch.from_numpy(rows).to(pixels.device)
 
@@ -226,15 +233,15 @@ def card_of(
     input_shape: tuple[int, int, int] | None = None,
     class_names: Sequence[str] | None = None,
 ) -> ModelCard:
-    """Return a model's card, made up of what is known where it has none.
+    """Return a model's card, made of what is known where it has none.
 
     Args:
         model: as load_model returns it.
-        input_shape: channels, height and width of the images, where the model doesn't say.
-        class_names: of the classes, where the model doesn't say.
+        input_shape: channels, height and width of the images, where the model doesn't state them.
+        class_names: of the classes, where the model doesn't state them.
 
     Raises:
-        UserError: neither says what images or classes it takes.
+        UserError: the images or classes that it takes are not known from either.
     """
     if isinstance(model, Classifier):
         return model.card
@@ -263,14 +270,14 @@ def card_of(
 
 @torch.no_grad()
 def probed_card(model: Classifier | Wrapped, size: tuple[int, int] | None = None) -> ModelCard:
-    """Return card_of, the classes counted on one black image where nothing names them.
+    """Return card_of; where nothing names the classes, one black image tells how many there are.
 
     Args:
         model: as load_model returns it.
-        size: height and width of the images, where the model doesn't say.
+        size: height and width of the images, where the model doesn't state them.
 
     Raises:
-        UserError: neither says what images it takes, or it doesn't take them.
+        UserError: the images that it takes are not known from either, or it doesn't take them.
     """
     if isinstance(model, Classifier):
         return model.card

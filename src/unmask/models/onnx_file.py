@@ -17,7 +17,7 @@ from unmask.models.session import open_session as cpu_session
 
 __all__ = ["TOLERANCE", "check_difference", "check_exporter", "cpu_session", "exported"]
 
-# The largest difference from PyTorch's answers that is taken for rounding.
+# The largest difference from PyTorch's outputs that counts as rounding.
 TOLERANCE = 1e-3
 
 
@@ -44,8 +44,17 @@ def exported(
 ) -> bytes:
     """Return the ONNX file of a module that takes "pixels" to the outputs.
 
-    pixels: an example. dynamic: of its dimensions, those that may differ, as torch.export has them.
-    metadata: plain values, written as JSON. check_exporter comes first.
+    Call check_exporter first.
+
+    Args:
+        module: in eval mode.
+        pixels: an example of the input.
+        outputs: names of what the module returns, in order.
+        dynamic: which dimensions of pixels may differ, as torch.export has them.
+        metadata: plain values by name, written as JSON.
+
+    Returns:
+        The bytes of the file.
     """
     # The exporter logs and warns about its own workings, which no user can act on.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -62,10 +71,10 @@ def exported(
         )
         assert program is not None
         told = {key: json.dumps(value) for key, value in metadata.items()}
-        # The exporter notes at every node the lines of the files that it comes from, by full path.
+        # The exporter records at every node the source lines that it comes from, by full path.
         for node in program.model.graph.all_nodes():
             node.metadata_props.clear()
-        # Constraints stand in the order of a hash, which differs from process to process.
+        # Constraints are in the order of a hash, which differs from process to process.
         program.model.graph.metadata_props.clear()
         program.model.metadata_props.update(told)
         file = Path(folder) / "model.onnx"
@@ -74,7 +83,12 @@ def exported(
 
 
 def check_difference(difference: float, largest: float = 1.0) -> None:
-    """Raise UserError unless a difference from PyTorch's answers is TOLERANCE of the largest."""
+    """Raise UserError for a difference from PyTorch's outputs that is too large for rounding.
+
+    Args:
+        difference: the largest absolute difference, at most TOLERANCE times largest.
+        largest: the largest absolute value of an output.
+    """
     if not difference <= TOLERANCE * largest:
         raise UserError(
             "ONNX Runtime and PyTorch disagree about this network, so nothing was written",

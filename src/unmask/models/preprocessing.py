@@ -1,4 +1,4 @@
-"""What a network wants done to an image before it sees it, and what its answer is called."""
+"""The preprocessing that a network needs, and the logits in its output."""
 
 from __future__ import annotations
 
@@ -19,10 +19,17 @@ Interpolation = Literal["nearest", "bilinear", "bicubic"]
 class Preprocessing:
     """The steps from pixels in [0, 1], RGB or grey, to what a network takes.
 
-    size: height and width that it takes, None for any. crop: the central fraction of each side
-    that is kept of images of another size, once they are resized. interpolation: how they are.
-    scale: what pixels are multiplied by first, 255 for networks of bytes. mean and std: one number
-    a channel, after the scale. order: of the channels.
+    Args:
+        size: height and width that it takes, None for any.
+        crop: the central fraction of each side, in (0, 1], that is kept of images of another size.
+        interpolation: how these are resized.
+        scale: what pixels are multiplied by first, 255 for networks of bytes.
+        mean: one number a channel, subtracted after the scale.
+        std: one positive number a channel, the divisor.
+        order: of the channels.
+
+    Raises:
+        UserError: a value is out of its range.
     """
 
     size: tuple[int, int] | None = None
@@ -46,7 +53,7 @@ class Preprocessing:
                 raise UserError(f"the preprocessing's {name} isn't usable", got=got)
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Return what the network takes of pixels, float[b, c, h, w] in [0, 1].
+        """Return the network's input for pixels, float[b, c, h, w] in [0, 1].
 
         Images of the network's size are neither resized nor cropped. The gradient passes.
         """
@@ -97,11 +104,12 @@ def _numbers(values: tuple[float, ...]) -> str:
 
 
 def logits_in(answer: Any) -> Tensor:
-    """Return the logits, float[b, classes], in what a network answers.
+    """Return the logits in a network's output, float[b, classes].
 
-    A tensor as it is; the entry "logits" of a dictionary or of a transformers ModelOutput; of a
-    tuple or list the first tensor of two dimensions. One number an image is the logit of the
-    second of two classes, whose first is 0.
+    Args:
+        answer: a tensor; a dictionary or a transformers ModelOutput with the entry "logits"; or a
+            tuple or list, whose first tensor of two dimensions is taken. One number an image is the
+            logit of the second of two classes, whose first is 0.
 
     Raises:
         UserError: nothing in it is a row of numbers for each image.
@@ -139,7 +147,7 @@ def _tensor_in(answer: Any) -> Tensor | None:
 
 
 def are_probabilities(rows: Tensor) -> bool:
-    """Return whether rows, [b, classes], are softmax's: none under 0, each adding up to 1."""
+    """Return whether rows, [b, classes], are a softmax's: none below 0, each adding up to 1."""
     if rows.shape[1] < 2 or not len(rows) or bool((rows < 0).any()):
         return False
     return bool(((rows.detach().double().sum(1) - 1).abs() < 1e-3).all())
@@ -148,10 +156,19 @@ def are_probabilities(rows: Tensor) -> bool:
 class Wrapped(nn.Module):
     """A network with its preprocessing before it, that takes pixels in [0, 1] to logits.
 
-    network: as it came. kind: where from, such as "timm" or "ONNX". class_names and input_shape
-    (c, h, w): None where nothing says. gives_probabilities: None before the first image, then
-    whether the network ends with a softmax, whose logarithm is then what comes out. stated: whether
-    a config says what is done to an image; where none does, pixels go in as they come.
+    Args:
+        network: as it came.
+        name: for messages and the card.
+        kind: where it is from, such as "timm" or "ONNX".
+        preprocessing: what is done to an image; None for nothing.
+        class_names: in the order of the logits, None where they aren't known.
+        input_shape: channels, height and width, None where they aren't known.
+        differentiable: whether gradients pass.
+        stated: whether a config states the preprocessing; otherwise pixels go in as they come.
+
+    Attributes:
+        gives_probabilities: None before the first image, then whether the network ends with a
+            softmax, whose logarithm is then returned.
     """
 
     def __init__(
@@ -182,7 +199,7 @@ class Wrapped(nn.Module):
         return logits.clamp_min(1e-12).log() if self.gives_probabilities else logits
 
     def describe(self) -> str:
-        """Return in one line what it is and what is done to an image."""
+        """Return in one line what the model is and what is done to an image."""
         classes = "" if self.class_names is None else f"; {len(self.class_names)} classes"
         softmax = "; probabilities, of which the logarithm is used" * bool(self.gives_probabilities)
         assumed = "" if self.stated else ", since no config says otherwise"

@@ -31,11 +31,11 @@ def open_session(
     name: str = "",
     entries: Mapping[str, str] | None = None,
 ) -> Any:
-    """Return ONNX Runtime's session of an ONNX file, on the CPU.
+    """Return an ONNX Runtime session of an ONNX file, on the CPU.
 
     Args:
         content: the file's bytes, or its path.
-        threads: how many work on it, 0 for as many as it likes.
+        threads: how many it uses, 0 for ONNX Runtime's choice.
         name: what messages call it; the path by default.
         entries: further settings of the session, by ONNX Runtime's names.
 
@@ -62,7 +62,7 @@ def open_session(
         ) from error
     try:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's own kinds have no common one beneath.
+    except Exception as error:  # ONNX Runtime's own exceptions have no common base.
         raise UserError(
             f"{name} is no ONNX model that ONNX Runtime reads",
             got=(str(error).splitlines() or [type(error).__name__])[0][:200],
@@ -74,11 +74,17 @@ def open_session(
 class OnnxClassifier:
     """An ONNX file that takes a batch of images to a row of numbers each, or to the class alone.
 
-    layout: "NCHW", "NHWC", "NHW" for grey images, or "flat" for the values of an image in order.
-    dtype: what the graph takes; uint8 stands for 0..255. batch: the only batch size that it takes,
-    None for any. size: height and width, None where they are free. channels: None where the graph
-    doesn't say. output: the name of the one that is read: that called logits, or the only one that
-    can be.
+    Args:
+        session: ONNX Runtime's.
+        layout: "NCHW", "NHWC", "NHW" for grey images, or "flat" for the values of an image in
+            order.
+        dtype: what the graph takes; uint8 stands for 0..255.
+        batch: the only batch size that it takes, None for any.
+        channels: None where the graph doesn't state them.
+        size: height and width, None where they are free.
+        class_names: from the metadata, None without.
+        output: the name of the output that is read: the one called logits, or the only possible
+            one.
     """
 
     session: Any
@@ -92,10 +98,15 @@ class OnnxClassifier:
 
     @staticmethod
     def of(content: bytes | str | Path, *, threads: int = 0, name: str = "") -> OnnxClassifier:
-        """Open an ONNX file; the arguments are open_session's.
+        """Open an ONNX file.
+
+        Args:
+            content: the file's bytes, or its path.
+            threads: how many it uses, 0 for ONNX Runtime's choice.
+            name: what messages call it; the path by default.
 
         Raises:
-            UserError: as open_session; or the graph doesn't take one batch of images.
+            UserError: as open_session does; or the graph doesn't take one batch of images.
         """
         session = open_session(content, threads=threads, name=name)
         told = name or ("the ONNX file" if isinstance(content, bytes) else str(content))
@@ -122,11 +133,14 @@ class OnnxClassifier:
 
     @property
     def input_shape(self) -> tuple[int, int, int] | None:
-        """Channels, height and width, None where the graph doesn't say all three."""
+        """Channels, height and width, None where the graph doesn't state all three."""
         return None if self.size is None or self.channels is None else (self.channels, *self.size)
 
     def __call__(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return float32[b, classes] of images float32[b, c, h, w], as the graph wants them scaled.
+        """Return float32[b, classes] for a batch of images.
+
+        Args:
+            pixels: float32[b, c, h, w], scaled as the graph takes them.
 
         Raises:
             UserError: the graph gives the class alone.
@@ -141,9 +155,15 @@ class OnnxClassifier:
         return found.astype(np.float32).reshape(len(found), -1)
 
     def answer(self, pixels: NDArray[np.float32]) -> NDArray[Any]:
-        """Return what the graph gives for images float32[b, c, h, w], as it wants them scaled.
+        """Return the graph's output for a batch of images.
 
-        A graph for one batch size is fed in parts, the last filled up.
+        A graph with a fixed batch size gets the images in parts, the last of which is filled up.
+
+        Args:
+            pixels: float32[b, c, h, w], scaled as the graph takes them.
+
+        Returns:
+            [b, ...], in the graph's type.
         """
         batch: NDArray[Any] = pixels
         if self.layout == "NHWC":
@@ -167,7 +187,7 @@ class OnnxClassifier:
 
 
 def _layout(shape: list[Any]) -> tuple[Literal["NCHW", "NHWC", "NHW", "flat"], Any, Any, Any]:
-    """Return the order of an input's dimensions, then channels, height and width as it has them."""
+    """Return the order of an input's dimensions, and its channels, height and width as stated."""
     if len(shape) == 2:
         return "flat", None, None, None
     if len(shape) == 3:
@@ -202,7 +222,7 @@ def class_names_of(session: Any, file: str) -> tuple[str, ...] | None:
         file: its name, for the error.
 
     Raises:
-        UserError: they are no JSON list of 1 to MAX_CLASSES different texts, each of at most
+        UserError: they are no JSON list of 1 to MAX_CLASSES different strings, each of at most
             MAX_NAME characters.
     """
     metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
@@ -221,8 +241,11 @@ def class_names_of(session: Any, file: str) -> tuple[str, ...] | None:
 def parse_class_names(text: str) -> tuple[str, ...]:
     """Return the names in a JSON list; see class_names_of.
 
+    Args:
+        text: of the JSON.
+
     Raises:
-        ValueError: they are no such list.
+        ValueError: it is no such list.
     """
     names = parse_metadata(text)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -236,6 +259,9 @@ def parse_class_names(text: str) -> tuple[str, ...]:
 
 def parse_metadata(text: str) -> Any:
     """Return the values of a JSON text in a file's metadata.
+
+    Args:
+        text: of the JSON.
 
     Raises:
         ValueError: it is no JSON, or too long or deep.

@@ -15,10 +15,14 @@ from unmask.errors import UserError
 class LayerSummary:
     """One layer, in the order of computation.
 
-    name: its place in the network; kind: its class; detail: what it was made with. output: its
-    output's shape without the batch. parameters: numbers it holds, frozen ones included.
-    multiply_adds: products of a weight and an input that one image takes; 0 for layers that
-    aren't convolutions or linear.
+    Args:
+        name: its place in the network.
+        kind: its class.
+        detail: the settings it was made with.
+        output: its output's shape without the batch.
+        parameters: numbers it holds, frozen ones included.
+        multiply_adds: products of a weight and an input for one image; 0 for layers that aren't
+            convolutions or linear.
     """
 
     name: str
@@ -31,10 +35,16 @@ class LayerSummary:
 
 @torch.no_grad()
 def summarised(network: nn.Module, input_shape: tuple[int, ...]) -> list[LayerSummary]:
-    """Return the network's layers as one image of zeros, of that shape, meets them.
+    """Return the network's layers in the order in which one image of zeros passes them.
 
-    A layer is a module without modules inside it. Raises UserError when the network doesn't take
-    the shape.
+    A layer is a module without modules inside it.
+
+    Args:
+        network: on any device; its mode is restored.
+        input_shape: of an image, without the batch.
+
+    Raises:
+        UserError: the network doesn't take the shape.
     """
     layers: list[LayerSummary] = []
     names = {module: name for name, module in network.named_modules()}

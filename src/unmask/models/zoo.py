@@ -19,14 +19,14 @@ from unmask.registry import Registry
 
 Loader = Callable[[str, str], Wrapped]
 RANDOM = "random"
-# Of Pillow's numbers for filters, which transformers' configs hold.
+# Pillow's numbers for filters, which transformers' configs hold.
 _RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 
 ZOO: Registry[Loader] = Registry("zoo")
 
 
 def split_source(source: str) -> tuple[str, str]:
-    """Return a name and what stands behind its last @: weights, "random" or ""."""
+    """Return a name and what follows its last @: weights, "random" or ""."""
     name, at, weights = source.rpartition("@")
     return (name, weights) if at else (source, "")
 
@@ -123,7 +123,7 @@ def load_transformers(name: str, weights: str) -> Wrapped:
 
     Raises:
         UserError: transformers isn't installed, there is no such model, it is no image classifier,
-            wants code of its own to be run, or comes without safetensors.
+            needs code of its own to be run, or comes without safetensors.
     """
     transformers = _imported("transformers", "zoo")
     folder = Path(name)
@@ -171,9 +171,9 @@ def load_transformers(name: str, weights: str) -> Wrapped:
 def _transformers_preprocessing(
     name: str, config: Any, where: dict[str, Any]
 ) -> tuple[Preprocessing, bool]:
-    """Read preprocessor_config.json and return it and True.
+    """Return the preprocessing in preprocessor_config.json, and True.
 
-    Without one, the sizes of the network's config, and False.
+    Without that file, return the sizes of the network's config, and False.
     """
     from transformers.image_processing_base import ImageProcessingMixin
 
@@ -234,7 +234,7 @@ def _fill(network: nn.Module, weights: str) -> None:
 def _imported(package: str, extra: str, module: str | None = None) -> Any:
     try:
         return importlib.import_module(module or package)
-    except Exception as error:  # A broken installation raises whatever it likes.
+    except Exception as error:  # A broken installation can raise anything.
         raise UserError(
             f"this model needs {package}",
             got=(str(error).splitlines() or [type(error).__name__])[0],
@@ -244,7 +244,7 @@ def _imported(package: str, extra: str, module: str | None = None) -> Any:
 
 @contextlib.contextmanager
 def _seeded() -> Iterator[None]:
-    """Let random weights be the same each time."""
+    """Make random weights the same each time."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         yield
@@ -264,7 +264,7 @@ def _quiet(transformers: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _explained(wrong: str, pretrained: bool) -> Iterator[None]:
-    """Turn what a library raises about a model into one line."""
+    """Turn a library's exception about a model into one line."""
     try:
         yield
     except UserError:
