@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -101,6 +102,50 @@ def test_a_leak_and_flipped_labels_are_named() -> None:
     doubted = next(v for v in found.verdicts if v.kind == "label errors")
     assert doubted.subject == "test"
     assert doubted.evidence["fraction"] == pytest.approx(0.1, abs=0.01)
+
+
+def test_labels_are_doubted_only_where_that_can_be_trusted() -> None:
+    """A model's own mistakes, logits without a scale and a model fed wrongly accuse no label."""
+    images = coloured(400)
+    rng = np.random.default_rng(5)
+    pixels = images.pixels.astype(int)
+    # Where it is unsure it is wrong: a tenth of the images hardly shows its colour.
+    faint = rng.choice(400, 80, replace=False)
+    pixels[faint, images.labels[faint]] -= 88
+    hard = Images(pixels.clip(0, 255).astype(np.uint8), images.labels, NAMES, "faint colours")
+    for model in (Colours(), Colours(12_000.0), Swapped()):
+        found = unmask.check(model, hard, minutes=0.5, questions=FEW)
+        assert [
+            v for v in found.verdicts if v.kind == "label errors" and v.severity != "note"
+        ] == []
+
+
+def test_a_few_logits_that_are_not_finite_leave_the_rest_to_be_asked() -> None:
+    inner = Colours()
+
+    def model(pixels: Tensor) -> Tensor:
+        logits = inner(pixels)
+        logits[pixels[:, 0, 0, 0] < 0.165] = float("nan")
+        return logits.detach()
+
+    found = unmask.check(model, coloured(), minutes=0.5, questions=FEW)
+    assert "logits not finite" in errors(found)
+    assert {p.name: p.status for p in found.parts} == dict.fromkeys(FEW, "done")
+    assert 0.5 < found.figures()["accuracy.accuracy"] < 1
+
+
+def test_a_slow_model_ends_in_one_line_each_within_the_time() -> None:
+    def stuck(pixels: Tensor) -> Tensor:
+        time.sleep(3)
+        return torch.zeros(len(pixels), 3)
+
+    start = time.perf_counter()
+    found = unmask.check(stuck, coloured(), minutes=0.01, questions=("preflight", "accuracy"))
+    assert time.perf_counter() - start < 2.5
+    preflight, accuracy = found.parts
+    assert "did not end" in preflight.reason
+    assert accuracy.status == "skipped"
+    assert found.unanswered
 
 
 def test_a_black_box_is_asked_what_can_be_asked() -> None:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unmask.check.questions import Asked, ask_preflight
+from unmask.check.preflight import ask_preflight
+from unmask.check.subject import Subject
 from unmask.data.images import Images
 from unmask.models.preprocessing import Preprocessing, Wrapped
 from unmask.shift.target import as_target
@@ -43,7 +44,7 @@ def asked(images: Images) -> list[str]:
     model = Wrapped(network(), name="net", kind="timm", preprocessing=STATED)
     target = as_target(model)
     assert target.mean == MEAN
-    _, verdicts = ask_preflight(Asked(target, images, images, 0), 5.0)
+    _, verdicts = ask_preflight(Subject(target, images, images, 0), 5.0)
     return [v.cause for v in verdicts if v.kind == "preprocessing"]
 
 
@@ -68,12 +69,12 @@ def test_a_config_that_states_nothing_is_said() -> None:
     model = Wrapped(network(), name="net", kind="transformers", stated=False)
     assert "since no config says otherwise" in model.describe()
     images = labelled(Preprocessing())
-    _, verdicts = ask_preflight(Asked(as_target(model), images, images, 0), 5.0)
+    _, verdicts = ask_preflight(Subject(as_target(model), images, images, 0), 5.0)
     assert "preprocessing not stated" in [v.kind for v in verdicts]
 
 
 def test_a_softmax_inside_a_wrapped_model_is_still_said() -> None:
     model = Wrapped(nn.Sequential(network(), nn.Softmax(1)), name="net", kind="ONNX")
     images = labelled(Preprocessing())
-    _, verdicts = ask_preflight(Asked(as_target(model), images, images, 0), 5.0)
+    _, verdicts = ask_preflight(Subject(as_target(model), images, images, 0), 5.0)
     assert "probabilities" in [v.kind for v in verdicts]

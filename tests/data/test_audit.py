@@ -100,6 +100,11 @@ def test_given_probabilities_are_used_and_must_fit() -> None:
     p[7] = np.roll(p[7], 1)
     found = audit_data(images, probabilities={"train": p}, near=False)
     assert found.label_errors["train"].rows.tolist() == [7]
+    assert found.label_errors["train"].images == 60
+    p[:7] = np.nan
+    found = audit_data(images, probabilities={"train": p}, near=False)
+    assert found.label_errors["train"].rows.tolist() == [7]
+    assert found.label_errors["train"].images == 53
     with pytest.raises(UserError, match=r"\[60, 3\]"):
         audit_data(images, probabilities={"train": p[:5]}, near=False)
 

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unmask.check.questions import QUESTIONS, Asked, Skipped
+from unmask.check.questions import QUESTIONS
 from unmask.check.result import Check, Part
+from unmask.check.subject import Skipped, Subject
 from unmask.data.images import Images
 from unmask.data.sources import Source, load_source
 from unmask.errors import MAX_SEED, UserError, require_whole, unknown
@@ -21,6 +22,8 @@ from unmask.text import told
 from unmask.verdict import Verdict
 
 DEFAULT_MINUTES = 5.0
+# Of the images: from how many without finite logits on nothing else can be asked.
+_MOSTLY = 0.5
 
 
 def check_model(
@@ -64,7 +67,7 @@ def check_model(
     start = time.perf_counter()
     target = as_target(model)
     source, images = _both(data, target)
-    asked = Asked(target, images, source, seed, eps=eps)
+    subject = Subject(target, images, source, seed, eps=eps, deadline=start + 60 * minutes)
     parts: list[Part] = []
 
     def end(part: Part) -> None:
@@ -75,9 +78,10 @@ def check_model(
     broken = ""
     # What one question has told, another needn't.
     given: set[tuple[str, str | None]] = set()
-    for name, (ask, fraction) in QUESTIONS.items():
-        if questions and name not in questions and name != "preflight":
-            continue
+    chosen = [n for n in QUESTIONS if not questions or n in questions or n == "preflight"]
+    for i, name in enumerate(chosen):
+        ask, share = QUESTIONS[name]
+        fraction = share / sum(QUESTIONS[n][1] for n in chosen[i:])
         used = time.perf_counter() - start
         left = 60 * minutes - used
         if progress:
@@ -88,18 +92,18 @@ def check_model(
         if left <= 0:
             end(Part(name, "skipped", f"the {minutes:g} minutes were over"))
             continue
-        part = _answered(name, functools.partial(ask, asked, fraction * left), asked)
+        part = _answered(name, functools.partial(ask, subject, fraction * left), subject)
         part = replace(part, verdicts=tuple(v for v in part.verdicts if _key(v) not in given))
         given |= {_key(v) for v in part.verdicts}
         end(part)
         if name == "preflight" and part.status == "failed":
             broken = f"the preflight failed: {part.reason}"
-        if any(v.kind == "logits not finite" for v in part.verdicts):
+        if part.figures.get("not_finite", 0.0) > _MOSTLY:
             broken = "the logits aren't finite"
     seconds = time.perf_counter() - start
     return Check(
         model=target.name,
-        data=asked.images.name,
+        data=subject.images.name,
         parts=tuple(parts),
         minutes=minutes,
         seconds=seconds,
@@ -117,8 +121,8 @@ def _key(verdict: Verdict) -> tuple[str, str | None]:
     return verdict.kind.replace("_", " "), verdict.subject
 
 
-def _answered(name: str, ask: Callable[[], Any], asked: Asked) -> Part:
-    asked.notes.clear()
+def _answered(name: str, ask: Callable[[], Any], subject: Subject) -> Part:
+    subject.notes.clear()
     start = time.perf_counter()
     try:
         figures, verdicts = ask()
@@ -129,7 +133,7 @@ def _answered(name: str, ask: Callable[[], Any], asked: Asked) -> Part:
     except Exception as error:  # whatever a stranger's model raises, the other questions go on
         return _failed(name, told(error, 250), time.perf_counter() - start)
     took = time.perf_counter() - start
-    return Part(name, "done", "; ".join(asked.notes), took, figures, tuple(verdicts))
+    return Part(name, "done", "; ".join(subject.notes), took, figures, tuple(verdicts))
 
 
 def _failed(name: str, why: str, seconds: float) -> Part:

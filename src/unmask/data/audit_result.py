@@ -83,7 +83,9 @@ class DataAudit:
             "conflicting_labels": self.conflicts,
             "label_errors": {
                 part: {
+                    "images": e.images,
                     "model_accuracy": e.accuracy,
+                    "surest": [list(pair) for pair in e.surest],
                     "rows": e.rows.tolist(),
                     "suggested": e.suggested.tolist(),
                     "confidence": e.confidence.tolist(),

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from unmask.data.audit_labels import LabelErrors
 from unmask.data.audit_result import DataAudit, Group, crosses
 from unmask.stats import wilson
 from unmask.verdict import Verdict
@@ -28,6 +29,8 @@ DataKind = Literal[
 _LEAK, _LEAKS_MOST = 0.001, 3
 _NEAR = 0.005
 _LABELS_WARN = 0.005
+# Of the labels: what a model must be right for before its doubts weigh anything.
+_ABLE = 0.7
 _STARVED = 0.1
 _SHORTCUT, _SHORTCUT_ERROR = 0.5, 0.9
 _SHOWN = 5
@@ -44,31 +47,8 @@ def judge_data(found: DataAudit, names: tuple[str, ...], warnings: Sequence[str]
         warnings: a line for each file that was left out.
     """
     verdicts = [*_duplicate_verdicts(found), *_class_verdicts(found, names)]
-    sizes = {part: sum(by.values()) for part, by in found.counts.items()}
     for part, errors in found.label_errors.items():
-        n, k = sizes[part], len(errors.rows)
-        low, high = wilson(k, n)
-        if k / n < _LABELS_WARN:
-            continue
-        shown = ", ".join(
-            f"{row} ({names[to]})"
-            for row, to in zip(errors.rows[:_SHOWN], errors.suggested[:_SHOWN], strict=True)
-        )
-        # A model that is often wrong itself doubts labels that are right.
-        trusted = 1 - errors.accuracy < 2 * k / n
-        verdicts.append(
-            Verdict(
-                "label errors",
-                "warning" if trusted else "note",
-                f"{k:,} of {n:,} labels ({k / n:.1%}, 95 % interval {low:.1%} to {high:.1%}) are "
-                f"likely wrong, first {shown}",
-                subject=part,
-                cause=f"a model that is right for {errors.accuracy:.1%} of the labels contradicts "
-                "them with confidence",
-                fix="look at these images and correct their labels; the list is in the report",
-                evidence={"fraction": k / n, "model_accuracy": errors.accuracy},
-            )
-        )
+        verdicts += _label_verdicts(part, errors, names)
     if warnings:
         verdicts.append(
             Verdict(
@@ -109,6 +89,35 @@ def judge_data(found: DataAudit, names: tuple[str, ...], warnings: Sequence[str]
                 )
             )
     return verdicts
+
+
+def _label_verdicts(part: str, errors: LabelErrors, names: tuple[str, ...]) -> list[Verdict]:
+    n, k = errors.images, len(errors.rows)
+    if not n or k / n < _LABELS_WARN:
+        return []
+    low, high = wilson(k, n)
+    shown = ", ".join(
+        f"{row} ({names[to]})"
+        for row, to in zip(errors.rows[:_SHOWN], errors.suggested[:_SHOWN], strict=True)
+    )
+    # A model that is often wrong itself doubts labels that are right, but seldom where it is sure.
+    least = min((wilson(wrong, of)[0] for wrong, of in errors.surest if of), default=0.0)
+    trusted = errors.accuracy >= _ABLE and least >= _LABELS_WARN
+    wrong, of = errors.surest[-1] if errors.surest else (0, 0)
+    sure = f"; of the {of:,} images that it is surest of, {wrong / of:.1%}" if of else ""
+    return [
+        Verdict(
+            "label errors",
+            "warning" if trusted else "note",
+            f"{k:,} of {n:,} labels ({k / n:.1%}, 95 % interval {low:.1%} to {high:.1%}) are "
+            f"likely wrong, first {shown}",
+            subject=part,
+            cause=f"a model that is right for {errors.accuracy:.1%} of the labels contradicts "
+            f"them with confidence{sure}",
+            fix="look at these images and correct their labels; the list is in the report",
+            evidence={"fraction": k / n, "model_accuracy": errors.accuracy, "least": least},
+        )
+    ]
 
 
 def _named(group: Group) -> str:

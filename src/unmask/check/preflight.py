@@ -1,0 +1,292 @@
+"""The first question: is this a classifier that can be asked at all, fed as it wants to be?"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unmask.check.subject import Answer, Subject
+from unmask.errors import UserError
+from unmask.models.preprocessing import Wrapped
+from unmask.shift.judge import named_mistake
+from unmask.shift.pipeline import Change, Mistake, changes
+from unmask.shift.target import Target, fitted, spread
+from unmask.train.temperature import TEMPERATURES, fitted_temperature
+from unmask.verdict import Verdict
+
+_MOST, _FIRST, _BASE = 512, 16, 64
+_SAME = 1e-4
+# Beyond this temperature, the probabilities are all 0 or 1.
+_SATURATED = 8.0
+# exp(-104) is 0 in single precision: beyond this gap no gradient is left.
+_UNDERFLOW = 104.0
+# Of logits: between the two likeliest classes in healthy classifiers, about 0.999 to 0.001.
+USUAL_GAP = 7.0
+# A way of feeding is given up when it is worse with this probability of error.
+_WORSE = 0.02
+
+R = TypeVar("R")
+
+
+def ask_preflight(subject: Subject, seconds: float) -> Answer:
+    """Is this a classifier that can be asked at all, fed as it wants to be?"""
+    start = time.perf_counter()
+    end = start + seconds
+    target, images = within(
+        max(seconds, subject.deadline - start),
+        "a forward pass of one image",
+        lambda: fitted(subject.target, subject.images),
+    )
+    subject.target, subject.images = target, images
+    # The first pass of a process loads kernels, which says nothing of the model.
+    each = (time.perf_counter() - start) / 2
+    first = 8 if 8 * each < seconds else 1
+    start = time.perf_counter()
+    target.logits(subject.pixels(spread(images, first)))
+    each = (time.perf_counter() - start) / min(first, len(images))
+    few = spread(images, int(max(2, min(_BASE, seconds / 10 / max(each, 1e-6)))))
+    pixels = subject.pixels(few)
+    start = time.perf_counter()
+    logits = target.logits(pixels)
+    subject.per_image = (time.perf_counter() - start) / len(few)
+    finite = logits.isfinite().all(1)
+    bad = int((~finite).sum())
+    figures = {"seconds_an_image": subject.per_image, "not_finite": bad / len(few)}
+    found = [not_finite(bad, len(few))] if bad else []
+    if not bool(finite.any()):
+        return figures, found
+    found += [*_mode(target), *_repeated(target, pixels[finite], logits[finite])]
+    if isinstance(target.module, Wrapped) and not target.module.stated:
+        found.append(
+            Verdict(
+                "preprocessing not stated",
+                "note",
+                f"no config says what {target.name} wants done to an image, so pixels in [0, 1] "
+                "went in as they are",
+                fix="put preprocessor_config.json beside its config.json",
+            )
+        )
+    race = Race(subject, end)
+    race.run(logits, few.labels)
+    subject.misfed = race.verdict is not None
+    if target.labels_only:
+        subject.notes.append("the model gives the class alone, which has no confidence")
+    else:
+        finite = race.stated.isfinite().all(1)
+        found += _scaled(target, race.stated[finite], race.labels[finite.numpy()])
+    if race.verdict is not None:
+        found.append(race.verdict)
+    figures["images"] = len(race.labels)
+    figures["accuracy"] = float((race.stated.argmax(1).numpy() == race.labels).mean())
+    figures["largest_logit"] = float(logits.nan_to_num().abs().max())
+    return figures, found
+
+
+def within(seconds: float, what: str, work: Callable[[], R]) -> R:
+    """Return what work returns.
+
+    Raises:
+        UserError: it takes longer than that; it is then left alone, since nothing can end it.
+    """
+    answer: list[R] = []
+    raised: list[BaseException] = []
+    gradients = torch.is_grad_enabled()
+
+    def run() -> None:
+        try:
+            with torch.set_grad_enabled(gradients):
+                answer.append(work())
+        except BaseException as error:  # it is raised again below
+            raised.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if raised:
+        raise raised[0]
+    if not answer:
+        raise UserError(
+            f"{what} did not end", got=f"{seconds:.1f} s", do="give more --minutes, or a faster one"
+        )
+    return answer[0]
+
+
+def not_finite(bad: int, count: int) -> Verdict:
+    """Return the verdict on logits that are NaN or infinite."""
+    return Verdict(
+        "logits not finite",
+        "error",
+        f"the logits of {bad:,} of {count:,} images are NaN or infinite",
+        fix="look for a division, a logarithm or an overflow in half precision",
+        evidence={"images": bad, "of": count},
+    )
+
+
+def _mode(target: Target) -> list[Verdict]:
+    training = target.module is not None and any(
+        m.training
+        and isinstance(m, (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd))
+        for m in target.module.modules()
+    )
+    if not training:
+        return []
+    return [
+        Verdict(
+            "training mode",
+            "note",
+            "the model came in training mode; it was switched to evaluation for every figure",
+            fix="call model.eval() before deploying it",
+        )
+    ]
+
+
+def _repeated(target: Target, pixels: Tensor, logits: Tensor) -> list[Verdict]:
+    largest = float(logits.abs().max()) or 1.0
+    again, alone = target.logits(pixels), target.logits(pixels[:1])
+    differs = float((again - logits).abs().max()) / largest
+    if differs > _SAME:
+        return [
+            Verdict(
+                "random output",
+                "warning",
+                f"two forward passes of the same images differ by {differs:.1%} of the largest "
+                "logit",
+                fix="switch the randomness off, or average over it inside the model",
+                evidence={"difference": differs},
+            )
+        ]
+    together = float((alone - logits[:1]).abs().max()) / largest
+    if together > _SAME:
+        return [
+            Verdict(
+                "batch dependence",
+                "warning",
+                f"the logits of an image change by {together:.1%} of the largest with the rest of "
+                "its batch",
+                fix="use statistics of training in evaluation (batch norm in eval mode)",
+                evidence={"difference": together},
+            )
+        ]
+    return []
+
+
+def _scaled(target: Target, logits: Tensor, labels: np.ndarray) -> list[Verdict]:
+    """Judge what the outputs are: probabilities, logits, or logits far too large."""
+    softmax = bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-3).all())
+    if softmax or getattr(target.function, "gives_probabilities", False):
+        return [
+            Verdict(
+                "probabilities",
+                "note",
+                "the outputs are probabilities, not logits; temperatures and gradients of the "
+                "loss are those of their logarithm",
+                fix="return logits and leave the softmax to the caller",
+            )
+        ]
+    if len(labels) < 20:
+        return []
+    top = logits.topk(2, 1).values
+    gap = float((top[:, 0] - top[:, 1]).median())
+    wrong = float((logits.argmax(1).numpy() != labels).mean())
+    temperature = 1.0
+    if wrong > 0:
+        # Without a mistake the sharpest probabilities fit best, which says nothing.
+        temperature = fitted_temperature(logits, labels, *TEMPERATURES)
+    if 1 - wrong <= 2 / logits.shape[1] or (temperature <= _SATURATED and gap <= _UNDERFLOW):
+        return []
+    factor = max(temperature, gap / USUAL_GAP)
+    return [
+        Verdict(
+            "saturated logits",
+            "error",
+            f"the logits are about {factor:.0f} times too large: a median gap of {gap:.0f} between "
+            "the two likeliest classes makes every probability 0 or 1, and gradients of the loss "
+            "vanish",
+            fix=f"divide the logits by {factor:.0f}",
+            evidence={"temperature": temperature, "gap": gap},
+        )
+    ]
+
+
+class Race:
+    """Ways of feeding the model, tried on ever more images until one wins or all are given up.
+
+    A way that is right only by chance more often than the stated one falls back as images are
+    added, so that few passes are spent on it.
+
+    Args:
+        subject: the model and the images.
+        end: the time, by time.perf_counter, after which no more images are added.
+    """
+
+    def __init__(self, subject: Subject, end: float) -> None:
+        self.subject, self.end = subject, end
+        images = spread(subject.images, _MOST)
+        # A class folder after another is no order to try the first few of.
+        self.images = images[np.random.default_rng(subject.seed).permutation(len(images))]
+        self.verdict: Verdict | None = None
+
+    def run(self, base: Tensor, labels: np.ndarray) -> None:
+        """Run it to its end; stated, labels and verdict are then what was found.
+
+        Args:
+            base: logits as stated of a few images, where there is no time for more.
+            labels: theirs.
+        """
+        target, pixels = self.subject.target, self.subject.pixels(self.images)
+        ways = {name: way for name, (way, cure) in changes(target, pixels).items() if cure}
+        found = {name: Mistake(name, 0, 0.0, 0.0, 0, 0, True) for name in ways}
+        logits: list[Tensor] = []
+        done = 0
+        while done < len(pixels):
+            # As many again as there were, so that a look is worth its passes.
+            size = max(_FIRST, done)
+            cost = size * (1 + len(found)) * self.subject.per_image
+            if time.perf_counter() + cost > self.end:
+                self.subject.notes.append(f"other preprocessing tried on {done} images, for time")
+                break
+            chunk, truth = pixels[done : done + size], self.images.labels[done : done + size]
+            stated = target.logits(chunk)
+            logits.append(stated)
+            for name in found:
+                found[name] = self._added(found[name], ways[name], chunk, stated, truth)
+            done += len(chunk)
+            self.verdict = named_mistake(list(found.values()))
+            found = {name: m for name, m in found.items() if not _worse(m)}
+        self.stated, self.labels = base, labels
+        if done > len(labels):
+            self.stated, self.labels = torch.cat(logits), self.images.labels[:done]
+
+    def _added(
+        self, before: Mistake, way: Change, pixels: Tensor, stated: Tensor, labels: np.ndarray
+    ) -> Mistake:
+        truth = torch.from_numpy(labels)
+        right = self.subject.target.logits(way(pixels)).argmax(1) == truth
+        was = stated.argmax(1) == truth
+        n = before.images + len(labels)
+        return replace(
+            before,
+            images=n,
+            accuracy=(before.accuracy * before.images + float(right.sum())) / n,
+            stated=(before.stated * before.images + float(was.sum())) / n,
+            gained=before.gained + int((right & ~was).sum()),
+            lost=before.lost + int((was & ~right).sum()),
+        )
+
+
+def _worse(way: Mistake) -> bool:
+    """Return whether a way of feeding is worse than the stated one, beyond chance."""
+    from scipy.stats import binomtest
+
+    if way.images >= 4 * _FIRST and not way.gained:
+        # With so few to gain, it never will by enough.
+        return True
+    count = way.gained + way.lost
+    return bool(count and binomtest(way.gained, count, alternative="less").pvalue < _WORSE)

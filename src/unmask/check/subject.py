@@ -1,0 +1,68 @@
+"""What the questions of a check share: the model, the images, and what was measured so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from unmask.data.images import Images
+from unmask.data.sources import Source
+from unmask.shift.scores import Scores
+from unmask.shift.target import Target
+from unmask.verdict import Verdict
+
+Answer = tuple[dict[str, float], list[Verdict]]
+
+
+class Skipped(Exception):  # noqa: N818
+    """A question that can't be asked, with the reason."""
+
+
+@dataclass
+class Subject:
+    """What the questions share.
+
+    Args:
+        target: the model.
+        images: labelled, to test with.
+        source: all parts of the set, where there are more than one.
+        seed: of everything random.
+        per_image: seconds of a forward pass, once measured.
+        logits: of the images, once measured.
+        rows: the place of each of these among all images to test with.
+        scores: of these logits.
+        eps: the size of the audit's changes, in [0, 1]; None for what is usual.
+        deadline: when the check's time is over, by time.perf_counter.
+        misfed: whether the model was found to want its images fed in another way.
+        notes: what the question that is asked was limited to.
+    """
+
+    target: Target
+    images: Images
+    source: Source | Images
+    seed: int
+    per_image: float = 0.0
+    logits: Tensor | None = None
+    rows: list[int] = field(default_factory=list)
+    scores: Scores | None = None
+    eps: float | None = None
+    deadline: float = 0.0
+    misfed: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    def pixels(self, images: Images) -> Tensor:
+        """Return the images as float32[n, c, h, w] in [0, 1]."""
+        return torch.tensor(images.pixels).float() / 255
+
+    def affordable(self, seconds: float, passes: float = 1, least: int = 1) -> int:
+        """Return how many images can be passed forward so many times within the seconds.
+
+        Raises:
+            Skipped: they are fewer than the least.
+        """
+        count = int(seconds / passes / max(self.per_image, 1e-6))
+        if count < least:
+            raise Skipped(f"the time left is enough for {count} images, and {least} are the least")
+        return count
