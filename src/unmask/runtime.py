@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import platform
+import shutil
 import stat
 import sys
 import tempfile
@@ -174,9 +175,9 @@ def write_atomically(path: Path) -> Iterator[IO[bytes]]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path.parent)
+        sweep(path.parent)
         with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.{_writer(os.getpid())}.", delete=False
+            dir=path.parent, prefix=unfinished(path.name), delete=False
         ) as file:
             temporary = Path(file.name)
             _written.add(temporary.name)
@@ -207,8 +208,17 @@ def _writer(process: int) -> str:
     return f"{sha256(platform.node().encode())[:8]}-{process}"
 
 
-def _sweep(folder: Path) -> None:
-    """Remove the temporary files that killed processes of this machine have left in a folder."""
+def unfinished(name: str) -> str:
+    """Return how what this process writes begins its name until it is whole.
+
+    Args:
+        name: that it will have then.
+    """
+    return f".{name}.{_writer(os.getpid())}."
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes of this machine have left unfinished in a folder, once."""
     if folder in _swept:
         return
     _swept.add(folder)
@@ -219,7 +229,11 @@ def _sweep(folder: Path) -> None:
             process, _, serial = rest.partition(".")
             if not (entry.name.startswith(".") and process.isdecimal() and serial):
                 continue
-            if entry.name not in _written and not _other_runs(int(process)):
+            if entry.name in _written or _other_runs(int(process)):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
                 Path(entry.path).unlink(missing_ok=True)
 
 

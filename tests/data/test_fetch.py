@@ -1,18 +1,23 @@
+import errno
 import functools
 import gzip
 import hashlib
 import http.server
 import logging
+import os
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unmask import runtime
 from unmask.data import fetch as fetch_module
 from unmask.data.cards import CARDS, DatasetCard, RemoteFile
 from unmask.data.fetch import fetch_dataset
@@ -196,6 +201,55 @@ def test_an_interrupted_download_goes_on_too(site: Site, cache: Path) -> None:
     assert had > 0
     assert fetch_dataset(site.card())[0].read_bytes() == CONTENT
     assert site.ranges == [None, f"bytes={had}-"]
+
+
+def test_killed_at_any_write_it_leaves_nothing_but_the_file(
+    site: Site, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    moments: list[Path] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def photograph() -> None:
+        moments.append(tmp_path / f"moment-{len(moments)}")
+        shutil.copytree(cache, moments[-1])
+
+    def forced(number: int) -> None:
+        photograph()
+        fsync(number)
+
+    def renamed(self: Path, target: Path) -> Path:
+        photograph()
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", forced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    fetch_dataset(site.card())
+    monkeypatch.undo()
+    monkeypatch.setattr(fetch_module, "cache_folder", lambda: cache)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert len(moments) == 2
+    for moment in moments:
+        shutil.rmtree(cache)
+        shutil.copytree(moment, cache)
+        assert len(files_in(cache)) == 2
+        runtime._swept.clear()
+        # All of it had come.
+        site.behaviour.asked.clear()
+        assert fetch_dataset(site.card())[0].read_bytes() == CONTENT
+        assert site.behaviour.asked == []
+        assert files_in(cache) == ["toy.bin"]
+
+
+def test_a_full_disk_keeps_what_was_downloaded(
+    site: Site, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", Mock(side_effect=OSError(errno.ENOSPC, "No space left")))
+        with pytest.raises(UserError, match="No space left"):
+            fetch_dataset(site.card())
+    assert files_in(cache) == ["toy.bin.part"]
+    assert fetch_dataset(site.card())[0].read_bytes() == CONTENT
+    assert len(site.behaviour.asked) == 1
 
 
 def test_a_server_without_ranges_is_read_from_the_start(site: Site, cache: Path) -> None:

@@ -113,7 +113,7 @@ def test_importing_images_loads_nothing_heavy() -> None:
     code = (
         "import sys, unmask.data, unmask.data.images, unmask.data.mnist, unmask.data.folder, "
         "unmask.data.fetch; "
-        "print(*(m for m in ('PIL', 'pooch', 'requests', 'platformdirs', 'torch') "
+        "print(*(m for m in ('PIL', 'requests', 'platformdirs', 'torch') "
         "if m in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -144,6 +144,8 @@ def test_only_what_killed_processes_left_is_swept(tmp_path: Path) -> None:
     dead.wait()
     here = runtime._writer(dead.pid)
     old = tmp_path / f".checkpoint.safetensors.{here}.abcd1234"
+    unpacking = tmp_path / f".0123456789abcdef.{here}.abcd1234" / "part"
+    unpacking.mkdir(parents=True)
     kept = [
         tmp_path / name
         for name in (
@@ -162,6 +164,7 @@ def test_only_what_killed_processes_left_is_swept(tmp_path: Path) -> None:
         file.write(b"1")
         other.write(b"2")
     assert not old.exists()
+    assert not unpacking.parent.exists()
     assert all(file.exists() for file in kept)
     assert (tmp_path / "a").read_bytes() + (tmp_path / "b").read_bytes() == b"12"
 

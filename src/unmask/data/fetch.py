@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import shutil
 from collections.abc import Callable
-from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
 from unmask.data.cards import DatasetCard, RemoteFile
 from unmask.errors import UserError
+from unmask.runtime import write_atomically
 
 ROUNDS = 5
 CONNECT_SECONDS, READ_SECONDS = 10, 60
@@ -87,36 +87,30 @@ def _at_home(card: DatasetCard, file: RemoteFile) -> Path | None:
 
 
 def _is_sound(path: Path, file: RemoteFile) -> bool:
-    import pooch
-
     try:
-        return bool(pooch.file_hash(path) == file.sha256)
+        with path.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest() == file.sha256
     except OSError as error:
         raise UserError(f"can't read {path}", got=error.strerror) from error
 
 
 def _cached(card: DatasetCard, file: RemoteFile, report: Callable[[int], None]) -> Path:
-    import pooch
     from requests.exceptions import RequestException
 
-    # Pooch would announce every download on stderr.
-    pooch.get_logger().setLevel("ERROR")
     folder = cache_folder() / card.name
+    path = folder / file.name
+    if path.is_file() and _is_sound(path, file):
+        return path
     partial_file = folder / f"{file.name}.part"
     reason = ""
     for _ in range(ROUNDS):
         had = _size(partial_file)
         for url in file.urls:
             try:
-                return Path(
-                    pooch.retrieve(
-                        url,
-                        known_hash=f"sha256:{file.sha256}",
-                        fname=file.name,
-                        path=folder,
-                        downloader=partial(_download, partial_file, file.size, report),
-                    )
-                )
+                folder.mkdir(parents=True, exist_ok=True)
+                _download(url, partial_file, file.size, report)
+                _checked(partial_file, path, file)
+                return path
             except (RequestException, _DownloadError) as error:
                 reason = _in_words(error)
             except OSError as error:
@@ -125,13 +119,11 @@ def _cached(card: DatasetCard, file: RemoteFile, report: Callable[[int], None]) 
                     got=error.strerror or str(error),
                     do="free some space, or set UNMASK_DATA to a folder that holds the file",
                 ) from error
-            except ValueError:
-                reason = "a file with another SHA-256"
         # Another round is only worth it after progress: more bytes, or a partial file that was bad
         # and has been deleted.
         if _size(partial_file) == had:
             break
-    if (folder / file.name).exists():
+    if path.exists():
         reason += ", and the file already there has another SHA-256"
     raise UserError(
         f"can't download {file.name} of {card.title}",
@@ -141,14 +133,8 @@ def _cached(card: DatasetCard, file: RemoteFile, report: Callable[[int], None]) 
     )
 
 
-def _download(
-    partial_file: Path,
-    size: int,
-    report: Callable[[int], None],
-    url: str,
-    output_file: str,
-    _pooch: object,
-) -> None:
+def _download(url: str, partial_file: Path, size: int, report: Callable[[int], None]) -> None:
+    """Bring the partial file to its whole size, from where it is."""
     import requests
     import urllib3
 
@@ -176,8 +162,23 @@ def _download(
                 raise _DownloadError(_broken_off(done, size)) from error
     if done < size:
         raise _DownloadError(_broken_off(done, size))
-    # Copied and not renamed: another process that writes the partial file can't reach the copy.
-    shutil.copyfile(partial_file, output_file)
+
+
+def _checked(partial_file: Path, path: Path, file: RemoteFile) -> None:
+    """Copy what was downloaded to its place if it is the file; throw it away if it isn't."""
+    digest = hashlib.sha256()
+    try:
+        # Copied and not renamed: another process that also writes the partial file can't reach
+        # the copy.
+        with partial_file.open("rb") as got, write_atomically(path) as out:
+            while chunk := got.read(CHUNK_BYTES):
+                digest.update(chunk)
+                out.write(chunk)
+            if digest.hexdigest() != file.sha256:
+                raise _DownloadError("a file with another SHA-256")
+    except _DownloadError:
+        partial_file.unlink(missing_ok=True)
+        raise
     partial_file.unlink(missing_ok=True)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from unmask.data.fetch import cache_folder
 from unmask.data.listing import list_pictures
 from unmask.errors import UserError
-from unmask.runtime import open_regular
+from unmask.runtime import open_regular, sweep, unfinished
 
 
 def unpacked(archive: Path, suffixes: frozenset[str]) -> Path:
@@ -39,7 +39,8 @@ def unpacked(archive: Path, suffixes: frozenset[str]) -> Path:
     with list_pictures(archive, suffixes) as listing:
         try:
             home.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=home) as name:
+            sweep(home)
+            with tempfile.TemporaryDirectory(dir=home, prefix=unfinished(digest[:16])) as name:
                 part = Path(name) / "part"
                 for file_in in listing.files:
                     target = part.joinpath(*file_in.path)
