@@ -15,9 +15,12 @@ _COMMANDS = {"error": "error", "warning": "warning", "note": "notice"}
 
 
 def annotated(verdicts: Iterable[Verdict], path: str) -> list[str]:
-    """Return a line for each verdict on the model of the import path "my_module:make_model".
+    """Return verdicts as GitHub workflow commands, one line for each.
 
-    It names the file and the line where that is defined, when it lies in the working folder.
+    Args:
+        verdicts: on the model.
+        path: the model's import path, "my_module:make_model"; a line names the file and the line
+            where it is defined, when that lies in the working folder.
     """
     place = _place(path)
     lines = []

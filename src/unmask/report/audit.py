@@ -1,4 +1,4 @@
-"""Audits as files: one page that needs nothing else, figures, and every number."""
+"""Audits as files: one self-contained page, figures, and every number."""
 
 from __future__ import annotations
 
@@ -30,10 +30,15 @@ NORMS = {"linf": "L∞", "l2": "L2"}
 
 
 def write_audit(audits: Sequence[Audit], images: Images, folder: Path) -> Path:
-    """Write report.html, figures/ and data/ into the folder; return the page's path.
+    """Write report.html, figures/ and data/ into the folder and return the page's path.
 
-    audits: of the same images and plan, the first the one that is judged. images: those that were
-    audited on. Raises UserError when the folder can't be written.
+    Args:
+        audits: of the same images and plan; the first is the one that is judged.
+        images: those that were attacked.
+        folder: where the files go.
+
+    Raises:
+        UserError: when the folder can't be written.
     """
     curve = curve_figure(audits)
     svg = to_svg(curve, "curve")
@@ -65,7 +70,12 @@ def write_audit(audits: Sequence[Audit], images: Images, folder: Path) -> Path:
 
 
 def audits_as_json(audits: Sequence[Audit], *, gate: tuple[str, bool] | None) -> str:
-    """Return the audits as JSON that every reader accepts, and the gate and whether it failed."""
+    """Return the audits as JSON.
+
+    Args:
+        audits: of the same images and plan.
+        gate: the condition of --fail-if and whether it failed, None without one.
+    """
     told: dict[str, Any] = {"audits": [a.as_dict() for a in audits]}
     if gate is not None:
         told["gate"] = {"fail_if": gate[0], "failed": gate[1]}
@@ -73,7 +83,7 @@ def audits_as_json(audits: Sequence[Audit], *, gate: tuple[str, bool] | None) ->
 
 
 def percent(share: Share) -> str:
-    """Return a fraction in per cent with its 95 % interval."""
+    """Return a fraction in per cent with its 95 % interval, or a dash where there are no images."""
     if not share.of:
         return "–"
     low, high = share.interval
@@ -81,7 +91,7 @@ def percent(share: Share) -> str:
 
 
 def change(size: float) -> str:
-    """Return the size of a change to three digits, in pixels of 0 to 1."""
+    """Return the size of a change to three digits, in units of pixels in [0, 1]."""
     return f"{size:.3g}"
 
 
@@ -124,7 +134,7 @@ def _csv(found: Audit) -> str:
 
 
 def _name(names: tuple[str, ...], index: int) -> str:
-    """Return a class's name, or what stands for an answer that was no number."""
+    """Return a class's name, or a text for logits that were not finite."""
     return names[index] if index >= 0 else "not finite"
 
 

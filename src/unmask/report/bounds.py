@@ -1,4 +1,4 @@
-"""The bounds on gradients as one HTML file that needs nothing else, and as plain values."""
+"""The bounds on gradients as one self-contained HTML file, and as plain values."""
 
 from __future__ import annotations
 
@@ -27,15 +27,21 @@ _LONGEST = 8
 
 
 def write_bounds(found: BoundsTable, stamp: dict[str, Any], folder: Path) -> Path:
-    """Write the page into the folder and return its path.
+    """Write report.html into the folder and return its path.
 
-    Raises UserError when the folder can't be written.
+    Args:
+        found: the bounds.
+        stamp: the provenance.
+        folder: where the page goes.
+
+    Raises:
+        UserError: when the folder can't be written.
     """
     return write_files(folder, {PAGE: bounds_page(found, stamp)})[0]
 
 
 def bounds_page(found: BoundsTable, stamp: dict[str, Any]) -> str:
-    """Return the page as HTML, its formulas as MathML."""
+    """Return the page as HTML, with its formulas as MathML."""
     return render(
         "bounds.html",
         {
@@ -56,7 +62,7 @@ def bounds_page(found: BoundsTable, stamp: dict[str, Any]) -> str:
 
 
 def bounds_as_dict(found: BoundsTable) -> dict[str, Any]:
-    """Return everything as plain values; an end at infinity is None."""
+    """Return all bounds as plain values; an end at infinity is None."""
     net = found.net
     return {
         "activations": [_activation_as_dict(bounds) for bounds in found.activations],
@@ -77,13 +83,13 @@ def bounds_as_dict(found: BoundsTable) -> dict[str, Any]:
 
 
 def closed_form(extremum: Extremum) -> str:
-    """Return its expression, or nothing where that is only a number of many digits."""
+    """Return the extremum's formula, or "" where that is only a number of many digits."""
     number = extremum.expression.lstrip("-").replace(".", "").isdigit()
     return "" if number and len(extremum.expression) > _LONGEST else extremum.expression
 
 
 def _value_mathml(extremum: Extremum) -> Markup:
-    """Return the exact value and, where it isn't plain to see, its digits."""
+    """Return the exact value and, where the formula doesn't show it, its digits."""
     exact, digits = closed_form(extremum), shown(extremum.value)
     if plain(exact) == digits:
         return mathml(exact)
@@ -93,7 +99,7 @@ def _value_mathml(extremum: Extremum) -> Markup:
 
 
 def _slopes_mathml(bounds: ActivationBounds) -> Markup:
-    """Return the range of f': of ReLU and its like the two values, else the interval."""
+    """Return the range of f': the two values for ReLU and similar functions, else the interval."""
     values = slope_values(bounds)
     if not values:
         return interval_mathml(bounds.calculus.slope_range)

@@ -31,9 +31,14 @@ WORDS = {
 
 
 def write_certification(found: Certification, folder: Path) -> Path:
-    """Write report.html, figures/ and data/ into the folder; return the page's path.
+    """Write report.html, figures/ and data/ into the folder and return the page's path.
 
-    Raises UserError when the folder can't be written.
+    Args:
+        found: the certification.
+        folder: where the files go.
+
+    Raises:
+        UserError: when the folder can't be written.
     """
     figure = bracket_figure(found)
     svg = to_svg(figure, "bracket")
@@ -68,14 +73,14 @@ def rows(found: Certification) -> list[tuple[str, int, str]]:
 
 
 def fraction(found: Certification, count: int) -> str:
-    """Return a count of the images in per cent with its 95 % interval."""
+    """Return a count as a fraction of all images, in per cent with its 95 % interval."""
     low, high = found.interval(count)
     text = f"{count / max(len(found), 1):.1%} ({low:.1%} to {high:.1%})"
     return text.replace("%", " %")
 
 
 def bracket(found: Certification) -> str:
-    """Return between which bounds robust accuracy lies, in one sentence."""
+    """Return the bounds between which robust accuracy lies, in one sentence."""
     proved, open_ = found.count(PROVED), found.count(OPEN)
     n = max(len(found), 1)
     text = (

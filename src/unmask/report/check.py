@@ -1,4 +1,4 @@
-"""A flow check as files: page, figure, numbers; and the words that pages and terminals share."""
+"""A flow check as files: page, figure, numbers; and the texts that pages and terminals share."""
 
 from __future__ import annotations
 
@@ -33,8 +33,18 @@ def write_check(
 ) -> list[Path]:
     """Write report.html, the figure as SVG and PNG, and the numbers as CSV and JSON.
 
-    fed: what went into the network, in words. Returns the paths, the page first. Raises UserError
-    when the folder can't be written.
+    Args:
+        check: what was found.
+        prediction: the expected and the measured profile, or why there is none.
+        repair: the fixes that were tried, or None.
+        fed: the input of the network, in words.
+        folder: where the files go.
+
+    Returns:
+        The paths, the page first.
+
+    Raises:
+        UserError: when the folder can't be written.
     """
     wide = profile_figure(check, prediction)
     svg = to_svg(wide, "profile")
@@ -53,10 +63,15 @@ def write_check(
 def check_as_dict(
     check: FlowCheck, prediction: Prediction | NoPrediction, repair: Repair | None
 ) -> dict[str, Any]:
-    """Return all that was found as plain values: what is not finite as None.
+    """Return all that was found as plain values, with None for what is not finite.
 
-    "prediction" holds the expected and the measured profile, or why there is none; "repair" what
-    each fix came to, or None.
+    Args:
+        check: what was found.
+        prediction: the expected and the measured profile, or why there is none.
+        repair: the result of each fix that was tried, or None.
+
+    Returns:
+        The check's own entries, and "prediction" and "repair".
     """
     found: dict[str, Any] = plain(
         {
@@ -69,7 +84,7 @@ def check_as_dict(
 
 
 def watch_as_dict(report: WatchReport) -> dict[str, Any]:
-    """Return all that was found as plain values: what is not finite as None."""
+    """Return all that was found as plain values, with None for what is not finite."""
     found: dict[str, Any] = plain(report.as_dict())
     return found
 
@@ -79,13 +94,13 @@ def write_watch(report: WatchReport, folder: Path) -> list[Path]:
 
     Args:
         report: of a training in which a model was seen.
-        folder: where to.
+        folder: where the files go.
 
     Returns:
-        The paths, the page first.
+        The paths, the page first; data/watch.json alone where no step was measured.
 
     Raises:
-        UserError: the folder can't be written.
+        UserError: when the folder can't be written.
     """
     main = max(report.models, key=lambda m: (bool(m.history), m.parameters))
     numbers = {"data/watch.json": to_json(watch_as_dict(report))}
@@ -98,7 +113,7 @@ def write_watch(report: WatchReport, folder: Path) -> list[Path]:
 
 
 def headline(check: FlowCheck) -> str:
-    """Return what was checked, in words."""
+    """Return in words what was checked."""
     layers, steps = len(check.history[0].matrix_layers), len(check.history)
     last = check.history[-1]
     trained = "the first batch alone"
@@ -112,7 +127,7 @@ def headline(check: FlowCheck) -> str:
 
 
 def place(verdict: Verdict) -> str:
-    """Return where and when a verdict was seen, in words."""
+    """Return in words where and when a verdict was seen."""
     where = verdict.location
     if where is None:
         where = "the whole network" if verdict.subject is None else f"layer {verdict.subject}"
@@ -120,19 +135,19 @@ def place(verdict: Verdict) -> str:
 
 
 def short(value: float | None) -> str:
-    """Return a figure to three digits, or a dash."""
+    """Return a number to three digits, or a dash where there is none."""
     if value is None or math.isnan(value):
         return "–"
     return "∞" if math.isinf(value) else f"{value:.3g}"
 
 
 def percent(value: float | None) -> str:
-    """Return a fraction in per cent, or a dash."""
+    """Return a fraction in per cent, or a dash where there is none."""
     return "–" if value is None else f"{100 * value:.0f} %"
 
 
 def shares(values: Sequence[float]) -> str:
-    """Return fractions in per cent to one digit, or a dash where there are none."""
+    """Return fractions in per cent to one decimal, or a dash where there are none."""
     return ", ".join(f"{100 * v:.1f} %" for v in values) or "–"
 
 

@@ -22,14 +22,14 @@ def write_data_audit(found: DataAudit, data: Source | Images, folder: Path) -> l
 
     Args:
         found: the audit.
-        data: the images it was made of, for the page.
-        folder: where they go.
+        data: the audited images, for the page.
+        folder: where the files go.
 
     Returns:
         The paths, the page first.
 
     Raises:
-        UserError: the folder can't be written.
+        UserError: when the folder can't be written.
     """
     files: dict[str, Content] = {
         "report.html": data_page(found, data),
@@ -40,7 +40,7 @@ def write_data_audit(found: DataAudit, data: Source | Images, folder: Path) -> l
 
 
 def data_page(found: DataAudit, data: Source | Images) -> str:
-    """Return the report as one HTML page that needs nothing else."""
+    """Return the report as one self-contained HTML page."""
     doubts = []
     for part, errors in found.label_errors.items():
         images = _part(data, part)

@@ -1,4 +1,4 @@
-"""An evaluation as one HTML file that needs nothing else, its figures, and its numbers as JSON."""
+"""An evaluation as one self-contained HTML file, its figures, and its numbers as JSON."""
 
 from __future__ import annotations
 
@@ -19,9 +19,18 @@ _WORST = 20
 
 
 def write_evaluation(found: Evaluation, images: Images, card: ModelCard, folder: Path) -> Path:
-    """Write report.html, figures/ and evaluation.json into the folder; return the page's path.
+    """Write report.html, figures/ and evaluation.json into the folder and return the page's path.
 
-    Every file is complete or absent. Raises UserError when the folder can't be written.
+    Every file is complete or absent.
+
+    Args:
+        found: the evaluation.
+        images: those it was made on, for the worst mistakes.
+        card: of the classifier.
+        folder: where the files go.
+
+    Raises:
+        UserError: when the folder can't be written.
     """
     figures = evaluation_figures(found, images, worst=_WORST)
     drawn = {name: to_svg(figure, name) for name, figure in figures.items()}
@@ -39,7 +48,14 @@ def write_evaluation(found: Evaluation, images: Images, card: ModelCard, folder:
 def evaluation_page(
     found: Evaluation, images: Images, card: ModelCard, figures: dict[str, str]
 ) -> str:
-    """Return the evaluation's report as HTML, with its figures' SVG by name."""
+    """Return the evaluation's report as HTML.
+
+    Args:
+        found: the evaluation.
+        images: those it was made on.
+        card: of the classifier.
+        figures: the figures' SVG by name.
+    """
     return render(
         "evaluation.html",
         {"four": lambda value: "–" if np.isnan(value) else f"{value:.4f}"},

@@ -1,4 +1,4 @@
-"""The files of a report: one writer, and figures, numbers and tables as the bytes it writes."""
+"""The files of a report: one writer, and the conversion of figures and tables to bytes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from unmask.runtime import claim_folder, write_atomically
 from unmask.text import as_cell
 
 Content = str | bytes
-# Control characters that JSON needn't escape, and those that turn the direction of text.
+# Control characters that JSON needn't escape, and those that change the direction of text.
 _CONTROLS = re.compile("[\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -26,14 +26,14 @@ def write_files(folder: Path, files: Mapping[str, Content]) -> list[Path]:
     """Write files into a folder, each completely or not at all.
 
     Args:
-        folder: where they go; made where it is missing.
+        folder: where they go; created if it doesn't exist.
         files: the contents by name; text as UTF-8. A name may have folders of its own.
 
     Returns:
         The paths, in the same order.
 
     Raises:
-        UserError: the folder can't be written.
+        UserError: when the folder can't be written.
     """
     for name, content in files.items():
         with write_atomically(folder / name) as file:
@@ -42,10 +42,13 @@ def write_files(folder: Path, files: Mapping[str, Content]) -> list[Path]:
 
 
 def require_writable(folder: Path) -> None:
-    """Make the folder if need be and claim it for this process.
+    """Create the folder if it doesn't exist and claim it for this process.
+
+    Args:
+        folder: where files will go.
 
     Raises:
-        UserError: files can't be written there, or another run writes into it.
+        UserError: when files can't be written there, or another run writes into it.
     """
     claim_folder(folder)
     (probe,) = write_files(folder, {".writable": b"?"})
@@ -53,7 +56,7 @@ def require_writable(folder: Path) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Return the value as plain JSON values: arrays as lists, what is not finite as None."""
+    """Return the value as plain JSON values: arrays as lists, non-finite numbers as None."""
     if isinstance(value, Mapping):
         return {k: plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
@@ -63,29 +66,31 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.bool_):
         return bool(value)
     if isinstance(value, (float, np.floating)):
-        # By way of the text, so that a float32 of 0.1135 is not written as 0.11349999904632568.
+        # Through the text, so that a float32 of 0.1135 is not written as 0.11349999904632568.
         return float(str(value)) if math.isfinite(value) else None
     return value
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
-    """Return the value as JSON that every reader accepts: no NaN, no infinity, no half characters.
+    """Return the value as JSON that every reader accepts: no NaN, no infinity, no lone surrogates.
 
     Args:
         value: plain values, arrays and tuples.
-        indent: spaces a level, None for a single line.
+        indent: spaces for each level, None for a single line.
     """
     text = json.dumps(plain(value), allow_nan=False, ensure_ascii=False, indent=indent)
-    # JSON may hold these as they are, terminals obey them.
+    # JSON may hold these unescaped, but terminals obey them.
     text = _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-    # Half of a surrogate pair, as names of files may hold, is left as the escape that JSON has.
+    # A lone surrogate, which names of files may hold, is written as JSON's escape.
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def to_csv(rows: Iterable[Sequence[Any]]) -> str:
-    """Return the rows as CSV: empty where there is no figure, and no text a formula.
+    """Return the rows as CSV.
 
-    A text that a spreadsheet would calculate gets an apostrophe before it (CWE-1236).
+    Args:
+        rows: the values; None and numbers that are not finite become empty cells, and a text that a
+            spreadsheet would calculate gets an apostrophe before it (CWE-1236).
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -94,7 +99,12 @@ def to_csv(rows: Iterable[Sequence[Any]]) -> str:
 
 
 def data_uri(content: Content, media: str = "image/png") -> str:
-    """Return a file's content as an address that holds it: an SVG's text or a PNG's bytes."""
+    """Return a file's content as a data URI.
+
+    Args:
+        content: an SVG's text, or bytes.
+        media: the media type of bytes.
+    """
     if isinstance(content, str):
         content, media = content.encode(), "image/svg+xml"
     return f"data:{media};base64,{base64.b64encode(content).decode()}"

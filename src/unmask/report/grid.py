@@ -21,10 +21,17 @@ from unmask.text import percent
 
 
 def write_grids(grids: Sequence[Grid], folder: Path) -> list[Path]:
-    """Write report.html, figures/, data/ and every changed image as PNG; return the paths.
+    """Write report.html, figures/, data/ and every changed image as PNG.
 
-    The page comes first; it shows the grids one below the other and needs no other file. Raises
-    UserError when the folder can't be written.
+    Args:
+        grids: shown on the page one below the other.
+        folder: where the files go; the page needs none of the others.
+
+    Returns:
+        The paths, the page first.
+
+    Raises:
+        UserError: when the folder can't be written.
     """
     files: dict[str, Content] = {"report.html": grid_page(grids)}
     for grid in grids:
@@ -42,7 +49,7 @@ def write_grids(grids: Sequence[Grid], folder: Path) -> list[Path]:
 
 
 def grid_page(grids: Sequence[Grid]) -> str:
-    """Return the grids as one HTML page that needs nothing else."""
+    """Return the grids as one self-contained HTML page."""
     return render(
         "grid.html",
         {"two": lambda value: f"{value:.2f}", "three": lambda value: f"{value:.3f}"},
@@ -54,7 +61,7 @@ def grid_page(grids: Sequence[Grid]) -> str:
 
 
 def png(pixels: NDArray[np.float32]) -> bytes:
-    """Return float32[c, h, w] in [0, 1] as the bytes of an 8-bit PNG."""
+    """Return an image float32[c, h, w] in [0, 1] as the bytes of an 8-bit PNG."""
     values = np.rint(pixels * 255).clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
     buffer = io.BytesIO()
     Image.fromarray(values if values.shape[2] == 3 else values[..., 0]).save(buffer, "PNG")

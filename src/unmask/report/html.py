@@ -1,4 +1,4 @@
-"""Templates become HTML files that need nothing else: no network, no script, no other file."""
+"""Templates become self-contained HTML files: no network, no script, no other file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,13 @@ _COLOURS = {
 def render(
     template: str, filters: Mapping[str, Callable[..., Any]] | None = None, **values: Any
 ) -> str:
-    """Return a template of this package, filled in; what it names and isn't given is an error."""
+    """Return a template of this package, filled in.
+
+    Args:
+        template: its file name.
+        filters: functions that the template may call.
+        values: what the template names; a name that is missing is an error.
+    """
     environment = Environment(
         loader=PackageLoader("unmask.report"),
         autoescape=True,
@@ -43,7 +49,7 @@ def stamp_rows(stamp: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def said(value: Any) -> str:
-    """Return a setting as a reader would write it."""
+    """Return a setting's value as text: entries and items in a line, thousands with commas."""
     if isinstance(value, Mapping):
         return ", ".join(f"{k} {v}" for k, v in value.items())
     if isinstance(value, (tuple, list)):
@@ -52,7 +58,12 @@ def said(value: Any) -> str:
 
 
 def inline_svg(svg: str, kind: str) -> str:
-    """Return the SVG as markup. kind: "wide" or "narrow", the windows it is shown in."""
+    """Return the SVG as markup for the inside of a page.
+
+    Args:
+        svg: the text of an SVG file.
+        kind: "wide" or "narrow", the windows in which it is shown.
+    """
     svg = svg[svg.index("<svg") :]
     # The ids of groups are the same in every figure and nothing refers to them.
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
@@ -65,12 +76,12 @@ def inline_svg(svg: str, kind: str) -> str:
 
 
 def drawing(wide: str, narrow: str) -> Markup:
-    """Return a figure's two SVGs for the inside of a page, of which a window shows one."""
+    """Return a figure's two SVGs as markup, one of which is shown by the window's width."""
     return Markup(inline_svg(wide, "wide") + inline_svg(narrow, "narrow"))
 
 
 def _shown(value: Any) -> Any:
-    """Return what a template prints, foreign text made safe; jinja2 quotes it for HTML."""
+    """Return a value to print, with control characters escaped; jinja2 escapes it for HTML."""
     if isinstance(value, str) and not isinstance(value, Markup):
         return printable(value, lines=True)
     return value

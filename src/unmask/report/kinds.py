@@ -1,4 +1,4 @@
-"""What each kind of verdict means, in a sentence, and which question finds it."""
+"""The meaning of each kind of verdict, in a sentence, and the question that finds it."""
 
 from __future__ import annotations
 
@@ -108,13 +108,13 @@ QUESTIONS = {"flow": FLOW, "data": DATA, "check": CHECK, "shift": SHIFT, "fool":
 
 
 def explain(kind: str) -> tuple[str, str]:
-    """Return which question finds a kind of verdict, and what it means.
+    """Return the question that finds a kind of verdict, and the kind's meaning.
 
     Args:
         kind: such as "vanishing".
 
     Raises:
-        UserError: there is no such kind.
+        UserError: when there is no such kind.
     """
     for question, kinds in QUESTIONS.items():
         if kind in kinds:

@@ -19,7 +19,15 @@ from unmask.report.html import render, said, stamp_rows
 def write_map(found: TrainabilityMap, folder: Path) -> list[Path]:
     """Write report.html, the figure as SVG and PNG, and the numbers as CSV and JSON.
 
-    Returns the paths, the page first. Raises UserError when the folder can't be written.
+    Args:
+        found: the map.
+        folder: where the files go.
+
+    Returns:
+        The paths, the page first.
+
+    Raises:
+        UserError: when the folder can't be written.
     """
     figure = map_figure(found)
     png = to_png(figure)
@@ -34,7 +42,7 @@ def write_map(found: TrainabilityMap, folder: Path) -> list[Path]:
 
 
 def map_as_dict(found: TrainabilityMap) -> dict[str, Any]:
-    """Return the map as plain values: NaN and infinity as None."""
+    """Return the map as plain values, with None for NaN and infinity."""
     return {
         "sigma_w2": plain(found.plan.sigma_w2()),
         "depths": found.plan.depths().tolist(),

@@ -21,15 +21,15 @@ def write_model_check(
 
     Args:
         check: what was found.
-        folder: where they go.
-        comparison: what changed since a baseline, shown on the page.
+        folder: where the files go.
+        comparison: the changes since a baseline, shown on the page.
         fail_on: the severity from which JUnit counts a failure.
 
     Returns:
         The paths, the page first.
 
     Raises:
-        UserError: the folder can't be written.
+        UserError: when the folder can't be written.
     """
     asked = [p for p in check.parts if p.status != "skipped"]
     files: dict[str, Content] = {
@@ -48,7 +48,7 @@ def write_model_check(
 
 
 def check_page(check: Check, comparison: Comparison | None = None) -> str:
-    """Return the report as one HTML page that needs nothing else."""
+    """Return the report as one self-contained HTML page."""
     return render(
         "model_check.html",
         {"figure": _figure},

@@ -1,4 +1,4 @@
-"""Formulas, written as Python expressions, as plain text and as MathML."""
+"""Formulas, written as Python expressions, become plain text or MathML."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ _SUM, _PRODUCT, _SIGN, _POWER, _ATOM = range(5)
 
 
 def plain(expression: str) -> str:
-    """Return a formula or a place as one line of Unicode: "1 − tanh(x)²"."""
+    """Return a formula or a condition as one line of Unicode: "1 − tanh(x)²"."""
     for pattern, replacement in _PLAIN:
         expression = re.sub(pattern, replacement, expression)
     return re.sub(r"[A-Za-z]+", lambda word: _LETTERS.get(word[0], word[0]), expression)
 
 
 def mathml(expression: str) -> Markup:
-    """Return a formula or a place as a math element."""
+    """Return a formula or a condition as a math element."""
     return Markup('<math displaystyle="true">{}</math>').format(_place(expression))
 
 
@@ -66,7 +66,7 @@ def interval_mathml(interval: Interval) -> Markup:
 
 
 def number_mathml(digits: str) -> Markup:
-    """Return a number as `shown` writes it, for the inside of a math element."""
+    """Return a number, as `shown` writes it, for the inside of a math element."""
     if digits.startswith("−"):
         return _row(_operator("−"), number_mathml(digits[1:]))
     return Markup("<mn>{}</mn>").format(digits)
@@ -83,7 +83,7 @@ def _place(expression: str) -> Markup:
 
 
 def _node(node: ast.expr, binding: int = _SUM) -> Markup:
-    """Return the node, in parentheses where it binds less than what is around it needs."""
+    """Return the node, in parentheses where it binds less strongly than its surroundings."""
     markup, own = _written(node)
     return _bracketed(markup) if own < binding else markup
 

@@ -1,4 +1,4 @@
-"""A reproduction as one HTML file that needs nothing else, and as JSON."""
+"""A reproduction as one self-contained HTML file, and as JSON."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from unmask.report.html import drawing, render, stamp_rows
 
 PAGE, NUMBERS = "report.html", "reproduction.json"
 
-# A verdict's place in the style sheet, the sign that tells it without colour, and what it means.
+# Each verdict's class in the style sheet, a sign that needs no colour, and the verdict's meaning.
 _SIGNS = {
     AGREES: ("good", "✓", "within a tolerance that its cell states"),
     SOME_SEEDS: ("mixed", "≈", "one of the outcomes that our seeds had"),
@@ -59,14 +59,28 @@ class Figures:
     def faces(
         self, faces: Sequence[tuple[NDArray[np.uint8], str, bool]], rows: Sequence[str]
     ) -> bytes:
-        """Return faces as a PNG: uint8[3, h, w], a caption, and whether that is right."""
+        """Return faces as a PNG.
+
+        Args:
+            faces: for each the pixels, uint8[3, h, w], a caption, and whether the prediction is
+                right.
+            rows: the titles of the rows, which the faces fill column by column.
+        """
         return to_png(faces_figure(faces, rows))
 
 
 def write_reproduction(found: Reproduction, folder: Path) -> list[Path]:
-    """Write report.html and reproduction.json and return their paths, the page first.
+    """Write report.html and reproduction.json into the folder.
 
-    Raises UserError when the folder can't be written.
+    Args:
+        found: the reproduction.
+        folder: where the files go.
+
+    Returns:
+        The paths, the page first.
+
+    Raises:
+        UserError: when the folder can't be written.
     """
     files = {PAGE: reproduction_page(found), NUMBERS: to_json(found.as_dict(), indent=1)}
     return write_files(folder, files)
@@ -89,7 +103,7 @@ def reproduction_page(found: Reproduction) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Return a duration as a person would say it: "0.4 s", "12 s", "3 min 5 s", "2 h 10 min"."""
+    """Return a duration in words: "0.4 s", "12 s", "3 min 5 s", "2 h 10 min"."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -101,7 +115,7 @@ def clock(seconds: float) -> str:
 
 
 def _apart(found: Reproduction) -> dict[str, list[tuple[str, str, Cell]]]:
-    """Return, by verdict, what isn't plain agreement: section, place in it, and cell."""
+    """Return the cells that don't simply agree, by verdict: section, place in it, and cell."""
     cells = [(s.name, place, cell) for s in found.sections for place, cell in s.named()]
     sorted_out = {
         verdict: [entry for entry in cells if entry[2].verdict == verdict]
@@ -111,7 +125,7 @@ def _apart(found: Reproduction) -> dict[str, list[tuple[str, str, Cell]]]:
 
 
 def _absent(found: Reproduction) -> list[tuple[str, str, int]]:
-    """Return the sections with figures that were not run: name, reason, how many."""
+    """Return the sections with figures that were not run: name, reason, and how many."""
     result = []
     for section in found.sections:
         cells = [c for _, c in section.named() if c.verdict == NOT_RUN]

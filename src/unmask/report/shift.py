@@ -1,4 +1,4 @@
-"""A shift measurement as files: page with the images at each severity, numbers as JSON and CSV."""
+"""A shift measurement as files: a page with images at each severity, numbers as JSON and CSV."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def write_shift(found: Shift, images: Images, folder: Path) -> list[Path]:
     Args:
         found: the measurement.
         images: some of those it was made on; the first is shown under every corruption.
-        folder: where they go.
+        folder: where the files go.
 
     Returns:
         The paths, the page first.
 
     Raises:
-        UserError: the folder can't be written.
+        UserError: when the folder can't be written.
     """
     files: dict[str, Content] = {
         "report.html": shift_page(found, images),
@@ -45,7 +45,7 @@ def write_shift(found: Shift, images: Images, folder: Path) -> list[Path]:
 
 
 def shift_page(found: Shift, images: Images) -> str:
-    """Return the report as one HTML page that needs nothing else."""
+    """Return the report as one self-contained HTML page."""
     figures = found.figures()
     rows = sorted(found.cells.items(), key=lambda x: sum(c.accuracy for c in x[1]))
     return render(
@@ -62,7 +62,7 @@ def shift_page(found: Shift, images: Images) -> str:
 
 
 def strip(images: Images, name: str, found: Shift) -> str:
-    """Return an image as it is and at each severity, side by side, as the address of a PNG."""
+    """Return the first image, clean and at each severity of a corruption, as a PNG's data URI."""
     pixels = torch.tensor(images.pixels[:1]).float() / 255
     seed = found.plan.seed
     shown = [pixels[0], *(corrupt(pixels, name, s, seed=seed)[0] for s in found.plan.severities)]
@@ -73,12 +73,12 @@ def strip(images: Images, name: str, found: Shift) -> str:
 
 
 def image_uri(pixels: NDArray[np.uint8]) -> str:
-    """Return an image uint8[c, h, w], at the size that pages show, as the address of a PNG."""
+    """Return an image uint8[c, h, w], at the size that pages show, as the data URI of a PNG."""
     return data_uri(_png(_tile(pixels)))
 
 
 def _tile(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return uint8[side, side', c], small images enlarged by whole pixels."""
+    """Return uint8[height, width, c], small images enlarged by a whole factor."""
     from PIL import Image
 
     x = pixels.transpose(1, 2, 0)
@@ -101,7 +101,7 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def percent(value: float | None) -> str:
-    """Return a fraction in per cent to one digit, or a dash."""
+    """Return a fraction in per cent to one decimal, or a dash where there is none."""
     return "–" if value is None else f"{100 * value:.1f} %"
 
 
@@ -111,7 +111,7 @@ def _interval(scores: Scores) -> str:
 
 
 def _heat(accuracy: float, clean: float) -> str:
-    """Return the class of a cell by what is left of the clean accuracy."""
+    """Return the style class of a cell, by the fraction of the clean accuracy that is left."""
     left = accuracy / clean if clean else 0.0
     return "good" if left >= 0.95 else "mixed" if left >= 0.7 else "bad"
 

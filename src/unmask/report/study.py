@@ -23,7 +23,7 @@ from unmask.text import figure as figure_text
 from unmask.text import listed
 
 PAGE = "report.html"
-# A verdict's place in the style sheet and the sign that tells it without colour.
+# Each verdict's class in the style sheet, and a sign that needs no colour.
 _SIGNS = {
     outcomes.AGREES: ("good", "✓"),
     outcomes.TOSS: ("mixed", "≈"),
@@ -36,9 +36,19 @@ _SIGNS = {
 
 
 def write_study(study: Study, folder: Path) -> list[Path]:
-    """Write the study into the folder and return what was written, the page first.
+    """Write the study's page, figures and tables into the folder.
 
-    Every file is complete or absent. Raises UserError when the folder can't be written.
+    Every file is complete or absent.
+
+    Args:
+        study: what was found.
+        folder: where the files go.
+
+    Returns:
+        The paths, the page first.
+
+    Raises:
+        UserError: when the folder can't be written.
     """
     wide, narrow = study_figures(study), study_figures(study, columns=1)
     drawings = {name: to_svg(figure, name) for name, figure in wide.items()}
@@ -56,7 +66,10 @@ def write_study(study: Study, folder: Path) -> list[Path]:
 def study_page(study: Study, wide: dict[str, str], narrow: dict[str, str]) -> str:
     """Return the study's report as HTML.
 
-    wide and narrow: every figure of the study as SVG by name, the latter one panel wide.
+    Args:
+        study: what was found.
+        wide: every figure of the study as SVG, by name.
+        narrow: the same figures one panel wide.
     """
     return render(
         "study.html",
@@ -83,7 +96,7 @@ def study_page(study: Study, wide: dict[str, str], narrow: dict[str, str]) -> st
 
 
 def summary_as_dict(study: Study) -> dict[str, Any]:
-    """Return the stamp, the findings and the tables of B, C and D as plain values, NaN as None."""
+    """Return provenance, findings and tables of B, C and D as plain values, with None for NaN."""
     found: dict[str, Any] = plain(
         {
             "stamp": study.stamp,
@@ -204,7 +217,7 @@ def _title(name: str) -> str:
 
 
 def _settings(plan: StudyPlan) -> list[tuple[str, str, str]]:
-    """Return every setting as (name, value, the report's where it is another)."""
+    """Return every setting as (name, value, the report's value where it differs)."""
     departures = plan.departures()
     return [
         (

@@ -1,4 +1,4 @@
-"""Verdicts as other programs read them: SARIF 2.1.0, JUnit XML, GitHub annotations."""
+"""Verdicts for other programs: SARIF 2.1.0, JUnit XML, GitHub annotations."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def sarif(
 
     Args:
         verdicts: the findings; each kind is a rule.
-        model: the file or import path that they are about, their location where none is named.
+        model: the file or import path of the model, the location of verdicts that name none.
         figures: what was measured, kept as properties of the run.
     """
     found = list(verdicts)
@@ -63,7 +63,7 @@ def sarif(
 def _meaning(kind: str) -> dict[str, Any]:
     try:
         return {"fullDescription": {"text": explain(kind)[1]}}
-    except UserError:  # a plugin may bring kinds of its own
+    except UserError:  # A plugin may add kinds of its own.
         return {}
 
 
@@ -104,7 +104,7 @@ def _result(v: Verdict, kinds: list[str], model: str) -> dict[str, Any]:
 def _uri(path: str) -> str:
     from urllib.parse import quote
 
-    # An import path is no address: its colon would be taken for a scheme.
+    # An import path is no URI: its colon would be read as the end of a scheme.
     plain = path.replace("\\", "/").replace(":", "/")
     return quote(plain, safe="/._-", errors="backslashreplace") or "model"
 
@@ -117,14 +117,14 @@ def junit(
     skipped: Mapping[str, str] | None = None,
     seconds: Mapping[str, float] | None = None,
 ) -> str:
-    """Return verdicts as JUnit XML: a suite for each question, a failed test for each verdict.
+    """Return verdicts as JUnit XML: a suite for each question, a test for each verdict.
 
     Args:
         suites: the verdicts by question.
         name: of the model.
         fail_on: the severity from which a verdict is a failure.
         skipped: questions that were skipped, and why.
-        seconds: how long each took.
+        seconds: how long each question took.
     """
     root = ElementTree.Element("testsuites", name=printable(f"unmask check {name}"))
     total = failures = 0

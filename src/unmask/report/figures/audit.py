@@ -1,4 +1,4 @@
-"""The figures of an audit: accuracy by size of change, pairs of classes, images that fooled."""
+"""The figures of an audit: accuracy by size of change, pairs of classes, adversarial examples."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MATRICES = {
 
 @styled_figure
 def curve_figure(audits: Sequence[Audit], *, narrow: bool = False) -> Figure:
-    """Return the part of all images still classified right by the size of the change."""
+    """Return robust accuracy by the size of the change."""
     figure = Figure(figsize=(4.6, 4.0) if narrow else (8.2, 4.2), layout="constrained")
     ax = figure.subplots()
     end = max(found.reach for found in audits)
@@ -91,7 +91,7 @@ def pairs_figure(found: Audit) -> Figure:
 
 @styled_figure
 def examples_figure(found: Audit, images: Images) -> Figure:
-    """Return the nearest adversarial of each class: the image, the change, what fooled."""
+    """Return the smallest change of each class: the image, the change, and the changed image."""
     count = len(found.examples)
     columns = max(count, 1)
     figure = Figure(figsize=(min(0.92 * columns + 0.7, 11.0), 3.5), layout="constrained")
@@ -120,7 +120,7 @@ def _heat(ax: Axes, table: NDArray[np.float64], *, small_is_easy: bool) -> None:
     empty = not np.isfinite(table).any()
     low, high = (0.0, 1.0) if empty else (float(np.nanmin(table)), float(np.nanmax(table)))
     spread = max(high - low, 1e-9)
-    # Dark is where the model is easily fooled unseen, and never so dark that figures drown.
+    # Dark is where the model is easily fooled by small changes, and never too dark to read numbers.
     ax.imshow(
         shown,
         cmap="Oranges_r" if small_is_easy else "Oranges",

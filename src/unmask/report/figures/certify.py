@@ -1,4 +1,4 @@
-"""The figure of a certification: what is proved, open, attacked and misclassified, by class."""
+"""The figure of a certification: proved, open, attacked and misclassified images, by class."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unmask.fool.certify.result import ATTACKED, OPEN, PROVED, STATUSES, WRONG, 
 from unmask.report.figures.style import GRID, MUTED, PAPER, STYLES, styled_figure
 
 _MOST_CLASSES = 24
-# Colour, hatching that tells it without colour, and words.
+# Each status's colour, hatching that needs no colour, and words.
 _LOOKS = {
     PROVED: (STYLES["sigmoid"].light, "", "proved robust"),
     OPEN: (GRID, "", "open"),

@@ -1,4 +1,4 @@
-"""What flows through a network, layer by layer, over what theory expects of it."""
+"""The signal that flows through a network, layer by layer, over the theory's prediction."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ _START, _END = STYLES["tanh"], STYLES["relu"]
 def profile_figure(
     check: FlowCheck, prediction: Prediction | NoPrediction, *, narrow: bool = False
 ) -> Figure:
-    """Draw the RMS of dE/dW, and of what layers pass forward, by layer on a logarithmic axis.
+    """Return the RMS of dE/dW, and of the layers' outputs, by layer on a logarithmic axis.
 
-    With a prediction: what was measured for its images, over what was expected with a band of
-    BAND standard deviations, and the ratio of the two where a band is too fine to be seen. Without:
-    what was measured at the first step and at the last. narrow: one panel below the other.
+    Args:
+        check: what was measured; drawn, where there is no prediction, at the first step and at the
+            last.
+        prediction: drawn as the measured values over the expected ones with a band of BAND standard
+            deviations, and as the ratio of the two, since a band can be too narrow to see.
+        narrow: whether the panels lie one below the other.
     """
     panels = 3 if isinstance(prediction, Prediction) else 2
     size = (4.8, 3.2 * panels + 0.4) if narrow else (10.0, 3.6)
@@ -85,7 +88,7 @@ def _draw_steps(backward: Axes, forward: Axes, check: FlowCheck) -> None:
     for stats, style, label in shown:
         for axes, values in zip((backward, forward), _measured(stats), strict=True):
             places = np.arange(1, len(values) + 1)
-            # Zero has no place on a logarithmic axis.
+            # Zero can't be drawn on a logarithmic axis.
             known = [v if v is not None and v > 0 else np.nan for v in values]
             axes.plot(places, known, label=label, **_marks(style))
 
@@ -110,7 +113,7 @@ def _marks(style: Style) -> dict[str, Any]:
 
 
 def _scale(axes: Axes) -> None:
-    """Show a factor of five at least, so that noise doesn't look like a trend, and label it."""
+    """Show at least a factor of five, so that noise doesn't look like a trend, and label it."""
     low, high = axes.get_ylim()
     missing = np.sqrt(max(5 * low / high, 1.0))
     low, high = low / missing, high * missing

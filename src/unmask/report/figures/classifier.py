@@ -23,7 +23,7 @@ _FIRST, _SECOND = STYLES["tanh"], STYLES["relu"]
 
 
 def evaluation_figures(found: Evaluation, images: Images, *, worst: int) -> dict[str, Figure]:
-    """Return the figures by name; that of the worst mistakes is missing where there is none."""
+    """Return the figures by name; the one of the worst mistakes is missing where there is none."""
     figures = {"confusion": confusion_figure(found), "calibration": calibration_figure(found)}
     if len(found.worst(worst)):
         figures["mistakes"] = mistakes_figure(found, images, count=worst)
@@ -32,9 +32,13 @@ def evaluation_figures(found: Evaluation, images: Images, *, worst: int) -> dict
 
 @styled_figure
 def network_figure(layers: Sequence[LayerSummary], input_shape: tuple[int, ...]) -> Figure:
-    """Return the network from left to right, and what each layer takes of the whole.
+    """Return the network from left to right, and each layer's fraction of the parameters and costs.
 
-    Layers that change neither the shape nor hold parameters (activations, say) are left out.
+    Layers that neither change the shape nor hold parameters (such as activations) are left out.
+
+    Args:
+        layers: in order.
+        input_shape: channels, height and width of an image.
     """
     shapes = [input_shape, *(layer.output for layer in layers)]
     shown = [
@@ -85,7 +89,11 @@ def network_figure(layers: Sequence[LayerSummary], input_shape: tuple[int, ...])
 def confusion_figure(found: Evaluation) -> Figure:
     """Return the confusion matrix: images by true class (row) and predicted class (column).
 
-    Mistakes are shaded by their number, so that few in many are seen; what is right is outlined.
+    Mistakes are shaded by the root of their number, so that a few among many are visible; correct
+    predictions are outlined.
+
+    Args:
+        found: the evaluation.
     """
     names = [legible(name) for name in found.class_names]
     k = len(names)
@@ -125,6 +133,9 @@ def calibration_figure(found: Evaluation) -> Figure:
     """Return accuracy against confidence, and how many images have it.
 
     Vertical lines are 95 % confidence intervals (Wilson, 1927).
+
+    Args:
+        found: the evaluation.
     """
     figure = Figure(figsize=(4.6, 5.0), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -149,7 +160,7 @@ def calibration_figure(found: Evaluation) -> Figure:
     bottom.set_yscale("log")
     bottom.yaxis.set_major_locator(LogLocator(numticks=9))
     bottom.yaxis.set_major_formatter("{x:,.0f}")
-    # A bar of a single image is seen too.
+    # A bar of a single image is visible too.
     bottom.set_ylim(bottom=0.5)
     bottom.set(xlim=(0, 1.02), xlabel="confidence", ylabel="pictures")
     return figure

@@ -17,16 +17,19 @@ from unmask.text import percent
 _FAILED = STYLES["elu"].light
 _CELL = 0.92
 _NEUTRAL, _SPAN = 0.5, 0.5
-# On a grey image: less is blue, more is red.
+# In a grey image darker is blue and lighter is red.
 _LESS, _MORE = np.array([0.0, 0.31, 0.66]), np.array([0.72, 0.16, 0.0])
 _PAPER = np.array([0.97, 0.97, 0.97])
 
 
 @styled_figure
 def grid_figure(grid: Grid) -> Figure:
-    """Draw a row of images a sample, the column saying the class, and the change below each.
+    """Return a row for each image: the image in each column's class, and the change below each.
 
-    In the column of its own class stands the image unchanged.
+    The column of an image's own class shows it unchanged.
+
+    Args:
+        grid: the images and their changes.
     """
     shown, times = columns(grid), magnification(grid)
     rows = len(grid.originals)
@@ -137,9 +140,11 @@ def _caption(ax: Axes, text: str, *, failed: bool) -> None:
 def faces_figure(
     faces: Sequence[tuple[NDArray[np.uint8], str, bool]], rows: Sequence[str]
 ) -> Figure:
-    """Draw faces column by column, the caption below each marked where it is wrong.
+    """Return faces column by column with captions below; a wrong prediction's caption is red.
 
-    faces: uint8[3, h, w], a caption, and whether that is right. rows: the titles of the rows.
+    Args:
+        faces: for each the pixels, uint8[3, h, w], a caption, and whether the prediction is right.
+        rows: the titles of the rows.
     """
     count = -(-len(faces) // len(rows))
     figure = Figure(figsize=(1.5 * count + 1.3, 1.55 * len(rows)), layout="constrained")
@@ -156,26 +161,33 @@ def faces_figure(
 
 
 def columns(grid: Grid) -> list[int]:
-    """Return the classes that head the columns: those to pass for, and the images' own."""
+    """Return the classes that head the columns: the target classes, and the images' own."""
     return sorted({*grid.targets.tolist(), *grid.labels.tolist()})
 
 
 def magnification(grid: Grid) -> int:
-    """Return by how much changes are magnified: half the images' largest ones fill the scale."""
+    """Return the factor that magnifies changes: the median of the images' Linf fills the scale."""
     usual = float(np.median(grid.outcome.linf))
     return max(1, int(1 / max(usual, 1 / 255)))
 
 
 def change_as_picture(grid: Grid, pair: int, times: int) -> NDArray[np.float32]:
-    """Return a pair's change as a colour image, float32[3, h, w] in [0, 1]: see tinted."""
+    """Return a pair's change as a colour image, float32[3, h, w] in [0, 1]; see tinted."""
     return tinted(grid.changed[pair] - grid.originals[grid.rows[pair]], times)
 
 
 def tinted(change: NDArray[np.float32], times: int) -> NDArray[np.float32]:
-    """Return a change, float32[c, h, w], as a colour image, float32[3, h, w] in [0, 1].
+    """Return a change as a colour image.
 
-    Of grey images, red is lighter than before and blue darker; of colour images each channel's
-    change is laid on middle grey.
+    For grey images, red is lighter than before and blue darker; for colour images, each channel's
+    change is added to middle grey.
+
+    Args:
+        change: float32[c, h, w] in [-1, 1].
+        times: the factor that magnifies it.
+
+    Returns:
+        float32[3, h, w] in [0, 1].
     """
     change = change * times
     if len(change) == 3:

@@ -17,7 +17,7 @@ _OUTLINE = [withStroke(linewidth=3.2, foreground="#1c2126")]
 
 @styled_figure
 def map_figure(found: TrainabilityMap) -> Figure:
-    """Draw accuracy over sigma_w2 and depth, with 6 xi_c and the critical point of the theory."""
+    """Return accuracy over sigma_w2 and depth, with 6 xi_c and the critical point of the theory."""
     figure = Figure(figsize=(7.4, 4.4), layout="constrained")
     axes = figure.subplots()
     plan, sigma_w2, depths = found.plan, found.plan.sigma_w2(), found.plan.depths()
@@ -26,7 +26,7 @@ def map_figure(found: TrainabilityMap) -> Figure:
         sigma_w2, depths, accuracy, cmap="viridis", vmin=0, vmax=100, rasterized=True
     )
     axes.set_facecolor(_NO_ACCURACY)
-    # Beyond the image the curve is cut, not drawn: at criticality it has no end.
+    # The curve is cut beyond the map: at criticality it diverges.
     axes.plot(
         sigma_w2,
         np.where(found.trainable_depth <= 3 * depths[-1], found.trainable_depth, np.nan),

@@ -35,7 +35,7 @@ _PARTS: tuple[tuple[str, Any, float], ...] = (
 
 
 def study_figures(study: Study, *, columns: int = 3) -> dict[str, Figure]:
-    """Return every figure of the study by its file name, in the order in which they are told."""
+    """Return every figure of the study by its file name, in the order of the page."""
     pair = [p for p in study.profiles_after if p.activation in (LEFT, RIGHT)]
     figures = {
         "accuracy": accuracy_figure(study, columns=columns),
@@ -50,7 +50,7 @@ def study_figures(study: Study, *, columns: int = 3) -> dict[str, Figure]:
 
 @styled_figure
 def accuracy_figure(study: Study, *, columns: int = 3) -> Figure:
-    """Return the test accuracy of every seed, one panel a depth, beside the report's."""
+    """Return the test accuracy of every seed beside the report's, one panel for each depth."""
     accuracy = study.history.test["test_accuracy"]
     rows = cells(study.history)
     names = study.plan.activations
@@ -59,7 +59,7 @@ def accuracy_figure(study: Study, *, columns: int = 3) -> Figure:
         ax.axhline(study.chance, color=MUTED, linewidth=1, linestyle=_CHANCE, zorder=1)
         for x, name in enumerate(names):
             seeds = accuracy[rows[depth, name]]
-            # Seeds of one cell lie side by side, so that equal ones are told apart.
+            # Seeds of one cell lie side by side, so that equal ones can be distinguished.
             offsets = np.linspace(-0.24, 0.24, len(seeds) + 2)[1:-1]
             ax.plot(x + offsets, seeds, zorder=3, **_dots(STYLES[name]))
         told = {o.activation: o.document for o in study.outcomes if o.depth == depth}
@@ -85,10 +85,15 @@ def accuracy_figure(study: Study, *, columns: int = 3) -> Figure:
 
 @styled_figure
 def gradient_figure(profiles: Sequence[Profile], *, columns: int = 3) -> Figure:
-    """Return the largest gradient of every layer, one panel a depth, one curve an activation.
+    """Return the largest gradient of every layer, one panel for each depth.
 
-    Thick: the median over seeds; thin: every seed. A gradient that is exactly zero has no place on
-    a logarithmic axis; it is drawn on a line of its own at the bottom.
+    There is one curve for each activation: thick for the median over seeds, thin for every seed. A
+    gradient that is exactly zero can't be drawn on a logarithmic axis; it is drawn on a separate
+    line at the bottom.
+
+    Args:
+        profiles: of any depths and activations.
+        columns: panels side by side.
     """
     names = list(dict.fromkeys(p.activation for p in profiles))
     figure, panels = _panels(list(dict.fromkeys(p.depth for p in profiles)), columns, height=3.1)
@@ -120,8 +125,11 @@ def gradient_figure(profiles: Sequence[Profile], *, columns: int = 3) -> Figure:
 def curves_figure(study: Study, *, columns: int = 3) -> Figure:
     """Return the learning curves of tanh and LeCun's activation, accuracy and loss by depth.
 
-    Lines are medians over seeds, bands reach from the lowest seed to the highest. There must be a
-    depth with both activations.
+    Lines are medians over seeds; bands reach from the lowest seed to the highest.
+
+    Args:
+        study: with at least one depth that has both activations.
+        columns: panels side by side.
     """
     depths = [c.depth for c in study.comparison]
     figure, panels = _panels(depths, columns, height=2.6, rows_each=2)
@@ -147,7 +155,7 @@ def curves_figure(study: Study, *, columns: int = 3) -> Figure:
 
 @dataclass(frozen=True)
 class _LogScale:
-    """A logarithmic axis from smallest to largest, with a line for what is exactly zero."""
+    """A logarithmic axis from smallest to largest, with a line for values that are exactly zero."""
 
     smallest: float
     largest: float
@@ -199,10 +207,10 @@ class _LogScale:
 def _panels(
     depths: Sequence[int], columns: int, *, height: float, rows_each: int = 1
 ) -> tuple[Figure, list[tuple[int, Axes]]]:
-    """Return a figure and its panels, one a depth, in that many columns; inches high.
+    """Return a figure and its panels, one for each depth, height inches high, in columns.
 
-    With rows_each the whole set of panels comes that often, one set below the other, each with a
-    vertical axis of its own.
+    The whole set of panels is repeated rows_each times, one set below the other, each with its own
+    vertical axis.
     """
     columns = min(columns, len(depths))
     rows = math.ceil(len(depths) / columns)
@@ -236,7 +244,7 @@ def _draw_curves(
     for part, line, width in _PARTS:
         values = curves[f"{_PREFIXES[part]}_{quantity}"]
         epochs = np.arange(1, values.shape[1] + 1)
-        # fmin and fmax pass over NaN, and say nothing where there is nothing else.
+        # fmin and fmax ignore NaN, and give no warning where there is nothing else.
         low, high = np.fmin.reduce(values, axis=0), np.fmax.reduce(values, axis=0)
         ax.fill_between(epochs, low, high, color=style.light, alpha=0.14, linewidth=0)
         ax.plot(
@@ -251,7 +259,7 @@ def _draw_curves(
 
 
 def _stretch_accuracy(ax: Axes) -> None:
-    """Give 0.9 to 0.99 as much room as 0 to 0.9; a perfect score still has a place."""
+    """Give 0.9 to 0.99 as much room as 0 to 0.9, with a finite place for a perfect score."""
     ax.set_yscale(
         "function",
         functions=(
@@ -312,16 +320,16 @@ def _dots(style: Style) -> dict[str, Any]:
 
 
 def _every(count: int, turn: int, turns: int) -> tuple[int, int]:
-    """Return the first marker and the step between markers, taking turns along the curves.
+    """Return the first marker and the step between markers, which alternate along the curves.
 
-    Curves that coincide are still told apart where each marks other points.
+    Curves that coincide can still be distinguished, since each marks other points.
     """
     step = max(1, round(count / 7))
     return round(step * turn / turns) % step, step
 
 
 def _ticks(last: int) -> list[int]:
-    """Return 1, last, and round numbers between that don't crowd them."""
+    """Return 1, last, and round numbers between them that leave enough room."""
     step = next((s for s in (1, 2, 5, 10, 20, 50, 100) if last / s <= 6), math.ceil(last / 6))
     between = (n for n in range(step, last, step) if n - 1 >= step / 2 and last - n > step / 2)
     return sorted({1, *between, last})

@@ -1,7 +1,7 @@
-"""How figures look, and how they become text and bytes.
+"""The style of figures, and their conversion to text and bytes.
 
-No curve is told by its colour alone: each activation has a line style and a marker of its own, so
-that the figures can be read in grey.
+No curve is identified by its colour alone: each activation has its own line style and marker, so
+that figures can be read in grey.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from unmask.text import printable
 
 _P = ParamSpec("_P")
-# Characters of a name that figures have room for.
+# The most characters of a name that figures have room for.
 _LONGEST = 32
 
 INK, MUTED, GRID, PAPER = "#1c2126", "#5a646e", "#d9dee3", "#fffffe"
@@ -26,7 +26,14 @@ INK, MUTED, GRID, PAPER = "#1c2126", "#5a646e", "#d9dee3", "#fffffe"
 
 @dataclass(frozen=True)
 class Style:
-    """How an activation is drawn: colours on white and on a dark page, line and marker."""
+    """How an activation is drawn.
+
+    Args:
+        light: the colour on a white page.
+        dark: the colour on a dark page.
+        line: matplotlib's line style.
+        marker: matplotlib's marker.
+    """
 
     light: str
     dark: str
@@ -82,7 +89,7 @@ _RC: dict[Any, Any] = {
 
 
 def styled_figure(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
-    """Draw with our settings and leave those of whoever calls alone."""
+    """Decorate a function that draws with our settings, and leave the caller's alone."""
 
     @functools.wraps(draw)
     def drawn(*args: _P.args, **kwargs: _P.kwargs) -> Figure:
@@ -93,7 +100,7 @@ def styled_figure(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
 
 
 def legible(name: str) -> str:
-    """Return somebody else's name, of a class or a file, as a figure can show it."""
+    """Return a name of the user's, of a class or a file, as a figure can show it."""
     return printable(name, most=_LONGEST)
 
 
