@@ -25,6 +25,10 @@ def routes(models: Models, *, token: bool = False) -> list[Route]:
     """Return GET /api/health and /api/openapi.json, POST /api/detect and /api/classify.
 
     An image is the body itself. Every answer is JSON; one that isn't 200 has "error", in one line.
+
+    Args:
+        models: the models behind the API.
+        token: whether clients must give one, for the description.
     """
 
     async def health(request: Request) -> Response:
@@ -67,7 +71,7 @@ def routes(models: Models, *, token: bool = False) -> list[Route]:
 
 
 def _as_json(answer: Answer) -> Answer:
-    """Return the answer with its errors as JSON."""
+    """Return the handler with its errors as JSON."""
 
     async def answered(request: Request) -> Response:
         try:
@@ -102,7 +106,7 @@ def _number(request: Request, name: str, default: float | None) -> Any:
     text = request.query_params.get(name)
     if text is None:
         return default
-    # What float takes besides, such as "nan", "1_0" and digits of other scripts, is no setting.
+    # float() also accepts "nan", "1_0" and digits of other scripts, none of which is a setting.
     if len(text) > 40 or not _NUMBER.fullmatch(text):
         raise UserError(f"{name} is not a number", got=repr(text[:40]))
     return float(text)

@@ -1,4 +1,4 @@
-"""The page's own components and style: they send images as text, so that none becomes a file."""
+"""The page's own components and style: they send images as text, never as files."""
 
 from __future__ import annotations
 
@@ -22,15 +22,22 @@ def read(name: str) -> str:
 
 @dataclass(frozen=True)
 class Source:
-    """Where images or files come from: markup, and a script that triggers "input" with them.
+    """A component that sends images or files: markup, and a script that triggers "input" with them.
 
     An image comes as {picture: URL}, files as {files: [{name, content: URL}]}.
+
+    Args:
+        name: of the static files, without suffix.
     """
 
     name: str
 
     def component(self, **settings: Any) -> gr.HTML:
-        """Return the component; settings are what its script finds in props."""
+        """Return the component.
+
+        Args:
+            settings: what its script finds in props.
+        """
         return gr.HTML(
             "",
             html_template=read(f"{self.name}.html"),
@@ -45,7 +52,11 @@ FILES = Source("files")
 
 
 def examples(images: Sequence[tuple[str, str]]) -> str:
-    """Return images to click as HTML: each a data URL and a caption in plain text."""
+    """Return images to click as HTML.
+
+    Args:
+        images: for each a data URL and a caption in plain text.
+    """
     return "".join(
         f"<button type='button' data-example='{k}' title='{escape(caption)}'>"
         f"<img src='{url}' alt='{escape(caption)}'></button>"

@@ -1,4 +1,4 @@
-"""Small drawings as SVG or HTML, quick enough to be drawn anew several times a second."""
+"""Small drawings as SVG or HTML, fast enough to redraw several times a second."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def curves_svg(
     guess: float,
     fraction: bool,
 ) -> str:
-    """Return one line a net, epochs against values, over the earlier setting's in grey.
+    """Return one line for each net, epochs against values, over the earlier setting's in grey.
 
     Args:
         title: of the chart.
@@ -77,9 +77,13 @@ def curves_svg(
 def bars_html(
     names: Sequence[str], now: Sequence[float], before: Sequence[float], wanted: int | None
 ) -> str:
-    """Return one bar a class: the confidence in it, with a mark of the confidence before.
+    """Return one bar for each class: its confidence, with a mark of the confidence before.
 
-    now, before: probabilities. wanted: the target class, in another colour.
+    Args:
+        names: of the classes.
+        now: their probabilities, 0 to 1.
+        before: the probabilities before the change.
+        wanted: the target class, drawn in another colour; None for no target.
     """
     rows = []
     predicted = max(range(len(now)), key=now.__getitem__)
@@ -95,23 +99,26 @@ def bars_html(
 
 
 def percent(probability: float) -> str:
-    """Return a probability in per cent, never rounded up to certainty nor down to nothing."""
+    """Return a probability in per cent, never rounded up to 100 % nor down to 0 %."""
     if 0 < probability < 0.005:
         return "< 1 %"
     return f"{100 * probability:.0f} %" if probability < 0.995 else "> 99 %"
 
 
 def duration(seconds: float) -> str:
-    """Return a time in words, never rounded down to nothing."""
+    """Return a time in seconds, never rounded down to 0."""
     if seconds < 0.05:
         return "< 0.1 s"
     return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
 
 
 def picture_html(url: str, caption: str, *, download: str = "") -> str:
-    """Return a small image, its pixels shown as squares, with a caption and a link to save it.
+    """Return a small image with square pixels, a caption and a link to save it.
 
-    caption: plain text. download: the name of the file that the link saves, if there is to be one.
+    Args:
+        url: the image's data URL.
+        caption: plain text.
+        download: the name of the file that the link saves, "" for no link.
     """
     link = f'<a href="{url}" download="{escape(download)}">save PNG</a>' if download else ""
     return (
@@ -143,5 +150,10 @@ def verdict_cards(verdicts: Iterable[Verdict]) -> str:
 
 
 def said_html(line: str, kind: str = "bad") -> str:
-    """Return one line of plain text as a note. kind: good, mixed or bad."""
+    """Return one line of plain text as a note.
+
+    Args:
+        line: plain text.
+        kind: "good", "mixed" or "bad".
+    """
     return f'<p class="said {kind}">{escape(line)}</p>'

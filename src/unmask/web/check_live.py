@@ -1,4 +1,4 @@
-"""Checks that the page runs: a shipped model on a sample, or an uploaded one on uploaded images."""
+"""Checks that the page runs: of a shipped model on a sample, or of an upload on uploaded images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CARD, ARCHIVE = ".json", ".zip"
 SHORTEST = 5.0
 _TRAINED, _TESTED = 2000, 500
 _TICK = 0.2
-# A tensor of an ONNX file that is read from another file, however its lengths are written.
+# A tensor of an ONNX file that is stored in another file, in any encoding of its lengths.
 _EXTERNAL = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
 # One check at a time: each uses all cores.
 _WORKER = ThreadPoolExecutor(1, thread_name_prefix="check")
@@ -35,7 +35,13 @@ _WORKER = ThreadPoolExecutor(1, thread_name_prefix="check")
 
 @dataclass(frozen=True)
 class Sample:
-    """Images that ship: what they are in words, their shape, and what loads them."""
+    """Images that ship.
+
+    Args:
+        title: what they are, in words.
+        shape: channels, height and width.
+        load: returns them.
+    """
 
     title: str
     shape: tuple[int, int, int]
@@ -63,7 +69,13 @@ SAMPLES = {
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a check stands: the parts that have ended, what is next, and the whole at the end."""
+    """The state of a check.
+
+    Args:
+        parts: those that have ended.
+        question: the one under way.
+        check: the whole check, at the end.
+    """
 
     parts: tuple[Part, ...]
     question: str
@@ -71,7 +83,7 @@ class Progress:
 
 
 def samples_for(model: str) -> dict[str, str]:
-    """Return the samples by name that a shipped model takes, with their titles."""
+    """Return the titles of the samples that a shipped model takes, by name."""
     card = Classifier.load(model).card
     return {name: s.title for name, s in SAMPLES.items() if s.shape == card.input_shape}
 
@@ -91,7 +103,7 @@ def opened_uploads(uploads: Mapping[str, tuple[str, bytes]]) -> tuple[Target, So
             .safetensors file, and a .zip with a folder of images for each class.
 
     Raises:
-        UserError: a file is missing, damaged, or of another kind.
+        UserError: when a file is missing, damaged, or of another kind.
     """
     given = [suffix for suffix in MODEL_SUFFIXES if suffix in uploads]
     if not given:
@@ -125,7 +137,7 @@ def opened_uploads(uploads: Mapping[str, tuple[str, bytes]]) -> tuple[Target, So
 
 @contextlib.contextmanager
 def _without(folder: str) -> Iterator[None]:
-    """Take the temporary folder's path out of messages."""
+    """Remove the temporary folder's path from messages."""
     try:
         yield
     except UserError as error:
@@ -133,7 +145,7 @@ def _without(folder: str) -> Iterator[None]:
 
 
 def run_check(target: Target | str, images: Source | Images, seconds: float) -> Iterator[Progress]:
-    """Check a model within a time, in a thread of its own, one check after another.
+    """Check a model within a time limit, in a thread of its own, one check after another.
 
     Args:
         target: the model, or the name of one that ships.
@@ -141,11 +153,11 @@ def run_check(target: Target | str, images: Source | Images, seconds: float) -> 
         seconds: the time allowed, from when its turn comes.
 
     Yields:
-        The parts as they end, and the whole check at last. Closing the iterator ends the check
+        The state as parts end, and the whole check at last. Closing the iterator ends the check
         after the question under way.
 
     Raises:
-        UserError: the model or the images can't be used at all.
+        UserError: when the model or the images can't be used at all.
     """
     news: queue.SimpleQueue[str | Part] = queue.SimpleQueue()
     left = False
@@ -180,4 +192,4 @@ def run_check(target: Target | str, images: Source | Images, seconds: float) -> 
 
 
 class _LeftError(Exception):
-    """Nobody waits for the check any more."""
+    """Raised in a check that nobody waits for any more."""

@@ -1,4 +1,4 @@
-"""The tab Check: everything asked of one model, and the verdicts as they are found."""
+"""The Check tab: all questions about one model, and the verdicts as they are found."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _Uploads = dict[str, tuple[str, bytes]]
 
 
 def check_tab(models: Models) -> None:
-    """Add the tab's contents to the blocks that are open."""
+    """Add the tab's contents to the open blocks."""
     gr.Markdown(
         "Will it train, can it be fooled, does it hold in the wild? Choose a model and images; "
         "each verdict appears when it is found."
@@ -111,7 +111,7 @@ def check_tab(models: Models) -> None:
 
 
 def _files(sent: object) -> _Uploads:
-    """Return the files that the page sent, by suffix. Raises UserError for any other kind."""
+    """Return the files that the page sent, by suffix; raise UserError for any other kind."""
     held: _Uploads = {}
     for one in sent if isinstance(sent, list) else []:
         name = str(one.get("name", "") if isinstance(one, dict) else "")

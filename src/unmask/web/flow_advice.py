@@ -1,4 +1,4 @@
-"""The flow check of a setting of the page, and the setting that mends what it finds."""
+"""The flow check of a setting of the page, and the setting that fixes what it finds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from unmask.sweep.spec import NetSpec
 from unmask.web.flow_live import live_images
 
 _STEPS, _BATCH = 8, 64
-# By torch's own functions the probe knows them; the others it sees through.
+# The probe recognises torch's own functions; it measures the others.
 _BY_TORCH: dict[str, Callable[[Tensor], Tensor]] = {
     name: getattr(nn.functional, name)
     for name in ("relu", "leaky_relu", "elu", "selu", "gelu", "silu", "softplus")
@@ -28,14 +28,19 @@ _BY_TORCH: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Advice:
-    """A setting that should mend what the worst verdict names, and in words what it changes."""
+    """A setting that should fix the worst verdict.
+
+    Args:
+        spec: the setting.
+        words: what it changes, in words.
+    """
 
     spec: NetSpec
     words: str
 
 
 def judge(spec: NetSpec) -> FlowCheck:
-    """Return the check of a setting's first net: a few steps of plain gradient descent, probed."""
+    """Return the flow check of a setting's first net: a few steps of plain gradient descent."""
     network = as_module(spec)
     train = live_images()[0]
     rows = torch.from_numpy(train.pixels[: _STEPS * _BATCH]).flatten(1).float() / 255
@@ -50,7 +55,7 @@ def judge(spec: NetSpec) -> FlowCheck:
 
 
 def as_module(spec: NetSpec) -> nn.Module:
-    """Return the net of a spec as it starts, in PyTorch: flattened pixels in [0, 1] to logits."""
+    """Return the untrained net of a spec as a PyTorch module that takes flat pixels in [0, 1]."""
     train = live_images()[0]
     inputs, classes = train.pixels[0].size, len(train.class_names)
     function = _BY_TORCH.get(spec.activation, activation(spec.activation).function)
@@ -63,7 +68,7 @@ def as_module(spec: NetSpec) -> nn.Module:
         with torch.no_grad():
             linear.weight.copy_(torch.from_numpy(weights.T))
             linear.bias.copy_(torch.from_numpy(biases))
-        # Verdicts name layers so.
+        # The names that verdicts give the layers.
         network.add_module(f"layer {k}", linear)
         if k <= spec.depth:
             network.add_module(f"activation {k}", _Elementwise(function))
@@ -80,7 +85,7 @@ class _Elementwise(nn.Module):
 
 
 def advise(spec: NetSpec, check: FlowCheck) -> Advice | None:
-    """Return what mends the worst fault that a setting of the page can mend, or None."""
+    """Return the fix of the worst fault that a setting of the page can fix, or None."""
     kinds = [v.kind for v in check.at_least("warning")]
     networks = [_network_mended(spec, kind) for kind in kinds if kind not in RATES]
     rates = [_rate_mended(spec, kind, check) for kind in kinds if kind in RATES]

@@ -1,4 +1,4 @@
-"""Nets of the page that train while a visitor watches, a slice of an epoch at a time."""
+"""The page's nets, which train while a visitor watches, a slice of an epoch at a time."""
 
 from __future__ import annotations
 
@@ -31,9 +31,14 @@ _FIRST_SLICE, _LEAST = 8, 2
 
 @dataclass
 class Curve:
-    """One net: epochs seen, loss and accuracy of the slices until then, and how it ended.
+    """The learning curve of one net, and how it ended.
 
-    test: accuracy on test images, once it is done. diverged: whether its loss left the numbers.
+    Args:
+        epochs: seen by the end of each slice.
+        losses: the mean loss of each slice.
+        accuracies: the accuracy of each slice, 0 to 1.
+        test: accuracy on test images, once it is done.
+        diverged: whether its loss became infinite or NaN.
     """
 
     epochs: list[float] = field(default_factory=list)
@@ -43,20 +48,27 @@ class Curve:
     diverged: bool = False
 
     def add(self, epochs: float, loss: float, accuracy: float) -> None:
-        """Enter a slice of so many epochs."""
+        """Append a slice of so many epochs."""
         self.epochs.append((self.epochs[-1] if self.epochs else 0.0) + epochs)
         self.losses.append(loss)
         self.accuracies.append(accuracy)
 
     def end(self, outcome: Outcome) -> None:
-        """Enter how the net ended."""
+        """Record how the net ended."""
         self.diverged = outcome.diverged_step > 0
         self.test = None if self.diverged else outcome.test["test_accuracy"]
 
 
 @dataclass
 class LiveRun:
-    """Nets of one setting that differ by their seed alone."""
+    """Nets of one setting that differ only by their seed.
+
+    Args:
+        spec: the setting.
+        curves: one for each net.
+        seconds: since the start.
+        cut_short: whether the time limit ended it.
+    """
 
     spec: NetSpec
     curves: list[Curve]
@@ -65,19 +77,27 @@ class LiveRun:
 
     @property
     def done(self) -> bool:
-        """Whether every net has come to its end."""
+        """Whether every net has ended."""
         return all(c.diverged or c.test is not None for c in self.curves)
 
 
 @lru_cache(maxsize=1)
 def live_images() -> tuple[Images, Images]:
-    """Return the training and the test images: a part of MNIST, the same for every run."""
+    """Return the training and the test images: a subset of MNIST, the same for every run."""
     train, test = load_mnist()
     return train[:_TRAINED], test[:_TESTED]
 
 
 def checked(spec: NetSpec, nets: int) -> NetSpec:
-    """Return the spec if the page has time for it. Raises UserError."""
+    """Return the spec if the page has time for it.
+
+    Args:
+        spec: the setting.
+        nets: how many of it.
+
+    Raises:
+        UserError: when a size is out of the page's range.
+    """
     for name, value, most in (
         ("depth", spec.depth, MAX_DEPTH),
         ("width", spec.width, MAX_WIDTH),
@@ -101,7 +121,7 @@ def train_live(spec: NetSpec, nets: int) -> Iterator[LiveRun]:
         iterator stops the nets at once.
 
     Raises:
-        UserError: the page has no time for it.
+        UserError: when a size is out of the page's range.
     """
     checked(spec, nets)
     train, test = live_images()
@@ -117,7 +137,7 @@ def train_live(spec: NetSpec, nets: int) -> Iterator[LiveRun]:
     run = LiveRun(spec, [Curve() for _ in range(nets)])
     seen = _Slices(run, spec.batch_size, len(train))
     specs = [replace(spec, seed=seed) for seed in range(nets)]
-    # A thread a net, though there may be fewer cores: all curves grow before the visitor's eyes.
+    # A thread for each net, even with fewer cores, so that the visitor sees all curves grow.
     with Pool(Training(specs, task), range(nets), nets, seen) as pool:
         while pool.busy:
             for done in pool.ended():
@@ -131,7 +151,7 @@ def train_live(spec: NetSpec, nets: int) -> Iterator[LiveRun]:
 
 
 class _Slices(Observer):
-    """Cuts epochs into slices of a second or less, and enters each into its net's curve."""
+    """Cuts epochs into slices of a second or less, and appends each to its net's curve."""
 
     def __init__(self, run: LiveRun, batch_size: int, images: int) -> None:
         self.begun = time.monotonic()
@@ -139,13 +159,13 @@ class _Slices(Observer):
         self._batches = [_FIRST_SLICE] * len(run.curves)
 
     def parts(self, net: int, order: NDArray[np.uint32]) -> Iterator[NDArray[np.uint32]]:
-        """Yield slices that take about as long as they should, until time is up."""
+        """Yield slices that take about _SLICE seconds each, until time is up."""
         rest = order
         while len(rest):
             if time.monotonic() - self.begun > _LONGEST:
                 self._run.cut_short = True
                 return
-            # What is left of the epoch goes in equal parts: a short one would be all noise.
+            # The rest of the epoch is cut into equal slices: a short one would be all noise.
             parts = max(1, round(len(rest) / (self._batches[net] * self._batch_size)))
             size = math.ceil(len(rest) / parts / self._batch_size) * self._batch_size
             part, rest = np.split(rest, [size])
@@ -155,13 +175,13 @@ class _Slices(Observer):
             self._batches[net] = max(_LEAST, int(self._batches[net] * faster))
 
     def part_done(self, net: int, images: int, loss: float, accuracy: float) -> None:
-        """Enter a slice into the net's curve."""
+        """Append a slice to the net's curve."""
         if math.isfinite(loss):
             self._run.curves[net].add(images / self._images, loss, accuracy)
 
 
 def profile_at_start(spec: NetSpec) -> Prediction | NoPrediction:
-    """Return the gradient of every layer before training, measured and predicted by theory."""
+    """Return the gradient of every layer before training, as measured and as theory predicts."""
     train = live_images()[0][:IMAGES]
     start = replace(spec, epochs=0, batch_size=min(spec.batch_size, len(train)))
     measured = train_sweep([start], train, probe_batch=train).layers

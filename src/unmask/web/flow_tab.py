@@ -1,4 +1,4 @@
-"""The tab Flow: nets train live, and the flow check judges them."""
+"""The Flow tab: nets train live, and the flow check judges them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _EMPTY = "<p class='hint'>Choose a setting and press Train.</p>"
 
 
 def flow_tab() -> None:
-    """Add the tab's contents to the blocks that are open."""
+    """Add the tab's contents to the open blocks."""
     gr.Markdown(
         "Choose a network and watch it learn to read 6,000 digits of MNIST by plain gradient "
         "descent. Each curve is one net with its own seed; depth is the number of hidden layers, "
@@ -162,7 +162,7 @@ def _run(
         )
         cards = verdicts_html(check)
         yield [skip, skip, cards, skip, button, run, advice]
-        # All of it again: a browser that is behind may show the last update only.
+        # All of it again: a slow browser may show only the last update.
         profile = _profile(check, profile_at_start(spec))
         yield [_status(run), _curves(run, earlier), cards, profile, button, run, advice]
     except UserError as error:

@@ -1,4 +1,4 @@
-"""An attack watched: every image that it shows to the classifier on its way."""
+"""An attack with every image that it queries the classifier with."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from unmask.fool.victim import Victim
 from unmask.models.classifier import Classifier
 
 GENERATOR = "generator"
-# Those with a bound are given one, the others seek the smallest change; what they cost is bounded.
+# Attacks with a bound get one, the others seek the smallest change; the cost of each is limited.
 _SETTINGS: dict[str, dict[str, Any]] = {
     "ddn": {"steps": 100},
     "fmn": {"steps": 100},
@@ -39,7 +39,12 @@ _REPORT_STEPS = 400
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One image on the way: float32[c, h, w], and the confidence in each class."""
+    """One image on the way.
+
+    Args:
+        pixels: float32[c, h, w] in [0, 1].
+        confidence: float64[classes], the softmax output.
+    """
 
     pixels: NDArray[np.float32]
     confidence: NDArray[np.float64]
@@ -49,8 +54,17 @@ class Frame:
 class Watched:
     """What an attack did to one image, judged afresh, with the images on its way.
 
-    original, found: float32[c, h, w] in [0, 1], found on values k / 255. confidence: by
-    class, of the original, and found_confidence of found.
+    Args:
+        attack: its name in COMPARED.
+        threat: the norm, and the largest change or None.
+        original: float32[c, h, w] in [0, 1].
+        found: float32[c, h, w] on values k / 255.
+        confidence: float64[classes], the softmax output of the original.
+        found_confidence: float64[classes], that of found.
+        outcome: of the one image.
+        frames: the images on its way, the first of each query.
+        gradients: the number of gradient evaluations.
+        seconds: the time that the attack took.
     """
 
     attack: str
@@ -74,11 +88,18 @@ def watch(
     mode: str = "fast",
     eps: float = 0.2,
 ) -> Watched:
-    """Attack one image, float32[c, h, w] in [0, 1], and keep what it shows on its way.
+    """Attack one image and keep the images that the attack queries on its way.
 
-    target: the target class. mode: of the generator, "fast" or "course-report". eps: how
-    large a change in Linf may be, for attacks with a bound. Raises UserError when the
-    target class is predicted already.
+    Args:
+        classifier: the one to fool.
+        pixels: float32[c, h, w] in [0, 1].
+        target: the target class.
+        attack: a name in COMPARED.
+        mode: of the generator attack, "fast" or "course-report".
+        eps: the largest change in Linf, for attacks with a bound.
+
+    Raises:
+        UserError: when the target class is predicted already.
     """
     original = torch.from_numpy(pixels)[None]
     with torch.inference_mode():
@@ -115,7 +136,7 @@ def watch(
         )
     kept = saved(found.pixels)
     if not bounded and attack != GENERATOR:
-        # So near to the boundary rounding alone can undo it: all get the generator's refinement.
+        # So near the boundary rounding alone can undo it: all get the generator's refinement.
         nearest, good = to_eight_bits(victim, original, found.pixels, goal, threat)
         kept = nearest if bool(good[0]) else kept
     seconds, gradients = time.perf_counter() - begun, victim.cost.backwards
@@ -143,7 +164,7 @@ def watch(
 
 
 def spread_frames(frames: tuple[Frame, ...], most: int) -> Iterator[tuple[int, Frame]]:
-    """Yield so many frames at most, evenly spread, with numbers from 1; the last is among them."""
+    """Yield at most so many frames, evenly spread, numbered from 1; the last one is among them."""
     count = min(most, len(frames))
     for index in np.unique(np.linspace(0, len(frames) - 1, count).round().astype(int)):
         yield int(index) + 1, frames[index]

@@ -1,4 +1,4 @@
-"""The tab Fool: an image changed, step by step, until another class is predicted."""
+"""The Fool tab: an image changed, step by step, until another class is predicted."""
 
 from __future__ import annotations
 
@@ -44,14 +44,19 @@ _TITLES = {
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """An image as the model takes it, float32[c, h, w] in [0, 1], and what the model is."""
+    """An image in the form that a model takes.
+
+    Args:
+        model: the model's name.
+        pixels: float32[c, h, w] in [0, 1].
+    """
 
     model: str
     pixels: NDArray[np.float32]
 
 
 def fool_tab(models: Models) -> Callable[[gr.Blocks], object]:
-    """Add the tab's contents to the open blocks; return what gives the page its first image."""
+    """Add the tab's contents to the open blocks; return what loads its first image."""
     names = shipped()
     digits = models.classifier(names[0] if "mnist" not in names else "mnist").class_names
     gr.Markdown(
@@ -116,8 +121,8 @@ def fool_tab(models: Models) -> Callable[[gr.Blocks], object]:
         yield from _compare(models, which, name, size / 255, way)
 
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    # What was found for another image goes in the same answer: an answer of its own could come
-    # after what is found next.
+    # The results for another image are cleared in the same answer: a separate answer could arrive
+    # after the next results.
     taken = [chosen, given, film, step, table]
     pad.input(take, model, taken, **quiet)
     upload.input(take_file, model, taken, **quiet)
@@ -150,7 +155,7 @@ def _first(models: Models, name: str) -> list[Any]:
 
 
 def _offered(models: Models, name: str) -> list[Any]:
-    """Return examples to click as HTML, and their pixels: one of each class if there are all."""
+    """Return examples to click as HTML, and their pixels: one of each class that has images."""
     card = models.classifier(name).card
     images = load_mnist()[1] if card.input_shape == (1, 28, 28) else cifar10_sample()
     if images.pixels.shape[1:] != card.input_shape or images.class_names != card.class_names:
@@ -240,7 +245,7 @@ def _watch(
 def _film(seen: Watched, names: tuple[str, ...], wanted: int, number: int) -> str:
     """Return the image at a step, the change, and the confidence in each class.
 
-    number: of the frame, from 1; one more than there are stands for what was found.
+    number counts the frames from 1; one more than there are stands for the final image.
     """
     final = number > len(seen.frames)
     pixels = seen.found if final else seen.frames[number - 1].pixels

@@ -1,4 +1,4 @@
-"""The guard before every request: who may send it, for what, how large and how often."""
+"""The guard before every request: which clients, pages, sizes and rates are admitted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-# Of gradio's routes only those the page needs: none that takes or gives files, none that fetches.
+# Only those of gradio's routes that the page needs: none receives or sends files, none fetches.
 _SERVED = re.compile(
     r"/|/(config|theme\.css|manifest\.json|favicon\.ico|robots\.txt)|/(assets|static|reports|api)/.+"
     r"|/gradio_api/(info|app_id|startup-events|theme\.css|queue/(join|data)|run/predict|cancel|reset"
@@ -45,9 +45,13 @@ _HEADERS = (
 class Guard:
     """An ASGI application in front of another one, which gets complete and small requests only.
 
-    secret: what Authorization must hold, as a bearer token or as the password of basic
-    authentication with any name; None requires nothing. hosts: the names that
-    the server answers to, so that no foreign site can reach it under another name; None for any.
+    Args:
+        application: the one behind it.
+        limits: of requests.
+        secret: what Authorization must hold, as a bearer token or as the password of basic
+            authentication with any name; None requires nothing.
+        hosts: the names that the server answers to, so that no foreign site can reach it under
+            another name; None for any.
     """
 
     def __init__(
@@ -89,7 +93,7 @@ class Guard:
                 given = {name.lower() for name, _ in message["headers"]}
                 added = [*_HEADERS, (b"content-security-policy", _PAGE_POLICY.encode())]
                 if not scope["path"].startswith(("/assets/", "/static/")):
-                    # An answer may be about an image that somebody sent: no cache keeps it.
+                    # An answer may be about an image that somebody sent: no cache may keep it.
                     added.append((b"cache-control", b"no-store"))
                 message["headers"] = [
                     *message["headers"],
@@ -163,7 +167,7 @@ class Guard:
 
 
 async def refuse(send: Send, refused: RefusedError) -> None:
-    """Send the refusal as JSON and close the connection, whatever is left of the request."""
+    """Send the refusal as JSON and close the connection, whatever remains of the request."""
     content = json.dumps({"error": str(refused)}).encode()
     headers = [
         (b"content-type", b"application/json"),
@@ -178,9 +182,12 @@ async def refuse(send: Send, refused: RefusedError) -> None:
 
 
 def network(client: str) -> str:
-    """Return what a client's rate is counted by: its address, or the /64 of an IPv6 one.
+    """Return the key of a client's rate limit: its address, or the /64 network of an IPv6 address.
 
-    Whoever has one address of IPv6 has a whole /64 of them, 2^64 rates otherwise.
+    Whoever has one IPv6 address has a whole /64 network, and would have 2^64 rate limits otherwise.
+
+    Args:
+        client: the address, with or without a zone.
     """
     try:
         address = ip_address(client.partition("%")[0])

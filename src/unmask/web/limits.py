@@ -28,12 +28,17 @@ class Limits:
 
     @property
     def picture(self) -> int:
-        """Bytes of an image that fits into a request of the page, which sends it as text."""
+        """Bytes of the largest image in a request of the page, which sends it as text."""
         return int(0.7 * self.size)
 
 
 class RefusedError(Exception):
-    """A request that is refused: the HTTP status and one line with the reason."""
+    """A request that is refused.
+
+    Args:
+        status: the HTTP status.
+        line: the reason, in one line.
+    """
 
     def __init__(self, status: int, line: str) -> None:
         super().__init__(line)
@@ -41,9 +46,12 @@ class RefusedError(Exception):
 
 
 class RateLimiter:
-    """Lets each client through rate times a minute, in bursts of up to a quarter of that.
+    """Admits each client rate times a minute, in bursts of up to a quarter of that.
 
-    Remembers so many clients at most, and forgets those it has not seen for longest.
+    It remembers a bounded number of clients, and forgets those it has not seen for longest.
+
+    Args:
+        rate: requests a minute and client; 0 is no limit.
     """
 
     def __init__(self, rate: int) -> None:
@@ -52,9 +60,11 @@ class RateLimiter:
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def admit(self, client: str, now: float | None = None) -> float:
-        """Return 0 and count a request, or the seconds after which one will be let through.
+        """Return 0 and count a request, or the seconds after which one will be admitted.
 
-        now: seconds of a clock that only goes forwards, the system's by default.
+        Args:
+            client: its address.
+            now: seconds of a monotonic clock, by default the system's.
         """
         if not self._rate:
             return 0.0

@@ -1,4 +1,4 @@
-"""The tab Mask: faces in an image, and what each of them wears."""
+"""The Mask tab: the faces in an image, and whether each wears a mask."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from unmask.web.charts import percent, said_html
 from unmask.web.models import Models
 from unmask.web.pictures import from_url, jpeg_bytes, jpeg_url, opened, thumbnail
 
-# Of the examples: each portrait in one of the ways.
+# How each portrait of the examples is shown.
 _WORN = (WORN[0], WORN[1], WORN[2], WORN[1])
 
 
 def mask_tab(models: Models) -> None:
-    """Add the tab's contents to the blocks that are open."""
+    """Add the tab's contents to the open blocks."""
     gr.Markdown(
         "Who wears a mask? Click an example, or give an image of your own: it stays on this "
         "machine and is not kept."

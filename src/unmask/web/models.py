@@ -1,4 +1,4 @@
-"""The models behind the page and the API, and the work that they may do at once."""
+"""The models behind the page and the API, and the limit on their work at once."""
 
 from __future__ import annotations
 
@@ -23,10 +23,14 @@ R = TypeVar("R")
 
 
 class Models:
-    """The models that answer: a mask detector and the classifiers that ship.
+    """A mask detector and the classifiers that ship.
 
-    detector: an ONNX file, or None for the one that ships. Raises UserError for a file that is no
-    detector.
+    Args:
+        detector: an ONNX file, or None for the one that ships.
+        limits: of requests.
+
+    Raises:
+        UserError: for a file that is no detector.
     """
 
     def __init__(self, detector: Path | None, limits: Limits) -> None:
@@ -47,10 +51,14 @@ class Models:
         return asyncio.Semaphore(cpu_threads())
 
     async def work(self, function: Callable[..., R], *arguments: Any) -> R:
-        """Return what the function does in a thread, once a core is free for it.
+        """Return the result of a function that runs in a thread, once a core is free for it.
 
-        Raises RefusedError when that takes longer than the limit; a function that has begun runs
-        to its end, and keeps its place until then.
+        Args:
+            function: runs to its end once it has begun, and keeps its core until then.
+            arguments: of the function.
+
+        Raises:
+            RefusedError: when it takes longer than the limit.
         """
         seconds = self.limits.seconds
         try:
@@ -64,11 +72,18 @@ class Models:
 
     def _leave(self, task: asyncio.Future[Any]) -> None:
         self._places.release()
-        # Retrieved, or asyncio would log the error of one that nobody waits for.
+        # Retrieved, since asyncio would log the exception of a task that nobody awaits.
         task.cancelled() or task.exception()
 
     def classifier(self, name: str) -> Classifier:
-        """Return a classifier that ships. Raises UserError for another name."""
+        """Return a classifier that ships.
+
+        Args:
+            name: as `unmask models` lists it.
+
+        Raises:
+            UserError: for another name.
+        """
         if name not in shipped():
             raise unknown("model", name, shipped())
         with self._lock:
@@ -77,7 +92,16 @@ class Models:
             return self._classifiers[name]
 
     def detect(self, data: bytes, threshold: float | None, smallest: float) -> dict[str, Any]:
-        """Return the faces in an image file's bytes as plain values. Raises UserError."""
+        """Return the faces in an image as plain values.
+
+        Args:
+            data: the file's bytes.
+            threshold: the score from which a box counts as a face, the model's if None.
+            smallest: the side of the smallest face, in pixels.
+
+        Raises:
+            UserError: when there is no detector, or the image or a setting can't be used.
+        """
         if self.detector is None:
             raise UserError(self.no_detector)
         picture = opened(data, self.limits.pixels)
@@ -85,7 +109,15 @@ class Models:
         return found.as_dict()
 
     def classify(self, data: bytes, name: str) -> dict[str, Any]:
-        """Return what a classifier predicts for an image file's bytes. Raises UserError."""
+        """Return a classifier's prediction for an image as plain values.
+
+        Args:
+            data: the file's bytes.
+            name: of a classifier that ships.
+
+        Raises:
+            UserError: when there is no such classifier, or the image can't be used.
+        """
         classifier = self.classifier(name)
         require_fit(data, self.limits.pixels)
         channels, *size = classifier.card.input_shape

@@ -1,4 +1,4 @@
-"""The HTTP API as an OpenAPI document, for clients and for what is made from it."""
+"""The HTTP API as an OpenAPI document, for clients and for generators of clients."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def document(limits: Limits, *, token: bool) -> dict[str, Any]:
     """Return the API's description, OpenAPI 3.1.
 
     Args:
-        limits: what a request may have.
+        limits: of requests.
         token: whether clients must give one.
     """
     threshold = _query("threshold", {**_NUMBER, "exclusiveMinimum": 0, "maximum": 1})

@@ -1,4 +1,4 @@
-"""The page: five tabs, all of whose parts are on this machine."""
+"""The page: five tabs, served entirely by this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ _SECONDS, _WAITING = 3600, 64
 
 
 def page(models: Models, reports: Sequence[Path]) -> gr.Blocks:
-    """Return the page's blocks. reports: the folders in which to look for reports."""
+    """Return the page's blocks.
+
+    Args:
+        models: the models behind the tabs.
+        reports: the folders whose reports are shown.
+    """
     # What gradio itself would keep for longer, it deletes after an hour; images never reach it.
     blocks = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(_SECONDS, _SECONDS))
     with blocks:

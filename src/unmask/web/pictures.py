@@ -16,14 +16,19 @@ from unmask.errors import UserError
 
 _SIDE, _INK = 28, 20
 _THUMBNAIL = 160
-# Of a digit on paper, against the black of MNIST's.
+# A background above this counts as paper; MNIST's is black.
 _PAPER = 127
 
 
 def require_fit(data: bytes, pixels: int) -> None:
-    """Check that a file's bytes hold so many pixels at most, before any is unpacked.
+    """Check that a file's bytes hold an image of at most so many pixels, before it is decoded.
 
-    Raises UserError for a larger image and for no bytes at all; what is no image passes.
+    Args:
+        data: the file's bytes; what is no image passes, and is left to open_picture.
+        pixels: the most pixels, width times height.
+
+    Raises:
+        UserError: for a larger image and for no bytes at all.
     """
     if not data:
         raise UserError("there is no image in the request", do="send the file as its body")
@@ -32,7 +37,7 @@ def require_fit(data: bytes, pixels: int) -> None:
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
                 width, height = picture.size
-        except Exception:  # open_picture tells what is wrong with it.
+        except Exception:  # open_picture reports what is wrong with it.
             return
     if width * height > pixels:
         raise UserError(
@@ -43,20 +48,43 @@ def require_fit(data: bytes, pixels: int) -> None:
 
 
 def opened(data: bytes, pixels: int) -> Image.Image:
-    """Return an RGB image of a file's bytes. Raises UserError as require_fit and open_picture."""
+    """Return a file's bytes as an RGB image.
+
+    Args:
+        data: the file's bytes.
+        pixels: the most pixels, width times height.
+
+    Raises:
+        UserError: as require_fit and open_picture do.
+    """
     require_fit(data, pixels)
     return open_picture(data)
 
 
 def from_url(url: object) -> bytes:
-    """Return the bytes of an image's data URL, as the page sends it. Raises UserError."""
+    """Return the bytes of an image's data URL, as the page sends it.
+
+    Args:
+        url: whatever came.
+
+    Raises:
+        UserError: when it is no data URL of an image.
+    """
     if not isinstance(url, str) or not url.startswith("data:image/"):
         raise UserError("that is no image", do="choose an image file")
     return content_of(url, "image")
 
 
 def content_of(url: object, kind: str = "file") -> bytes:
-    """Return the bytes of a data URL. Raises UserError, which names the kind."""
+    """Return the bytes of a data URL.
+
+    Args:
+        url: whatever came.
+        kind: what it should be, for the message.
+
+    Raises:
+        UserError: when it is no data URL in base64.
+    """
     head, comma, content = url.partition(",") if isinstance(url, str) else ("", "", "")
     if not comma or not head.startswith("data:") or not head.endswith(";base64"):
         raise UserError(
@@ -101,10 +129,15 @@ def to_pillow(pixels: NDArray[np.float32]) -> Image.Image:
 
 
 def as_digit(picture: Image.Image) -> NDArray[np.uint8]:
-    """Return an image of one digit as MNIST's are: uint8[1, 28, 28], white on black.
+    """Return an image of one digit in the style of MNIST: uint8[1, 28, 28], white on black.
 
     Its ink is scaled to 20 pixels and centred by its mass. A light background counts as paper.
-    Raises UserError when nothing is written on it.
+
+    Args:
+        picture: the image, of any size and mode.
+
+    Raises:
+        UserError: when nothing is written on it.
     """
     values = np.asarray(picture.convert("L")).astype(np.float32)
     rim = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])

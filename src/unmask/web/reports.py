@@ -1,4 +1,4 @@
-"""The reports that lie on this machine, served so that none can reach beyond itself."""
+"""The reports on this machine, each served in a sandbox."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from unmask.runtime import read_regular
 
 PAGE = "report.html"
 _DEEPEST, _MOST, _LARGEST = 4, 500, 64 << 20
-# A report is text and images: it may run nothing, fetch nothing, and open nothing.
+# A report is text and images: it must not run, fetch or open anything.
 _POLICY = (
     "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; "
     "frame-ancestors 'self'"

@@ -1,4 +1,4 @@
-"""The tab Reports: those already made on this machine."""
+"""The Reports tab: the reports already made on this machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unmask.web.reports import find_reports
 
 
 def reports_tab(folders: Sequence[Path]) -> Callable[[gr.Blocks], object]:
-    """Add the tab's contents to the open blocks; return what gives the page its first list."""
+    """Add the tab's contents to the open blocks; return what loads its first list."""
     with gr.Row():
         choice = gr.Dropdown([], label="report, the newest first", scale=4, min_width=280)
         refresh = gr.Button("Refresh", scale=1, min_width=120)

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-# Before it is imported: gradio would report its use to its makers.
+# Set before gradio is imported, which would report its use to its makers.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import fastapi
@@ -29,9 +29,9 @@ from unmask.web.page import page
 from unmask.web.reports import report_routes
 
 _SHORTEST_SECRET = 8
-# At once, of all clients together; more are answered with 503.
+# The most connections at once, of all clients together; more are answered with 503.
 CONNECTIONS = 1000
-# Seconds until a connection on which nothing comes is closed.
+# Seconds until an idle connection is closed.
 IDLE = 20
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "DejaVu Sans"]
 _FIXED_FONTS = ["ui-monospace", "Cascadia Code", "Menlo", "DejaVu Sans Mono", "monospace"]
@@ -42,15 +42,16 @@ class Settings:
     """Where the server listens, what it shows, and what it requires of its clients.
 
     Args:
-        host: where it listens.
+        host: the address on which it listens.
         port: 0 takes any that is free.
-        token: what a client must give; required for any host but this machine's own.
-        detector: an ONNX file; None is the one that ships.
+        token: what a client must give, 8 characters or more; required for any host but this
+            machine's own.
+        detector: an ONNX file; None for the one that ships.
         reports: folders whose reports are shown.
         limits: of requests.
 
     Raises:
-        UserError: a token is missing or too short.
+        UserError: when a token is missing or too short.
     """
 
     host: str = "127.0.0.1"
@@ -92,7 +93,7 @@ class Settings:
 
 
 def protections(settings: Settings) -> list[tuple[str, str]]:
-    """Return what stands between the network and this machine, by name, as it is set.
+    """Return the server's protections and their settings, by name.
 
     Args:
         settings: of the server that would run.
@@ -126,7 +127,14 @@ def protections(settings: Settings) -> list[tuple[str, str]]:
 
 
 def application(settings: Settings) -> Guard:
-    """Return the page and the API as one ASGI application. Raises UserError as Models does."""
+    """Return the page and the API as one ASGI application.
+
+    Args:
+        settings: of the server.
+
+    Raises:
+        UserError: as Models does.
+    """
     models = Models(settings.detector, settings.limits)
     inner = fastapi.FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     asks = settings.token is not None
@@ -150,7 +158,7 @@ def application(settings: Settings) -> Guard:
 class Impatient(AutoHTTPProtocol):  # type: ignore[valid-type, misc]
     """A connection that is closed when a request's head, or reading its answer, takes too long.
 
-    uvicorn itself waits for ever for both, so that idle clients could take all places.
+    uvicorn itself waits for both for ever, so that idle clients could take all connections.
     """
 
     patience = 30.0
@@ -164,12 +172,12 @@ class Impatient(AutoHTTPProtocol):  # type: ignore[valid-type, misc]
         self._wait()
 
     def data_received(self, data: bytes) -> None:
-        """Take what has come, and wait on if that isn't a whole head yet."""
+        """Process the data, and keep waiting if the head isn't complete yet."""
         super().data_received(data)
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no more."""
+        """Stop waiting."""
         super().connection_lost(exc)
         for timer in (self._closing, self._giving_up):
             if timer is not None:
@@ -183,14 +191,14 @@ class Impatient(AutoHTTPProtocol):  # type: ignore[valid-type, misc]
             self._giving_up = self.loop.call_later(self.patience, self._give_up)
 
     def resume_writing(self) -> None:
-        """Go on: the client has read on."""
+        """Stop waiting: the client has read on."""
         super().resume_writing()
         if self._giving_up is not None:
             self._giving_up.cancel()
             self._giving_up = None
 
     def _give_up(self) -> None:
-        """Let a client go that has read nothing since it was last looked at."""
+        """Close the connection if the client has read nothing since the last call."""
         left = self.transport.get_write_buffer_size()
         if left >= self._unread:
             self.transport.abort()
@@ -213,7 +221,7 @@ class Impatient(AutoHTTPProtocol):  # type: ignore[valid-type, misc]
 
 
 def configured(application: Guard, settings: Settings) -> uvicorn.Config:
-    """Return how uvicorn runs an application.
+    """Return uvicorn's configuration for an application.
 
     Args:
         application: behind its guard.
@@ -225,9 +233,9 @@ def configured(application: Guard, settings: Settings) -> uvicorn.Config:
         host=settings.host,
         port=settings.port,
         http=patient,
-        # An access log would hold who asked for what.
+        # An access log would record who requested what.
         access_log=False,
-        # Anyone can write X-Forwarded-For, and would have a rate of their own by it.
+        # Anyone can write X-Forwarded-For, and would get a separate rate limit by it.
         proxy_headers=False,
         log_level="warning",
         server_header=False,
@@ -238,9 +246,14 @@ def configured(application: Guard, settings: Settings) -> uvicorn.Config:
 
 
 def serve(settings: Settings, ready: Callable[[str], None]) -> None:
-    """Serve until Ctrl-C or SIGTERM. ready is called with the address once the port is open.
+    """Serve until Ctrl-C or SIGTERM.
 
-    Raises UserError when the port is in use.
+    Args:
+        settings: of the server.
+        ready: called with the address once the port is open.
+
+    Raises:
+        UserError: when the port is in use.
     """
     server = uvicorn.Server(configured(application(settings), settings))
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
