@@ -1,9 +1,27 @@
 """Attacks on any classifier: a network and tensors in, the changed images out.
 
-Each function takes a network (or, for square, any function of images), images float[n, c, h, w] in
-[0, 1] and labels int[n], as tensors or arrays, and gives the changed images back in the form that
-they came in. An image that the attack failed on comes back unchanged or as its last try:
-`unmask.audit` judges afresh. The network is used as it stands: call model.eval() first.
+An image that an attack failed on comes back unchanged or as its last try: `unmask.audit` judges
+afresh. The network is used as it stands: call model.eval() first. All take:
+
+Args:
+    model: a network, or for the black boxes (square, rays, hopskipjump) any function, of
+        float32[b, c, h, w] to logits [b, classes]; rays and hopskipjump make do with classes [b].
+    images: float[n, c, h, w] in [0, 1], a tensor or an array.
+    labels: the true classes, int[n].
+    eps: the largest change, in units of pixels in [0, 1].
+    norm: the norm that a change is measured in, of those that the attack knows.
+    targets: the classes to reach, int[n]; None for any but the true one.
+    mean: one number or one a channel that the model wants taken away from the images.
+    std: one number or one a channel that it wants them divided by then.
+    batch_size: how many images go through the model at a time.
+    seed: of everything random; the same seed gives the same images.
+
+Returns:
+    The changed images, float32[n, c, h, w], a tensor where images are one, otherwise an array.
+
+Raises:
+    UserError: for images outside [0, 1], labels or targets that are no classes, a norm that the
+        attack doesn't know, a missing eps, and a model without gradients where they are needed.
 """
 
 from __future__ import annotations
@@ -23,12 +41,14 @@ from unmask.fool.norms import NORMS, Threat
 from unmask.fool.source import Model, as_victim
 from unmask.fool.victim import Victim, require_images
 
-NormName = Literal["linf", "l2"]
+NormName = Literal["linf", "l2", "l1", "l0"]
+Usual = Literal["linf", "l2"]
+Convex = Literal["linf", "l2", "l1"]
 X = TypeVar("X", Tensor, NDArray[Any])
 
 
 class Common(TypedDict, total=False):
-    """What every attack takes besides its own settings; see run."""
+    """What every attack takes besides its own settings; see the module."""
 
     targets: Any
     mean: float | Sequence[float] | None
@@ -49,6 +69,7 @@ __all__ = [
     "pgd",
     "rays",
     "run",
+    "sigma_zero",
     "square",
 ]
 
@@ -72,25 +93,15 @@ def run(
 
     Args:
         name: a name in unmask.fool.attacks.ATTACKS, such as "apgd-ce".
-        model: a network or a function of float32[b, c, h, w] to logits [b, classes].
-        images: float[n, c, h, w] in [0, 1], a tensor or an array.
-        labels: the true classes, int[n].
-        eps: the largest change, in units of pixels in [0, 1]; None for the smallest change, which
-            the minimum-norm attacks seek.
-        norm: "linf" or "l2".
-        targets: the classes to reach, int[n]; None for any but the true one.
-        mean: one number or one a channel that the model wants taken away from the images.
-        std: one number or one a channel that it wants them divided by then.
-        batch_size: how many images go through the model at a time.
-        seed: of everything random; the same seed gives the same images.
+        model: it and all others but settings: see the module.
+        eps: None for the smallest change, which the minimum-norm attacks seek.
         settings: the attack's own keyword arguments.
 
     Returns:
-        The changed images, float32[n, c, h, w], a tensor where images are one, otherwise an array.
+        The changed images.
 
     Raises:
-        UserError: for an unknown name or norm, images outside [0, 1], labels or targets that are
-            no classes, a missing eps, and what the attack refuses.
+        UserError: for an unknown name or norm, and as the module says.
     """
     if name not in ATTACKS:
         raise unknown("attack", name, ATTACKS)
@@ -142,25 +153,10 @@ def fgsm(
     labels: Any,
     *,
     eps: float,
-    norm: NormName = "linf",
+    norm: Usual = "linf",
     **common: Unpack[Common],
 ) -> X:
-    """Take one step of the largest change allowed (Goodfellow et al., 2015).
-
-    Args:
-        model: a network or a function of float32[b, c, h, w] to logits [b, classes].
-        images: float[n, c, h, w] in [0, 1].
-        labels: the true classes, int[n].
-        eps: the largest change, in units of pixels in [0, 1].
-        norm: "linf" or "l2".
-        common: targets, mean, std, batch_size, seed; see run.
-
-    Returns:
-        The changed images, float32[n, c, h, w].
-
-    Raises:
-        UserError: as run does.
-    """
+    """Take one step of the largest change allowed (Goodfellow et al., 2015)."""
     return run("fgsm", model, images, labels, eps=eps, norm=norm, **common)
 
 
@@ -170,7 +166,7 @@ def pgd(
     labels: Any,
     *,
     eps: float,
-    norm: NormName = "linf",
+    norm: Usual = "linf",
     steps: int = 40,
     step: float | None = None,
     restarts: int = 1,
@@ -179,21 +175,10 @@ def pgd(
     """Descend within the ball of eps from random starts (Madry et al., 2018).
 
     Args:
-        model: a network or a function of float32[b, c, h, w] to logits [b, classes].
-        images: float[n, c, h, w] in [0, 1].
-        labels: the true classes, int[n].
-        eps: the largest change, in units of pixels in [0, 1].
-        norm: "linf" or "l2".
         steps: gradients a start.
         step: the length of a step, in units of pixels; 2.5 eps / steps by default.
         restarts: random starts.
-        common: targets, mean, std, batch_size, seed; see run.
-
-    Returns:
-        The changed images, float32[n, c, h, w].
-
-    Raises:
-        UserError: as run does.
+        others: see the module.
     """
     return run(
         "pgd",
@@ -215,7 +200,7 @@ def apgd(
     labels: Any,
     *,
     eps: float,
-    norm: NormName = "linf",
+    norm: Convex = "linf",
     steps: int = 100,
     restarts: int = 1,
     **common: Unpack[Common],
@@ -223,20 +208,9 @@ def apgd(
     """Descend with steps that halve themselves (Auto-PGD, Croce and Hein, 2020).
 
     Args:
-        model: a network or a function of float32[b, c, h, w] to logits [b, classes].
-        images: float[n, c, h, w] in [0, 1].
-        labels: the true classes, int[n].
-        eps: the largest change, in units of pixels in [0, 1].
-        norm: "linf" or "l2".
         steps: gradients a start.
         restarts: random starts.
-        common: targets, mean, std, batch_size, seed; see run.
-
-    Returns:
-        The changed images, float32[n, c, h, w].
-
-    Raises:
-        UserError: as run does.
+        others: see the module.
     """
     return run(
         "apgd-ce",
@@ -256,7 +230,7 @@ def apgd_minimal(
     images: X,
     labels: Any,
     *,
-    norm: NormName = "linf",
+    norm: Usual = "linf",
     steps: int = 50,
     searches: int = 10,
     **common: Unpack[Common],
@@ -264,19 +238,9 @@ def apgd_minimal(
     """Seek the smallest change by bisection of eps, a descent of Auto-PGD at each.
 
     Args:
-        model: a network or a function of float32[b, c, h, w] to logits [b, classes].
-        images: float[n, c, h, w] in [0, 1].
-        labels: the true classes, int[n].
-        norm: "linf" or "l2".
         steps: gradients a search.
         searches: sizes tried for each image.
-        common: targets, mean, std, batch_size, seed; see run.
-
-    Returns:
-        The changed images, float32[n, c, h, w].
-
-    Raises:
-        UserError: as run does.
+        others: see the module.
     """
     return run(
         "apgd-minimal",
@@ -296,7 +260,7 @@ def apgd_t(
     labels: Any,
     *,
     eps: float,
-    norm: NormName = "linf",
+    norm: Convex = "linf",
     steps: int = 100,
     restarts: int = 1,
     classes_tried: int = 9,
@@ -305,21 +269,10 @@ def apgd_t(
     """Run Auto-PGD towards one class after another (APGD-T, Croce and Hein, 2020).
 
     Args:
-        model: a network or a function of float32[b, c, h, w] to logits [b, classes].
-        images: float[n, c, h, w] in [0, 1].
-        labels: the true classes, int[n].
-        eps: the largest change, in units of pixels in [0, 1].
-        norm: "linf" or "l2".
         steps: gradients a start and class.
         restarts: random starts.
         classes_tried: how many classes are tried, the likeliest first.
-        common: targets, mean, std, batch_size, seed; see run.
-
-    Returns:
-        The changed images, float32[n, c, h, w].
-
-    Raises:
-        UserError: as run does.
+        others: see the module.
     """
     return run(
         "apgd-t",
@@ -341,26 +294,15 @@ def square(
     labels: Any,
     *,
     eps: float,
-    norm: NormName = "linf",
+    norm: Usual = "linf",
     queries: int = 5000,
     **common: Unpack[Common],
 ) -> X:
     """Change random squares, by the logits alone (Andriushchenko et al., 2020).
 
     Args:
-        model: a network or a function of float32[b, c, h, w] to logits [b, classes].
-        images: float[n, c, h, w] in [0, 1].
-        labels: the true classes, int[n].
-        eps: the largest change, in units of pixels in [0, 1].
-        norm: "linf" or "l2".
         queries: images a start may show to the model.
-        common: targets, mean, std, batch_size, seed; see run.
-
-    Returns:
-        The changed images, float32[n, c, h, w].
-
-    Raises:
-        UserError: as run does.
+        others: see the module.
     """
     return run("square", model, images, labels, eps=eps, norm=norm, queries=queries, **common)
 
@@ -376,17 +318,8 @@ def ddn(
     """Seek the smallest L2 change by decoupled direction and norm (Rony et al., 2019).
 
     Args:
-        model: a network or a function of float32[b, c, h, w] to logits [b, classes].
-        images: float[n, c, h, w] in [0, 1].
-        labels: the true classes, int[n].
         steps: gradients.
-        common: targets, mean, std, batch_size, seed; see run.
-
-    Returns:
-        The changed images, float32[n, c, h, w].
-
-    Raises:
-        UserError: as run does.
+        others: see the module.
     """
     return run("ddn", model, images, labels, norm="l2", steps=steps, **common)
 
@@ -403,20 +336,27 @@ def fmn(
     """Seek the smallest change in any norm (fast minimum-norm, Pintor et al., 2021).
 
     Args:
-        model: a network or a function of float32[b, c, h, w] to logits [b, classes].
-        images: float[n, c, h, w] in [0, 1].
-        labels: the true classes, int[n].
-        norm: "linf" or "l2".
         steps: gradients.
-        common: targets, mean, std, batch_size, seed; see run.
-
-    Returns:
-        The changed images, float32[n, c, h, w].
-
-    Raises:
-        UserError: as run does.
+        others: see the module.
     """
     return run("fmn", model, images, labels, norm=norm, steps=steps, **common)
+
+
+def sigma_zero(
+    model: Model,
+    images: X,
+    labels: Any,
+    *,
+    steps: int = 300,
+    **common: Unpack[Common],
+) -> X:
+    """Seek the fewest changed values, its norm l0 (sigma-zero, Cina et al., 2025).
+
+    Args:
+        steps: gradients.
+        others: see the module.
+    """
+    return run("sigma-zero", model, images, labels, norm="l0", steps=steps, **common)
 
 
 def carlini_wagner(
@@ -431,18 +371,9 @@ def carlini_wagner(
     """Seek the smallest L2 change by a search over a weight (Carlini and Wagner, 2017).
 
     Args:
-        model: a network or a function of float32[b, c, h, w] to logits [b, classes].
-        images: float[n, c, h, w] in [0, 1].
-        labels: the true classes, int[n].
         searches: weights tried.
         steps: gradients for each weight.
-        common: targets, mean, std, batch_size, seed; see run.
-
-    Returns:
-        The changed images, float32[n, c, h, w].
-
-    Raises:
-        UserError: as run does.
+        others: see the module.
     """
     return run("cw", model, images, labels, norm="l2", searches=searches, steps=steps, **common)
 
@@ -458,17 +389,8 @@ def rays(
     """Seek the smallest Linf change by predicted classes alone (RayS, Chen and Gu, 2020).
 
     Args:
-        model: a network or a function of float32[b, c, h, w] to logits or classes.
-        images: float[n, c, h, w] in [0, 1].
-        labels: the true classes, int[n].
         queries: forward passes an image.
-        common: targets, mean, std, batch_size, seed; see run.
-
-    Returns:
-        The changed images, float32[n, c, h, w].
-
-    Raises:
-        UserError: as run does.
+        others: see the module.
     """
     return run("rays", model, images, labels, norm="linf", queries=queries, **common)
 
@@ -484,16 +406,7 @@ def hopskipjump(
     """Seek the smallest L2 change by predicted classes alone (HopSkipJump, Chen et al., 2020).
 
     Args:
-        model: a network or a function of float32[b, c, h, w] to logits or classes.
-        images: float[n, c, h, w] in [0, 1].
-        labels: the true classes, int[n].
         queries: forward passes an image.
-        common: targets, mean, std, batch_size, seed; see run.
-
-    Returns:
-        The changed images, float32[n, c, h, w].
-
-    Raises:
-        UserError: as run does.
+        others: see the module.
     """
     return run("hopskipjump", model, images, labels, norm="l2", queries=queries, **common)

@@ -275,3 +275,32 @@ def test_square_spends_no_more_on_what_is_hopeless() -> None:
         assert goal.reached(bright(found.pixels)).tolist() == [True, True, False]
     assert 1000 <= spent[float("inf")] <= 1200
     assert spent[3.0] <= 0.45 * spent[float("inf")]
+
+
+@pytest.mark.parametrize("name", ["apgd-ce", "apgd-dlr", "apgd-t"])
+def test_a_descent_leaves_what_is_hopeless(name: str) -> None:
+    class Bright(nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            above = 20 * (pixels.flatten(1).mean(1) - 0.5)
+            return torch.stack([-above, above, above - 4], 1)
+
+    # The smallest changes are 0.05, 0.1 and 0.4; the last image alone gets the patience given.
+    pixels = torch.tensor([0.45, 0.4, 0.1])[:, None, None, None].expand(3, 1, 6, 6).clone()
+    goal, threat = Goal(torch.zeros(3, dtype=torch.int64)), Threat(NORMS["linf"], 0.12)
+    spent = {}
+    for last in (3.0, float("inf")):
+        victim = Victim(Bright(), classes=3)
+        found = ATTACKS[name].function(
+            victim,
+            pixels,
+            goal,
+            threat,
+            generator=torch.Generator().manual_seed(0),
+            steps=100,
+            patience=torch.tensor([float("inf"), float("inf"), last]),
+        )
+        spent[last] = victim.cost.backwards
+        assert goal.reached(Bright()(found.pixels)).tolist() == [True, True, False]
+    runs = 2 if name == "apgd-t" else 1
+    assert spent[float("inf")] >= 101 * runs
+    assert spent[float("inf")] - spent[3.0] >= 70 * runs

@@ -62,7 +62,7 @@ def split(linear: Linear, norm: str) -> tuple[Threat, np.ndarray]:
     return Threat(NORMS[norm], eps), (linear.smallest(NORMS[norm]) < eps).numpy()
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", ["l2", "linf"])
 @pytest.mark.parametrize("name", BOUNDED)
 @pytest.mark.parametrize("targeted", [True, False])
 def test_those_are_fooled_whose_smallest_change_is_within_eps(name, norm, targeted):
@@ -72,14 +72,14 @@ def test_those_are_fooled_whose_smallest_change_is_within_eps(name, norm, target
     assert (run(BOUNDED[name], linear, goal, threat).reached == expected).all()
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_one_class_after_another_finds_the_nearest_of_several(norm):
     linear = Linear(5)
     threat, expected = split(linear, norm)
     assert (run(apgd_t, linear, linear.untargeted(), threat).reached == expected).all()
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", ["l2", "linf"])
 @pytest.mark.parametrize("targeted", [True, False])
 def test_one_step_is_the_best_there_is_where_two_classes_meet_at_a_plane(norm, targeted):
     linear = Linear(2)

@@ -12,11 +12,11 @@ from rich.table import Table
 from unmask.cli.console import Console, say
 from unmask.cli.options import (
     MANY,
+    AnyNorm,
     Cifar10Source,
     Data,
     ImageCount,
     Model,
-    Norm,
     On,
     Seed,
     Size,
@@ -51,12 +51,12 @@ def audit_model(
     ] = None,
     source: Cifar10Source = None,
     size: Size = None,
-    norm: Norm = "linf",
+    norm: AnyNorm = "linf",
     eps: Annotated[
         list[str] | None,
         Parameter(
             help="the largest changes, such as 0.3 or 8/255; by default 0.3 (grey) or 8/255 for "
-            "linf, 1.5 (grey) or 0.5 for l2",
+            "linf, 1.5 or 0.5 for l2, 10 or 12 for l1, 20 or 24 values for l0",
             consume_multiple=True,
         ),
     ] = None,

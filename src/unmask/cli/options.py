@@ -132,6 +132,9 @@ ModelSize = Annotated[
 ]
 Resume = Annotated[bool, Parameter(help="continue the run in --out where it was stopped")]
 LearningRate = Annotated[float, real(0, 1e6, "the peak learning rate", above=True)]
+AnyNorm = Annotated[
+    Literal["linf", "l2", "l1", "l0"], Parameter(help="the norm that a change is measured in")
+]
 Norm = Annotated[Literal["linf", "l2"], Parameter(help="the norm that a change is measured in")]
 ImageCount = Annotated[int, whole(1, 10_000_000, "how many, spread over those there are")]
 Scale = Annotated[

@@ -1,4 +1,4 @@
-"""How large a change is: the L2 and Linf norms, and what an attack needs to know of each."""
+"""How large a change is: the norms, and what an attack needs to know of each."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from torch import Tensor
 from unmask.errors import UserError, unknown
 
 _ROUNDING = 1e-5
+# A step in L1 changes one in so many values.
+_SPARSE = 20
+# By which part of the radius a projection in L1 stays inside, for the sake of rounding.
+_SLACK = 1e-6
 
 
 class Norm(ABC):
@@ -21,6 +25,8 @@ class Norm(ABC):
     """
 
     name: str
+    # What sizes are multiples of: 0 where they are any numbers.
+    unit = 0.0
 
     @abstractmethod
     def size(self, change: Tensor) -> Tensor:
@@ -41,6 +47,10 @@ class Norm(ABC):
     @abstractmethod
     def noise(self, like: Tensor, radius: Tensor | float, generator: torch.Generator) -> Tensor:
         """Return changes drawn uniformly from the ball of that radius, shaped like a batch."""
+
+    def step(self, gradient: Tensor) -> Tensor:
+        """Return the change of norm 1 that a descent goes by; 0 where the gradient is 0."""
+        return self.direction(gradient)
 
 
 class L2(Norm):
@@ -96,15 +106,99 @@ class Linf(Norm):
         return uniform * wide(_per_picture(radius, like), like)
 
 
-NORMS: dict[str, Norm] = {norm.name: norm for norm in (L2(), Linf())}
+class L1(Norm):
+    """The sum of the absolute changes of all values."""
+
+    name = "l1"
+
+    def size(self, change: Tensor) -> Tensor:
+        return change.flatten(1).abs().sum(1)
+
+    def dual(self, gradient: Tensor) -> Tensor:
+        return gradient.flatten(1).abs().amax(1)
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        flat = gradient.flatten(1)
+        place = flat.abs().argmax(1, keepdim=True)
+        return (
+            torch.zeros_like(flat).scatter(1, place, flat.gather(1, place).sign()).view_as(gradient)
+        )
+
+    def step(self, gradient: Tensor) -> Tensor:
+        """Return a change of the steepest twentieth of the values (Tramer and Boneh, 2019)."""
+        # The one steepest value would be changed again and again, whatever its bounds.
+        flat = gradient.flatten(1)
+        count = max(flat.shape[1] // _SPARSE, 1)
+        place = flat.abs().topk(count, dim=1).indices
+        signs = flat.gather(1, place).sign()
+        signs = signs / _safe(signs.abs().sum(1))[:, None]
+        return torch.zeros_like(flat).scatter(1, place, signs).view_as(gradient)
+
+    def project(self, change: Tensor, radius: Tensor | float) -> Tensor:
+        limit = _per_picture(radius, change)
+        flat = change.flatten(1).abs()
+        # The soft threshold at which what is left sums up to the radius (Duchi et al., 2008).
+        ordered = flat.double().sort(1, descending=True).values
+        over = ordered.cumsum(1) - (1 - _SLACK) * limit.double()[:, None]
+        counts = torch.arange(1, flat.shape[1] + 1, device=flat.device, dtype=torch.float64)
+        kept = (ordered * counts > over).sum(1, keepdim=True).clamp(min=1)
+        threshold = (over.gather(1, kept - 1) / kept).clamp(min=0)
+        shrunk = (flat.double() - threshold).clamp(min=0).to(flat).view_as(change) * change.sign()
+        inside = flat.double().sum(1) <= limit.double()
+        return torch.where(wide(inside, change), change, shrunk)
+
+    def noise(self, like: Tensor, radius: Tensor | float, generator: torch.Generator) -> Tensor:
+        # Spacings of n + 1 exponentials are uniform in the simplex; signs make it the ball.
+        drawn = torch.rand((len(like), like[0].numel() + 1), generator=generator).to(like)
+        spacings = -(1 - drawn).clamp(min=1e-30).log()
+        parts = spacings[:, :-1] / _safe(spacings.sum(1))[:, None]
+        signs = torch.randint(2, parts.shape, generator=generator).to(like) * 2 - 1
+        return (parts * signs).view_as(like) * wide(_per_picture(radius, like), like)
+
+
+class L0(Norm):
+    """How many values are changed, of however many channels; its balls aren't convex.
+
+    Of a unit of change, one value by its whole range, the gradient's growth is its largest entry.
+    """
+
+    name = "l0"
+    unit = 1.0
+
+    def size(self, change: Tensor) -> Tensor:
+        return (change.flatten(1) != 0).sum(1).to(change.dtype)
+
+    def dual(self, gradient: Tensor) -> Tensor:
+        return gradient.flatten(1).abs().amax(1)
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        return NORMS["l1"].direction(gradient)
+
+    def project(self, change: Tensor, radius: Tensor | float) -> Tensor:
+        """Return the change with all but its largest values set to 0, radius of them kept."""
+        flat = change.flatten(1)
+        order = flat.abs().argsort(dim=1, descending=True, stable=True)
+        rank = torch.arange(flat.shape[1], device=flat.device).expand_as(flat)
+        kept = rank < _per_picture(radius, change).floor()[:, None]
+        mask = torch.zeros_like(kept).scatter(1, order, kept)
+        return torch.where(mask, flat, 0).view_as(change)
+
+    def noise(self, like: Tensor, radius: Tensor | float, generator: torch.Generator) -> Tensor:
+        """Return changes of radius values drawn at random, each uniform in [-1, 1]."""
+        order = torch.rand(like.shape, generator=generator).to(like)
+        values = torch.rand(like.shape, generator=generator).to(like) * 2 - 1
+        return torch.where(self.project(order, radius) > 0, values, 0)
+
+
+NORMS: dict[str, Norm] = {norm.name: norm for norm in (L2(), Linf(), L1(), L0())}
 
 
 @dataclass(frozen=True)
 class Threat:
     """What a change may be: its norm, and how large, in units of pixels in [0, 1].
 
-    eps None asks for the smallest change there is. Raises UserError for an eps of 0 or below, and
-    above 1 in linf.
+    In L0 it is a number of values. eps None asks for the smallest change there is. Raises UserError
+    for an eps of 0 or below, above 1 in linf, and below 1 in l0.
     """
 
     norm: Norm
@@ -118,6 +212,12 @@ class Threat:
                 "eps is above the whole range of a pixel",
                 got=f"{self.eps:g}",
                 do=f"images are in [0, 1]: write {self.eps:g}/255",
+            )
+        if self.eps is not None and self.norm.name == "l0" and self.eps < 1:
+            raise UserError(
+                "in l0 eps is how many values may be changed",
+                got=f"{self.eps:g}",
+                do="give a number of 1 or more, such as 20",
             )
 
     @staticmethod
@@ -173,6 +273,8 @@ class Threat:
     def __str__(self) -> str:
         if self.eps is None:
             return f"smallest {self.norm.name}"
+        if self.norm.name in ("l0", "l1"):
+            return f"{self.norm.name} {self.eps:.4g}"
         return f"{self.norm.name} {self.eps:.4g} ({self.eps * 255:.3g}/255)"
 
 

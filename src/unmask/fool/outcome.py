@@ -38,13 +38,15 @@ class Outcome:
 
     said: the class the classifier says. reached: whether that is the goal and the change is within
     the threat. reached_saved: the same of the image rounded to 8 bits, where half a step of 1/255
-    a value is forgiven its size. certainty: the probability of the class said. l2, linf: the size
-    of the change. similarity: SSIM with the original.
+    a value is forgiven its size. size: of the change in the threat's norm. certainty: the
+    probability of the class said. l2, linf: the size of the change. similarity: SSIM with the
+    original.
     """
 
     said: NDArray[np.int64]
     reached: NDArray[np.bool_]
     reached_saved: NDArray[np.bool_]
+    size: NDArray[np.float64]
     certainty: NDArray[np.float64]
     l2: NDArray[np.float64]
     linf: NDArray[np.float64]
@@ -83,6 +85,7 @@ def judge(
         said=_array(predicted(logits)),
         reached=_array(goal.reached(logits) & within),
         reached_saved=_array(goal.reached(victim.logits(rounded)) & within_saved),
+        size=_array(threat.norm.size(change)),
         certainty=_array(logits.double().softmax(1).amax(1)),
         l2=_array(NORMS["l2"].size(change)),
         linf=_array(NORMS["linf"].size(change)),

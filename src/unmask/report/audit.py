@@ -26,7 +26,7 @@ _COLUMNS = (
     *("picture", "class", "said", "smallest_change", "said_then", "certainty", "l2", "linf"),
     *("similarity", "fools_as_8_bit", "attack"),
 )
-NORMS = {"linf": "L∞", "l2": "L2"}
+NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 
 
 def write_audit(audits: Sequence[Audit], images: Images, folder: Path) -> Path:

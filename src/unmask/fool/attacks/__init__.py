@@ -8,6 +8,7 @@ from unmask.fool.attacks.carlini_wagner import carlini_wagner
 from unmask.fool.attacks.descent import fgsm, pgd
 from unmask.fool.attacks.label_only import hopskipjump, rays
 from unmask.fool.attacks.minimum_norm import ddn, fmn
+from unmask.fool.attacks.sparse import sigma_zero
 from unmask.fool.attacks.square import square
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "hopskipjump",
     "pgd",
     "rays",
+    "sigma_zero",
     "square",
 ]

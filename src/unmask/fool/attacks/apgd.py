@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -19,10 +20,14 @@ _INERTIA, _OSCILLATING = 0.75, 0.75
 # In hundredths of the steps: the first stretch, by how much each is shorter, and the shortest.
 _FIRST, _SHORTER, _SHORTEST = 22, 3, 6
 _TINY = 1e-12
+_NORMS = ("l2", "linf", "l1")
+# After which part of the steps a margin is looked at, each against the one before; a short descent
+# is never left.
+_LOOKS, _LONG = (0.12, 0.25, 0.5), 50
 _CLOSE = 1e-3
 
 
-@attack("apgd-ce", budget="steps")
+@attack("apgd-ce", norms=_NORMS, budget="steps", patient=True)
 def apgd_ce(
     victim: Victim,
     pixels: Tensor,
@@ -32,22 +37,24 @@ def apgd_ce(
     generator: torch.Generator,
     steps: int = 100,
     restarts: int = 1,
+    patience: Tensor | float = math.inf,
 ) -> Adversarials:
     """Descend the cross-entropy (Croce and Hein, 2020, APGD-CE).
 
     pixels: float32[n, c, h, w] in [0, 1]. The step starts at 2 eps and is halved at checkpoints
     where the loss fell in less than three quarters of the steps since the last, or where neither
     step nor best loss changed; the search then goes on from the best point. An image that reaches
-    its goal leaves at once. At most restarts * (steps + 1) gradients an image. Raises UserError
-    without eps.
+    its goal leaves at once; so does one whose margin is hopeless: patience, float or float[n],
+    times its fall since half as many steps, for each doubling that is left, would not close it. At
+    most restarts * (steps + 1) gradients an image. Raises UserError without eps.
     """
     found = Found(pixels, threat)
     for _ in range(restarts):
-        _descend(victim, found, goal, goal, cross_entropy, steps, generator)
+        _descend(victim, found, goal, goal, cross_entropy, steps, generator, patience)
     return found.adversarials()
 
 
-@attack("apgd-dlr", budget="steps")
+@attack("apgd-dlr", norms=_NORMS, budget="steps", patient=True)
 def apgd_dlr(
     victim: Victim,
     pixels: Tensor,
@@ -57,6 +64,7 @@ def apgd_dlr(
     generator: torch.Generator,
     steps: int = 100,
     restarts: int = 1,
+    patience: Tensor | float = math.inf,
 ) -> Adversarials:
     """Descend the ratio of logit differences, which is blind to their scale (APGD-DLR).
 
@@ -64,11 +72,11 @@ def apgd_dlr(
     """
     found = Found(pixels, threat)
     for _ in range(restarts):
-        _descend(victim, found, goal, goal, ratio, steps, generator)
+        _descend(victim, found, goal, goal, ratio, steps, generator, patience)
     return found.adversarials()
 
 
-@attack("apgd-t", budget="steps")
+@attack("apgd-t", norms=_NORMS, budget="steps", patient=True)
 def apgd_t(
     victim: Victim,
     pixels: Tensor,
@@ -79,6 +87,7 @@ def apgd_t(
     steps: int = 100,
     restarts: int = 1,
     classes_tried: int = 9,
+    patience: Tensor | float = math.inf,
 ) -> Adversarials:
     """Descend the ratio of logit differences towards one class after another (APGD-T).
 
@@ -97,7 +106,7 @@ def apgd_t(
         wishes = [Goal(goal.labels, column) for column in order[:, :classes_tried].T]
     for _ in range(restarts):
         for wish in wishes:
-            _descend(victim, found, goal, wish, ratio, steps, generator)
+            _descend(victim, found, goal, wish, ratio, steps, generator, patience)
     return found.adversarials()
 
 
@@ -206,6 +215,9 @@ class _Descent:
     halved: Tensor
     checked_loss: Tensor
     eps: Tensor
+    lowest: Tensor
+    checked_margin: Tensor
+    patience: Tensor
 
     def keep(self, going: Tensor) -> None:
         if not going.all():
@@ -214,7 +226,7 @@ class _Descent:
 
     def step(self, threat: Threat, inertia: float) -> None:
         """Go length against the gradient, then on as before, within the ball."""
-        to = self.at - wide(self.length, self.at) * threat.norm.direction(self.gradient)
+        to = self.at - wide(self.length, self.at) * threat.norm.step(self.gradient)
         to = self._allowed(to, threat)
         to = self.at + inertia * (to - self.at) + (1 - inertia) * (self.at - self.before)
         self.before, self.at = self.at, self._allowed(to, threat)
@@ -239,6 +251,13 @@ class _Descent:
         self.at = torch.where(back, self.best, self.at)
         self.gradient = torch.where(back, self.best_gradient, self.gradient)
 
+    def hopeless(self, doublings: float) -> Tensor:
+        """Return bool[k]: whose margin patience times its last fall, for each doubling, leaves."""
+        # Infinite patience times no fall is NaN, and more than that is nothing.
+        gone = self.lowest > self.patience * (self.checked_margin - self.lowest) * doublings
+        self.checked_margin = self.lowest
+        return gone
+
     def _allowed(self, to: Tensor, threat: Threat) -> Tensor:
         change = threat.norm.project(to - self.start, self.eps)
         return (self.start + change).clamp(0, 1)
@@ -252,6 +271,7 @@ def _descend(
     loss: Loss,
     steps: int,
     generator: torch.Generator,
+    patience: Tensor | float,
 ) -> None:
     """Descend the loss of wish from a random start; an image is done when it reaches its goal."""
     norm, eps = found.threat.norm, found.threat.bound
@@ -260,7 +280,8 @@ def _descend(
     noise = noise * wide(eps / norm.size(noise), noise)
     rows = found.open()
     within = torch.full_like(found.size[rows], eps)
-    _descend_from(victim, found, goal, wish, loss, steps, rows, noise[rows], within)
+    patient = torch.as_tensor(patience, device=rows.device).expand(len(found.size))[rows]
+    _descend_from(victim, found, goal, wish, loss, steps, rows, noise[rows], within, patient)
 
 
 def _descend_from(
@@ -273,8 +294,9 @@ def _descend_from(
     rows: Tensor,
     change: Tensor,
     eps: Tensor,
+    patience: Tensor | None = None,
 ) -> None:
-    """Descend from changes of the rows, each within its own eps, float32[k]."""
+    """Descend from changes of the rows, each within its own eps and with its patience, float[k]."""
     start = found.originals[rows]
     at = (start + change).clamp(0, 1)
     logits, values, gradient = victim.gradient(at, wish[rows], loss)
@@ -295,10 +317,14 @@ def _descend_from(
         halved=torch.ones_like(going),
         checked_loss=values,
         eps=eps,
+        lowest=goal[rows].margin(logits),
+        checked_margin=torch.full_like(values, math.inf),
+        patience=torch.full_like(values, math.inf) if patience is None else patience,
     )
     here.keep(going)
     checks = checkpoints(steps)
     spans = dict(zip(checks, (b - a for a, b in pairwise([0, *checks])), strict=True))
+    looks = [round(part * steps) for part in _LOOKS] if steps >= _LONG else []
     for step in range(steps):
         if not len(here.rows):
             return
@@ -309,4 +335,7 @@ def _descend_from(
         here.arrive(values, gradient)
         if step + 1 in spans:
             here.check(spans[step + 1])
+        here.lowest = torch.minimum(here.lowest, goal[here.rows].margin(logits))
+        if step + 1 in looks:
+            going = going & ~here.hopeless(math.log2(steps / (step + 1)))
         here.keep(going)

@@ -26,7 +26,8 @@ class AttackSpec:
     function(victim, pixels, goal, threat, *, generator, ...) gives Adversarials. norms: those it
     knows. bounded: it needs eps. minimal: it seeks the smallest change where there is no eps.
     budget: the setting of an audit that its keyword of that name takes, "steps" or "queries"; ""
-    for one that decides itself.
+    for one that decides itself. patient: it has a keyword patience, float or float[n], and leaves
+    an image whose margin falls too slowly for it.
     """
 
     name: str
@@ -35,6 +36,7 @@ class AttackSpec:
     needs_gradient: bool
     bounded: bool
     budget: str = ""
+    patient: bool = False
 
     @property
     def minimal(self) -> bool:
@@ -69,6 +71,7 @@ def attack(
     needs_gradient: bool = True,
     bounded: bool = True,
     budget: str = "",
+    patient: bool = False,
 ) -> Callable[[F], F]:
     """Register a function as the attack of that name; see AttackSpec for the arguments.
 
@@ -80,7 +83,7 @@ def attack(
     """
 
     def register(function: F) -> F:
-        spec = AttackSpec(name, function, norms, needs_gradient, bounded, budget)
+        spec = AttackSpec(name, function, norms, needs_gradient, bounded, budget, patient)
         ATTACKS.register(name)(spec)
         return function
 

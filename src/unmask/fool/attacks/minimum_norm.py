@@ -58,7 +58,7 @@ def ddn(
     return found.adversarials()
 
 
-@attack("fmn", bounded=False, budget="steps")
+@attack("fmn", norms=("l2", "linf", "l1", "l0"), bounded=False, budget="steps")
 def fmn(
     victim: Victim,
     pixels: Tensor,
@@ -74,7 +74,7 @@ def fmn(
 
     pixels: float32[n, c, h, w] in [0, 1]. Until the first success the ball is as large as the
     margin's slope says is needed, and grows by gamma at least; then its radius changes by gamma a
-    step, which falls to 0.001.
+    step, which falls to 0.001, and in L0 by one value at least.
     length: the L2 norm of the first step, which falls to a hundredth. generator is not drawn from.
     steps gradients an image; with an eps, fewer where a change within it is found.
     """
@@ -94,9 +94,11 @@ def fmn(
         slope = norm.dual(gradient)
         needed = torch.where(slope > 0, missed.abs() / slope, float("inf"))
         # Clipping to [0, 1] can shorten the step for ever below the linear estimate.
-        wider = torch.maximum(norm.size(change) + needed, radius * (1 + rate))
-        grown = torch.where(nearest.isinf(), wider, radius * (1 + rate))
-        radius = torch.where(reached, torch.minimum(radius * (1 - rate), nearest), grown)
+        larger = torch.maximum(radius * (1 + rate), radius + norm.unit)
+        wider = torch.maximum(norm.size(change) + needed, larger)
+        grown = torch.where(nearest.isinf(), wider, larger)
+        shorter = torch.minimum(radius * (1 - rate), nearest - norm.unit)
+        radius = torch.where(reached, shorter.clamp(min=0), grown)
         radius = torch.minimum(radius, farthest)
         change = change - cosine(length, length / 100, step, steps) * euclidean.direction(gradient)
         change = (start + norm.project(change, radius)).clamp(0, 1) - start

@@ -22,6 +22,8 @@ from unmask.verdict import Verdict
 _UNCONSTRAINED_STEPS = 50
 _LATE, _STILL = 0.9, 0.1
 _BORDER = 1e-5
+# Of each norm, as torch.cdist counts them.
+_ORDERS = {"l2": 2.0, "linf": float("inf"), "l1": 1.0, "l0": 0.0}
 _WATCHED_QUERIES = 1000
 
 
@@ -63,7 +65,7 @@ class _Watcher(Victim):
     def __init__(self, victim: Victim, originals: Tensor, goal: Goal, threat: Threat) -> None:
         vars(self).update(vars(victim))
         self.originals, self.goal, self.threat = originals, goal, threat
-        self.order = {"l2": 2.0, "linf": float("inf")}[threat.norm.name]
+        self.order = _ORDERS[threat.norm.name]
         apart = torch.cdist(originals.flatten(1), originals.flatten(1), p=self.order)
         apart.fill_diagonal_(float("inf"))
         # A single image owns every look.

@@ -16,25 +16,28 @@ _WITHIN = ("apgd-ce", "apgd-t", "square", "apgd-dlr", "apgd-ce", "apgd-ce")
 ENSEMBLES = {
     "linf": ("apgd-minimal", *_WITHIN),
     "l2": ("ddn", "fmn", "apgd-minimal", *_WITHIN),
+    "l1": ("fmn", "apgd-ce", "apgd-t", "apgd-dlr", "apgd-ce"),
+    "l0": ("sigma-zero", "fmn"),
 }
 # Of a model that gives the class and nothing else.
 _LABELS_ONLY = {"linf": ("rays",), "l2": ("hopskipjump",)}
 # Of the smallest changes towards every class.
-PAIR_ATTACKS = {"linf": "apgd-minimal", "l2": "ddn"}
+PAIR_ATTACKS = {"linf": "apgd-minimal", "l2": "ddn", "l1": "fmn", "l0": "sigma-zero"}
 # The usual sizes by norm, of grey and of coloured images.
-_USUAL = {"linf": (0.3, 8 / 255), "l2": (1.5, 0.5)}
+_USUAL = {"linf": (0.3, 8 / 255), "l2": (1.5, 0.5), "l1": (10.0, 12.0), "l0": (20.0, 24.0)}
 
 
 @dataclass(frozen=True)
 class AuditPlan:
     """Every setting of an audit.
 
-    norm: "linf" or "l2". eps: the sizes, in units of pixels in [0, 1], at which every attack that
-    needs one is run. attacks: names in ATTACKS, in order; empty for the norm's ensemble. images:
-    how many, spread evenly over those given. pairs: of how many images of each class the smallest
-    change towards every other class is sought, 0 for none. steps: gradients of each attack that
-    takes steps (C&W but its own), for each class tried. queries: looks of the black box. shard:
-    images attacked together, which bounds memory. Raises UserError.
+    norm: "linf", "l2", "l1" or "l0". eps: the sizes, in units of pixels in [0, 1] (in l0 numbers of
+    values), at which every attack that needs one is run. attacks: names in ATTACKS, in order;
+    empty for the norm's ensemble. images: how many, spread evenly over those given. pairs: of how
+    many images of each class the smallest change towards every other class is sought, 0 for none.
+    steps: gradients of each attack that takes steps (C&W but its own), for each class tried.
+    queries: forward passes of the black box. shard: images attacked together, which bounds memory.
+    Raises UserError.
     """
 
     norm: str = "linf"
@@ -92,11 +95,17 @@ class AuditPlan:
         The ensemble leaves out what needs gradients that aren't there. Raises UserError when an
         attack that was asked for can't be run.
         """
-        if not self.attacks and victim.labels_only:
-            return [ATTACKS[name] for name in _LABELS_ONLY[self.norm]]
         if not self.attacks:
-            specs = [ATTACKS[name] for name in ENSEMBLES[self.norm]]
-            return [s for s in specs if victim.differentiable or not s.needs_gradient]
+            usual = _LABELS_ONLY.get(self.norm, ()) if victim.labels_only else ENSEMBLES[self.norm]
+            specs = [ATTACKS[name] for name in usual]
+            specs = [s for s in specs if victim.differentiable or not s.needs_gradient]
+            if not specs:
+                raise UserError(
+                    f"no attack in {self.norm} does without gradients",
+                    got=f"{victim.name}, which has none",
+                    do="take linf or l2",
+                )
+            return specs
         specs = [ATTACKS[name] for name in self.attacks]
         for spec in specs:
             spec.check(victim, Threat(self.geometry, self.eps[0]))

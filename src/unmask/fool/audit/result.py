@@ -154,9 +154,15 @@ class Audit:
         half = self.smallest["median"]
         if half is None:
             return "No attack fooled half of the images that it gets right, at any size tried."
-        if self.plan.norm == "l2":
-            pixels = self.examples[0].size if len(self.examples) else 0
-            mean = 100 * half / pixels**0.5 if pixels else 0.0
+        pixels = self.examples[0].size if len(self.examples) else 0
+        if self.plan.norm == "l0":
+            return (
+                f"Half of the images that it gets right are fooled by changing {half:.0f} of their "
+                f"values or fewer."
+            )
+        if self.plan.norm in ("l1", "l2"):
+            whole = pixels if self.plan.norm == "l1" else pixels**0.5
+            mean = 100 * half / whole if pixels else 0.0
             sees = f", {mean:.2g} % of the range of a pixel on average" if pixels else ""
         elif half <= _UNSEEN:
             sees = ", which hardly anyone sees"
@@ -258,7 +264,7 @@ class Audit:
         k = len(self.class_names)
         if k <= most or self.pairs is None:
             return list(range(min(k, most)))
-        size = self.pairs.l2 if self.plan.norm == "l2" else self.pairs.linf
+        size = self.pairs.linf if self.plan.norm == "linf" else self.pairs.l2
         chosen: list[int] = []
         for i in np.argsort(np.where(self.pairs.reached, size, np.inf), kind="stable"):
             for c in (int(self.pairs.labels[i]), int(self.pairs.targets[i])):

@@ -106,9 +106,9 @@ def audit(
             or "my_module:make_model".
         data: images with labels: Images, "mnist", a folder, or (images, labels), the images
             float[n, c, h, w] in [0, 1] (kept on 8 bits) or uint8.
-        eps: the largest changes, in units of pixels in [0, 1]; by default 0.3 (grey) or 8/255 for
-            linf, 1.5 (grey) or 0.5 for l2.
-        norm: "linf" or "l2".
+        eps: the largest changes, in units of pixels in [0, 1], in l0 numbers of values; by default
+            0.3 (grey) or 8/255 for linf, 1.5 or 0.5 for l2, 10 or 12 for l1, 20 or 24 for l0.
+        norm: "linf", "l2", "l1" or "l0".
         images: how many, spread evenly over those given.
         attacks: names in unmask.fool.attacks.ATTACKS; the norm's ensemble by default.
         pairs: how many images of each class are taken towards every other class, 0 for none.
@@ -305,12 +305,12 @@ def _check(model: Victim, images: Images, plan: AuditPlan) -> None:
             got=list(shape),
             do="give images of the model's channels and size",
         )
-    largest = images.pixels[0].size ** 0.5
-    if plan.norm == "l2" and max(plan.eps) > largest:
+    largest = float(plan.geometry.size(torch.ones(1, *shape)))
+    if max(plan.eps) > largest:
         raise UserError(
             "eps is above the largest change of such images",
             got=f"{max(plan.eps):g}",
-            do=f"images are in [0, 1], and no change is longer than {largest:.3g} in L2",
+            do=f"images are in [0, 1], and no change is above {largest:.3g} in {plan.norm}",
         )
     names = model.class_names
     if names is not None and len(names) != len(images.class_names):

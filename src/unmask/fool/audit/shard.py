@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from unmask import saved_state
 from unmask.data.images import Images
-from unmask.fool.attacks import ATTACKS
+from unmask.fool.attacks import ATTACKS, AttackSpec
 from unmask.fool.audit.plan import PAIR_ATTACKS, AuditPlan
 from unmask.fool.goal import Goal, every_target
 from unmask.fool.norms import Threat
@@ -26,6 +27,8 @@ from unmask.runtime import seeded, write_atomically
 from unmask.saved_state import check_array, check_keys, damaged, parse_json, reading
 
 _ATTACK_STREAM, _PAIR_STREAM = 21, 22
+# An image whose smallest change so far is no more than so many eps is attacked to the end.
+_NEARLY, _PATIENCE = 1.15, 3.0
 # Of how many classes an image is taken towards every other one; of more, towards so many.
 MOST_TARGETS = 20
 
@@ -177,6 +180,7 @@ def attack_shard(
                 threat,
                 generator=generator,
                 **plan.settings(spec),
+                **_patience(spec, threat, plan, worst.size[going.cpu().numpy()]),
             )
             if threat.eps is not None:
                 found = _shortened(victim, pixels[going], found, goal)
@@ -206,6 +210,19 @@ def attack_shard(
         (saved(worst.pixels[examples]) * 255).round().to(torch.uint8).cpu().numpy(),
         rows[examples.numpy()],
     )
+
+
+def _patience(
+    spec: AttackSpec, threat: Threat, plan: AuditPlan, size: NDArray[np.float64]
+) -> dict[str, Tensor]:
+    """Return how patient an attack within eps is with images of these smallest changes so far.
+
+    Nothing is spared on those nearly within eps, nor when attacks were chosen by name.
+    """
+    if not spec.patient or plan.attacks or threat.eps is None:
+        return {}
+    far = torch.from_numpy(size > _NEARLY * threat.eps)
+    return {"patience": torch.where(far, _PATIENCE, math.inf)}
 
 
 def _shortened(victim: Victim, pixels: Tensor, found: Adversarials, goal: Goal) -> Adversarials:
@@ -321,7 +338,7 @@ class _Running:
     def take(self, going: Tensor, found: Tensor, outcome: Outcome, by: int) -> int:
         """Keep what comes nearer than anything before; return how many that is."""
         rows = going.cpu().numpy()
-        size = outcome.l2 if self.norm == "l2" else outcome.linf
+        size = outcome.size
         nearer = outcome.reached & (size < self.size[rows])
         kept = rows[nearer]
         self.size[kept] = size[nearer]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from unmask.fool.certify.network import Network, Node
+from unmask.fool.certify.network import Network
 from unmask.fool.certify.operations import (
     Affine,
     Elementwise,
@@ -27,6 +27,7 @@ from unmask.fool.certify.operations import (
 )
 from unmask.fool.certify.region import MARGIN, Region
 from unmask.fool.certify.relaxation import Lines
+from unmask.fool.certify.trace import Node
 
 # The most numbers that one backward pass holds at a time, which bounds memory.
 _NUMBERS = 1 << 24

@@ -18,7 +18,7 @@ from unmask.report.figures.style import GRID, MUTED, PAPER, STYLES, legible, sty
 
 _LOOKS = (STYLES["tanh"], STYLES["relu"], STYLES["sigmoid"])
 _MOST_NUMBERS = 12
-_NORMS = {"linf": "L∞", "l2": "L2"}
+_NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 MATRICES = {
     "success": "reached",
     "l2": "L2 of the change",
@@ -61,7 +61,8 @@ def curve_figure(audits: Sequence[Audit], *, narrow: bool = False) -> Figure:
     for eps in audits[0].plan.eps:
         ax.axvline(eps, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    ax.set(ylim=(-0.02, 1.02), xlabel=f"{_NORMS[norm]} of the change, pixels in 0 to 1")
+    unit = "number of values" if norm == "l0" else "pixels in 0 to 1"
+    ax.set(ylim=(-0.02, 1.02), xlabel=f"{_NORMS[norm]} of the change, {unit}")
     ax.set_xlim(left=0)
     ax.set_ylabel("still classified right" if narrow else "images still classified right")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=1 if narrow else 3, borderaxespad=0.2)
