@@ -27,6 +27,7 @@ FEW = {
     "apgd-t": {"steps": 10, "classes_tried": 2},
     "apgd-dlr": {"steps": 20},
     "apgd-minimal": {"steps": 10, "searches": 4},
+    "sigma-zero": {"steps": 20},
     "square": {"queries": 30},
     "rays": {"queries": 60},
     "hopskipjump": {"queries": 200, "first_samples": 20},

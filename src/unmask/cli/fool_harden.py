@@ -13,7 +13,6 @@ from unmask.cli.options import (
     Cifar10Source,
     Data,
     Device,
-    Epochs,
     FiguresAsJson,
     Norm,
     Resume,
@@ -27,6 +26,9 @@ from unmask.cli.progress import epoch_progress
 from unmask.errors import UserError
 
 if TYPE_CHECKING:
+    from unmask.data.sources import Source
+    from unmask.fool.certify.training import CertifiedProgress, CertifiedTraining
+    from unmask.fool.norms import Threat
     from unmask.train.fit import FitProgress
     from unmask.train.job import Trained
 
@@ -43,13 +45,26 @@ def harden(
             "(grey) or 8/255 for linf, 1.5 (grey) or 0.5 for l2"
         ),
     ] = None,
-    epochs: Epochs = 12,
+    certified: Annotated[
+        bool,
+        Parameter(help="train for proofs by unmask fool certify, in linf, instead of on attacks"),
+    ] = False,
+    epochs: Annotated[
+        int | None,
+        whole(1, 1_000_000, "passes over the training images, by default 12, --certified 60"),
+    ] = None,
     steps: Annotated[
         int, whole(1, 10_000, "gradients an attack of a batch takes; 1 is the fast gradient step")
     ] = 4,
     margin: Annotated[
-        float, real(0, 1000, "how far images are changed, as a multiple of --eps", above=True)
-    ] = 1.1,
+        float | None,
+        real(
+            0,
+            1000,
+            "how far images are changed, as a multiple of --eps, by default 1.1, --certified 1.2",
+            above=True,
+        ),
+    ] = None,
     source: Cifar10Source = None,
     size: Size = None,
     out: Annotated[Path | None, Parameter(help="runs/harden-DATA by default")] = None,
@@ -59,7 +74,11 @@ def harden(
     resume: Resume = False,
     json: FiguresAsJson = False,
 ) -> int:
-    """Train a classifier on images attacked at every step; audit it with unmask fool audit."""
+    """Train a classifier on images attacked at every step; audit it with unmask fool audit.
+
+    With --certified it learns from the worst case that intervals allow: prove it with
+    unmask fool certify.
+    """
     # torch takes a while to load, and --help needs none of it.
     from unmask.cli.progress import load_shown
     from unmask.fool.audit.plan import default_eps
@@ -74,6 +93,9 @@ def harden(
     usual = default_eps(norm, pictures.train.pixels.shape[1])
     withstood = size_given or Threat.of(norm, usual)
     out = out or Path("runs") / f"harden-{Path(data).stem}"
+    if certified:
+        plan = _certified_plan(withstood, epochs=epochs, margin=margin, seed=seed)
+        return _certify(console, pictures, plan, out, half, resume, device, json)
     with claimed_folder(out), epoch_progress(console, _figures) as show:
         try:
             trained = harden_on(
@@ -81,9 +103,9 @@ def harden(
                 withstood,
                 out=out,
                 test=pictures.test or pictures.validation,
-                epochs=epochs,
+                epochs=12 if epochs is None else epochs,
                 steps=steps,
-                margin=margin,
+                margin=1.1 if margin is None else margin,
                 licence=pictures.licence,
                 half=half,
                 resume=resume,
@@ -102,6 +124,65 @@ def harden(
     else:
         _print(trained, out, str(withstood))
     return 130 if trained.history.ended == "interrupted" else 0
+
+
+def _certified_plan(
+    threat: Threat, *, epochs: int | None, margin: float | None, seed: int
+) -> CertifiedTraining:
+    from unmask.fool.certify.training import CertifiedTraining
+
+    if threat.norm.name != "linf":
+        raise UserError(
+            "certified training knows linf alone", got=threat.norm.name, do="leave --norm away"
+        )
+    usual = CertifiedTraining()
+    return CertifiedTraining(
+        eps=threat.bound,
+        epochs=usual.epochs if epochs is None else epochs,
+        margin=usual.margin if margin is None else margin,
+        seed=seed,
+    )
+
+
+def _certify(
+    console: Console,
+    pictures: Source,
+    plan: CertifiedTraining,
+    out: Path,
+    half: bool,
+    resume: bool,
+    device: str,
+    json: bool,
+) -> int:
+    from unmask.fool.certify.classifier import harden_certified
+    from unmask.runtime import claimed_folder
+
+    def figures(p: CertifiedProgress) -> str:
+        return f"eps {p.eps:.3f}  accuracy {p.clean:.4f}  proved {p.proved:.4f}"
+
+    with claimed_folder(out), epoch_progress(console, figures) as show:
+        made = harden_certified(
+            pictures.train,
+            plan,
+            out=out,
+            test=pictures.test or pictures.validation,
+            licence=pictures.licence,
+            half=half,
+            resume=resume,
+            device=device,
+            progress=show,
+        )
+    model = out / "model.safetensors"
+    if json:
+        print(json_module.dumps({"model": str(model), "card": made.classifier.card.as_dict()}))
+        return 0
+    say(f"trained {made.end.epoch} epochs in {made.end.seconds:.0f} s")
+    for name, pair in (("images held out", made.guard), ("test images", made.test)):
+        if pair is not None:
+            say(f"{name}: accuracy {pair[0]:.4f}, proved by intervals {pair[1]:.4f}")
+    say(f"model: {model}, card: {out / 'model.json'}")
+    say(f"now: unmask fool certify {model} DATA --eps {plan.eps:g}")
+    return 0
 
 
 def _print(trained: Trained, out: Path, threat: str) -> None:

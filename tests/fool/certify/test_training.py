@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from unmask.cli.main import main
+from unmask.data.sources import load_source
 from unmask.errors import UserError
 from unmask.fool.certify.bounds import differences, interval_differences, intervals
 from unmask.fool.certify.loss import interval_logits, proved_by_intervals, started
 from unmask.fool.certify.network import Network
 from unmask.fool.certify.region import Region
+from unmask.fool.certify.run import certify
 from unmask.fool.certify.training import (
     CertifiedEpoch,
     CertifiedProgress,
@@ -26,6 +31,7 @@ from unmask.fool.certify.training import (
     halved,
     train_certified,
 )
+from unmask.models.classifier import Classifier
 from unmask.models.cnn import build
 
 
@@ -163,3 +169,30 @@ def test_settings_that_cant_be_are_refused(changes: dict[str, float], words: str
     pixels, labels = halves(3)
     with pytest.raises(UserError, match="fewer images than one batch"):
         train_certified(small(), pixels, labels, CertifiedTraining())
+
+
+def test_the_command_trains_for_proofs_and_certify_gives_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "data", tmp_path / "out"
+    for i, (image, label) in enumerate(zip(*halves(90), strict=True)):
+        place = folder / f"class{int(label)}"
+        place.mkdir(parents=True, exist_ok=True)
+        wide = image[0].repeat_interleave(2, 0).repeat_interleave(2, 1)
+        PIL.Image.fromarray(wide.numpy()).convert("RGB").save(place / f"{i}.png")
+    line = ["fool", "harden", str(folder), "--certified", "--size", "12", "--eps", "0.05"]
+    assert main([*line, "--epochs", "8", "--half", "--out", str(out), "--json"]) == 0
+    card = json.loads(capsys.readouterr().out)["card"]
+    assert card["facts"]["recipe"]["name"] == "certified"
+    assert card["facts"]["recipe"]["epochs"] == 8
+    figures = card["facts"]["figures"]
+    assert 0 <= figures["validation_proved_by_intervals"] <= figures["validation_accuracy"] <= 1
+    model = Classifier.load(out / "model")
+    pixels = load_source(str(folder), shape=(3, 12, 12)).train
+    _, proved = proved_by_intervals(
+        model.network, torch.from_numpy(pixels.pixels), torch.from_numpy(pixels.labels), 0.05
+    )
+    found = certify(model, pixels, eps=0.05, minutes=0.5, images=len(pixels))
+    assert found.count("proved") >= proved * len(pixels) - 1
+    assert main([*line, "--norm", "l2", "--out", str(out)]) == 2
+    assert "linf alone" in capsys.readouterr().err

@@ -83,6 +83,7 @@ def sigma_zero(
         if len(rows):
             best = found.pixels[rows]
             _, _, gradient = victim.gradient(best, goal[rows], margin)
+            found.steps[rows] += 1
             _take_back(victim, found, goal, rows, best - pixels[rows], gradient)
     return found.adversarials()
 

@@ -310,7 +310,8 @@ def _check(model: Victim, images: Images, plan: AuditPlan) -> None:
         raise UserError(
             "eps is above the largest change of such images",
             got=f"{max(plan.eps):g}",
-            do=f"images are in [0, 1], and no change is above {largest:.3g} in {plan.norm}",
+            do="images are in [0, 1], and no change is longer than "
+            f"{largest:.3g} in {plan.norm.upper()}",
         )
     names = model.class_names
     if names is not None and len(names) != len(images.class_names):
