@@ -204,7 +204,7 @@ def test_a_black_box_is_attacked_without_gradients() -> None:
         ({"eps": (-0.1,)}, "eps is no size"),
         ({"eps": (float("nan"),)}, "eps is no size"),
         ({"eps": ()}, "needs an eps"),
-        ({"norm": "l1"}, "unknown norm"),
+        ({"norm": "l3"}, "unknown norm"),
         ({"attacks": ("pdg",)}, "did you mean 'pgd'"),
         ({"images": 0}, "number of images must be a whole number: got 0"),
     ],

@@ -149,7 +149,7 @@ class L1(Norm):
 
     def noise(self, like: Tensor, radius: Tensor | float, generator: torch.Generator) -> Tensor:
         # Spacings of n + 1 exponentials are uniform in the simplex; signs make it the ball.
-        drawn = torch.rand((len(like), like[0].numel() + 1), generator=generator).to(like)
+        drawn = torch.rand((len(like), like.shape[1:].numel() + 1), generator=generator).to(like)
         spacings = -(1 - drawn).clamp(min=1e-30).log()
         parts = spacings[:, :-1] / _safe(spacings.sum(1))[:, None]
         signs = torch.randint(2, parts.shape, generator=generator).to(like) * 2 - 1
