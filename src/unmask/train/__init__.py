@@ -1,4 +1,4 @@
-"""One network at a time, trained on images in memory, on any device."""
+"""Training of one network at a time on images in memory, on any device."""
 
 from unmask.train.config import FitConfig
 from unmask.train.evaluation import Evaluation, evaluate

@@ -1,4 +1,4 @@
-"""What fit asks of an adversary that makes images harder while a network trains."""
+"""The interface of an adversary that changes the images while fit trains a network."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from torch import Tensor, nn
 
 
 class Adversary(Protocol):
-    """Changes every batch before the network learns from it, and measures what that bought."""
+    """Changes every batch before the network is trained on it, and measures the robustness."""
 
     def attacked(self, model: nn.Module, pixels: Tensor, labels: Tensor, *, part: float) -> Tensor:
-        """Return the images to learn from, float32[b, c, h, w] in [0, 1].
+        """Return the images to train on, float32[b, c, h, w] in [0, 1].
 
-        labels: int64[b]. part: of the whole run, how much is done, 0 to 1. Whatever is random is
-        drawn from PyTorch's default generator, which fit seeds at every epoch.
+        Random numbers come from PyTorch's default generator, which fit seeds at every epoch.
+
+        Args:
+            model: the network as it is.
+            pixels: float32[b, c, h, w] in [0, 1].
+            labels: int64[b].
+            part: the fraction of the whole run that is done, 0 to 1.
         """
 
     def accuracy(self, model: nn.Module) -> float:

@@ -14,7 +14,12 @@ _LOOKAHEAD_EVERY = 5
 
 
 class Average:
-    """A running average of a model's floating-point state, by the config's averaging."""
+    """A running average of a model's floating-point state.
+
+    Args:
+        model: whose state is averaged; its tensors are changed in place.
+        config: names the averaging and its horizon.
+    """
 
     def __init__(self, model: nn.Module, config: LoopConfig) -> None:
         self._kind, self._horizon = config.averaging, config.averaging_horizon
@@ -25,13 +30,18 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int, steps: int) -> None:
-        """Take in the weights after a step, counted from 1, of steps in all.
+        """Update the average after a step of the optimiser.
 
-        Lookahead moves the average by 1 - 0.95^5 (step / steps)^3 and puts the weights there; at
-        the last step it doesn't move.
+        Lookahead moves the average every five steps by 1 - 0.95^5 (step / steps)^3 and copies it
+        into the weights; at the last step the average doesn't move (Zhang et al., 2019, as Jordan,
+        2024, has it).
+
+        Args:
+            step: from 1.
+            steps: how many there are in all.
         """
         if self._kind == "ema":
-            # The ramp keeps the first weights, which mean nothing, from lingering.
+            # The ramp makes the average forget the first weights, which mean nothing.
             keep = min(1 - 1 / self._horizon, step / (step + 10))
             self._move(1 - keep)
         elif self._kind == "lookahead" and (step % _LOOKAHEAD_EVERY == 0 or step == steps):
@@ -41,7 +51,7 @@ class Average:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """Let the model have the averaged weights inside the block, and its own again after."""
+        """Give the model its averaged weights inside the block, and its own again after it."""
         if self._kind != "ema":
             yield
             return
@@ -53,7 +63,7 @@ class Average:
             _copy(own, self._live)
 
     def settle(self) -> None:
-        """Give the model its averaged weights for good, where there are any."""
+        """Give the model its averaged weights permanently, where there are any."""
         if self.state:
             _copy(self.state, self._live)
 

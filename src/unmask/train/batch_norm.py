@@ -1,4 +1,4 @@
-"""Batch normalisation whose statistics are those of the whole batch, however many share it."""
+"""Batch normalisation with the statistics of the whole batch when several processes share it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ from unmask.train.distributed import Processes
 
 @contextlib.contextmanager
 def whole_batch_statistics(model: nn.Module, together: Processes) -> Iterator[None]:
-    """Let the model's batch norms in training mode see every process's part inside the block.
+    """Make batch norms in training mode use the statistics of all processes inside the block.
 
-    What is learnt then doesn't depend on the number of processes, as it would with statistics of
-    each part; PyTorch's SyncBatchNorm does the same on GPUs alone.
+    The training then doesn't depend on the number of processes. PyTorch's SyncBatchNorm does the
+    same, but on GPUs only.
+
+    Args:
+        model: whose batch norms are changed until the block ends.
+        together: the processes.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)] if together.count > 1 else []
     for norm in norms:
@@ -38,7 +42,7 @@ def _forward(norm: _BatchNorm, together: Processes, x: Tensor) -> Tensor:
     values = x.float()
     variance, mean = torch.var_mean(values, others, correction=0)
     count = torch.full_like(mean, x.numel() // x.shape[1], dtype=torch.float64)
-    # In double precision the difference of squares below loses nothing.
+    # In double precision the difference of squares below loses no accuracy.
     mean, variance = mean.double(), variance.double()
     sums = torch.stack([count, count * mean, count * (variance + mean.square())])
     whole: Tensor = _Sum.apply(sums, together)  # type: ignore[no-untyped-call]

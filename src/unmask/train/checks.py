@@ -1,4 +1,4 @@
-"""What fit asks of images, network and processes before it trains."""
+"""The checks of images, network and processes before fit trains."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from unmask.train.teacher import Teacher
 
 @torch.no_grad()
 def check_network(model: nn.Module, picture: Tensor, classes: int) -> None:
-    """Raise UserError unless the model takes float[1, c, h, w] to one logit a class."""
+    """Raise UserError unless the model takes one image to one logit a class.
+
+    Args:
+        model: set to eval mode.
+        picture: float[1, c, h, w].
+        classes: how many.
+    """
     try:
         logits = model.eval()(picture)
     except RuntimeError as error:
@@ -30,7 +36,14 @@ def check_network(model: nn.Module, picture: Tensor, classes: int) -> None:
 
 
 def check_teacher(teacher: Teacher, student: nn.Module, picture: Tensor, classes: int) -> None:
-    """Raise UserError unless each network, and none of them the student, passes check_network."""
+    """Raise UserError unless each network passes check_network and none is the student.
+
+    Args:
+        teacher: the networks.
+        student: the network to be trained.
+        picture: float[1, c, h, w].
+        classes: how many.
+    """
     for network in teacher.networks:
         if network is student:
             raise UserError("a network can't teach itself while it learns", do="give a copy of it")
@@ -38,7 +51,13 @@ def check_teacher(teacher: Teacher, student: nn.Module, picture: Tensor, classes
 
 
 def check_parts(processes: int, pictures: int, adversary: Adversary | None = None) -> None:
-    """Raise UserError unless so many processes can share the smallest lot of images."""
+    """Raise UserError unless every process gets an image of each batch.
+
+    Args:
+        processes: how many train together.
+        pictures: how many images the smallest batch, or the validation, has.
+        adversary: trains in one process only; None without.
+    """
     if processes > pictures:
         raise UserError(
             "every process needs an image of each batch and one to validate with",

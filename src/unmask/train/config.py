@@ -18,30 +18,30 @@ PRECISIONS = ("auto", "bf16", "fp32")
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """How a network of any kind descends its loss.
+    """How a network of any kind is trained by gradient descent.
 
     Args:
         epochs: passes over the images.
-        batch_size: the most images a step; an epoch's are spread evenly over its steps, so no step
-            is left with a few.
+        batch_size: the most images a step; an epoch's images are spread evenly over its steps, so
+            no step has only a few.
         optimizer: sgd has Nesterov's momentum; adam and adamw have betas 0.9 and 0.999; muon
-            (Jordan et al., 2024) takes the filters of convolutions without a bias, which a norm
+            (Jordan et al., 2024) trains the filters of convolutions without a bias, which a norm
             follows, and leaves the rest to sgd with momentum 0.85, muon_adamw to adamw.
         rate: the peak learning rate, which schedule shapes over the steps.
         bias_rate: the peak rate of one-dimensional parameters, rate where None.
-        head_rate: that of the last linear layer's matrix (where there is none, of convolutions
-            with a bias), rate where None.
-        momentum: of sgd and muon.
-        weight_decay: of matrices and filters only, as torch.optim has it.
+        head_rate: that of the last linear layer's matrix (where there is none, of convolutions with
+            a bias), rate where None.
+        momentum: of sgd and muon, 0 to 1.
+        weight_decay: of matrices and filters only, as torch.optim has it, 0 or more.
         schedule: a name in schedules.SCHEDULES.
-        warmup: the fraction of the steps over which the rate goes up.
-        end: what is left of the peak at the end.
+        warmup: the fraction of the steps over which the rate goes up, 0 to 1.
+        end: the fraction of the peak that is left at the end, 0 to 1.
         averaging: "ema" measures and keeps a running average of the weights; "lookahead" sets the
             weights back to it every five steps, with less and less effect (Zhang et al., 2019, as
             Jordan, 2024, has it).
         averaging_horizon: how many steps long the running average is.
         precision: "auto" is bf16 where the processor computes in it, fp32 elsewhere.
-        seed: of all that is drawn at random.
+        seed: of all random numbers.
 
     Raises:
         UserError: an unknown name, or a number out of its range.
@@ -101,12 +101,12 @@ class FitConfig(LoopConfig):
 
     Args:
         label_smoothing: of the cross-entropy, 0 to 1.
-        augmentation: what happens to an image.
+        augmentation: how training images are changed at random.
         test_time: the views whose logits are averaged for the second validation figure: mirrored,
-            or mirrored and moved by a pixel.
+            or mirrored and shifted by a pixel.
         target: the validation accuracy, 0 to 1, that ends the run when it is exceeded, with
             test-time augmentation where test_time names it.
-        validate_from: the first epoch that is validated.
+        validate_from: the first epoch that is validated, from 1.
         epochs, batch_size and the rest: see LoopConfig.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Where a network runs and in which precision."""
+"""The device on which a network runs, and its precision."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device of that name, "auto" being CUDA where there is one and the CPU elsewhere.
+    """Return the device of that name.
 
-    Raises UserError for an unknown name and for a CUDA that isn't there.
+    Args:
+        name: "auto", "cpu", "cuda" or "cuda:N"; "auto" is CUDA where there is one, otherwise the
+            CPU.
+
+    Raises:
+        UserError: an unknown name, or CUDA where there is none.
     """
     kind = name.partition(":")[0]
     if kind not in DEVICES:
@@ -31,19 +36,19 @@ def pick_device(name: str) -> torch.device:
 
 
 def placed(model: M, device: torch.device) -> M:
-    """Move a model to the device, its filters in the memory order in which they run fastest."""
+    """Move a model to the device, with filters in the memory format in which they run fastest."""
     return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def described(device: torch.device) -> str:
-    """Return the device's name and, of a GPU, its make."""
+    """Return the device's name and, for a GPU, its model."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return str(device)
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Return whether the device computes in bfloat16, rather than only storing it."""
+    """Return whether the device computes in bfloat16 and doesn't only store it."""
     if device.type == "cuda":
         with torch.cuda.device(device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
@@ -54,7 +59,12 @@ def has_bf16(device: torch.device) -> bool:
 
 @contextlib.contextmanager
 def autocast(device: torch.device, precision: str) -> Iterator[None]:
-    """Run forward passes inside the block in a precision: auto, bf16 or fp32."""
+    """Run forward passes inside the block in a precision.
+
+    Args:
+        device: where they run.
+        precision: "auto", "bf16" or "fp32"; "auto" is bf16 where has_bf16 is true.
+    """
     if precision == "bf16" or (precision == "auto" and has_bf16(device)):
         with torch.autocast(device.type, torch.bfloat16):
             yield
@@ -65,16 +75,16 @@ def autocast(device: torch.device, precision: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_tf32() -> Iterator[None]:
-    """Let convolutions in single precision inside the block keep all its bits.
+    """Make convolutions in single precision inside the block keep all its bits.
 
-    By default PyTorch drops 13 of the 23 on GPUs that have TF32; a backward pass needs the block
-    as much as a forward pass. A precision set for single operations is left as it is.
+    By default PyTorch drops 13 of the 23 on GPUs that have TF32. A backward pass needs the block as
+    much as a forward pass does. A precision set for single operations is left as it is.
     """
     cudnn = torch.backends.cudnn
     try:
         before = cudnn.allow_tf32
     except RuntimeError:
-        # So PyTorch answers once its newer settings were used, which then say what is wanted.
+        # PyTorch raises this once its newer settings were used, which then decide.
         before = None
     if before:
         cudnn.allow_tf32 = False
@@ -87,9 +97,9 @@ def without_tf32() -> Iterator[None]:
 
 @contextlib.contextmanager
 def fastest_convolutions() -> Iterator[None]:
-    """Let cuDNN time its algorithms inside the block and take the fastest for each shape.
+    """Make cuDNN time its algorithms inside the block and use the fastest for each shape.
 
-    On a GPU the last bits may then differ from run to run; processors are not affected.
+    On a GPU the last bits may then differ from run to run; CPUs are not affected.
     """
     cudnn = torch.backends.cudnn
     before = cudnn.benchmark
@@ -102,9 +112,13 @@ def fastest_convolutions() -> Iterator[None]:
 
 @contextlib.contextmanager
 def drawing_from(seed: int, device: torch.device) -> Iterator[None]:
-    """Let PyTorch's default generators of the CPU and the device start at seed inside the block.
+    """Seed PyTorch's default generators of the CPU and the device inside the block.
 
-    They go on after it as if nothing had been drawn; other devices' are never touched.
+    After it they continue as if nothing had been drawn; other devices' are never touched.
+
+    Args:
+        seed: of both.
+        device: whose generator is seeded, besides the CPU's.
     """
     gpus = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=gpus):

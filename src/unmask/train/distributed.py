@@ -1,6 +1,6 @@
 """Several processes that train one model together, as torchrun starts them.
 
-Each holds the whole model and every image, and learns from its part of each batch.
+Each holds the whole model and every image, and trains on its part of each batch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ from unmask.train.device import pick_device
 
 @dataclass(frozen=True)
 class Processes:
-    """This process's place, rank from 0 to count - 1, among those that train together."""
+    """This process's place among those that train together.
+
+    Args:
+        rank: from 0 to count - 1.
+        count: how many there are.
+    """
 
     rank: int
     count: int
@@ -36,18 +41,21 @@ class Processes:
         return self.rank == 0
 
     def part(self, count: int) -> slice:
-        """Return this process's share of so many rows: all differ by one at most."""
+        """Return this process's part of count rows; all parts differ by at most one row."""
         return slice(count * self.rank // self.count, count * (self.rank + 1) // self.count)
 
     def learner(self, model: nn.Module) -> nn.Module:
-        """Return what to call on this process's part of a batch, so that gradients are averaged.
+        """Return the module to call on this process's part of a batch.
 
-        The weights become those of the first process.
+        Its gradients are averaged over all processes.
+
+        Args:
+            model: the network, whose weights become those of the first process.
         """
         return model if self.count == 1 else DistributedDataParallel(model)
 
     def summed(self, tensor: Tensor) -> Tensor:
-        """Return the sum of every process's tensor."""
+        """Return the sum of all processes' tensors."""
         if self.count == 1:
             return tensor
         there = tensor.to(_place(), copy=True)
@@ -55,7 +63,12 @@ class Processes:
         return there.to(tensor.device)
 
     def gathered(self, part: Tensor, count: int) -> Tensor:
-        """Return all count rows, of which each process has its part."""
+        """Return all rows, of which each process has its part.
+
+        Args:
+            part: [own rows, ...], this process's.
+            count: how many rows there are in all.
+        """
         if self.count == 1:
             return part
         rows = part.new_zeros(count, *part.shape[1:])
@@ -63,7 +76,12 @@ class Processes:
         return self.summed(rows)
 
     def agree(self, digest: str, about: str) -> None:
-        """Raise UserError where this process's digest is not the first one's."""
+        """Raise UserError unless this process's digest is the first one's.
+
+        Args:
+            digest: of what must be equal.
+            about: what that is, for the error.
+        """
         if self._from_first(digest.encode()) != digest.encode():
             raise UserError(
                 f"process {self.rank} of {self.count} has other {about} than the first",
@@ -72,7 +90,14 @@ class Processes:
 
     @contextlib.contextmanager
     def copy_of(self, file: Path) -> Iterator[Path | None]:
-        """Give the path of a copy of the first process's file, None to itself or without one."""
+        """Give the path of a copy of the first process's file.
+
+        Args:
+            file: of the first process; its copy is removed when the block ends.
+
+        Yields:
+            The path; None in the first process and where there is no file.
+        """
         if self.count == 1:
             yield None
             return
@@ -88,7 +113,7 @@ class Processes:
 
     @contextlib.contextmanager
     def first_on_machine(self) -> Iterator[None]:
-        """Run the block in one process of each machine before the others, as for a download."""
+        """Run the block in one process of each machine before the others, such as a download."""
         waits = os.environ.get("LOCAL_RANK", "0") != "0"
         if self.count > 1 and waits:
             distributed.barrier()
@@ -108,7 +133,7 @@ class Processes:
 
 
 def processes() -> Processes:
-    """Return this process's place among those that train together, alone unless it has joined."""
+    """Return this process's place among those that train together; alone unless it has joined."""
     if distributed.is_available() and distributed.is_initialized():
         return Processes(distributed.get_rank(), distributed.get_world_size())
     return Processes(0, 1)
@@ -116,11 +141,17 @@ def processes() -> Processes:
 
 @contextlib.contextmanager
 def joined(device: str) -> Iterator[str]:
-    """Join the processes torchrun started, if it did, and give the name of this one's device.
+    """Join the processes that torchrun started, if it did, and give the name of this one's device.
 
-    They talk by NCCL on GPUs, one each, and by gloo on CPUs. Ctrl-C reaches the first alone. Of
-    those that fail only the earliest raises its error; the others, which fail for want of it, end
-    without a word. Raises UserError for more processes than GPUs and when another was lost.
+    They communicate by NCCL on GPUs, one each, and by gloo on CPUs. Ctrl-C reaches only the first.
+    Of several that fail, only the earliest raises its error; the others fail because of it and exit
+    without a message.
+
+    Args:
+        device: auto, cpu, cuda or cuda:N, as on the command line.
+
+    Raises:
+        UserError: there are more processes than GPUs, or another process was lost.
     """
     if not (distributed.is_available() and distributed.is_torchelastic_launched()):
         yield device
@@ -142,7 +173,7 @@ def joined(device: str) -> Iterator[str]:
         )
         yield str(own)
         if not rank:
-            # Whoever is cut off in mid-work, because Ctrl-C has ended it, has nothing to tell.
+            # Processes that Ctrl-C cuts off in mid-work then report no error.
             _earliest(store)
     except Exception as error:
         if not _earliest(store):
@@ -182,7 +213,7 @@ def _earliest(store: Any) -> bool:
     try:
         return bool(store.add("unmask/failed", 1) == 1)
     except RuntimeError:
-        # Whoever kept the store is gone, so it failed before.
+        # The process that held the store is gone, so it failed before.
         return False
 
 

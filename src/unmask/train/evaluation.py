@@ -1,4 +1,4 @@
-"""What a classifier makes of labelled images: accuracy, confusion, calibration, mistakes."""
+"""The figures of a classifier on labelled images: accuracy, confusion, calibration, mistakes."""
 
 from __future__ import annotations
 
@@ -27,9 +27,18 @@ _CALIBRATION_BINS = 15
 class Evaluation:
     """The figures of one model on n labelled images of k classes.
 
-    confusion: int64[k, k], images by true class (row) and by the class said (column). averaged:
-    the accuracy with mirrored and moved views averaged, where that was asked for. loss: mean
-    cross-entropy. confidence: float64[n], the probability of the class said; predictions: int64[n].
+    Args:
+        class_names: k names, in the order of the logits.
+        confusion: int64[k, k], images by true class (row) and predicted class (column).
+        loss: the mean cross-entropy.
+        predictions: int64[n], the predicted classes.
+        confidence: float64[n], the probability of the predicted class.
+        labels: int64[n], the true classes.
+        averaged: the accuracy with test-time augmentation, 0 to 1; None without.
+        stamp: the provenance, in plain values.
+
+    Raises:
+        ValueError: the shapes don't fit one another.
     """
 
     class_names: tuple[str, ...]
@@ -52,7 +61,7 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """The part of the images whose class was said."""
+        """The fraction of the images whose predicted class is right, 0 to 1."""
         return float(np.trace(self.confusion) / len(self.labels))
 
     @property
@@ -62,12 +71,12 @@ class Evaluation:
 
     @property
     def recall(self) -> NDArray[np.float64]:
-        """float64[k]: of the images of each class, the part said to be it; NaN without any."""
+        """float64[k]: the fraction of each class's images predicted as it; NaN without any."""
         return _parts(np.diag(self.confusion), self.confusion.sum(1))
 
     @property
     def precision(self) -> NDArray[np.float64]:
-        """float64[k]: of the images said to be each class, the part that is; NaN without any."""
+        """float64[k]: the fraction of each class's predictions that is right; NaN without any."""
         return _parts(np.diag(self.confusion), self.confusion.sum(0))
 
     @property
@@ -78,12 +87,12 @@ class Evaluation:
 
     @property
     def macro_f1(self) -> float:
-        """The mean F1 of the classes that any image is of or is said to be."""
+        """The mean F1 over the classes that have an image or a prediction."""
         return float(np.nanmean(self.f1))
 
     @property
     def calibration(self) -> list[tuple[float, float, int]]:
-        """Mean confidence, accuracy and images of each of 15 bins of confidence that has any."""
+        """Mean confidence, accuracy and image count of each of 15 bins of confidence with any."""
         place = np.minimum((self.confidence * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1)
         right = self.predictions == self.labels
         bins = (place == b for b in range(_CALIBRATION_BINS))
@@ -100,7 +109,11 @@ class Evaluation:
         return gaps / len(self.labels)
 
     def worst(self, count: int) -> NDArray[np.int64]:
-        """Return the indices of the mistakes made with most confidence, worst first."""
+        """Return the indices of the most confident mistakes, int64[m], the most confident first.
+
+        Args:
+            count: how many at most.
+        """
         wrong = np.flatnonzero(self.predictions != self.labels)
         return wrong[np.argsort(-self.confidence[wrong], kind="stable")][:count]
 
@@ -136,10 +149,18 @@ def evaluate(
     precision: str = "fp32",
     stamp: dict[str, Any] | None = None,
 ) -> Evaluation:
-    """Return the figures of a model that takes pixels in [0, 1] to logits.
+    """Return the figures of a model on labelled images.
 
-    test_time: "flip" or "flip_shift" measures test-time augmentation too. Raises UserError
-    when there are no images or the model has another number of classes.
+    Args:
+        model: takes pixels in [0, 1], float[b, c, h, w], to logits.
+        images: at least one, with the model's classes.
+        test_time: "flip" or "flip_shift" measures the accuracy with test-time augmentation too.
+        device: where the images go, by default that of the model's parameters.
+        precision: auto, bf16 or fp32.
+        stamp: the provenance, in plain values.
+
+    Raises:
+        UserError: there are no images, or the model has another number of classes.
     """
     single = logits_of(model, images, device=device, precision=precision)
     averaged = None
@@ -156,7 +177,14 @@ def evaluation_of(
     averaged: float | None = None,
     stamp: dict[str, Any] | None = None,
 ) -> Evaluation:
-    """Return the figures of the logits, [n, classes], that a model gave for n images."""
+    """Return the figures of a model's logits.
+
+    Args:
+        logits: float[n, classes], on the CPU.
+        images: the n images.
+        averaged: the accuracy with test-time augmentation, None without.
+        stamp: the provenance, in plain values.
+    """
     probabilities = logits.double().softmax(1)
     confidence, predictions = probabilities.max(1)
     k = len(images.class_names)
@@ -184,9 +212,20 @@ def logits_of(
     precision: str = "fp32",
     batch_size: int = 500,
 ) -> Tensor:
-    """Return float32[n, classes] on the CPU: the mean logits over the views test_time names.
+    """Return the mean logits over the views that test_time names, float32[n, classes] on the CPU.
 
-    The model runs in eval mode and gets its own mode back. Raises UserError as evaluate does.
+    The model runs in eval mode, and its own mode is restored.
+
+    Args:
+        model: takes pixels in [0, 1], float[b, c, h, w], to logits.
+        images: at least one, with the model's classes.
+        test_time: "none", "flip" or "flip_shift".
+        device: where the images go, by default that of the model's parameters.
+        precision: auto, bf16 or fp32.
+        batch_size: images a forward pass.
+
+    Raises:
+        UserError: there are no images, or the model has another number of classes.
     """
     if not len(images):
         raise UserError("there are no images to evaluate", got=images.name)
@@ -216,7 +255,12 @@ def logits_of(
 def matched(images: Images, class_names: tuple[str, ...]) -> Images:
     """Return the images with their labels numbered as in class_names.
 
-    Raises UserError when they have a class that isn't among those.
+    Args:
+        images: labelled with some of these classes.
+        class_names: of the model, in the order of its logits.
+
+    Raises:
+        UserError: the images have a class that isn't among them.
     """
     strange = sorted(set(images.class_names) - set(class_names))
     if strange:
@@ -232,10 +276,13 @@ def matched(images: Images, class_names: tuple[str, ...]) -> Images:
 def counted(images: Images, logits: int) -> Images:
     """Return the images with as many classes as a model has logits.
 
-    Classes that are only numbers count the model's; a class may then be without images.
+    Args:
+        images: with classes that have names, or only numbers; numbers are those of the model, and
+            may be fewer.
+        logits: how many the model has.
 
     Raises:
-        UserError: the classes have names and are of another number, so that their order is open.
+        UserError: the classes have names and another number, so that their order isn't known.
     """
     names = images.class_names
     if len(names) == logits:
@@ -250,7 +297,12 @@ def counted(images: Images, logits: int) -> Images:
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Return the part of the labels that are the largest logit."""
+    """Return the fraction of the labels that are the largest logit, 0 to 1.
+
+    Args:
+        logits: float[n, classes].
+        labels: int64[n].
+    """
     return float((logits.argmax(1) == labels).double().mean())
 
 

@@ -1,4 +1,4 @@
-"""Train one network on images that lie in memory."""
+"""Training of one classifier on images in memory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,14 @@ _COLLAPSED, _COUNTS_FROM = 0.5, 0.3
 
 @dataclass(frozen=True, kw_only=True)
 class FitProgress(Progress):
-    """How far a run is: loss and accuracy are the epoch's so far."""
+    """How far a run is.
+
+    Args:
+        loss: the mean over the epoch so far.
+        accuracy: likewise, on the augmented images, 0 to 1.
+        pictures_per_second: images trained on a second, over the epoch so far.
+        epoch, step and the rest: see Progress.
+    """
 
     loss: float
     accuracy: float
@@ -42,7 +49,11 @@ class FitProgress(Progress):
 
 
 class FitInterrupted(KeyboardInterrupt):
-    """Ctrl-C during fit: the model has its best weights so far, and history says what they are."""
+    """Ctrl-C during fit: the model has its best weights so far.
+
+    Args:
+        history: the epochs so far.
+    """
 
     def __init__(self, history: History) -> None:
         super().__init__("training was interrupted")
@@ -68,24 +79,24 @@ def fit(
     """Train a model that takes pixels in [0, 1], float[b, c, h, w], to logits.
 
     The model ends in eval mode with the weights of the best epoch (see History). The same seed,
-    machine and number of threads give the same bits on the CPU. In processes that have joined (see
-    train.distributed) each learns from its part of every batch, which changes nothing but
-    rounding, what dropout draws and which view a teacher sees; the first alone writes and reads
-    files.
+    machine and number of threads give the same bits on the CPU. Processes that have joined (see
+    train.distributed) each train on their part of every batch. This changes nothing but rounding,
+    what dropout draws and which view a teacher sees; only the first writes and reads files.
 
     Args:
         model: trained in place, on the device.
         images: what is trained on.
         config: every setting.
         validation: measured after each epoch; their accuracy decides which epoch is best.
-        adversary: changes what is learnt from, and its accuracy decides which epoch is best; a run
+        adversary: changes the training images, and its accuracy decides which epoch is best; a run
             that falls below half of its best has collapsed and ends.
-        teacher: shares in what is learnt; its networks are moved to the device, in eval mode.
+        teacher: its predictions are part of the targets; its networks are moved to the device, in
+            eval mode.
         start: a name for the weights that the model comes with, which a resumed run must share.
         directory: gets checkpoint.safetensors and history.jsonl after every epoch.
-        checkpoints: whether it does; on a GPU writing can take longer than an epoch.
-        resume: go on after the last whole epoch of the run whose checkpoint lies in directory, to
-            the very figures it would have had.
+        checkpoints: whether it gets them; on a GPU writing can take longer than an epoch.
+        resume: continue after the last whole epoch of the run whose checkpoint is in directory, to
+            the very figures of an uninterrupted run.
         device: auto, cpu, cuda or cuda:N.
         progress: called about five times a second.
         tensorboard: write events to directory/tensorboard.
@@ -118,7 +129,7 @@ def fit(
 
 
 class _Run(Descent[EpochFigures]):
-    """A classifier's training: its best epoch is kept, by validation or under attack."""
+    """A classifier's training, which keeps its best epoch by validation or under attack."""
 
     record = EpochFigures
 
@@ -187,13 +198,13 @@ class _Run(Descent[EpochFigures]):
         return super().over or self.reached or self.collapsed
 
     def begin(self, epoch: int) -> None:
-        """Draw what happens to each image, and the order they come in."""
+        """Draw the augmentation of each image and the order of the images."""
         if epoch not in self.drawn:
             self.drawn[epoch] = self._drawn(epoch)
         self.drawn.pop(epoch - 1, None)
 
     def step(self, step: int) -> int:
-        """Learn from a batch; add its loss, and how many were classified rightly."""
+        """Train on a batch; add its loss, and how many images were classified correctly."""
         epoch, i = divmod(step, self.steps)
         draws, batches = self.drawn[epoch]
         part = batches[i][self.together.part(len(batches[i]))]
@@ -213,7 +224,7 @@ class _Run(Descent[EpochFigures]):
         self.sums[0] += loss.detach() * len(part)
         self.sums[1] += (logits.detach().argmax(1) == labels).sum()
         if self.device.type == "cuda" and i + 1 == self.steps and epoch + 1 < self.count:
-            # While the GPU is still at work on what it was given.
+            # While the GPU still computes this epoch's last steps.
             self.drawn[epoch + 1] = self._drawn(epoch + 1)
         return len(part)
 
@@ -224,7 +235,7 @@ class _Run(Descent[EpochFigures]):
         return draws.to(self.device), order.to(self.device).tensor_split(self.steps)
 
     def _batch(self, part: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
-        """Return augmented images, their labels, and what is learnt: those or shares."""
+        """Return augmented images, their labels, and the targets: classes or probabilities."""
         augmentation, own = self.config.augmentation, draws[part]
         pictures, labels = augmented(self.pixels[part], augmentation, own), self.labels[part]
         if not augmentation.cutmix and self.teacher is None:
@@ -303,7 +314,7 @@ class _Run(Descent[EpochFigures]):
         return figures
 
     def ended(self) -> None:
-        """Write the epoch's figures to TensorBoard."""
+        """Write the epoch's figures to TensorBoard, if it is used."""
         if self.scalars:
             self.scalars.add(self.epochs[-1])
 
@@ -334,7 +345,7 @@ class _Run(Descent[EpochFigures]):
     def take(
         self, header: dict[str, Any], epochs: list[EpochFigures], best: dict[str, Tensor]
     ) -> None:
-        """Take over the best epoch and its weights."""
+        """Restore the best epoch and its weights."""
         history = History(tuple(epochs), header["best_epoch"], "interrupted")
         if history.best is None:
             raise ValueError("it holds no best epoch")
@@ -346,7 +357,7 @@ class _Run(Descent[EpochFigures]):
 
 
 def _figure(epoch: EpochFigures) -> float | None:
-    """The accuracy that decides which epoch is best and whether the target is exceeded."""
+    """Return the accuracy that decides which epoch is best and whether the target is exceeded."""
     if epoch.validation_attacked is not None:
         return epoch.validation_attacked
     averaged = epoch.validation_averaged

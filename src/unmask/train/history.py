@@ -1,4 +1,4 @@
-"""What happened while a network was trained, epoch by epoch."""
+"""The figures of a training run, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ R = TypeVar("R", bound="EpochRecord")
 
 
 class EpochRecord:
-    """What is noted of an epoch: a dataclass of plain numbers, of which these two always are.
+    """The figures of an epoch: a dataclass of plain numbers, among them always these two.
 
-    epoch counts from 1, and seconds add up from the run's start.
+    Args:
+        epoch: from 1.
+        seconds: since the run's start, in all its parts.
     """
 
     epoch: int
@@ -24,7 +26,10 @@ class EpochRecord:
 
     @classmethod
     def of(cls: type[R], values: Any) -> R:
-        """Return the figures in plain values that asdict gave.
+        """Return the record of plain values.
+
+        Args:
+            values: the fields by name, as records returned them.
 
         Raises:
             TypeError: a figure is missing, unknown or no number.
@@ -42,14 +47,22 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class EpochFigures(EpochRecord):
-    """The figures of one epoch.
+    """The figures of one epoch of a classifier; None where nothing was measured.
 
-    epoch and step count from 1 and images counts all seen so far. train_loss and train_accuracy
-    are means over the epoch's augmented images, as trained, smoothed labels included. The
-    validation figures are of single views, validation_averaged of the averaged ones and
-    validation_attacked the accuracy under an adversary's attack; None where nothing was measured.
-    train_seconds and seconds add up from the run's start, without and with validation and
-    checkpoints; pictures_per_second is the epoch's while training.
+    Args:
+        epoch: from 1.
+        step: the last step, from 1 over the whole run.
+        pictures: how many images the run has trained on so far.
+        rate: the learning rate at the epoch's end.
+        train_loss: the mean over the epoch's augmented images, with their smoothed labels.
+        train_accuracy: likewise, 0 to 1.
+        validation_loss: the mean cross-entropy of single views.
+        validation_accuracy: of single views, 0 to 1.
+        validation_averaged: the accuracy with test-time augmentation, 0 to 1.
+        train_seconds: since the run's start, without validation and checkpoints.
+        seconds: since the run's start, with them.
+        pictures_per_second: images trained on a second in this epoch.
+        validation_attacked: the accuracy under an adversary's attack, 0 to 1.
     """
 
     epoch: int
@@ -77,10 +90,16 @@ class EpochFigures(EpochRecord):
 class History:
     """The epochs of a run, in order, the best of them and what ended it.
 
-    best_epoch: the one with the highest validation accuracy (under attack where there is an
-    adversary, else with test-time augmentation where it is used; the last of equals), or the last
-    where nothing was validated; 0 before the first epoch ended. ended: "finished", "target",
-    "collapsed" or "interrupted".
+    Args:
+        epochs: the figures of each.
+        best_epoch: the number of the one with the highest validation accuracy (under attack where
+            there is an adversary, else with test-time augmentation where it is used; the last of
+            equals), or of the last where nothing was validated; 0 before the first epoch ended.
+        ended: "finished", "target", "collapsed" or "interrupted".
+        stamp: the provenance, in plain values.
+
+    Raises:
+        ValueError: the epochs aren't numbered from 1, or the best is none of them.
     """
 
     epochs: tuple[EpochFigures, ...]
@@ -116,5 +135,5 @@ def write_history(path: Path, epochs: Sequence[EpochRecord]) -> None:
 
 
 def records(epochs: Sequence[EpochRecord]) -> list[dict[str, Any]]:
-    """Return the epochs' figures as plain values, from which EpochRecord.of makes them again."""
+    """Return the epochs' figures as plain values, from which EpochRecord.of restores them."""
     return [{f.name: getattr(e, f.name) for f in fields(e)} for e in epochs]  # type: ignore[arg-type]

@@ -12,10 +12,15 @@ _HOLDOUT_STREAM = 5
 
 
 def hold_out(images: Images, fraction: float, *, seed: int) -> tuple[Images, Images]:
-    """Return (training, validation) images, that part of each class drawn by seed for the second.
+    """Return (training, validation) images, a fraction of each class drawn for the second.
 
-    fraction: over 0 and under 1; each class keeps and gives at least one image. Raises UserError
-    when a class has fewer than two.
+    Args:
+        images: with two or more of each class.
+        fraction: over 0 and under 1; each class keeps and gives at least one image.
+        seed: of what is drawn.
+
+    Raises:
+        UserError: the fraction is out of range, or a class has fewer than two images.
     """
     if not 0 < fraction < 1:
         raise UserError("the part held out for validation must be over 0 and under 1", got=fraction)

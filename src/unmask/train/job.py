@@ -27,7 +27,13 @@ from unmask.train.temperature import divide_logits, fitted_temperature
 
 @dataclass(frozen=True)
 class Trained:
-    """What a job made: the classifier, its history and its figures on the test images."""
+    """The result of a training.
+
+    Args:
+        classifier: as it was stored.
+        history: its epochs.
+        test: its figures on the test images, None without any.
+    """
 
     classifier: Classifier
     history: History
@@ -58,7 +64,7 @@ def train_classifier(
 
     On Ctrl-C the best weights so far are written, and the history's ended is "interrupted". The
     test figures are those of the stored weights in single precision. Of several processes (see
-    train.distributed) the first alone writes and tests.
+    train.distributed) only the first writes and tests.
 
     Args:
         chosen: the recipe; with a teacher labels aren't smoothed.
@@ -73,7 +79,11 @@ def train_classifier(
         half: store matrices and filters in half precision.
         temperature: what the stored model's logits are divided by, see divide_logits.
         calibrate: fit the temperature on the validation images instead.
-        checkpoints: see fit; so are resume, device, progress and tensorboard.
+        checkpoints: see fit.
+        resume: see fit.
+        device: see fit.
+        progress: see fit.
+        tensorboard: see fit.
 
     Raises:
         UserError: as hold_out, prepared, fit, divide_logits and Classifier.save do; the classes or
@@ -81,7 +91,7 @@ def train_classifier(
             nothing to calibrate with.
     """
     if teacher is not None:
-        # What networks say is smooth already.
+        # A teacher's predictions are smooth already.
         chosen = replace(chosen, config=replace(chosen.config, label_smoothing=0.0))
         for network in teacher.networks:
             if isinstance(network, Classifier):
@@ -100,7 +110,7 @@ def train_classifier(
         classifier = prepared(chosen, images, seed=config.seed)
     else:
         _check_fits(start, images, "start from")
-        # Its facts are of what it was; what is stored in between has none.
+        # The old facts describe the start; until new ones are known, the card has none.
         classifier = Classifier(start.network, replace(start.card, facts={}))
     try:
         history = fit(

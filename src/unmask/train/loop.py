@@ -1,4 +1,4 @@
-"""The loop by which classifiers, hardened and certified ones and the detector are trained."""
+"""The loop that trains classifiers, hardened and certified ones, and the detector."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ class Progress:
 
 
 class Loop(ABC, Generic[E]):
-    """A training run, between two epochs; a subclass for each kind of training.
+    """A training run between two epochs, with a subclass for each kind of training.
 
     The loop counts epochs and steps, seeds dropout, adds up what steps measure, reports, writes
-    checkpoints and reads them again; the subclass says what is drawn for an epoch, what a step
-    does and what is noted of an epoch. In processes that have joined (see train.distributed)
-    sums are over all of them, and the first alone writes and reads files.
+    checkpoints and reads them again. The subclass defines what is drawn for an epoch, what a step
+    does and what is recorded of an epoch. In processes that have joined (see train.distributed)
+    sums are over all of them, and only the first writes and reads files.
 
     Args:
         model: what is trained, on the device.
@@ -70,16 +70,16 @@ class Loop(ABC, Generic[E]):
         seed: of dropout.
         key: plain values that a resumed run must share.
         sums: how many figures the steps of an epoch add up.
-        reports: whether anybody listens to tell.
+        reports: whether tell is called.
 
     Raises:
         UserError: another process has another key.
     """
 
     record: type[E]
-    # Writing a file for certain can take a slow disk a second.
+    # Writing a file durably can take a slow disk a second.
     seconds_between_saves = 0.0
-    # Names of the key that earlier versions wrote, and that change nothing.
+    # Names that earlier versions wrote into the key, and that change nothing.
     dropped: Collection[str] = ()
     optimizers: Sequence[torch.optim.Optimizer] = ()
 
@@ -105,30 +105,44 @@ class Loop(ABC, Generic[E]):
 
     @abstractmethod
     def begin(self, epoch: int) -> None:
-        """Draw what an epoch, from 0, needs."""
+        """Draw what an epoch needs; epochs count from 0 here."""
 
     @abstractmethod
     def step(self, step: int) -> int:
-        """Take a step, counted from 0 over the whole run, and add what it measured to sums.
+        """Take a step and add what it measured to sums.
+
+        Args:
+            step: from 0 over the whole run.
 
         Returns:
-            What the sums grew by is divided by to give means: images, or 1 for the step.
+            The weight of the step in the means of the sums: its number of images, or 1.
         """
 
     @abstractmethod
     def tell(self, where: Progress, means: list[float], spent: float) -> None:
-        """Report the progress; means are over the epoch so far, which has taken spent seconds."""
+        """Report the progress.
+
+        Args:
+            where: how far the run is.
+            means: of the sums, over the epoch so far.
+            spent: seconds that the epoch has taken so far.
+        """
 
     @abstractmethod
     def note(self, means: list[float], spent: float) -> E:
-        """Return what is noted of the epoch that ended; the model has its averaged weights."""
+        """Return the record of the epoch that ended; the model has its averaged weights.
+
+        Args:
+            means: of the sums, over the epoch.
+            spent: seconds that the epoch has taken.
+        """
 
     @abstractmethod
     def states(self) -> dict[str, dict[str, Tensor]]:
         """Return the groups of tensors that a checkpoint holds and that resuming fills in place."""
 
     def averaged(self) -> AbstractContextManager[None]:
-        """Return a block inside which the model has its averaged weights."""
+        """Return a context in which the model has its averaged weights."""
         return nullcontext()
 
     def header(self) -> dict[str, Any]:
@@ -140,10 +154,16 @@ class Loop(ABC, Generic[E]):
         return {}
 
     def take(self, header: dict[str, Any], epochs: list[E], best: dict[str, Tensor]) -> None:
-        """Take over what a checkpoint holds beside states and epochs."""
+        """Restore what a checkpoint holds besides states and epochs.
+
+        Args:
+            header: the plain values, as header returned them.
+            epochs: the records.
+            best: the tensors of the group "best", as kept returned them.
+        """
 
     def ended(self) -> None:
-        """Do what is done after each epoch, once it is on disk."""
+        """Do what is due after each epoch, once it is on disk."""
 
     @property
     def over(self) -> bool:
@@ -151,7 +171,7 @@ class Loop(ABC, Generic[E]):
         return len(self.epochs) >= self.count
 
     def run(self, file: Path | None = None) -> None:
-        """Train until it is over; the checkpoint goes to file, the history beside it."""
+        """Train until it is over, writing the checkpoint to file and the history beside it."""
         saved = time.perf_counter()
         while not self.over:
             self.train_epoch()
@@ -162,10 +182,10 @@ class Loop(ABC, Generic[E]):
             self.ended()
 
     def train_epoch(self) -> None:
-        """Train one epoch and note its figures."""
+        """Train one epoch and record its figures; raise UserError for a loss that isn't finite."""
         epoch, began = len(self.epochs), time.perf_counter()
         seed = int(seeded(self.seed, _DROPOUT_STREAM, epoch).integers(1 << 63))
-        # Each process drops out units of its own.
+        # Each process draws its own dropout.
         drawing = drawing_from(seed + self.together.rank, self.device)
         with drawing, whole_batch_statistics(self.model, self.together), fastest_convolutions():
             means = self._pass(epoch, began)
@@ -188,7 +208,7 @@ class Loop(ABC, Generic[E]):
         for i in range(self.steps):
             counted += self.step(epoch * self.steps + i)
             now = time.perf_counter()
-            # The last step of an epoch always, since logs get their line from it.
+            # The last step of an epoch is always reported, since logs get their line from it.
             due = now - reported > _SECONDS_BETWEEN_REPORTS or i + 1 == self.steps
             if self.reports and due:
                 reported = now
@@ -210,15 +230,21 @@ class Loop(ABC, Generic[E]):
         self.tell(where, means, spent)
 
     def save(self, file: Path) -> None:
-        """Write the history and, last, the checkpoint beside it.
+        """Write the history and then the checkpoint.
 
-        Whoever goes on from a checkpoint that is whole finds what belongs to it whole as well.
+        The checkpoint comes last, so that a run resumed from a whole one finds the rest whole too.
+
+        Args:
+            file: of the checkpoint; history.jsonl is beside it.
         """
         write_history(file.with_name("history.jsonl"), self.epochs)
         save_run(file, {**self.states(), **self.kept()}, self.optimizers, self.header())
 
     def restore(self, file: Path) -> None:
-        """Go back to where the first process's checkpoint was written, if there is one.
+        """Restore the state at the first process's checkpoint, if there is one.
+
+        Args:
+            file: the checkpoint.
 
         Raises:
             UserError: the checkpoint is damaged or of another run.
@@ -243,7 +269,7 @@ class Loop(ABC, Generic[E]):
 
 
 class Descent(Loop[E]):
-    """A run that descends a loss's gradient by a config's optimiser, schedule and average.
+    """A run of gradient descent with a config's optimiser, schedule and average.
 
     Args:
         model: what is trained, on the device.
@@ -251,8 +277,8 @@ class Descent(Loop[E]):
         steps: how many an epoch has.
         key: plain values that a resumed run must share.
         sums: how many figures the steps of an epoch add up.
-        reports: whether anybody listens to tell.
-        most_gradient: the length beyond which the gradient of all parameters is cut.
+        reports: whether tell is called.
+        most_gradient: the norm to which the gradient of all parameters is clipped, None for none.
 
     Raises:
         UserError: another process has another key, or the model has nothing to train.
@@ -282,13 +308,18 @@ class Descent(Loop[E]):
         self._config, self._most_gradient = config, most_gradient
         self._total = steps * config.epochs
         self.optimizers = made
-        # Called on this process's part of a batch, so that gradients are averaged.
+        # It is called on this process's part of a batch, so that gradients are averaged.
         self.learner = self.together.learner(model)
         self.average = Average(model, config)
         self.rate = 0.0
 
     def descend(self, loss: Tensor, step: int) -> None:
-        """Take one step down the loss's gradient; gradients are averaged over processes."""
+        """Take one step down the loss's gradient, averaged over processes.
+
+        Args:
+            loss: a scalar.
+            step: from 0 over the whole run.
+        """
         config = self._config
         height = SCHEDULES[config.schedule](step, self._total, config.warmup, config.end)
         descend(self.optimizers, loss, height, self._most_gradient)
@@ -296,9 +327,9 @@ class Descent(Loop[E]):
         self.rate = config.rate * height
 
     def averaged(self) -> AbstractContextManager[None]:
-        """Return a block inside which the model has its averaged weights."""
+        """Return a context in which the model has its averaged weights."""
         return self.average.applied()
 
     def states(self) -> dict[str, dict[str, Tensor]]:
-        """Return the model's tensors and their average's."""
+        """Return the tensors of the model and of their average."""
         return {"model": self.model.state_dict(), "average": self.average.state}

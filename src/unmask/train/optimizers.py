@@ -16,10 +16,16 @@ _REST_MOMENTUM = 0.85
 
 
 def optimizers(model: nn.Module, config: LoopConfig) -> list[torch.optim.Optimizer]:
-    """Return what updates the model's trainable parameters, each of them once.
+    """Return the optimisers of the model's trainable parameters, each of which is in one of them.
 
-    Every group carries its peak rate as "peak"; lr is set at each step. Raises UserError when
-    nothing is to be trained.
+    Every group carries its peak rate as "peak"; lr is set at each step.
+
+    Args:
+        model: the network.
+        config: the optimiser, its rates and its decay.
+
+    Raises:
+        UserError: the model has nothing to train.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:
@@ -32,7 +38,7 @@ def optimizers(model: nn.Module, config: LoopConfig) -> list[torch.optim.Optimiz
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
     outputs = linear[-1:] or [m.weight for m in convolutions if m.bias is not None]
     head = {id(weight) for weight in outputs}
-    # Without a bias, a norm follows, and what Muon does to the size of the filters is undone.
+    # After a convolution without a bias comes a norm, which undoes Muon's scaling of the filters.
     normed = {id(m.weight) for m in convolutions if m.bias is None}
     filters = normed if config.optimizer in ("muon", "muon_adamw") else set()
     groups = (
@@ -84,7 +90,12 @@ def descend(
 ) -> None:
     """Take one step down the loss's gradient, at height times every group's peak rate.
 
-    most_gradient: the length beyond which the gradient of all parameters together is cut.
+    Args:
+        optimizers: as optimizers returns them.
+        loss: a scalar.
+        height: of the schedule, 0 to 1.
+        most_gradient: the norm to which the gradient of all parameters together is clipped, None
+            for none.
     """
     for optimizer in optimizers:
         for group in optimizer.param_groups:
@@ -100,11 +111,16 @@ def descend(
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov's momentum, orthogonalised filter by filter matrix, for convolutions.
+    """Nesterov's momentum, orthogonalised for each filter matrix, for convolutions.
 
-    Each update is the nearest semi-orthogonal matrix to the momentum's, as three Newton-Schulz
-    steps give it roughly, and each weight is kept at the norm of an orthogonal matrix, the root of
-    its number of filters. (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon.)
+    Each update is roughly the nearest semi-orthogonal matrix to the momentum's, by three
+    Newton-Schulz steps. Each weight is kept at the norm of an orthogonal matrix, the root of its
+    number of filters (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon).
+
+    Args:
+        params: parameters or groups of them, as torch.optim takes them.
+        lr: the learning rate.
+        momentum: 0 to 1.
     """
 
     def __init__(self, params: Iterable[Any], *, lr: float, momentum: float) -> None:
@@ -140,10 +156,17 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrices: Tensor, steps: int = 3) -> Tensor:
-    """Return roughly the nearest semi-orthogonal matrix to each of float[..., m, n].
+    """Return roughly the nearest semi-orthogonal matrix to each matrix.
 
-    Each step applies 3.4445 x - 4.775 x^3 + 2.0315 x^5 to the singular values, which pushes
-    those from about 0.05 up to between 0.7 and 1.2.
+    Each Newton-Schulz step applies 3.4445 x - 4.775 x^3 + 2.0315 x^5 to the singular values, which
+    moves those from about 0.05 up to between 0.7 and 1.2 (Jordan et al., 2024).
+
+    Args:
+        matrices: float[..., m, n].
+        steps: how many.
+
+    Returns:
+        float[..., m, n].
     """
     x: Tensor = matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     tall = x.shape[-2] > x.shape[-1]

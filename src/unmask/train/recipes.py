@@ -1,4 +1,4 @@
-"""What to train on which images: the course report's recipes and the fast ones, side by side."""
+"""Which network to train on which images, and how: the course report's recipes and fast ones."""
 
 from __future__ import annotations
 
@@ -26,8 +26,13 @@ _WHITENING_PICTURES = 5000
 class Recipe:
     """A network and how it is trained.
 
-    purpose: one line for people. architecture and settings: as cnn.build takes them. holdout: the
-    part of the training images that validates, 0 for none.
+    Args:
+        name: of the recipe.
+        purpose: one line for people.
+        architecture: see cnn.build.
+        settings: see cnn.build.
+        config: of the training.
+        holdout: the fraction of the training images that validates, 0 for none.
     """
 
     name: str
@@ -111,7 +116,7 @@ def _fast_mnist(count: int) -> Recipe:
 
 
 def _long_mnist(count: int) -> Recipe:
-    # Less smoothing than speed alone would ask for: its confidence is meant to be believed.
+    # Less smoothing than would train fastest, so that the confidence is calibrated.
     purpose = "over 99.5 %, as shipped"
     return _mnist("long", purpose, epochs=12, batch=256, smoothing=0.01, holdout=0.0, target=None)
 
@@ -170,7 +175,7 @@ def _long_cifar(count: int) -> Recipe:
         "towards 94 %",
         epochs=32,
         settings={"widths": [64, 224, 224], "depth": 3},
-        # Less smoothing than speed alone would ask for: its confidence is meant to be believed.
+        # Less smoothing than would train fastest, so that the confidence is calibrated.
         smoothing=0.05,
         augmentation=Augmentation(flip="alternating", shift=3, cutmix=0.5),
     )
@@ -211,7 +216,7 @@ def _pictures(name: str, purpose: str, steps: int) -> Callable[[int], Recipe]:
                 batch_size=batch,
                 optimizer="adamw",
                 rate=3e-3,
-                # The head's weights have size 1, and its sums are divided by its width.
+                # The head's weights have deviation 1, and its sums are divided by its width.
                 head_rate=0.04,
                 weight_decay=0.05,
                 label_smoothing=0.1,
@@ -245,9 +250,15 @@ RECIPES: dict[str, dict[str, Callable[[int], Recipe]]] = {
 
 
 def recipe(kind: str, name: str, count: int) -> Recipe:
-    """Return the recipe of that name for a kind of images, mnist, cifar10 or images.
+    """Return the recipe of that name for a kind of images.
 
-    count: how many there are to train on. Raises UserError for an unknown name.
+    Args:
+        kind: "mnist", "cifar10" or "pictures".
+        name: of the recipe.
+        count: how many images there are to train on.
+
+    Raises:
+        UserError: an unknown name.
     """
     if name not in RECIPES[kind]:
         raise unknown("recipe", name, RECIPES[kind])
@@ -257,7 +268,11 @@ def recipe(kind: str, name: str, count: int) -> Recipe:
 def prepared(chosen: Recipe, images: Images, *, seed: int) -> Classifier:
     """Return the recipe's untrained classifier for these training images.
 
-    Normalisation comes from all of them, the whitening filters from up to 5000 drawn by seed.
+    Args:
+        chosen: the recipe.
+        images: all of them set the normalisation, and up to 5000, drawn by seed, the whitening
+            filters.
+        seed: of the weights and of these.
     """
     channels = images.pixels.shape[1]
     moments = [_moments(images.pixels[:, c]) for c in range(channels)]
@@ -267,7 +282,7 @@ def prepared(chosen: Recipe, images: Images, *, seed: int) -> Classifier:
         class_names=images.class_names,
         input_shape=(channels, images.pixels.shape[2], images.pixels.shape[3]),
         mean=[round(mean, 4) for mean, _ in moments],
-        # A channel that never changes has no scale of its own.
+        # A constant channel has no scale.
         std=[round(std, 4) or 1.0 for _, std in moments],
         seed=seed,
     )

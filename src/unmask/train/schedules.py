@@ -1,4 +1,4 @@
-"""Learning-rate schedules: pure functions of the step, as a part of the peak rate."""
+"""Learning-rate schedules: pure functions of the step, as a fraction of the peak rate."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ def constant(step: int, steps: int, warmup: float, end: float) -> float:
 
 
 def linear(step: int, steps: int, warmup: float, end: float) -> float:
-    """Return the height, end to 1, of two straight lines: up for warmup of the steps, then down.
+    """Return the height of two straight lines: up for warmup of the steps, then down.
 
-    step: 0 to steps - 1. warmup: the part of all steps that goes up, 0 to 1, starting at a fifth.
-    end: where the last line ends, at step = steps.
+    Args:
+        step: 0 to steps - 1.
+        steps: how many there are in all.
+        warmup: the fraction of all steps that goes up, 0 to 1, starting at a fifth of the peak.
+        end: the height of the last line at step = steps, 0 to 1.
+
+    Returns:
+        The fraction of the peak rate, 0 to 1.
     """
     done = step / steps
     if done < warmup:
@@ -24,10 +30,18 @@ def linear(step: int, steps: int, warmup: float, end: float) -> float:
 
 
 def one_cycle(step: int, steps: int, warmup: float, end: float) -> float:
-    """Return the height, end to 1, of two half cosines: up for warmup of the steps, then down.
+    """Return the height of two half cosines: up for warmup of the steps, then down.
 
-    It starts at 1/25 (Smith and Topin, 2019, https://arxiv.org/abs/1708.07120). step, warmup and
-    end as in linear.
+    Smith and Topin, 2019, https://arxiv.org/abs/1708.07120.
+
+    Args:
+        step: 0 to steps - 1.
+        steps: how many there are in all.
+        warmup: the fraction of all steps that goes up, 0 to 1, starting at 1/25 of the peak.
+        end: the height at step = steps, 0 to 1.
+
+    Returns:
+        The fraction of the peak rate, 0 to 1.
     """
     done = step / steps
     if done < warmup:

@@ -1,4 +1,4 @@
-"""A run's whole state on disk, so that it goes on as if it had never stopped."""
+"""A run's whole state on disk, so that it resumes as if it had never stopped."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 
 
 def _laid_out(saved: Tensor, parameter: Tensor) -> Tensor:
-    # Fused optimisers walk state and parameter as flat memory, so both need the same layout.
+    # Fused optimisers treat state and parameter as flat memory, so both need the same layout.
     if saved.shape == parameter.shape:
         return torch.empty_like(parameter, dtype=saved.dtype).copy_(saved)
     if saved.ndim:

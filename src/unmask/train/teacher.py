@@ -1,4 +1,4 @@
-"""Networks whose opinion of every image is learnt along with its label."""
+"""Distillation: networks whose predictions are part of the training targets."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ from unmask.runtime import sha256
 
 @dataclass(frozen=True)
 class Teacher:
-    """Trained networks, and the fraction of the loss that their predictions make up.
+    """Trained networks, and the fraction of the targets that their predictions make up.
 
-    They may be of the student's own kind, or the student as it was before: that alone makes it more
-    accurate (Hinton et al., 2015; Furlanello et al., 2018). What they say is the mean of their
-    softmax. Each looks at an image as it is, mirrored, moved by a pixel, or both, by its place in
-    the batch: so the student learns the mean of all views, over the epochs, at the price of one.
-    networks: each takes pixels in [0, 1], float[b, c, h, w], to logits. share: 0 to 1. Raises
-    UserError.
+    The networks may be like the student, or earlier versions of it: that alone makes it more
+    accurate (Hinton et al., 2015; Furlanello et al., 2018). Their prediction is the mean of their
+    softmax. By its place in the batch, each image is seen as it is, mirrored, shifted by a pixel,
+    or both. Over the epochs the student thus gets the mean of all views at the cost of one.
+
+    Args:
+        networks: each takes pixels in [0, 1], float[b, c, h, w], to logits.
+        share: the fraction, 0 to 1.
+
+    Raises:
+        UserError: there is no network, or the fraction is out of its range.
     """
 
     networks: tuple[nn.Module, ...]
@@ -36,17 +41,20 @@ class Teacher:
             raise UserError("the teacher's share must be from 0 to 1", got=self.share)
 
     def to(self, device: torch.device) -> Teacher:
-        """Move the networks themselves to a device, in eval mode; return the teacher."""
+        """Move the networks to a device, in eval mode, and return the teacher."""
         for network in self.networks:
             network.eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self
 
     @torch.no_grad()
     def targets(self, pictures: Tensor, labels: Tensor, augmentation: Augmentation) -> Tensor:
-        """Return what to learn of images, float32[b, classes], every row adding up to 1.
+        """Return the training targets of images, float32[b, classes], every row adding up to 1.
 
-        images: float[b, c, h, w]. labels: float32[b, classes], the part of each class.
-        augmentation: without flips no image is looked at mirrored, without shifts none moved.
+        Args:
+            pictures: float[b, c, h, w] in [0, 1].
+            labels: float32[b, classes], the fraction of each class.
+            augmentation: of the student; without flips no image is mirrored, without shifts none
+                shifted.
         """
         said = [
             network(_views(pictures, turn, augmentation)).float().softmax(1)

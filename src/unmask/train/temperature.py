@@ -1,4 +1,4 @@
-"""One number by which logits are divided, so that the confidence can be believed."""
+"""The temperature by which logits are divided, so that the confidence is calibrated."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn import functional
 from unmask.errors import UserError
 from unmask.train.device import without_tf32
 
-# Where a model's scale is in doubt itself, such as that of logits fed through a softmax twice.
+# The range where the scale of the logits is in doubt, such as after a softmax too many.
 TEMPERATURES = (0.01, 100.0)
 
 
@@ -23,7 +23,7 @@ def fitted_temperature(
     """Return the temperature that minimises the cross-entropy of logits / temperature.
 
     Guo et al., 2017, "On Calibration of Modern Neural Networks". The images must not have been
-    trained on. Rows that aren't finite play no part.
+    trained on. Rows that aren't finite are ignored.
 
     Args:
         logits: float[n, classes].
@@ -53,12 +53,12 @@ def fitted_temperature(
 
 @torch.no_grad()
 def divide_logits(network: nn.Module, temperature: float, images: Tensor) -> None:
-    """Divide the weights of the network's last linear layer, so that its logits are divided.
+    """Divide the weights of the network's last linear layer by a temperature, and so its logits.
 
     Args:
         network: changed in place.
         temperature: over 0.
-        images: what the network takes, a few, to check the logits with.
+        images: a few inputs of the network, to check the logits with.
 
     Raises:
         UserError: the temperature is not over 0, or the last linear layer doesn't give the logits;

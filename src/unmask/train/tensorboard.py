@@ -10,7 +10,15 @@ from unmask.train.history import EpochFigures
 
 
 class Scalars:
-    """An event file in folder/tensorboard. Raises UserError when TensorBoard isn't installed."""
+    """An event file in folder/tensorboard.
+
+    Args:
+        folder: of the run.
+        epochs_done: how many the run had when it was resumed; later events of it are purged.
+
+    Raises:
+        UserError: TensorBoard isn't installed.
+    """
 
     def __init__(self, folder: Path, epochs_done: int) -> None:
         try:
