@@ -1,1 +1,1 @@
-"""The command line: one file a verb, and the only place that prints and exits."""
+"""The command line: one file for each verb, and the only place that prints and exits."""

@@ -1,4 +1,4 @@
-"""Batches for a model that someone else wrote: images by name, or a loader of the user's own."""
+"""Batches for a model of the user's: from images by name, or from a loader of the user's."""
 
 from __future__ import annotations
 
@@ -23,7 +23,13 @@ from unmask.runtime import seeded
 
 @dataclass(frozen=True)
 class Batches:
-    """Batches without end by seed, what they are in words, and what their stamp says of them."""
+    """Batches without end.
+
+    Args:
+        of_seed: returns the batches of a seed.
+        title: what they are, in words.
+        stamp: what the provenance records about them.
+    """
 
     of_seed: Callable[[int], Iterator[Batch]]
     title: str
@@ -33,10 +39,19 @@ class Batches:
 def batches_for(model: nn.Module, data: str, batch_size: int, size: int | None) -> Batches:
     """Return batches that the model's forward takes.
 
-    data: mnist, cifar10, a folder or zip archive of images, or the import path of a loader or of
-    what makes one. Images are float32[n, c, h, w] in [0, 1], or float32[n, c * h * w] for a
-    model that takes them in no other way, on the model's device; your own are read at the
-    side size when it is given. Raises UserError when there are none or the forward takes neither.
+    Args:
+        model: its parameters decide the device.
+        data: mnist, cifar10, a folder or zip archive of images, or the import path of a loader or
+            of a function that makes one.
+        batch_size: images in a batch; a loader decides for itself.
+        size: the side in pixels at which to read your own images, None for natural_shape.
+
+    Returns:
+        The batches: of images float32[n, c, h, w] in [0, 1], or float32[n, c * h * w] for a model
+        that takes only those, on the model's device.
+
+    Raises:
+        UserError: when there are no images or batches, or the forward takes neither shape.
     """
     if ":" in data:
         return _own(data)
@@ -44,7 +59,7 @@ def batches_for(model: nn.Module, data: str, batch_size: int, size: int | None) 
     images = load_shown(Console(stderr=True), data, None, shape).train
     first = _pixels(images, seeded(0).integers(len(images), size=min(batch_size, len(images))))
     device = next(unwrap(model).parameters()).device
-    # Nothing can be computed where parameters have no values; the check says so.
+    # Nothing can be computed on the meta device; the check reports that.
     place = "cpu" if device.type == "meta" else str(device)
     flat = device.type != "meta" and _takes_flat_only(model, first.to(place))
 
@@ -72,7 +87,7 @@ def _pixels(images: Images, rows: Any) -> Tensor:
 
 
 def _takes_flat_only(model: nn.Module, images: Tensor) -> bool:
-    """Return whether the forward takes images as rows of numbers and not as images."""
+    """Return whether the forward takes flat rows of pixels only."""
     error = _refusal(model, images)
     if error is None:
         return False
@@ -143,7 +158,7 @@ def _made(target: Callable[[], Any], path: str) -> Any:
 def _guarded(loader: Iterable[Any], path: str) -> Iterator[Any]:
     batches = None
     while True:
-        # The guard stands around each batch alone: what takes the batches may raise too.
+        # The guard surrounds each batch only, since the consumer of the batches may raise too.
         with foreign(path):
             batches = iter(loader) if batches is None else batches
             try:

@@ -1,4 +1,4 @@
-"""The verb check: all questions about one model, within a time."""
+"""The verb check: all questions about one model, within a time limit."""
 
 from __future__ import annotations
 
@@ -132,6 +132,6 @@ def check(
         say("failed" if failed else "not checked" if found.unanswered else "passed")
         say(f"report: {files[0]}")
     if found.unanswered and not failed:
-        # Whoever asked for a verdict has none, and a gate must not take that for a pass.
+        # There is no verdict, and a gate must not count that as a pass.
         raise UserError("nothing could be checked", got=found.unanswered)
     return FAILED if failed else 0

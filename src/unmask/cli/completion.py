@@ -1,4 +1,4 @@
-"""The verb completion: what makes a shell complete unmask's verbs and options."""
+"""The verb completion: a script that completes unmask's verbs and options in a shell."""
 
 from __future__ import annotations
 

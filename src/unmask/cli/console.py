@@ -1,4 +1,4 @@
-"""The terminal as a place for foreign text: nothing that somebody wrote drives or breaks it."""
+"""A console for foreign text: no markup, and control characters escaped."""
 
 from __future__ import annotations
 
@@ -12,29 +12,32 @@ from unmask.text import printable
 
 
 class Console(rich_console.Console):
-    """rich's console, for which a text is a text: no markup, no emoji codes, no control characters.
+    """rich's console, which prints text as it is: no markup, no emoji codes, no control characters.
 
-    What is to be coloured comes with a style, or as rich's Text.
+    What should be coloured comes with a style, or as rich's Text.
+
+    Args:
+        options: of rich's console.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"markup": False, "emoji": False, **options})
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Return the text of a line or of a table's cell, all that isn't plain written out."""
+        """Return the text of a line or of a table's cell, with control characters escaped."""
         return super().render_str(printable(text, lines=True), **options)
 
     def status(self, status: Any, **options: Any) -> Status:
-        """Show what is going on, a text as it is."""
+        """Show what is being done, with control characters escaped."""
         shown = Text(printable(status)) if isinstance(status, str) else status
         return super().status(shown, **options)
 
 
 def say(line: object, **options: Any) -> None:
-    """Print a line as print does, with all that isn't plain text written out.
+    """Print a line as print does, with control characters escaped.
 
     Args:
-        line: may hold ends of lines and tabs.
+        line: may contain newlines and tabs.
         options: of print.
     """
     print(printable(str(line), lines=True), **options)

@@ -26,9 +26,9 @@ _WARNINGS_SHOWN = 5
 
 @dataclass(frozen=True)
 class _Found:
-    """What was found, what there should be, and what was amiss with the files.
+    """The images found, the number there should be, and the problems with the files.
 
-    place: where it lies, in words. things: the word for what is counted by class.
+    place is where they lie, in words; things is the word for what is counted by class.
     """
 
     card: DatasetCard
@@ -81,7 +81,7 @@ def data(
         except UserError as error:
             if name != "all":
                 raise
-            # The others are worth having.
+            # The other data sets are still worth having.
             missing.append(each)
             _say(f"{each}: {error}")
     if json:
@@ -131,7 +131,7 @@ def _mnist(source: Path | None) -> _Found:
 
     if source is not None:
         raise UserError("MNIST ships inside the package", got=source, do="leave --source out")
-    # Its bytes are checked when it is loaded: what comes is whole.
+    # Its bytes are checked when it is loaded, so it is complete.
     counts = _by_class(load_mnist())
     n = sum(counts.values())
     return _Found(CARDS["mnist"], "inside the package", n, "labels", counts, n, counts)

@@ -1,4 +1,4 @@
-"""The verb doctor: what this installation can do, for bug reports."""
+"""The verb doctor: the state of this installation, for bug reports."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def _checked(sha256: object) -> str:
 
 
 def _tried(examine: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    # A doctor that dies of what it finds is of no use to anyone.
+    # A doctor that crashes on what it finds is useless.
     try:
         return examine()
     except Exception as error:

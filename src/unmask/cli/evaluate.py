@@ -93,12 +93,12 @@ def evaluate_model(
 
 
 def _seen_in_training(facts: dict[str, Any], images: Images) -> str | None:
-    """Say so where the card names these very images, or ones of their name, as the training set."""
+    """Return a warning if the card names these images, or a set of that name, as training set."""
     trained = facts.get("data")
     if not isinstance(trained, dict):
         return None
     same = trained.get("sha256") == images.sha256
-    # A fifth of a folder is held out, so its checksum is another.
+    # A fifth of a folder is held out, so its checksum differs.
     if not same and not (trained.get("name") == images.name and images.name.endswith(" train")):
         return None
     figures = facts.get("figures")

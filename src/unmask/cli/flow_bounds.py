@@ -127,7 +127,7 @@ def _print_remarks(console: Console, found: BoundsTable) -> None:
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for name in ("", *columns):
-        # A formula too long for its column goes on in the next line rather than be cut off.
+        # A formula too long for its column continues on the next line, uncut.
         table.add_column(name, overflow="fold")
     return table
 

@@ -1,4 +1,4 @@
-"""The verb flow check: will a network train, and if not, why, and what repairs it?"""
+"""The verb flow check: whether a network will train, and if not, why, and how to repair it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from unmask.flow.feed import Loss
     from unmask.flow.repair import Repair, Trial
 
-# What torch calls the optimiser, its other settings, and the usual learning rate.
+# Torch's name of each optimiser, its other settings, and the usual learning rate.
 OPTIMIZERS: dict[str, tuple[str, dict[str, float], float]] = {
     "sgd": ("SGD", {}, 0.01),
     "momentum": ("SGD", {"momentum": 0.9}, 0.01),
@@ -146,7 +146,7 @@ def check(
 
 
 def _learning_rate(optimizer: str, given: float | None) -> float | None:
-    """Return the step size, None without an optimiser."""
+    """Return the learning rate, None without an optimiser."""
     if optimizer == NONE:
         if given is not None:
             raise UserError("without an optimiser there is no learning rate", got=given)
@@ -247,5 +247,5 @@ def _print_repair(console: Console, outcome: Repair) -> None:
         console.print("None of them worked.")
         return
     console.print(f"What worked is {outcome.best.name}. To paste:\n", markup=False, highlight=False)
-    # Broken lines would be another program.
+    # Wrapped lines would change the program.
     print(outcome.best.code, end="\n\n")

@@ -1,4 +1,4 @@
-"""The verb flow watch: anyone's training script, run unchanged and judged while it trains."""
+"""The verb flow watch: a training script of yours, run unchanged and judged while it trains."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def watch(
 
 
 def before_script(tokens: Sequence[str]) -> list[str]:
-    """Return the arguments of unmask with "--" before the script, whose own options follow it."""
+    """Return the arguments of unmask with "--" inserted before the script and its own options."""
     at = 2
     while at < len(tokens) and tokens[at].startswith("-"):
         if tokens[at] in ("--", "--help", "-h"):
@@ -102,7 +102,7 @@ def _require_script(script: str) -> None:
 
 
 def _run(script: str, arguments: Sequence[str]) -> int:
-    """Run the script as Python would and return its exit status; what it raises comes through."""
+    """Run the script as Python would and return its exit status; its exceptions pass through."""
     before, path = sys.argv, list(sys.path)
     sys.argv = [script, *arguments]
     sys.path.insert(0, str(Path(script).resolve().parent))
@@ -119,7 +119,7 @@ def _run(script: str, arguments: Sequence[str]) -> int:
 
 def _show(error: Exception) -> None:
     trace = error.__traceback__
-    # The frames of this command and of runpy are none of the user's.
+    # The frames of this command and of runpy are not the user's.
     while trace is not None and trace.tb_next is not None and _ours(trace.tb_frame):
         trace = trace.tb_next
     traceback.print_exception(type(error), error, trace)

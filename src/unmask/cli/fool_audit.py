@@ -1,4 +1,4 @@
-"""The verb fool audit: how small a change fools a classifier, and can that figure be trusted?"""
+"""The verb fool audit: the smallest changes that fool a classifier, and whether to trust them."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def audit_model(
             _shown(console, subject, shown, plan, out / f"model-{i + 1}", workers, resume=resume)
             for i, subject in enumerate(subjects)
         ]
-    # A gate never opens on what was left out.
+    # A gate never passes if an attack was left out.
     missing = len(audits[0].failures)
     failed = gate is not None and (missing > 0 or gate.holds(audits[0].figures()))
     page = write_audit(audits, shown, out)

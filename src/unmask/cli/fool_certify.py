@@ -1,4 +1,4 @@
-"""The verb fool certify: which images can no change within eps move to another class?"""
+"""The verb fool certify: the images that no change within eps can move to another class."""
 
 from __future__ import annotations
 

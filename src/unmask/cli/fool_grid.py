@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from unmask.fool.grid import Grid
     from unmask.fool.victim import Victim
 
-# The course report's: one sample of each of these digits, and a frog.
+# The course report's samples: one of each of these digits, and a frog.
 DIGITS, ANIMAL = (0, 1, 2, 4, 7), "frog"
 MODES = ("best", "course-report")
 _RENAMED = {
@@ -143,7 +143,7 @@ def _samples(console: Console, subject: Victim, source: Path | None) -> dict[str
     elif subject.class_names == CLASSES and subject.input_shape == (3, 32, 32):
         test = load_shown(console, "cifar10", source, None).test  # type: ignore[assignment]
         frogs = (test.labels == CLASSES.index(ANIMAL)).nonzero()[0]
-        # The first that the classifier knows: of an image it misjudges little is to be learnt.
+        # The first that is classified correctly: fooling any other shows little.
         said = subject.fresh(10).logits(torch.from_numpy(test.pixels[frogs]).float() / 255)
         chosen = [int(frogs[int((said.argmax(1) == CLASSES.index(ANIMAL)).int().argmax())])]
         title = "CIFAR-10"
@@ -162,7 +162,7 @@ def _samples(console: Console, subject: Victim, source: Path | None) -> dict[str
 
 
 def _own(subject: Victim, files: list[Path], label: str | None, size: int | None) -> dict[str, Any]:
-    """Return images of the user's own, read at the model's size."""
+    """Return the user's own images, read at the model's size."""
     import numpy as np
     import torch
 
@@ -195,7 +195,7 @@ def _own(subject: Victim, files: list[Path], label: str | None, size: int | None
 
 
 def _shape(subject: Victim, size: int | None) -> tuple[int, int, int]:
-    """Return the shape that a model which doesn't say takes, found by trying."""
+    """Return the shape of a model that doesn't state it, found by trying."""
     import torch
 
     if size is None or size < 1:

@@ -1,4 +1,4 @@
-"""The verbs that have verbs of their own: flow, fool and mask."""
+"""The verbs that have sub-verbs: flow, fool and mask."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `unmask`: its verbs, each loaded when it is called, and what its mistakes cost."""
+"""The command `unmask`: its verbs, each loaded when it is called, and its exit statuses."""
 
 from __future__ import annotations
 
@@ -109,8 +109,12 @@ app.command(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status.
 
-    arguments are those of the process when left out. The status is the verb's own, 2 for a mistake
-    of the user's, told in one line on stderr, and 130 after Ctrl-C.
+    Args:
+        arguments: by default those of the process.
+
+    Returns:
+        The verb's own status, 2 for a mistake of the user's, reported in one line on stderr, and
+        130 after Ctrl-C.
     """
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     if watching := tokens[:2] == ["flow", "watch"]:
@@ -133,11 +137,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except CycloptsError as error:
         if os.environ.get("RANK", "0") != "0":
-            # torchrun has started several processes with this mistake, of which the first tells.
+            # torchrun has started several processes with this mistake; the first reports it.
             return USER_MISTAKE
         command = " ".join(["unmask", *(error.command_chain or ())])
         if isinstance(error.__cause__, UserError):
-            # The line of a validator of ours, which names the option itself.
+            # The message of our own validator names the option itself.
             return _complain(f"{error.__cause__}. See {command} --help.", USER_MISTAKE)
         return _complain(_renamed(error) or f"{error} See {command} --help.", USER_MISTAKE)
     except UserError as error:
@@ -145,20 +149,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         return _complain(str(interrupt) or "stopped", INTERRUPTED)
     except BrokenPipeError:
-        # Whoever read our output has seen enough; what Python still holds must go nowhere.
+        # The reader of our output has closed it; what Python still buffers must be discarded.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except SystemExit as end:
-        # A gate that someone else's code ends must not pass for want of a verdict.
+        # A gate must not pass because the user's code ended it before there was a verdict.
         if os.environ.get("RANK", "0") != "0":
-            # Another process of this training failed, and the first tells why.
+            # Another process of this training failed, and the first reports why.
             return USER_MISTAKE
         return _complain(f"the code that was loaded called exit({end.code!r})", USER_MISTAKE)
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
         return _complain(f"can't read or write{where}: {error.strerror or error}", USER_MISTAKE)
     except Exception as error:
-        # Only what runs other people's code has loaded this module.
+        # This module is loaded only if the user's code was run.
         imported = sys.modules.get("unmask.models.imported")
         if getattr(sys.stdout, "closed", False):
             return _complain("the code that was loaded closed stdout", USER_MISTAKE)
@@ -171,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check_filled(tokens: Sequence[str]) -> None:
-    """Raise UserError for a value that is empty, as an unset variable of a script leaves it."""
+    """Raise UserError for an empty value, as an unset variable in a script leaves it."""
     for before, token in zip(["", *tokens], tokens, strict=False):
         name, equals, value = token.partition("=")
         if token.strip() and not (equals and name.startswith("--") and not value.strip()):
@@ -183,7 +187,7 @@ def _check_filled(tokens: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def _own_streams() -> Iterator[None]:
-    """Put stdout and stderr back, which code that is loaded may have replaced."""
+    """Restore stdout and stderr, which loaded code may have replaced."""
     streams = sys.stdout, sys.stderr
     try:
         yield
@@ -194,7 +198,7 @@ def _own_streams() -> Iterator[None]:
 
 
 def _renamed(error: CycloptsError) -> str:
-    """Return the line for a spelling of an earlier version, or nothing."""
+    """Return the message for a spelling of an earlier version, or nothing."""
     from unmask.cli.options import RENAMED
 
     token = getattr(error, "token", None)

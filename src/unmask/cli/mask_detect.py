@@ -1,4 +1,4 @@
-"""The verb mask detect: who wears a mask, in images, video or before a camera."""
+"""The verb mask detect: faces with and without masks in images, videos or a camera."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 FAILED, UNREADABLE, INTERRUPTED = 1, 2, 130
 _SHOW_EVERY = 0.5
-# Of the sightings that shut a gate.
+# The most sightings named when a gate fails.
 _MOST_NAMED = 10
 
 
 @dataclass(frozen=True)
 class _Job:
-    """The detector with its options, and where what it finds goes."""
+    """The detector with its options, and where its results go."""
 
     detector: MaskDetector
     options: dict[str, Any]
@@ -149,7 +149,7 @@ def detect(
             job = _Job(detector, options, summary, add, out / "drawn", blur, seconds, every)
             _look(sources, job)
         except KeyboardInterrupt:
-            # What was seen until then is written and summed up. A camera has no other end.
+            # The results until then are written and summed up. A camera ends in no other way.
             stopped = not any(video.live for video in sources.videos)
             _say("stopped; the results until now are kept")
     if json:
@@ -236,7 +236,7 @@ def _look_at_picture(file: PictureFile, job: _Job) -> None:
 
 
 def _views(name: str) -> Callable[[int, int], None] | None:
-    """Return what shows how far an image is that takes long, on a terminal."""
+    """Return a callback that shows the progress of a slow image on a terminal, or None."""
     if not sys.stderr.isatty():
         return None
     start = shown = time.monotonic()
@@ -253,7 +253,7 @@ def _views(name: str) -> Callable[[int, int], None] | None:
 
 
 def _found(job: _Job, image: Any, options: dict[str, Any]) -> tuple[Detections, Any]:
-    """Return the faces of an image, and the boxes that are to be hidden in what is drawn of it."""
+    """Return the faces of an image, and the boxes to hide in the drawn image."""
     import numpy as np
 
     from unmask.mask.runtime.drawing import hide_threshold
@@ -282,7 +282,7 @@ def _look_at_video(video: VideoSource, job: _Job) -> None:
     path = _named(job.drawn / video.name, ".mp4")
     live = sys.stderr.isatty()
     with VideoReader(video) as reader, contextlib.ExitStack() as stack:
-        # A frame is seen whole and once, unless smaller faces are asked for: that keeps pace.
+        # A frame is processed whole and once, which keeps pace, unless smaller faces are wanted.
         once = 10.0 * max(reader.width, reader.height) / WHOLE
         options.setdefault("smallest", max(10.0, once))
         sound = None if video.live else Path(str(video.address))
@@ -312,8 +312,8 @@ def _look_at_video(video: VideoSource, job: _Job) -> None:
             note = f"{rate:.0f} frames/s"
             draw(picture, tracked.detections, numbers=tracked.numbers, note=note, grow=False)
             pixels = np.asarray(picture)
-            # A frame stands until the next: of a camera that is faster than the detector, and where
-            # a video's frames are further apart than its rate says.
+            # A frame is repeated until the next: when a camera is faster than the detector, and
+            # when a video's frames are further apart than its rate.
             due = max(round(((now - start) if video.live else elapsed) * reader.rate), written)
             for _ in range(due - written):
                 write(before_this if not video.live and before_this is not None else pixels)
@@ -331,7 +331,7 @@ def _look_at_video(video: VideoSource, job: _Job) -> None:
 def _named(path: Path, *suffixes: str) -> Path:
     """Return the path with the first suffix added, if it has none of them.
 
-    None is taken off: a.bmp and a.jpg in one folder stay two.
+    No suffix is removed, so that a.bmp and a.jpg in one folder stay two files.
     """
     return path if path.suffix.lower() in suffixes else path.with_name(path.name + suffixes[0])
 
@@ -346,7 +346,7 @@ def _count(tracker: Any, watch: Watch, summary: Summary) -> None:
 
 
 def refuse_mirrored(asked: bool) -> None:
-    """Raise UserError for an option that was taken out."""
+    """Raise UserError for an option that was removed."""
     if asked:
         raise UserError(
             "--mirrored is gone: it took ten times as long and found nothing more",

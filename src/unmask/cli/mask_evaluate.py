@@ -1,4 +1,4 @@
-"""The verb mask evaluate: what a detector is worth on annotated images."""
+"""The verb mask evaluate: a detector's figures on annotated images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from unmask.mask.evaluate.metrics import measured
 from unmask.mask.runtime.classes import renamed
 from unmask.mask.runtime.detector import MaskDetector
 
-# Average precision goes through all thresholds, so boxes are wanted of far lower scores too.
+# Average precision covers all thresholds, so boxes with far lower scores are needed too.
 _FLOOR = 0.01
 
 

@@ -86,7 +86,7 @@ def _in_words(told: dict[str, Any]) -> str:
 def _drawn(
     files: list[PictureFile], skips: list[str]
 ) -> tuple[Iterator[Image.Image], Iterator[Image.Image]]:
-    """Return images to set ranges by and others to check with, the same if there is but one."""
+    """Return images to set ranges by and others to check with, the same if there is only one."""
     order = seeded(0, _DRAW_STREAM).permutation(len(files))[: 2 * ENOUGH]
     setting = [files[i] for i in order[::2]]
     checking = [files[i] for i in order[1::2]]

@@ -1,4 +1,4 @@
-"""A detector's figures on the console, as mask train and mask evaluate tell them."""
+"""A detector's figures on the console, for mask train and mask evaluate."""
 
 from __future__ import annotations
 

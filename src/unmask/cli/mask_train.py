@@ -44,7 +44,7 @@ from unmask.mask.training.trainer import DetectorProgress, DetectorSettings, tra
 from unmask.runtime import claim_folder
 
 _FIT = DetectorSettings().fit
-# Seen by the network at this scale, images are trained on as CanvasSettings has them.
+# The detector's scale for which the canvases have the scales of CanvasSettings.
 _SCALE = 1.6
 
 
@@ -140,7 +140,7 @@ def train(
 
 
 def _dealt(annotated: AnnotatedImages, validation: float | None, seed: int) -> Fold:
-    """Return the images to train and to validate with: by their folders, or split at random."""
+    """Return the training and the validation images, by their folders or split at random."""
     given = given_parts(annotated)
     if validation is None and given:
         return given["train"], given["validation"]

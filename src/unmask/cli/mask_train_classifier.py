@@ -146,7 +146,7 @@ def _print(console: Console, result: TrainedOnFaces, out: Path) -> None:
 
 
 def _guessing(most: float, classes: int) -> float:
-    """The macro-F1 of always saying the class that a part most of all faces is of."""
+    """Return the macro-F1 of always predicting the class that a fraction most of the faces have."""
     return 2 * most / (1 + most) / classes
 
 

@@ -1,4 +1,4 @@
-"""The verb models: what load_model knows by name."""
+"""The verb models: the models that load_model knows by name."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from unmask.errors import MAX_SEED, UserError
 from unmask.execution.address import executor_at
 from unmask.execution.executor import Executor
 
-# Spellings of earlier versions, and what each is called now: the command line names it in its line.
+# Spellings of earlier versions, and the present one, which the error message names.
 RENAMED = {
     "--batch": "--batch-size",
     "--rate": "--learning-rate",
@@ -27,7 +27,7 @@ RENAMED = {
     "--validation-pictures": "--validation-images",
 }
 
-# A list is given by spaces: --depths 5 20 40.
+# A list is separated by spaces: --depths 5 20 40.
 MANY = Parameter(consume_multiple=True, negative=())
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,30}")
@@ -38,7 +38,7 @@ def whole(least: int, most: int, text: str) -> Parameter:
     """Return the parameter of whole numbers in ASCII digits, from least to most.
 
     Args:
-        least: the smallest that is taken.
+        least: the smallest number that is accepted.
         most: the largest.
         text: the help, to which the bounds are added.
     """
@@ -64,12 +64,12 @@ def real(
     """Return the parameter of finite decimal numbers in ASCII digits, from least to most.
 
     Args:
-        least: the smallest that is taken.
+        least: the smallest number that is accepted.
         most: the largest.
         text: the help, to which the bounds are added.
         above: whether least itself is refused.
         below: whether most itself is refused.
-        do: what to do when a number is refused.
+        do: the advice when a number is refused.
     """
     bounds = f"{'above ' * above}{least:g} to {'below ' * below}{most:g}"
 
@@ -85,7 +85,7 @@ def real(
 
 @dataclass(frozen=True)
 class _Converter:
-    """Turns each text of an option into a number, and says what was wrong with which."""
+    """Turns each text of an option into a number, and reports which one is wrong and why."""
 
     parse: Callable[[str], Any]
     bounds: str
@@ -165,15 +165,25 @@ On = Annotated[
 
 
 def elsewhere(on: str) -> AbstractContextManager[Executor | None]:
-    """Return the executor of an address, or None for local, where a sweep has its own threads.
+    """Return the executor at an address, or None for local, where a sweep uses its own threads.
 
-    Raises UserError, see executor.
+    Args:
+        on: "local", or an address as executor_at takes it.
+
+    Raises:
+        UserError: as executor_at does.
     """
     return nullcontext() if on == "local" else executor_at(on)
 
 
 def sizes(texts: Sequence[str]) -> tuple[float, ...]:
     """Return the sizes of changes in texts such as "0.3" and "8/255".
+
+    Args:
+        texts: one number or fraction in each.
+
+    Returns:
+        The sizes, above 0 and below 1e6, in units of pixels in [0, 1].
 
     Raises:
         UserError: for a text that is no number above 0, or for several between commas.

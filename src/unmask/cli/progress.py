@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 
 class Bar:
-    """A bar on a terminal; nothing where there is none."""
+    """A bar on a terminal; elsewhere nothing is shown.
+
+    Args:
+        progress: rich's display.
+        task: the bar in it.
+    """
 
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress, self._task = progress, task
@@ -34,28 +39,28 @@ class Bar:
         """Move the bar.
 
         Args:
-            done: of total.
+            done: how much of total.
             total: None where it is unknown.
             description: what is being done; None leaves it as it was.
-            figures: what it reached so far, in a few words.
+            figures: the results so far, in a few words.
         """
         self._progress.update(
             self._task, completed=done, total=total, description=description, figures=figures
         )
 
     def restart(self, total: float | None) -> None:
-        """Estimate the time afresh, for work of another pace."""
+        """Estimate the time left afresh, for work of another pace."""
         self._progress.reset(self._task, total=total)
 
 
 @contextlib.contextmanager
 def progress_bar(console: Console, description: str, *, estimate: bool = True) -> Iterator[Bar]:
-    """Show a bar while the block runs, which goes when it ends.
+    """Show a bar while the block runs, and remove it at the end.
 
     Args:
         console: where; nothing is shown unless it is a terminal.
         description: what is being done.
-        estimate: whether the time left is estimated from the bar's pace.
+        estimate: whether to show the time left, estimated from the bar's pace.
     """
     columns = [
         TextColumn("{task.description}", markup=False),
@@ -74,7 +79,7 @@ def progress_bar(console: Console, description: str, *, estimate: bool = True) -
 
 @contextlib.contextmanager
 def sweep_progress() -> Iterator[Callable[[SweepProgress], None]]:
-    """Show how far a sweep is while the block runs, and give the function that moves the bar."""
+    """Show the progress of a sweep while the block runs; yield the function that moves the bar."""
     with progress_bar(Console(stderr=True), "training", estimate=False) as bar:
 
         def show(p: SweepProgress) -> None:
@@ -94,7 +99,7 @@ def sweep_progress() -> Iterator[Callable[[SweepProgress], None]]:
 
 
 class EpochProgress(Protocol):
-    """Where a training is: epochs and steps counted from 1."""
+    """The progress of a training: epochs and steps counted from 1."""
 
     @property
     def epoch(self) -> int:
@@ -102,15 +107,15 @@ class EpochProgress(Protocol):
 
     @property
     def epochs(self) -> int:
-        """How many there will be."""
+        """How many epochs there will be."""
 
     @property
     def step(self) -> int:
-        """The step done last in it."""
+        """The last step done in the epoch."""
 
     @property
     def steps(self) -> int:
-        """How many an epoch has."""
+        """How many steps an epoch has."""
 
 
 P = TypeVar("P", bound=EpochProgress)
@@ -118,11 +123,11 @@ P = TypeVar("P", bound=EpochProgress)
 
 @contextlib.contextmanager
 def epoch_progress(console: Console, figures: Callable[[P], str]) -> Iterator[Callable[[P], None]]:
-    """Show how far a training is while the block runs, and give the function that moves the bar.
+    """Show the progress of a training while the block runs; yield the function that moves the bar.
 
     Args:
-        console: a terminal gets a bar; a log, where no bar can move, gets a line an epoch.
-        figures: returns what a training has reached, in a few words.
+        console: a terminal gets a bar; a log, where no bar can move, gets a line for each epoch.
+        figures: returns the results so far, in a few words.
     """
     if not console.is_terminal:
 
@@ -148,10 +153,16 @@ def epoch_progress(console: Console, figures: Callable[[P], str]) -> Iterator[Ca
 def load_shown(
     console: Console, data: str, source: Path | None, shape: tuple[int, int, int] | None
 ) -> Source:
-    """Return load_source's images, read with a bar, and a line for each file that is left out.
+    """Return load_source's images, read with a bar, and print a line for each file left out.
+
+    Args:
+        console: where the bar and the lines go.
+        data: mnist, cifar10, or the path of a folder or zip archive.
+        source: where CIFAR-10 lies, None to search for it.
+        shape: channels, height and width at which to read your own images, None for natural_shape.
 
     Raises:
-        UserError: see load_source.
+        UserError: as load_source does.
     """
     from unmask.data.sources import load_source
 

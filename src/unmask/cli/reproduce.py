@@ -88,7 +88,7 @@ def reproduce_document(
 
 @contextlib.contextmanager
 def _shown(console: Console) -> Iterator[Tell]:
-    """Show what is being done while the block runs: a bar, or in a log a line an exercise."""
+    """Show what is being done while the block runs: a bar, or a log line for each exercise."""
     if not console.is_terminal:
         seen: set[str] = set()
 
@@ -106,7 +106,7 @@ def _shown(console: Console) -> Iterator[Tell]:
             nonlocal last
             total = None if part is None else 1.0
             if doing.partition(",")[0] != last:
-                # Other work has another pace.
+                # Another kind of work has another pace.
                 bar.restart(total)
                 last = doing.partition(",")[0]
             name = exercise.partition(":")[0]

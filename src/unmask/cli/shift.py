@@ -1,4 +1,4 @@
-"""The verb shift: what is left of a classifier under blur, noise, another camera or runtime."""
+"""The verb shift: a classifier's accuracy under blur, noise, another camera or runtime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verb show: what a model is made of."""
+"""The verb show: a model's layers, shapes and costs."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _facts(facts: dict[str, Any]) -> list[str]:
-    """Return what the card tells in lines, leaving out what it doesn't tell as train writes it."""
+    """Return the facts of the card as lines, without those that train did not write."""
     lines: list[str] = []
     strange = contextlib.suppress(KeyError, TypeError, ValueError)
     with strange:

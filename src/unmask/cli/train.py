@@ -112,7 +112,7 @@ def train(
         }
         config = replace(chosen.config, **{k: v for k, v in given.items() if v is not None})
         if optimizer not in (None, config.optimizer):
-            # The recipe's rates belong to its own optimiser.
+            # The recipe's learning rates belong to its own optimiser.
             usual = 0.1 if optimizer == "sgd" else 1e-3
             config = replace(
                 config, optimizer=str(optimizer), rate=usual, bias_rate=None, head_rate=None
@@ -174,7 +174,7 @@ def _found(pictures: Source) -> str:
 
 
 def _keep_previous(console: Console, model: Path) -> None:
-    """Move a model that stands where this run will write, and say so."""
+    """Move a model that lies where this run will write, and report it."""
     weights = model.with_suffix(".safetensors")
     if not weights.exists():
         return
