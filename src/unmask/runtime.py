@@ -1,4 +1,4 @@
-"""Threads, seeds, environment stamps and files that are written whole or not at all."""
+"""Threads, seeds, provenance, and files that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -56,7 +56,11 @@ def sha256(*chunks: bytes | memoryview) -> str:
 
 
 def environment_stamp(**entries: Any) -> dict[str, Any]:
-    """Return what is needed to replay a result: versions, processor, command, and the entries."""
+    """Return the provenance of a result: versions, processor, command, and the entries.
+
+    Args:
+        entries: further plain values by name, such as seed and checksums.
+    """
     libraries = {}
     for name in ("numpy", "torch"):
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -73,7 +77,7 @@ def environment_stamp(**entries: Any) -> dict[str, Any]:
 
 
 def _program(started: str) -> str:
-    """Return how a person would start what was started as this, `python -m unmask` or a script."""
+    """Return the command by which a person would start this program."""
     script = Path(started)
     if script.suffix != ".py" or script.name == "__main__.py":
         return "unmask"
@@ -89,11 +93,11 @@ def _processor() -> str:
 
 
 def require_regular(path: str | os.PathLike[str]) -> None:
-    """Refuse a pipe, a device or a socket, for what is opened by somebody else's code.
+    """Refuse a pipe, a device or a socket, for files that other code opens.
 
     Args:
-        path: a file, or a link to one. A folder and a path where nothing is pass, and are told by
-            whoever opens them.
+        path: a file, or a link to one. Folders and missing files pass; the code that opens them
+            reports them.
 
     Raises:
         UserError: reading it could wait for ever or never end.
@@ -107,9 +111,12 @@ def require_regular(path: str | os.PathLike[str]) -> None:
 
 
 def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
-    """Open a file for reading, never a pipe, a device or a socket, at which reading may not end.
+    """Open a file for reading, but never a pipe, a device or a socket, which may never end.
 
-    What is opened is what is checked, so nothing can be put in its place between the two.
+    The opened file itself is checked, so nothing can be put in its place in between.
+
+    Args:
+        path: the file.
 
     Raises:
         UserError: it is no regular file.
@@ -117,9 +124,9 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """
     if Path(path).is_socket():
         raise _special(path, stat.S_IFSOCK)
-    # Opening a pipe that nobody writes to would wait, were it not for O_NONBLOCK.
+    # Without O_NONBLOCK, opening a pipe that nobody writes to would wait.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
-    # Windows takes line ends for text without it.
+    # Without O_BINARY, Windows translates line ends.
     number = os.open(path, flags | getattr(os, "O_BINARY", 0))
     try:
         mode = os.fstat(number).st_mode
@@ -167,10 +174,14 @@ def _special(path: str | os.PathLike[str], mode: int) -> UserError:
 
 @contextlib.contextmanager
 def write_atomically(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that takes the place of path when the block ends well, and vanishes otherwise.
+    """Open a file that replaces path when the block ends well, and is removed otherwise.
 
-    Raises UserError when the folder can't be written or the disk is full; what stood at path
-    before is then still whole.
+    Args:
+        path: of the file; its folder is made where it is missing.
+
+    Raises:
+        UserError: the folder can't be written or the disk is full; the old file is then still
+            whole.
     """
     temporary: Path | None = None
     try:
@@ -198,13 +209,13 @@ def write_atomically(path: Path) -> Iterator[IO[bytes]]:
             _written.discard(temporary.name)
 
 
-# Temporary files that this process is writing, and the folders in which it has swept up others'.
+# Temporary files that this process is writing, and the folders that it has cleaned of others'.
 _written: set[str] = set()
 _swept: set[Path] = set()
 
 
 def _writer(process: int) -> str:
-    """Return what tells a process from those of this and of other machines that share a disk."""
+    """Return the name of a process, unique among the machines that share a disk."""
     return f"{sha256(platform.node().encode())[:8]}-{process}"
 
 
@@ -257,11 +268,11 @@ _made: set[Path] = set()
 
 
 def claim_folder(folder: Path) -> None:
-    """Make a folder this process's own until release_folders, so that no two runs share one.
+    """Reserve a folder for this process until release_folders, so that no two runs share one.
 
     Args:
-        folder: where a run writes; made where it is missing. A folder that is claimed already by
-            this process stays so.
+        folder: where a run writes; made where it is missing. A folder that this process has claimed
+            already stays claimed.
 
     Raises:
         UserError: another process has claimed it, or it can't be made.
@@ -287,21 +298,21 @@ def claim_folder(folder: Path) -> None:
             f"another run writes into {folder}", do="wait for its end, or choose another --out"
         ) from None
     except OSError:
-        # Some network file systems know no locks; the run goes on without.
+        # Some network file systems have no locks; the run continues without one.
         os.close(number)
         return
     _claimed[place] = number
 
 
 def release_folders() -> None:
-    """Give up the folders that claim_folder claimed."""
+    """Release the folders that claim_folder claimed."""
     for place in (*_claimed, *_made):
         _release(place)
 
 
 @contextlib.contextmanager
 def claimed_folder(folder: Path) -> Iterator[None]:
-    """Claim a folder while the block runs; see claim_folder. One that stays empty is removed."""
+    """Claim a folder while the block runs; see claim_folder. If it stays empty, it is removed."""
     claim_folder(folder)
     try:
         yield
@@ -312,7 +323,7 @@ def claimed_folder(folder: Path) -> Iterator[None]:
 def _release(place: Path) -> None:
     if place in _made:
         _made.discard(place)
-        # What came to nothing leaves nothing.
+        # A run without results leaves no folder.
         with contextlib.suppress(OSError):
             place.rmdir()
     if place in _claimed:

@@ -1,4 +1,4 @@
-"""What a run keeps on disk is read back here: bounded before it is in memory, checked by name."""
+"""Saved state of runs, read back: bounded before it is in memory, and checked by name."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from unmask.runtime import open_regular, read_regular
 
 MAX_JSON_BYTES = 1 << 29
 MAX_JSON_DEPTH = 64
-# What deflate can do at best is 1032 : 1, so an array can't be larger than its file by more.
+# Deflate compresses 1032 : 1 at best, so an array can't exceed its file by more than that.
 _MAX_RATIO = 1033
 _MEMBER_HEADER = 1 << 16
 
 
 def damaged(path: Path, what: object) -> UserError:
-    """Return the error for saved state that can't be what this run once wrote.
+    """Return the error for saved state that this run can't have written.
 
     Args:
         path: the file.
@@ -39,14 +39,14 @@ def damaged(path: Path, what: object) -> UserError:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn whatever saved state of another form leads to into the one line of damaged.
+    """Turn every error that malformed saved state causes into the one line of damaged.
 
     Args:
-        path: the file that the block reads and takes apart.
+        path: the file that the block reads and parses.
 
     Raises:
-        UserError: what the block raises of those errors that values of another kind, shape or name
-            lead to. A UserError passes as it is when it tells of the file already.
+        UserError: in place of every error that values of another kind, shape or name cause. A
+            UserError that names the file already passes as it is.
     """
     try:
         yield
@@ -79,7 +79,7 @@ def parse_json(content: bytes | str, path: Path) -> Any:
     """Return the values of a JSON text, at most MAX_JSON_DEPTH lists or objects deep.
 
     Args:
-        content: the text, in UTF-8 when it is bytes.
+        content: the text, in UTF-8 when it is bytes; at most MAX_JSON_BYTES.
         path: the file that it was in, for the error.
 
     Raises:
@@ -112,7 +112,7 @@ def check_keys(values: Any, wanted: Collection[str], path: Path, where: str = "i
         values: what was read.
         wanted: the names that must be there.
         path: the file, for the error.
-        where: what of the file values is.
+        where: the part of the file that holds the values, for the error.
     """
     if not isinstance(values, dict):
         raise damaged(path, f"{where} is {_kind(values)}, not names and values")
@@ -130,17 +130,17 @@ def check_array(
     dtype: DTypeLike,
     shape: tuple[int | None, ...],
 ) -> NDArray[Any]:
-    """Return the array of a name.
+    """Return the array of a name, checked.
 
     Args:
         arrays: what was read.
-        name: the array's.
+        name: of the array.
         path: the file, for the error.
-        dtype: what its numbers must be.
-        shape: its sides, None for one of any length.
+        dtype: the type that it must have.
+        shape: the sides that it must have, None for any length.
 
     Raises:
-        UserError: it is missing, of another kind or of another shape.
+        UserError: it is missing, of another type or of another shape.
     """
     if name not in arrays:
         raise damaged(path, f"it lacks the array {name!r}")
@@ -156,10 +156,16 @@ def check_array(
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the arrays of an NPZ file, none of which is larger than its bytes can tell.
+    """Return the arrays of an NPZ file, after checking that its size can hold them.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The arrays by name.
 
     Raises:
-        UserError: the file is missing, damaged, holds Python objects, or claims an array that is
+        UserError: the file is missing, damaged, holds Python objects, or states an array that is
             larger than what it holds of it.
     """
     arrays = {}

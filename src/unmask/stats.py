@@ -1,4 +1,4 @@
-"""Intervals and quantiles of measured figures, thin over SciPy."""
+"""Confidence intervals and quantiles, thin over SciPy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers and lists as they are written in a sentence, and foreign text made safe to show."""
+"""Numbers and lists as they are written in a sentence, and untrusted text made safe to show."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-# Cc are control characters, Cs halves of surrogate pairs, Zl and Zp separators that some readers
-# take for the end of a line.
+# Cc are control characters, Cs halves of surrogate pairs, Zl and Zp separators that some programs
+# treat as the end of a line.
 _UNSHOWABLE = frozenset(("Cc", "Cs", "Zl", "Zp"))
 # Format characters that change the direction of what follows (Trojan Source, 2021), and the two
-# code points that XML has no place for.
+# code points that XML doesn't allow.
 _REFUSED = frozenset(
     "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufffe\uffff"
 )
 
-# What makes a spreadsheet take the text of a cell for a formula.
+# The first characters by which a spreadsheet treats the text of a cell as a formula.
 _FORMULA = ("=", "+", "-", "@")
 
 
 def printable(text: str, *, lines: bool = False, most: int | None = None) -> str:
-    r"""Return foreign text with all that isn't plain text written out, such as "\x1b".
+    r"""Return untrusted text with all that isn't plain text escaped, such as "\x1b".
 
-    What it returns can be put into a terminal, a page, an SVG or a log: it moves no cursor, turns
-    no direction, ends no line, and can be encoded as UTF-8 and as XML. HTML and XML still need
-    their own quoting of <, > and &.
+    The result is safe in a terminal, a page, an SVG or a log: it moves no cursor, changes no
+    direction, ends no line, and can be encoded as UTF-8 and as XML. HTML and XML still need their
+    own quoting of <, > and &.
 
     Args:
-        text: a name of a class, a file, a layer, or whatever else somebody else wrote.
+        text: a name of a class, a file, a layer, or any other text from outside.
         lines: whether ends of lines and tabs are kept.
         most: the longest text to return, in characters, None for no limit; a longer one is cut and
             ends in "…".
@@ -41,7 +41,7 @@ def printable(text: str, *, lines: bool = False, most: int | None = None) -> str
 
 
 def as_cell(text: str) -> str:
-    """Return foreign text as a cell of a CSV file, which no spreadsheet calculates (CWE-1236).
+    """Return untrusted text as a cell of a CSV file that no spreadsheet evaluates (CWE-1236).
 
     Args:
         text: gets an apostrophe before it where it would be a formula.
@@ -51,7 +51,7 @@ def as_cell(text: str) -> str:
 
 
 def told(error: BaseException, most: int = 300) -> str:
-    """Return what an exception of somebody else's code says, in one plain line.
+    """Return the message of an exception from other code, in one plain line.
 
     Args:
         error: its own __str__ may raise or return anything.
@@ -74,14 +74,15 @@ def _written_out(character: str) -> str:
 
 
 def power_of_ten(exponent: int) -> str:
-    """Return 10 to that power as it is printed."""
+    """Return 10 to the power of exponent, with superscript digits."""
     return f"10{str(exponent).translate(_SUPERSCRIPTS)}"
 
 
 def figure(value: float) -> str:
     """Return the value with two significant digits, in powers of ten where it is far from 1.
 
-    A whole number (an int, not a float) is returned as it is.
+    Args:
+        value: a float; a whole number of type int is returned with all its digits.
     """
     if isinstance(value, int) or value == 0:
         return f"{value:.0f}"
@@ -94,7 +95,7 @@ def figure(value: float) -> str:
 
 
 def span(values: Iterable[float]) -> str:
-    """Return the smallest and the largest of the values, or the one that they all are."""
+    """Return the smallest and the largest of the values, or one figure where both look alike."""
     ordered = sorted(values)
     low, high = figure(ordered[0]), figure(ordered[-1])
     return low if low == high else f"{low} to {high}"
@@ -106,10 +107,10 @@ def listed(items: Sequence[str]) -> str:
 
 
 def moment(epoch: int) -> str:
-    """Return when a probe was taken: at the start, or after so many epochs."""
+    """Return when a probe was taken: at the start, or after that many epochs."""
     return "at the start" if epoch == 0 else f"after {epoch} epoch{'s' * (epoch > 1)}"
 
 
 def percent(probability: float) -> str:
-    """Return a probability in per cent, never rounded up to certainty."""
+    """Return a probability, 0 to 1, in per cent, never rounded up to certainty."""
     return f"{min(100 * probability, 99.9):.0f} %" if probability < 0.995 else "> 99 %"

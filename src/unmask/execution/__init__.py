@@ -1,1 +1,1 @@
-"""Independent tasks, carried out here or by a cluster, with the same results."""
+"""Independent tasks, run here or by a cluster, with the same results."""

@@ -1,4 +1,4 @@
-"""What carries out independent tasks: one interface, and the executor that needs no cluster."""
+"""The interface of what runs independent tasks, and the executor that needs no cluster."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Done(Generic[R]):
 
 
 class Executor(Protocol):
-    """Carries out tasks; a context manager that closes itself."""
+    """Runs tasks; a context manager that closes itself."""
 
     @property
     def workers(self) -> int:
         """How many tasks run at once."""
 
     def run(self, work: Callable[[S, T], R], shared: S, tasks: Iterable[T]) -> Generator[Done[R]]:
-        """Carry out tasks, in any order.
+        """Run tasks, in any order.
 
         What one task raises becomes its error and the others continue; one whose worker is lost is
         tried again. Closing the iterator cancels what runs.
@@ -56,7 +56,7 @@ class Executor(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of the workers; closing twice does no harm."""
+        """Release the workers; closing twice does no harm."""
 
     def __enter__(self) -> Self:
         return self
@@ -71,7 +71,7 @@ class Executor(Protocol):
 
 
 class LocalExecutor(Executor):
-    """Calls the work here; what uses the machine's cores is the work itself."""
+    """Calls the work in this process; the work itself uses the machine's cores."""
 
     workers = 1
 
@@ -81,7 +81,7 @@ class LocalExecutor(Executor):
             yield _done(index, work, shared, task)
 
     def close(self) -> None:
-        """Do nothing: there is nothing to let go of."""
+        """Do nothing: there is nothing to release."""
 
 
 def error_line(error: BaseException) -> str:

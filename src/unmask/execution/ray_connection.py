@@ -1,4 +1,4 @@
-"""Finding a Ray cluster, and knowing within seconds that it can't be worked with."""
+"""Finding a Ray cluster, and noticing within seconds that it can't be used."""
 
 from __future__ import annotations
 
@@ -24,10 +24,17 @@ _QUIET = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 
 
 def connect(address: str) -> bool:
-    """Connect this process to the cluster; return whether it was not connected before.
+    """Connect this process to the cluster.
 
-    address: "ray", "ray://HOST:PORT" or "HOST:PORT". Raises UserError when nothing answers there,
-    and when the cluster runs another version of Python, Ray or Unmask.
+    Args:
+        address: "ray", "ray://HOST:PORT" or "HOST:PORT", see address.executor_at.
+
+    Returns:
+        Whether it wasn't connected before.
+
+    Raises:
+        UserError: nothing answers there, or the cluster runs another version of Python, Ray or
+            Unmask.
     """
     if ray.is_initialized():
         if address == "ray":
@@ -59,7 +66,7 @@ def _find_or_start() -> None:
     named = os.environ.get("RAY_ADDRESS", "")
     if named not in ("", "auto", "local"):
         return _join(named)
-    # What ran here last has left its address, but may have gone: Ray itself would wait minutes.
+    # The last cluster here has left its address but may be gone: Ray itself would wait minutes.
     found = None if named == "local" else read_ray_address()
     if found:
         try:
@@ -108,7 +115,7 @@ def _init(address: str) -> None:
 
 
 def _knock(address: str) -> None:
-    """Ask for what only the server wanted there answers to: Ray's own patience is minutes."""
+    """Call a method that only the right server implements: Ray's own timeout is minutes."""
     client = address.startswith(_CLIENT)
     method = "RayletDriver/ClusterInfo" if client else "NodeInfoGcsService/CheckAlive"
     with grpc.insecure_channel(address.removeprefix(_CLIENT)) as channel:
@@ -131,7 +138,7 @@ def _knock(address: str) -> None:
 
 
 def _check_versions(address: str) -> None:
-    """Raise UserError unless every node has this Unmask; one that is slow to tell is waited for."""
+    """Raise UserError unless every node has this Unmask, within a time limit."""
     ours = metadata.version("unmask")
     asked = {
         _installed()
@@ -177,6 +184,6 @@ def _installed() -> Any:
 
 
 def last_line(error: Exception) -> str:
-    """Return what an error says after the trace of another process that it quotes."""
+    """Return an error's own message, after the trace of another process that it quotes."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""The executor that hands tasks to a Ray cluster."""
+"""The executor that sends tasks to a Ray cluster."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _LOST = (NodeDiedError, ObjectLostError, OutOfDiskError, OutOfMemoryError, Worke
 
 @dataclass
 class _Flight(Generic[T]):
-    """A task on its way: how often it was tried, and on which nodes in vain."""
+    """A task that was sent: how often it was tried, and on which nodes it failed."""
 
     index: int
     task: T
@@ -46,7 +46,7 @@ class _Flight(Generic[T]):
 
 @dataclass(frozen=True)
 class _Answer(Generic[R]):
-    """What a worker says of a task; elsewhere: whether another node may fare better."""
+    """A worker's answer for a task; elsewhere: whether another node may succeed."""
 
     result: R | None
     error: str | None = None
@@ -57,13 +57,19 @@ class _Answer(Generic[R]):
 class RayExecutor(Executor):
     """Runs as many tasks at once as the cluster has CPUs.
 
-    The shared input is put into the object store once and travels to a node once. A task is tried
+    The shared input is put into the object store once and sent to each node once. A task is tried
     up to 5 times when its worker is lost, and on another node when it raises an OSError, such as
     that of a full disk. Arrays in shared and in results are read-only.
+
+    Args:
+        address: see address.executor_at.
+
+    Raises:
+        UserError: the cluster can't be reached, or runs other versions.
     """
 
     def __init__(self, address: str) -> None:
-        """Connect to address, see executor. Raises UserError."""
+        """Connect to the address."""
         self._address = address
         self._version = metadata.version("unmask")
         self._connected_here = connect(address)
@@ -107,7 +113,7 @@ class RayExecutor(Executor):
         self._connected_here = False
 
     def _abandon(self, flying: Iterable[Any]) -> None:
-        """End what runs by leaving, which ends a driver's tasks; the next run comes back.
+        """Stop what runs by disconnecting, which ends a driver's tasks; the next run reconnects.
 
         ray.cancel is for connections that others use too: a task that ends while it is cancelled
         kills the driver (a failed check of Ray's task manager, seen with Ray 2.60).
@@ -130,7 +136,7 @@ class RayExecutor(Executor):
 
     def _arrived(self, flying: Iterable[Any]) -> list[Any]:
         with self._reaching():
-            # Not for ever, so that workers that join are given tasks.
+            # With a timeout, so that workers that join are given tasks.
             arrived: list[Any] = ray.wait(list(flying), timeout=5.0)[0]
         return arrived
 
@@ -159,7 +165,7 @@ class RayExecutor(Executor):
 
 
 def _carry_out(version: str, work: Callable[[S, T], R], shared: S, task: T) -> _Answer[R]:
-    """Run one task on a worker. It isn't retried by Ray: the driver knows where it failed."""
+    """Run one task on a worker; Ray doesn't retry it, since the driver knows where it failed."""
     node = ray.get_runtime_context().get_node_id()
     here = metadata.version("unmask")
     if here != version:

@@ -1,4 +1,4 @@
-"""Results too many for one process: workers write them as NPZ shards, which are read one by one."""
+"""Results too large for one process: workers write them as NPZ shards, read one by one."""
 
 from __future__ import annotations
 
@@ -23,17 +23,21 @@ T = TypeVar("T")
 R = TypeVar("R")
 Arrays = dict[str, NDArray[Any]]
 
-# Files a folder: few enough for any file system to list quickly.
+# Files in a folder: few enough for any file system to list quickly.
 _FILES = 1000
-# What a worker must find in the folder to know it for the driver's, whatever its path.
+# The file by which a worker recognises the driver's folder, whatever its path.
 _SIGN = "run"
 
 
 @dataclass(frozen=True)
 class Writing(Generic[S, T, R]):
-    """What the workers are given: the work, its shared input, and where its shards belong.
+    """The input of the workers.
 
-    run: what the file of that name in the folder says where the driver's folder is seen.
+    Args:
+        work: the function that makes figures and arrays.
+        shared: the input of all tasks.
+        folder: where the shards belong.
+        run: the content of the file "run" in the driver's folder.
     """
 
     work: Callable[[S, T], tuple[R, Arrays]]
@@ -44,7 +48,12 @@ class Writing(Generic[S, T, R]):
 
 @dataclass(frozen=True)
 class Written(Generic[R]):
-    """What comes back of a task: its figures, and the shard if it isn't written yet."""
+    """The result of a task.
+
+    Args:
+        figures: for the driver.
+        shard: the content of the shard if it isn't written yet, None if it is.
+    """
 
     figures: R
     shard: bytes | None = None
@@ -57,14 +66,14 @@ def write_shards(
     tasks: Iterable[tuple[int, T]],
     folder: Path,
 ) -> Generator[Done[R]]:
-    """Carry out tasks that leave arrays in a folder.
+    """Run tasks that write arrays into a folder.
 
     A worker that sees the folder writes the shard itself. From one that doesn't, or whose disk is
-    full, it travels and is written here, so that nothing is done twice. The driver holds what is
-    in flight and nothing else, however many tasks there are.
+    full, the shard is sent here and written here, so that nothing is done twice. The driver holds
+    only what is in flight, however many tasks there are.
 
     Args:
-        on: carries them out.
+        on: runs them.
         work: called with shared and a task; returns figures for the driver and the shard's arrays.
         shared: what every task reads.
         tasks: each with the number of its shard, from 0.
@@ -99,7 +108,7 @@ def write_shards(
 
 
 def written(writing: Writing[S, T, R], task: tuple[int, T]) -> Written[R]:
-    """Carry out one task on a worker, and write its shard if that can be done there."""
+    """Run one task on a worker, and write its shard if that can be done there."""
     number, wanted = task
     figures, arrays = writing.work(writing.shared, wanted)
     shard = _packed(arrays)
@@ -109,20 +118,33 @@ def written(writing: Writing[S, T, R], task: tuple[int, T]) -> Written[R]:
             _put(folder, number, shard)
             return Written(figures)
     except (OSError, UnicodeDecodeError, UserError):
-        # Here, that is: the driver tries next, and tells the user if it can't either.
+        # The driver tries next, and reports it if that fails too.
         pass
     return Written(figures, shard)
 
 
 def write_shard(folder: Path, number: int, arrays: Arrays) -> None:
-    """Write one shard from this process. Raises UserError when that can't be done."""
+    """Write one shard from this process.
+
+    Args:
+        folder: where the shards belong.
+        number: of the shard, from 0.
+        arrays: by name.
+
+    Raises:
+        UserError: it can't be written.
+    """
     _put(folder, number, _packed(arrays))
 
 
 def read_shards(folder: Path) -> Iterator[tuple[int, Arrays]]:
     """Yield each shard's number and arrays, in order, one at a time.
 
-    Raises UserError when one is damaged, or has a name that no shard is given.
+    Args:
+        folder: where the shards are.
+
+    Raises:
+        UserError: one is damaged, or has a name that no shard is given.
     """
     for part in sorted(folder.glob("[0-9]*"), key=_number):
         for file in sorted(part.glob("*.npz")):
@@ -139,7 +161,7 @@ def _number(path: Path) -> int:
 
 
 def shard_file(folder: Path, number: int) -> Path:
-    """Return where the shard of that number lies."""
+    """Return the path of the shard of that number."""
     return folder / f"{number // _FILES:03d}" / f"{number % _FILES:03d}.npz"
 
 

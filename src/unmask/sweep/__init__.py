@@ -1,4 +1,4 @@
-"""Thousands of multilayer perceptrons trained at once."""
+"""Thousands of multilayer perceptrons trained at once, to measure how gradients flow."""
 
 from unmask.sweep.engine import SweepInterrupted, SweepProgress, train_sweep
 from unmask.sweep.history import SweepHistory

@@ -1,4 +1,4 @@
-"""The driver of every sweep: nets are trained here or by an executor, and a sink keeps them."""
+"""The driver of every sweep: this process or an executor trains nets, and a sink keeps figures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from unmask.sweep.pool import Ended, Pool, Training
 from unmask.sweep.spec import Nets, named
 from unmask.sweep.task import Task
 
-# Multiply-adds of an executor's block: half a second and a dozen of a core.
+# Multiply-adds of an executor's block: half a second and a dozen seconds of one core.
 _LEAST, _MOST = 5e10, 1e12
 # So that no worker waits long for the last one.
 _BLOCKS_A_WORKER = 16
@@ -31,10 +31,13 @@ Block = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Figures:
-    """What the driver learns of nets that have ended.
+    """The figures that the driver gets of nets that have ended.
 
-    nets: int64[k], those that trained; accuracy: float32[k], on the test images, NaN without;
-    diverged: bool[k]. failures: the other nets, each with what was raised.
+    Args:
+        nets: int64[k], the numbers of those that trained.
+        accuracy: float32[k], on the test images, 0 to 1, NaN without any.
+        diverged: bool[k].
+        failures: the numbers of the other nets, each with what was raised.
     """
 
     nets: NDArray[np.int64]
@@ -44,7 +47,7 @@ class Figures:
 
     @staticmethod
     def of(ended: Ended) -> Figures:
-        """Return those of nets as a pool or a block ends them."""
+        """Return the figures of nets as a pool or a block returns them."""
         trained = [(d.index, d.result) for d in ended if d.result is not None]
         accuracy = [outcome.test.get("test_accuracy", math.nan) for _, outcome in trained]
         return Figures(
@@ -63,18 +66,31 @@ class Sink(Protocol):
         """An index into STATUS_NAMES for every net."""
 
     def keep(self, ended: Ended) -> None:
-        """Keep nets that this process trained."""
+        """Keep the outcomes of nets that this process trained."""
 
     def keep_from(
         self, on: Executor, training: Training, blocks: Iterable[Block]
     ) -> Generator[Done[Figures]]:
-        """Have blocks trained by an executor, and yield the figures of each when they are kept.
+        """Let an executor train blocks, and yield the figures of each when they are kept.
 
-        The index is the block's, in the order given.
+        Args:
+            on: the executor.
+            training: the nets and their task.
+            blocks: int64[k] each, the numbers of the nets.
+
+        Yields:
+            How each block ended; the index is the block's, in the order given.
         """
 
     def save(self, *, at_once: bool) -> None:
-        """Write what is kept in memory alone: now, or if it is time to. Raises UserError."""
+        """Write what is kept only in memory.
+
+        Args:
+            at_once: now; otherwise only if it is time to.
+
+        Raises:
+            UserError: it can't be written.
+        """
 
 
 def drive(
@@ -87,14 +103,14 @@ def drive(
     progress: Callable[[SweepProgress], None] | None,
     kept: Path | None,
 ) -> None:
-    """Train all nets that a sink has not got yet, the longest first.
+    """Train all nets that a sink doesn't have yet, the longest first.
 
     Args:
         nets: all nets of the sweep.
         task: what they have in common.
         sink: keeps their figures; it is saved however the training ends.
         threads: how many nets this process trains at once; None: one a core.
-        on: who trains them, in blocks of seconds; None: this process.
+        on: the executor that trains them, in blocks of seconds; None: this process.
         progress: called about five times a second, or for every block, and at the end.
         kept: where the sink saves, for messages.
 
@@ -104,7 +120,7 @@ def drive(
     """
     report = progress or (lambda _: None)
     meter = Meter(nets, task, sink.status)
-    # So that no core is left alone with a long net at the end.
+    # The longest first, so that no core is left alone with a long net at the end.
     left = np.flatnonzero(sink.status == PENDING)
     left = left[np.argsort(-meter.costs[left], kind="stable")]
     training = Training(nets, task)
@@ -183,7 +199,13 @@ def block_size(total: float, workers: int) -> float:
 
 
 def cut(waiting: Sequence[int] | Block, costs: Iterable[float], size: float) -> Iterator[list[int]]:
-    """Yield what waits in blocks, each as long as it must be to cost as much as size."""
+    """Yield indices in blocks, each just long enough to reach a cost.
+
+    Args:
+        waiting: the indices, in order.
+        costs: of each, in multiply-adds.
+        size: the cost of a block.
+    """
     block: list[int] = []
     total = 0.0
     for index, cost in zip(waiting, costs, strict=True):

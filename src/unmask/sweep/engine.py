@@ -29,7 +29,11 @@ _SAVE_EVERY, _SAVE_SHARE = 2.0, 0.05
 
 
 class SweepInterrupted(KeyboardInterrupt):
-    """Ctrl-C during a sweep; history holds every net that was finished by then."""
+    """Ctrl-C during a sweep.
+
+    Args:
+        history: holds every net that was finished by then.
+    """
 
     def __init__(self, history: SweepHistory) -> None:
         super().__init__("the sweep was interrupted")
@@ -142,7 +146,7 @@ def _resumed(checkpoint: Path, key: str, resume: bool) -> SweepHistory:
 
 
 class _HistorySink:
-    """Keeps figures in a history, and that in a file: seldom enough to cost little."""
+    """Keeps figures in a history, and saves that to a file seldom enough to cost little."""
 
     def __init__(self, history: SweepHistory, file: Path | None) -> None:
         self._history, self._file = history, file
@@ -150,11 +154,11 @@ class _HistorySink:
 
     @property
     def status(self) -> NDArray[np.uint8]:
-        """The history's."""
+        """The status of the history."""
         return self._history.status
 
     def keep(self, ended: Ended) -> None:
-        """Enter outcomes into the history."""
+        """Write outcomes into the history."""
         for done in ended:
             if done.result is not None:
                 _record(self._history, done.index, done.result)
@@ -162,7 +166,7 @@ class _HistorySink:
     def keep_from(
         self, on: Executor, training: Training, blocks: Iterable[Block]
     ) -> Generator[Done[Figures]]:
-        """Yield the figures of blocks whose outcomes travelled here."""
+        """Yield the figures of blocks whose outcomes came from the executor."""
         with contextlib.closing(on.run(train_block, training, blocks)) as ended:
             for done in ended:
                 if done.result is None:

@@ -1,4 +1,4 @@
-"""What a sweep found: every net's losses, accuracies and per-layer gradient statistics."""
+"""The result of a sweep: every net's losses, accuracies and per-layer gradient statistics."""
 
 from __future__ import annotations
 
@@ -34,17 +34,27 @@ LAYER_STATISTICS = (
 class SweepHistory:
     """The outcome of a sweep, one row a net.
 
-    curves: name in CURVES -> float32[nets, epochs], training figures being the mean over the
-    epoch's mini-batches. test: name in TEST_FIGURES -> float32[nets]. layers: name in
-    LAYER_STATISTICS -> float64[nets, probes, layers], taken at the start (epoch 0) or after the
-    epochs in probe_epochs; layer 1 is nearest the input and the last is the softmax layer.
-    gradient_max, gradient_mean and gradient_rms are of |dE/dW| over the layer's weights;
-    activation_rms of its outputs; slope_mean_square is the mean of phi'(v)^2; saturated is the
-    fraction of (unit, image) pairs with |phi'| under 5 % of its supremum; dead the fraction of
-    units with |phi'| under 0.1 % of its supremum for every image of the probe set. status:
-    uint8[nets], an index into STATUS_NAMES; diverged_step: int64[nets], the first step (from 1)
-    with a loss that is not finite, or -1. NaN stands where there is nothing: epochs and layers
-    that a net doesn't have, what came after divergence, phi' of the softmax layer.
+    NaN stands where there is no value: epochs and layers that a net doesn't have, everything after
+    divergence, phi' of the softmax layer.
+
+    Args:
+        specs: of the nets.
+        curves: by a name in CURVES, float32[nets, epochs]; training figures are the mean over the
+            epoch's mini-batches.
+        test: by a name in TEST_FIGURES, float32[nets].
+        layers: by a name in LAYER_STATISTICS, float64[nets, probes, layers]. Layer 1 is nearest the
+            input and the last is the softmax layer. gradient_max, gradient_mean and gradient_rms
+            are of |dE/dW| over the layer's weights; activation_rms is of its outputs;
+            slope_mean_square is the mean of phi'(v)^2; saturated is the fraction of (unit, image)
+            pairs with |phi'| under 5 % of its supremum; dead is the fraction of units with |phi'|
+            under 0.1 % of its supremum for every image of the probe set.
+        probe_epochs: when layers were measured: 0 at the start, or after that epoch.
+        status: uint8[nets], an index into STATUS_NAMES.
+        diverged_step: int64[nets], the first step (from 1) with a loss that is not finite, or -1.
+        stamp: the provenance, in plain values.
+
+    Raises:
+        ValueError: an array doesn't have one row a net.
     """
 
     specs: tuple[NetSpec, ...]
@@ -106,7 +116,14 @@ class SweepHistory:
 
     @staticmethod
     def load(path: Path) -> SweepHistory:
-        """Read what save wrote. Raises UserError when the file is missing or damaged."""
+        """Return the history that save wrote.
+
+        Args:
+            path: of the .npz file.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
         arrays = read_arrays(path)
         with reading(path):
             header = parse_json(arrays.pop("header").tobytes(), path)
@@ -117,7 +134,7 @@ class SweepHistory:
                 raise ValueError(f"probe_epochs are {probes}")
             if not isinstance(header["stamp"], dict):
                 raise ValueError("the stamp must be names and values")
-        # Checked against the shapes of a history of these nets, of which nothing is made.
+        # Checked against the shapes of a history of these nets, without allocating one.
         n = len(specs)
         epochs = max((s.epochs for s in specs), default=0)
         layers = max((s.depth for s in specs), default=0) + 1

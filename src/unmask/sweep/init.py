@@ -21,8 +21,7 @@ _PARAMETER_STREAM, _ORDER_STREAM = 0, 1
 def initial_parameters(spec: NetSpec, inputs: int, classes: int) -> Parameters:
     """Return the weights and biases of every layer, the softmax layer last, before training.
 
-    One pair a layer: W float32[n_in, n_out], for y @ W + b, and b float32[n_out]. Layer r (from 1)
-    draws from the stream (seed, 0, r), W before b:
+    Layer r (from 1) draws from the stream (seed, 0, r), W before b:
 
     ==============  =====================================================  =========================
     init            W                                                      paper
@@ -38,8 +37,16 @@ def initial_parameters(spec: NetSpec, inputs: int, classes: int) -> Parameters:
     mean_field      N(0, sigma_w2 / n_in); b from N(0, sigma_b2)           Poole et al. 2016
     ==============  =====================================================  =========================
 
-    The second argument of N is the variance, and no normal is truncated. Biases are 0 but for
+    The second argument of N is the variance, and no normal is truncated. Biases are 0 except for
     mean_field.
+
+    Args:
+        spec: the net.
+        inputs: values of an image.
+        classes: how many.
+
+    Returns:
+        One pair a layer: W float32[n_in, n_out], for y @ W + b, and b float32[n_out].
     """
     return list(draw_layers(spec, inputs, classes))
 
@@ -52,7 +59,13 @@ def draw_layers(spec: NetSpec, inputs: int, classes: int) -> Iterator[LayerParam
 
 
 def epoch_order(spec: NetSpec, epoch: int, n: int) -> NDArray[np.uint32]:
-    """Return the order, uint32[n], in which an epoch shows the n training images."""
+    """Return the order in which an epoch shows the training images, uint32[n].
+
+    Args:
+        spec: the net, of which the seed counts.
+        epoch: from 1.
+        n: how many images there are.
+    """
     return seeded(spec.seed, _ORDER_STREAM, epoch).permutation(n).astype(np.uint32)
 
 
@@ -85,6 +98,6 @@ def _normal(
 def _orthogonal(generator: np.random.Generator, n_in: int, n_out: int) -> NDArray[np.float32]:
     tall = generator.standard_normal((max(n_in, n_out), min(n_in, n_out)))
     q, r = np.linalg.qr(tall)
-    # LAPACK fixes the signs of the factors its own way: only with R's diagonal positive is Q Haar.
+    # LAPACK chooses the signs of the factors: Q is Haar only if the diagonal of R is positive.
     q *= np.where(np.diagonal(r) < 0, -1.0, 1.0)
     return np.ascontiguousarray(q if n_in >= n_out else q.T, np.float32)

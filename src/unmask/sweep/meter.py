@@ -1,4 +1,4 @@
-"""How far a sweep is."""
+"""The progress of a sweep."""
 
 from __future__ import annotations
 
@@ -17,9 +17,18 @@ from unmask.sweep.trainer import Observer, training_cost
 
 @dataclass(frozen=True)
 class SweepProgress:
-    """How far a sweep is; seconds_left is None until there is something to estimate from.
+    """How far a sweep is.
 
-    running: the tasks of an executor that are being worked on, None without one.
+    Args:
+        nets_done: finished or diverged.
+        nets_total: all nets.
+        net_epochs_done: epochs, summed over nets.
+        net_epochs_total: likewise, at the end.
+        diverged: how many of the nets done.
+        failed: nets that raised an error.
+        running: the tasks that an executor works on, None without one.
+        seconds: since the sweep began or was resumed.
+        seconds_left: an estimate, None until there is something to estimate from.
     """
 
     nets_done: int
@@ -36,8 +45,14 @@ class SweepProgress:
 class Meter(Observer):
     """Counts what is done: the nets' threads write, the main thread reads.
 
-    costs: float64[nets], the multiply-adds of each net's training. failure: the first net that
-    failed and the line that says why. nets and status: those of the sink, at the start.
+    Args:
+        nets: all nets.
+        task: what they have in common.
+        status: uint8[nets], the sink's at the start.
+
+    Attributes:
+        costs: float64[nets], the multiply-adds of each net's training.
+        failure: the first net that failed and the line that tells why, or None.
     """
 
     def __init__(self, nets: Nets, task: Task, status: NDArray[np.uint8]) -> None:
@@ -57,7 +72,7 @@ class Meter(Observer):
         self._epochs_done = int(self._epochs[finished].sum())
         self._epochs_total = int(self._epochs.sum())
         self._work, self._work_total = 0.0, float(self.costs[~finished].sum())
-        # Of the nets that train here, the epochs behind them.
+        # By net that trains here: the epochs done.
         self._under_way: dict[int, int] = {}
         self._lock = threading.Lock()
         self._begun = time.monotonic()
@@ -68,7 +83,12 @@ class Meter(Observer):
             self._under_way[net] = self._under_way.get(net, 0) + 1
 
     def ended(self, nets: NDArray[np.int64], diverged: NDArray[np.bool_]) -> None:
-        """Count nets, int64[k], that have all their figures; diverged: bool[k]."""
+        """Count nets that have all their figures.
+
+        Args:
+            nets: int64[k], their numbers.
+            diverged: bool[k].
+        """
         with self._lock:
             for net in nets.tolist() if self._under_way else ():
                 self._under_way.pop(net, None)
@@ -78,7 +98,7 @@ class Meter(Observer):
             self._work += float(self.costs[nets].sum())
 
     def fail(self, net: int, error: str) -> None:
-        """Count a net that failed."""
+        """Count a net that failed, with the line that tells why."""
         with self._lock:
             self._under_way.pop(net, None)
         self.failed += 1
@@ -106,5 +126,5 @@ class Meter(Observer):
 
 
 def multiply_adds(spec: NetSpec, task: Task) -> float:
-    """Return those of a net's whole training."""
+    """Return the multiply-adds of a net's whole training."""
     return training_cost(spec, task.train) * spec.epochs * len(task.train.labels)

@@ -34,7 +34,7 @@ def instruction_sets() -> list[str]:
 
 
 def chosen_instruction_set() -> str:
-    """Return what the environment variable UNMASK_ISA asks for, or the fastest there is.
+    """Return the instruction set in the environment variable UNMASK_ISA, or the fastest available.
 
     Raises:
         UserError: the kernel isn't built, or the processor has no such instructions.
@@ -66,9 +66,18 @@ def require_instruction_set(name: str) -> None:
 class NativeNet:
     """A multilayer perceptron whose every operation runs in the kernel, without the GIL.
 
-    parameters: (float32[fan_in, fan_out], float32[fan_out]) of every weight layer in turn.
-    stop: uint8[1]; when it turns from 0 to 1 the operation under way ends within a layer's time
-    and returns figures that mean nothing. Raises UserError for an activation the kernel lacks.
+    Args:
+        spec: the net.
+        parameters: (float32[n_in, n_out], float32[n_out]) of every layer in turn, copied.
+        train_pixels: uint8[n, d], read as pixels / 255.
+        train_labels: int64[n], 0 to classes - 1.
+        classes: how many.
+        isa: the instruction set, by default chosen_instruction_set's.
+        stop: uint8[1]; when it turns from 0 to 1 the running operation ends within a layer's time
+            and returns meaningless figures.
+
+    Raises:
+        UserError: the kernel has no such activation, or isn't built.
     """
 
     def __init__(
@@ -110,14 +119,21 @@ class NativeNet:
                 break
 
     def train(self, order: NDArray[np.uint32]) -> tuple[float, float, int]:
-        """Train one epoch in this order; return mean loss, accuracy and the diverged step or -1."""
+        """Train one epoch; see ReferenceNet.train.
+
+        Args:
+            order: uint32[m] into the training images.
+
+        Returns:
+            Mean loss, accuracy and the diverged step or -1.
+        """
         loss, accuracy, diverged_step, _ = self._mlp.train(
             self._pixels, self._labels, order, self._stop
         )
         return loss, accuracy, diverged_step
 
     def evaluate(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> tuple[float, float]:
-        """Return mean loss and accuracy over the images."""
+        """Return the mean loss and the accuracy over images, uint8[m, d] and int64[m]."""
         loss, accuracy, _ = self._mlp.evaluate(pixels, labels, self._stop)
         return loss, accuracy
 
@@ -127,7 +143,13 @@ class NativeNet:
         labels: NDArray[np.int64],
         dead_pixels: NDArray[np.uint8],
     ) -> dict[str, NDArray[np.float64]]:
-        """Return the per-layer statistics of LAYER_STATISTICS, float64[layers] each."""
+        """Return the per-layer statistics of LAYER_STATISTICS, float64[layers] each.
+
+        Args:
+            pixels: uint8[m, d], of the mini-batch.
+            labels: int64[m].
+            dead_pixels: uint8[k, d], over which units are judged dead.
+        """
         out = np.empty((len(self._shapes), len(LAYER_STATISTICS)))
         self._mlp.probe(
             pixels, labels, dead_pixels, np.zeros(len(dead_pixels), np.int64), out, self._stop
@@ -137,7 +159,7 @@ class NativeNet:
     def gradients(
         self, pixels: NDArray[np.uint8], labels: NDArray[np.int64]
     ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        """Return (dE/dW, dE/db) of every layer for the mean loss over the images."""
+        """Return (dE/dW, dE/db) of every layer, float64, E the mean loss over the images."""
         out = np.empty(sum((i + 1) * j for i, j in self._shapes))
         self._mlp.gradients(pixels, labels, out)
         result, start = [], 0

@@ -1,4 +1,4 @@
-"""Nets that train on the cores of this process, a lot of them a thread."""
+"""Nets that train on the cores of this process, each thread a lot of nets at a time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,12 @@ _TICK = 0.2
 
 @dataclass(frozen=True)
 class Training:
-    """What all nets of a sweep are trained from."""
+    """What all nets of a sweep are trained from.
+
+    Args:
+        nets: all of them.
+        task: what they have in common.
+    """
 
     nets: Nets
     task: Task
@@ -44,9 +49,9 @@ class Pool:
     Args:
         training: the nets and what they have in common.
         indices: the numbers of those to train, in this order.
-        threads: how many train at once. A GPU is kept busy by one thread, and shared badly by
-            several, so the engine "stacked" takes one.
-        observer: sees them train, from their threads.
+        threads: how many train at once. One thread keeps a GPU busy, and several share it badly, so
+            the engine "stacked" uses one.
+        observer: is called while they train, from their threads.
     """
 
     def __init__(
@@ -68,7 +73,7 @@ class Pool:
 
     @property
     def busy(self) -> bool:
-        """Whether any net trains, or has ended and was not returned yet."""
+        """Whether any net trains, or has ended and wasn't returned yet."""
         return self._working > 0
 
     def ended(self) -> Ended:
@@ -137,14 +142,23 @@ def train_block(training: Training, block: Indices) -> Ended:
         block: the numbers of the nets.
 
     Returns:
-        Each net as Done, by its number. One that raised has an error; the others go on.
+        Each net as Done, by its number. One that raised has an error; the others continue.
     """
     waiting = lots(training.task, training.nets, block)
     return [done for lot in waiting for done in lot_ended(training, lot)]
 
 
 def lot_ended(training: Training, lot: Sequence[int], observer: Observer = UNOBSERVED) -> Ended:
-    """Train the nets of a lot; see train_block. Raises StoppedError when the task is stopped."""
+    """Train the nets of a lot and return how each ended.
+
+    Args:
+        training: the nets and their task.
+        lot: the numbers of some of them, see trainer.lots.
+        observer: is called while they train.
+
+    Raises:
+        StoppedError: the task is stopped.
+    """
     try:
         outcomes = train_lot(training.nets, lot, training.task, observer)
     except StoppedError:

@@ -1,4 +1,4 @@
-"""One net of a sweep in plain PyTorch: the kernel's oracle, and what stacked nets are made of."""
+"""One net of a sweep in plain PyTorch: the kernel's oracle, and the base of stacked nets."""
 
 from __future__ import annotations
 
@@ -26,9 +26,14 @@ Layers = list[tuple[Tensor, Tensor]]
 class ReferenceNet:
     """A multilayer perceptron with the interface of the native net and autograd's gradients.
 
-    parameters: one (W[n_in, n_out], b[n_out]) a layer, copied. train_pixels: uint8[n, d], shown to
-    the net as pixels / 255. train_labels: int64[n] in 0..classes-1. Any torch device; dtype
-    float64 makes it an oracle.
+    Args:
+        spec: the net.
+        parameters: one (W[n_in, n_out], b[n_out]) a layer, copied.
+        train_pixels: uint8[n, d], read as pixels / 255.
+        train_labels: int64[n], 0 to classes - 1.
+        classes: how many.
+        device: any of PyTorch's.
+        dtype: of all computations but probe; float64 makes it an oracle.
     """
 
     def __init__(
@@ -53,12 +58,15 @@ class ReferenceNet:
         self._steps = 0
 
     def train(self, order: NDArray[np.uint32]) -> tuple[float, float, int]:
-        """Train one epoch, in mini-batches of the images in that order, the last maybe short.
+        """Train one epoch, in mini-batches of the images in that order; the last may be short.
 
-        order: uint32[m] into the training images. Returns the mean over the images of the loss
-        and accuracy, each as it was before its mini-batch's update, and -1. When a loss is not
-        finite it updates no more and returns NaN, NaN and that step, counted from 1 over the net's
-        life.
+        Args:
+            order: uint32[m] into the training images.
+
+        Returns:
+            The mean loss and the accuracy over the images, each measured before its mini-batch's
+            update, and -1. At a loss that is not finite the updates end, and the result is NaN, NaN
+            and that step, counted from 1 over the net's life.
         """
         loss_sum, right = 0.0, 0
         index = self._on_device(order.astype(np.int64))
@@ -76,9 +84,11 @@ class ReferenceNet:
 
     @torch.no_grad()
     def evaluate(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> tuple[float, float]:
-        """Return the mean loss and the accuracy, the first of equal outputs winning.
+        """Return the mean loss and the accuracy; of equal outputs the first is predicted.
 
-        pixels: uint8[m, d], labels: int64[m].
+        Args:
+            pixels: uint8[m, d].
+            labels: int64[m].
         """
         loss_sum, right = 0.0, 0
         batches = zip(
@@ -95,7 +105,12 @@ class ReferenceNet:
     def gradients(
         self, pixels: NDArray[np.uint8], labels: NDArray[np.int64]
     ) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-        """Return dE/dW and dE/db of every layer, E the mean loss over these images."""
+        """Return dE/dW and dE/db of every layer, E the mean loss over these images.
+
+        Args:
+            pixels: uint8[m, d].
+            labels: int64[m].
+        """
         logits = self._logits(self._on_device(pixels))
         loss = self._loss(logits, self._on_device(labels))
         return _pairs(torch.autograd.grad(loss, flat(self._layers)))
@@ -106,11 +121,14 @@ class ReferenceNet:
         labels: NDArray[np.int64],
         dead_pixels: NDArray[np.uint8],
     ) -> dict[str, NDArray[np.float64]]:
-        """Return every statistic of LAYER_STATISTICS as float64[layers], as SweepHistory has them.
+        """Return every statistic of LAYER_STATISTICS as float64[layers]; see SweepHistory.
 
-        pixels: uint8[m, d] and labels: int64[m], the mini-batch; dead_pixels: uint8[k, d], the
-        probe set of the dead units. Works in float64 whatever the net's own precision, so that no
-        gradient is lost to underflow.
+        It is computed in float64 whatever the net's own precision, so that no gradient underflows.
+
+        Args:
+            pixels: uint8[m, d], of the mini-batch.
+            labels: int64[m].
+            dead_pixels: uint8[k, d], over which units are judged dead.
         """
         inputs = (self._on_device(pixels), self._on_device(labels), self._on_device(dead_pixels))
         return layer_statistics(self._spec, self._layers, *inputs)
@@ -136,7 +154,13 @@ class ReferenceNet:
 def fields(f: Activation, layers: Layers, inputs: Tensor) -> list[Tensor]:
     """Return v = y @ W + b of every layer, y being the output of the one before.
 
-    inputs: [..., m, d], in [0, 1]; each v is [..., m, n_out].
+    Args:
+        f: the activation of the hidden layers.
+        layers: their weights and biases.
+        inputs: [..., m, d], in [0, 1].
+
+    Returns:
+        [..., m, n_out] for each layer; the last are the logits.
     """
     (weights, biases), *later = layers
     values = [inputs @ weights + biases]
@@ -146,9 +170,12 @@ def fields(f: Activation, layers: Layers, inputs: Tensor) -> list[Tensor]:
 
 
 def mean_loss(name: str, logits: Tensor, labels: Tensor) -> Tensor:
-    """Return [...]: the mean over the images of a spec's loss on the softmax of the logits.
+    """Return [...], the mean over the images of a loss on the softmax of the logits.
 
-    logits: [..., m, classes]; labels: int64[..., m].
+    Args:
+        name: "cross_entropy", or "half_squared", 1/2 sum (T - y)^2 on the softmax outputs y.
+        logits: [..., m, classes].
+        labels: int64[..., m].
     """
     if name == "cross_entropy":
         by_class = -logits.log_softmax(-1)
@@ -160,7 +187,15 @@ def mean_loss(name: str, logits: Tensor, labels: Tensor) -> Tensor:
 def layer_statistics(
     spec: NetSpec, own: Layers, pixels: Tensor, labels: Tensor, dead_pixels: Tensor
 ) -> dict[str, NDArray[np.float64]]:
-    """Return what ReferenceNet.probe does of a net's layers and images on one device."""
+    """Return the statistics of ReferenceNet.probe for a net's layers.
+
+    Args:
+        spec: the net.
+        own: its weights and biases.
+        pixels: uint8[m, d], on the same device.
+        labels: int64[m], likewise.
+        dead_pixels: uint8[k, d], likewise.
+    """
     f = activation(spec.activation)
     layers = [
         (w.detach().double().requires_grad_(), b.detach().double().requires_grad_()) for w, b in own
@@ -217,7 +252,7 @@ def _adam(parameters: Sequence[Tensor], rate: Rate) -> Update:
     beta1, beta2 = _ADAM_BETAS
     means = [torch.zeros_like(p) for p in parameters]
     squares = [torch.zeros_like(p) for p in parameters]
-    # On the device, where a recorded step can count it up.
+    # On the device, where a recorded step can increment it.
     t = torch.zeros((), dtype=torch.float64, device=parameters[0].device)
 
     @torch.no_grad()
@@ -254,6 +289,6 @@ def _right(logits: Tensor, labels: Tensor) -> int:
 
 
 def _rms(x: Tensor) -> Tensor:
-    """Return the root mean square without squaring numbers so small that they would vanish."""
+    """Return the root mean square; scaled by the peak, so that no square underflows."""
     peak = x.abs().max()
     return peak * (x / peak).square().mean().sqrt() if peak > 0 else peak

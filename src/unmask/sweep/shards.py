@@ -1,4 +1,4 @@
-"""Sweeps of more nets than one process should hold: what each measured lies in shards on disk."""
+"""Sweeps of more nets than one process should hold: their measurements go into shards on disk."""
 
 from __future__ import annotations
 
@@ -28,13 +28,18 @@ from unmask.sweep.spec import Nets
 from unmask.sweep.task import Task, digests, prepared
 
 _KEY_FILE = "key.json"
-# Of a shard of nets that train here: some seconds of every thread, or several full stacks of a
-# GPU. Only SIGKILL loses the nets that wait for their shard.
+# The size of a shard of nets that train here: some seconds of every thread, or several full stacks
+# of a GPU. Only SIGKILL loses the nets that wait for their shard.
 _MULTIPLY_ADDS_A_THREAD, _NETS_A_SHARD = 2e11, 4096
 
 
 class ShardsInterrupted(KeyboardInterrupt):
-    """Ctrl-C during a sharded sweep; done of total nets are kept."""
+    """Ctrl-C during a sharded sweep.
+
+    Args:
+        done: how many nets are kept.
+        total: how many there are.
+    """
 
     def __init__(self, done: int, total: int) -> None:
         super().__init__("the sweep was interrupted")
@@ -43,10 +48,12 @@ class ShardsInterrupted(KeyboardInterrupt):
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What a sharded sweep keeps in memory of its nets.
+    """What a sharded sweep keeps in memory.
 
-    accuracy: float32[nets], on the test images, NaN where the net diverged. status: uint8[nets],
-    an index into STATUS_NAMES.
+    Args:
+        accuracy: float32[nets], on the test images, 0 to 1, NaN where the net diverged.
+        status: uint8[nets], an index into STATUS_NAMES.
+        stamp: the provenance, in plain values.
     """
 
     accuracy: NDArray[np.float32]
@@ -67,22 +74,23 @@ def train_in_shards(
     on: Executor | None = None,
     progress: Callable[[SweepProgress], None] | None = None,
 ) -> Scores:
-    """Train nets as train_sweep does, to the same bits, and keep of each in memory only its score.
+    """Train nets as train_sweep does, to the same bits, and keep in memory only the score of each.
 
     Args:
         nets: nets of one batch size, made when they are needed; what makes them goes to the
             workers.
         images: what they are trained on.
         test: what they are scored on.
-        key: what tells these nets from others, plain values.
-        folder: gets a shard a block of nets, written by who trained it: net int64[k], test_loss
-            and test_accuracy float32[k], diverged_step int64[k]. None: nothing stays on disk.
+        key: plain values that distinguish these nets from others.
+        folder: gets a shard for each block of nets, written by the process that trained it: net
+            int64[k], test_loss and test_accuracy float32[k], diverged_step int64[k]. None: nothing
+            stays on disk.
         resume: don't train the nets again that the folder holds; without it, a folder that holds
             some is refused.
-        threads: see train_sweep, as for device, on and progress.
-        device: where nets train.
-        on: who trains them.
-        progress: follows the sweep.
+        threads: see train_sweep.
+        device: see train_sweep.
+        on: see train_sweep.
+        progress: see train_sweep.
 
     Returns:
         The score of every net.
@@ -121,7 +129,7 @@ def train_in_shards(
 
 
 def _claim(folder: Path, text: str, resume: bool) -> None:
-    """Make the folder that of this sweep. Raises UserError when it holds another."""
+    """Mark the folder as this sweep's; raise UserError when it holds another."""
     file = folder / _KEY_FILE
     if file.exists():
         if not resume:
@@ -141,7 +149,7 @@ def _claim(folder: Path, text: str, resume: bool) -> None:
 
 
 class _ShardSink:
-    """Keeps of every net a score and a status in memory, and its figures in shards in a folder.
+    """Keeps a score and a status of every net in memory, and its figures in shards in a folder.
 
     Nets that train here wait until they are as much work as block, in multiply-adds.
     """
@@ -155,7 +163,7 @@ class _ShardSink:
         self._next = self._restore()
 
     def keep(self, ended: Ended) -> None:
-        """Note the scores, and write a shard when there is enough for one."""
+        """Keep the scores, and write a shard when there are enough nets for one."""
         self._note(Figures.of(ended))
         trained = [done for done in ended if done.result is not None]
         self._waiting += trained
@@ -187,7 +195,7 @@ class _ShardSink:
         self.status[figures.nets] = np.where(figures.diverged, DIVERGED, FINISHED)
 
     def _restore(self) -> int:
-        """Take over the shards that are there; return the number of the next one."""
+        """Read the shards that exist and return the number of the next one."""
         following = 0
         for number, shard in read_shards(self._folder):
             file = shard_file(self._folder, number)
@@ -203,7 +211,7 @@ class _ShardSink:
 
 
 def train_shard(training: Training, block: Block) -> tuple[Figures, Arrays]:
-    """Train the nets of a block on a worker; return what the driver learns and the shard."""
+    """Train the nets of a block on a worker; return the driver's figures and the shard's arrays."""
     ended = train_block(training, block)
     return Figures.of(ended), _arrays(ended)
 

@@ -1,4 +1,4 @@
-"""What a net of a sweep is: its shape, its initialisation and how it is trained."""
+"""The specification of a net of a sweep: its shape, its initialisation and how it is trained."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAX_DEPTH, MAX_WIDTH = 1000, 1024
 
 @dataclass(frozen=True)
 class NetSpec:
-    """A multilayer perceptron and its training, complete but for the data.
+    """A multilayer perceptron and its training, complete except for the data.
 
     Args:
         depth: hidden layers, 1..1000; a softmax over the classes follows.
@@ -42,8 +42,8 @@ class NetSpec:
             are means over the mini-batch.
         optimizer: "sgd", "momentum" (0.9) or "adam" (betas 0.9 and 0.999, epsilon 1e-8).
         learning_rate: above 0.
-        batch_size: images a step.
-        epochs: 0 or more.
+        batch_size: images a step, 1..2^20.
+        epochs: 0..2^20.
         seed: of the weights and of the order of the images.
 
     Raises:
@@ -137,7 +137,7 @@ def grid(**values: Any) -> list[NetSpec]:
 
 
 def named(spec: NetSpec) -> str:
-    """Return what tells a net from the default one, in words for people."""
+    """Return how a net differs from the default one, in words for people."""
     ordinary = NetSpec(spec.depth).as_dict()
     changes = {k: v for k, v in spec.as_dict().items() if k == "depth" or v != ordinary[k]}
     return ", ".join(f"{name}={value}" for name, value in changes.items())

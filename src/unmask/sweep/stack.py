@@ -1,4 +1,4 @@
-"""Nets of one shape trained at once in plain PyTorch, a step of all of them one CUDA graph."""
+"""Nets of one shape trained at once in plain PyTorch, with one CUDA graph for a step of all."""
 
 from __future__ import annotations
 
@@ -29,13 +29,18 @@ _WARM_UPS = 3
 
 
 def stackable(spec: NetSpec) -> tuple[object, ...]:
-    """Return what nets must have in common to be stacked: all but start, rate and seed."""
+    """Return what nets must have in common to be stacked: all but initialisation, rate and seed."""
     shape = (spec.depth, spec.width, spec.activation)
     return (*shape, spec.loss, spec.optimizer, spec.batch_size, spec.epochs)
 
 
 def most_in_a_stack(spec: NetSpec, inputs: int) -> int:
-    """Return how many such nets fit into about 2 GB, from 1 to 512."""
+    """Return how many such nets fit into about 2 GB, from 1 to 512.
+
+    Args:
+        spec: of each.
+        inputs: values of an image.
+    """
     weights = spec.width * (inputs + spec.depth * spec.width)
     values = spec.batch_size * (inputs + spec.depth * spec.width)
     return max(1, min(_MOST_NETS, _MOST_FLOATS // (4 * weights + 3 * values)))
@@ -44,8 +49,15 @@ def most_in_a_stack(spec: NetSpec, inputs: int) -> int:
 class StackedNets:
     """What ReferenceNet is, for k nets whose specs are stackable.
 
-    parameters: each net's, one (W[n_in, n_out], b[n_out]) a layer. stop: uint8[1]; when it turns
-    to 1 training ends within a step and its figures mean nothing.
+    Args:
+        specs: of the nets.
+        parameters: of each net, one (W[n_in, n_out], b[n_out]) a layer, copied.
+        train_pixels: uint8[n, d], read as pixels / 255.
+        train_labels: int64[n].
+        device: any of PyTorch's.
+        stop: uint8[1]; when it turns to 1 training ends within a step and its figures are
+            meaningless.
+        dtype: of all computations but probe.
     """
 
     def __init__(
@@ -79,10 +91,15 @@ class StackedNets:
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
 
     def train(self, orders: NDArray[np.uint32]) -> list[tuple[float, float, int]]:
-        """Train one epoch; return what ReferenceNet.train does of every net.
+        """Train one epoch and return what ReferenceNet.train does for every net.
 
-        orders: uint32[k, m], of each net into the training images. A net whose loss is not finite
-        is of no further use; the others go on as if it weren't there.
+        A net whose loss is not finite must not be used any more; the others aren't affected by it.
+
+        Args:
+            orders: uint32[k, m], for each net into the training images.
+
+        Returns:
+            Mean loss, accuracy and the diverged step or -1, for each net.
         """
         self._loss_sums.zero_()
         self._right.zero_()
@@ -105,7 +122,12 @@ class StackedNets:
     def evaluate(
         self, pixels: NDArray[np.uint8], labels: NDArray[np.int64]
     ) -> list[tuple[float, float]]:
-        """Return every net's mean loss and accuracy; pixels: uint8[m, d], labels: int64[m]."""
+        """Return every net's mean loss and accuracy.
+
+        Args:
+            pixels: uint8[m, d].
+            labels: int64[m].
+        """
         nets, inputs, _ = self._layers[0][0].shape
         chunk = max(1, _EVALUATION_FLOATS // (nets * max(inputs, self._spec.width)))
         sums = torch.zeros(2, nets, dtype=torch.float64, device=self._device)
@@ -128,7 +150,14 @@ class StackedNets:
         labels: NDArray[np.int64],
         dead_pixels: NDArray[np.uint8],
     ) -> dict[str, NDArray[np.float64]]:
-        """Return what ReferenceNet.probe does of one net, counted from 0."""
+        """Return what ReferenceNet.probe does for one net.
+
+        Args:
+            net: its place in the stack, from 0.
+            pixels: uint8[m, d], of the mini-batch.
+            labels: int64[m].
+            dead_pixels: uint8[k, d], over which units are judged dead.
+        """
         own = [(w[net], b[net, 0]) for w, b in self._layers]
         inputs = (self._on_device(pixels), self._on_device(labels), self._on_device(dead_pixels))
         return layer_statistics(self._spec, own, *inputs)
@@ -156,9 +185,9 @@ class StackedNets:
         graph.replay()
 
     def _recorded(self, place: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-        """Return a graph of one step on the images whose indices lie in place."""
+        """Return a graph of one step on the images whose indices are in place."""
         with torch.cuda.device(self._device):
-            # Libraries set themselves up at their first calls, which can't be recorded.
+            # Libraries initialise themselves at their first calls, which can't be recorded.
             stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):

@@ -19,7 +19,13 @@ Engine = Literal["native", "reference", "stacked"]
 
 @dataclass(frozen=True)
 class FlatImages:
-    """Images as the nets read them: uint8[n, values], int64[n]."""
+    """Images as the nets read them.
+
+    Args:
+        pixels: uint8[n, values], a row an image.
+        labels: int64[n].
+        classes: how many.
+    """
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -39,10 +45,10 @@ class Task:
 
     Args:
         train: the training images.
-        validation: those for the figures after each epoch, or None.
-        test: those for the figures at the end, or None.
-        probe: those of the per-layer statistics.
-        dead: those over which units are judged dead.
+        validation: images for the figures after each epoch, or None.
+        test: images for the figures at the end, or None.
+        probe: images of the per-layer statistics.
+        dead: images over which units are judged dead.
         probe_epochs: when the statistics are taken; 0 is before training.
         engine: "native", "reference" or "stacked".
         device: a PyTorch device.
@@ -76,20 +82,19 @@ def prepared(
     device: str = "cpu",
     elsewhere: bool = False,
 ) -> Task:
-    """Return what the nets of a sweep have in common.
+    """Check the settings and return what the nets of a sweep have in common.
 
     Args:
         images: what they are trained on.
         largest_batch: of all nets.
-        validation: see train_sweep, as for test, probe_batch, dead_probe, probe_epochs, threads,
-            engine and device.
-        test: images for the figures at the end.
+        validation: see train_sweep.
+        test: see train_sweep.
         probe_batch: images of the per-layer statistics.
         dead_probe: images over which units are judged dead.
-        probe_epochs: when the statistics are taken.
-        threads: how many nets train at once.
-        engine: what trains them.
-        device: where.
+        probe_epochs: when the statistics are taken; 0 is before training.
+        threads: see train_sweep.
+        engine: see train_sweep.
+        device: see train_sweep.
         elsewhere: whether an executor trains them.
 
     Raises:
@@ -129,8 +134,8 @@ def prepared(
 def default_engine(device: str = "cpu", *, elsewhere: bool = False) -> Engine:
     """Return the engine that trains nets where none is named.
 
-    The kernel on the CPU. Where it isn't built, PyTorch takes its place, to the same figures but
-    for rounding, and a warning says so once.
+    It is the kernel on the CPU. Where that isn't built, PyTorch replaces it, to the same figures
+    but for rounding, with one warning.
 
     Args:
         device: where the nets train.
@@ -151,7 +156,7 @@ def default_engine(device: str = "cpu", *, elsewhere: bool = False) -> Engine:
 
 
 def digests(data: Sequence[Images | None]) -> list[str | None]:
-    """Return the SHA-256 of each set of images, for what a kept sweep belongs to."""
+    """Return the SHA-256 of each set of images, which identify the data of a kept sweep."""
     return [None if images is None else images.sha256 for images in data]
 
 

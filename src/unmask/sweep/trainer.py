@@ -1,4 +1,4 @@
-"""The training of one net of a sweep, or of a stack of them: made, trained, measured."""
+"""The training of one net of a sweep, or of a stack of them: create, train, measure."""
 
 from __future__ import annotations
 
@@ -18,14 +18,18 @@ _NETS_GROUPED = 4096
 
 
 class Net(Protocol):
-    """What a net offers, be it the kernel's or the reference."""
+    """The interface of a net, whether the kernel's or the reference."""
 
     def train(self, order: NDArray[np.uint32]) -> tuple[float, float, int]:
-        """Train one epoch; return mean loss, accuracy and the diverged step or -1."""
+        """Train one epoch and return mean loss, accuracy and the diverged step or -1.
+
+        Args:
+            order: uint32[m] into the training images.
+        """
         ...
 
     def evaluate(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> tuple[float, float]:
-        """Return mean loss and accuracy."""
+        """Return the mean loss and the accuracy over uint8[m, d] and int64[m]."""
         ...
 
     def probe(
@@ -34,13 +38,20 @@ class Net(Protocol):
         labels: NDArray[np.int64],
         dead_pixels: NDArray[np.uint8],
     ) -> dict[str, NDArray[np.float64]]:
-        """Return the per-layer statistics of LAYER_STATISTICS."""
+        """Return the per-layer statistics of LAYER_STATISTICS, float64[layers] each."""
         ...
 
 
 @dataclass
 class Outcome:
-    """What one net measured: curves by epoch, test figures, layer statistics by probe."""
+    """The measurements of one net.
+
+    Args:
+        curves: by a name in history.CURVES, a value an epoch.
+        test: by a name in history.TEST_FIGURES.
+        layers: for each probe, the statistics of LAYER_STATISTICS, float64[layers].
+        diverged_step: the first step (from 1) with a loss that is not finite, or -1.
+    """
 
     curves: dict[str, list[float]] = field(default_factory=dict)
     test: dict[str, float] = field(default_factory=dict)
@@ -50,50 +61,68 @@ class Outcome:
     def add_epoch(
         self, loss: float, accuracy: float, validated: tuple[float, float] | None, steps: int
     ) -> None:
-        """Note an epoch that ended after so many steps in all."""
+        """Add the figures of an epoch.
+
+        Args:
+            loss: the mean over its training images.
+            accuracy: likewise, 0 to 1.
+            validated: loss and accuracy on the validation images, None without.
+            steps: taken since the start.
+        """
         figures = {"train_loss": loss, "train_accuracy": accuracy}
         if validated is not None:
             loss, accuracy = validated
             figures |= {"validation_loss": loss, "validation_accuracy": accuracy}
         for name, value in figures.items():
             self.curves.setdefault(name, []).append(value)
-        # The last update of the epoch can be the one that broke the net.
+        # The last update of the epoch can be the one that made the net diverge.
         if not math.isfinite(loss):
             self.diverged_step = steps
 
     def add_test(self, loss: float, accuracy: float, steps: int) -> None:
-        """Note the test figures after so many steps in all."""
+        """Add the test figures after so many steps since the start."""
         self.test = {"test_loss": loss, "test_accuracy": accuracy}
         if not math.isfinite(loss):
             self.diverged_step = steps
 
 
 class StoppedError(Exception):
-    """The sweep was told to stop while this net trained."""
+    """The sweep was stopped while this net trained."""
 
 
 class Observer:
-    """Sees nets train, each by its number; this one does nothing."""
+    """Is called while nets train, with the number of each; this one does nothing."""
 
     def parts(self, net: int, order: NDArray[np.uint32]) -> Iterator[NDArray[np.uint32]]:
         """Yield an epoch's order whole, or in parts that end where a mini-batch does.
 
-        An epoch that ends early is the net's last.
+        Args:
+            net: its number.
+            order: uint32[m] into the training images.
+
+        Yields:
+            Successive parts of the order. An epoch whose parts end early is the net's last.
         """
         yield order
 
     def part_done(self, net: int, images: int, loss: float, accuracy: float) -> None:
-        """Note the mean loss and accuracy of a part, over so many images."""
+        """Receive the mean loss and accuracy of a part, over so many images."""
 
     def epoch_done(self, net: int) -> None:
-        """Note that an epoch of the net has ended."""
+        """Receive that an epoch of the net has ended."""
 
 
 UNOBSERVED = Observer()
 
 
 def lots(task: Task, nets: Nets, indices: Sequence[int] | NDArray[np.int64]) -> Iterator[list[int]]:
-    """Yield the indices in lots for train_lot: one net each, or as many as fit into a stack."""
+    """Yield the indices in lots for train_lot: one net each, or as many as fit into a stack.
+
+    Args:
+        task: names the engine.
+        nets: all nets of the sweep.
+        indices: the numbers of those to train.
+    """
     if task.engine != "stacked":
         yield from ([int(i)] for i in indices)
         return
@@ -117,7 +146,7 @@ def train_lot(
         nets: all nets of the sweep.
         lot: the numbers of some of them, as lots yields them.
         task: what they have in common.
-        observer: sees them train.
+        observer: is called while they train.
 
     Returns:
         Their outcomes, in the lot's order.
@@ -172,7 +201,7 @@ def _train_net(spec: NetSpec, index: int, task: Task, observer: Observer) -> Out
 
 
 def _mean(parts: Iterable[tuple[int, float, float]]) -> tuple[float, float]:
-    """Return the loss and accuracy of an epoch; of one part they stay as they are, to the bit."""
+    """Return the loss and accuracy of an epoch; those of a single part are unchanged to the bit."""
     images, losses, accuracies = zip(*parts, strict=True)
     if len(images) == 1:
         return losses[0], accuracies[0]
@@ -230,7 +259,7 @@ def _train_stack(
 
 
 def training_cost(spec: NetSpec, train: FlatImages) -> float:
-    """Return the multiply-adds of an image in training."""
+    """Return the multiply-adds of training on one image, forward and backward."""
     ends = 2 * train.pixels.shape[1] + 3 * train.classes
     return float(ends * spec.width + 3 * (spec.depth - 1) * spec.width**2)
 
