@@ -103,7 +103,7 @@ def _takes_flat_only(model: nn.Module, images: Tensor) -> bool:
 
 
 def _refusal(model: nn.Module, inputs: Tensor) -> Exception | None:
-    """Return what the forward raises for the inputs, tried on a copy."""
+    """Return the exception that the forward raises for the inputs, tried on a copy."""
     with torch.no_grad(), torch.random.fork_rng(devices=()):
         try:
             call(copy.deepcopy(unwrap(model)), inputs)

@@ -207,7 +207,7 @@ def _renamed(error: CycloptsError) -> str:
 
 
 def _complain(line: str, status: int) -> int:
-    # Loaded code may have closed it, and the disk that it is sent to may be full.
+    # Loaded code may have closed stderr, and the disk that it is redirected to may be full.
     with contextlib.suppress(ValueError, OSError):
         print(f"unmask: {printable(' '.join(line.split()))}", file=sys.stderr)
     return status

@@ -108,7 +108,7 @@ def _tried(exercise: Exercise, task: Task) -> tuple[Section, ...]:
     except UserError as error:
         return _absent(exercise, str(error))
     except Exception as error:
-        # Whatever goes wrong in one exercise, the report of the others is worth having.
+        # Whatever fails in one exercise, the report of the others is still worth having.
         place = traceback.extract_tb(error.__traceback__)[-1]
         line = (str(error).strip().splitlines() or [""])[0][:200]
         where = f"{Path(place.filename).name}, line {place.lineno}"

@@ -134,7 +134,7 @@ def _cached(card: DatasetCard, file: RemoteFile, report: Callable[[int], None]) 
 
 
 def _download(url: str, partial_file: Path, size: int, report: Callable[[int], None]) -> None:
-    """Bring the partial file to its whole size, from where it is."""
+    """Complete the partial file, from the bytes that it has."""
     import requests
     import urllib3
 
@@ -165,7 +165,7 @@ def _download(url: str, partial_file: Path, size: int, report: Callable[[int], N
 
 
 def _checked(partial_file: Path, path: Path, file: RemoteFile) -> None:
-    """Copy what was downloaded to its place if it is the file; throw it away if it isn't."""
+    """Copy the download to its place if it is the right file, and delete it if it isn't."""
     digest = hashlib.sha256()
     try:
         # Copied and not renamed: another process that also writes the partial file can't reach

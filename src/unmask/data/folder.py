@@ -116,7 +116,7 @@ def load_folder(
 
 
 def _empty_classes(root: Path, places: list[_Place]) -> list[str]:
-    """Return a warning for each folder beside those of the classes that holds no image."""
+    """Return a warning for each folder beside the class folders that holds no image."""
     if not root.is_dir():
         return []
     warnings = []
@@ -186,7 +186,7 @@ def _places(files: list[PictureFile], warnings: list[str]) -> list[_Place]:
 
 
 def _wrappers(paths: list[tuple[str, ...]]) -> int:
-    """Return how many folders lie one inside the other before the tree branches into two."""
+    """Return how many folders lie one inside the other before the tree branches."""
     depth = 0
     while len({path[depth] for path in paths if len(path) > depth + 1}) == 1 and any(
         len(path) > depth + 2 for path in paths

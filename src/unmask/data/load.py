@@ -1,4 +1,4 @@
-"""Labelled images from whatever holds them: a name, a folder, arrays, a DataLoader."""
+"""Labelled images from a name, a folder, arrays or a DataLoader."""
 
 from __future__ import annotations
 

@@ -139,8 +139,8 @@ def _pictures(data: bytes, mode: str, enough: int | None, *, every: bool) -> Ite
         if kind not in formats:
             name = "HEIC" if kind == "HEIF" else kind
             raise UserError(f"an image in {name}, which needs a plugin", do=_PLUGINS[kind])
-    # What Pillow warns of is either harmless or handled below, and libraries don't print. Who
-    # configures logging still gets what it logs.
+    # Pillow's warnings are either harmless or handled below, and libraries don't print. Users who
+    # configure logging still get its log.
     logging.getLogger("PIL").addHandler(_NOWHERE)
     try:
         # Without a list of formats a file could also start an interpreter for PostScript.
@@ -175,8 +175,8 @@ def _pictures(data: bytes, mode: str, enough: int | None, *, every: bool) -> Ite
                         upright = opened
                     plain = _eight_bits(upright)
                     plain.load()
-                    # Converting copies even what has the mode already: a quarter of a large
-                    # image's memory is saved by leaving it out.
+                    # Converting copies even an image that has the mode already: skipping it saves a
+                    # quarter of a large image's memory.
                     same = plain.mode == mode and (plain is not opened or not every)
                     made = plain if same else plain.convert(mode)
                 yield made
@@ -200,7 +200,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _frames(opened: Picture) -> int:
-    """Return how many frames or pages a file has that is read frame by frame."""
+    """Return the number of frames or pages of a file in a format that can have several."""
     frames = int(getattr(opened, "n_frames", 1)) if opened.format in _MANY else 1
     if frames > MAX_FRAMES:
         raise UserError("an animation that is too long", got=f"{frames} frames")

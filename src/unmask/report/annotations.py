@@ -41,7 +41,7 @@ def _place(path: str) -> dict[str, str | int]:
     if file is None or not Path(file).is_relative_to(Path.cwd()):
         return {}
     place: dict[str, str | int] = {"file": Path(file).relative_to(Path.cwd()).as_posix()}
-    # A model that was made when the module was imported has no line of its own.
+    # A model that was created when the module was imported has no source line.
     with contextlib.suppress(AttributeError, TypeError, OSError):
         place["line"] = inspect.getsourcelines(getattr(module, name.partition(".")[0]))[1]
     return place

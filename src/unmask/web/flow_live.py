@@ -24,7 +24,7 @@ from unmask.sweep.trainer import Observer, Outcome
 
 MAX_DEPTH, MAX_WIDTH, MAX_NETS, MAX_EPOCHS = 100, 256, 8, 20
 _TRAINED, _TESTED = 6000, 2000
-# A slice takes about this long, and a whole run at most that.
+# Seconds that a slice takes, about, and that a whole run takes at most.
 _SLICE, _LONGEST = 0.7, 45.0
 _FIRST_SLICE, _LEAST = 8, 2
 

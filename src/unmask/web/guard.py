@@ -109,7 +109,7 @@ class Guard:
             raise RefusedError(403, "this server answers to its own address only")
         client = network(str((scope.get("client") or ("",))[0]))
         known = self._known(headers.get("authorization", ""))
-        # Of what is fetched, only reports cost work: each looks through their folders.
+        # Among GET requests only those for reports cost work: each searches their folders.
         works = scope["method"] == "POST" or scope["path"].startswith("/reports/")
         if not known or works:
             wait = self._rate.admit(client)

@@ -27,7 +27,7 @@ def page(models: Models, reports: Sequence[Path]) -> gr.Blocks:
         models: the models behind the tabs.
         reports: the folders whose reports are shown.
     """
-    # What gradio itself would keep for longer, it deletes after an hour; images never reach it.
+    # Gradio deletes its own files after an hour; images never become files.
     blocks = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(_SECONDS, _SECONDS))
     with blocks:
         gr.HTML(

@@ -75,7 +75,7 @@ class Settings:
                 do=f"give {_SHORTEST_SECRET} or more",
             )
         if self.token is not None and not (self.token.isascii() and self.token.isprintable()):
-            # Headers hold bytes, and clients don't agree on how other characters become some.
+            # Headers hold bytes, and clients encode other characters in different ways.
             raise UserError(
                 "the token must be of ASCII characters that can be printed",
                 do="take what openssl rand -hex 16 prints",

@@ -61,7 +61,7 @@ class Interval:
 
 
 def shown(value: float) -> str:
-    """Return a number in at most five digits, infinity as the sign."""
+    """Return a number with at most five significant digits, infinity as its sign."""
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
     return f"{value:.5g}".replace("-", "−")

@@ -149,7 +149,7 @@ def _counts(annotated: AnnotatedImages) -> tuple[Cell, ...]:
         _count(FACES, len(labels), part),
         _count(REPORT_COUNTS["with_mask"], found[0], part),
     ]
-    # Swapped, whatever part of the set is here: those without a mask are several times as many.
+    # Holds for any subset too: faces without a mask are several times as many.
     swapped = found[1] > found[2]
     for name, count in zip(FACE_CLASSES[1:], found[1:], strict=True):
         cell = _count(REPORT_COUNTS[name], count, part)

@@ -1,1 +1,1 @@
-"""The generator attack: a network of its own for each image and class, all trained at once."""
+"""The generator attack: one network for each image and target class, all trained at once."""

@@ -17,7 +17,7 @@ from unmask.fool.victim import Victim
 # long first steps find better basins, in Linf, where a step moves every pixel, they only overshoot.
 _FIRST_STEP = {"l2": 2.0, "linf": 0.5}
 _LAST_STEP = 0.05
-# No step is longer than so many times the distance at which the first gradient sees the boundary.
+# The longest step, as a multiple of the distance to the boundary by the first gradient.
 _FAR = 2.0
 # A given eps must leave room for the rounding to 8 bits.
 _INSIDE = 0.99
@@ -97,7 +97,7 @@ def smallest_change(
         size, reached = norm.size(change), aim.reached(logits)
         nearer = reached & (size < best[rows])
         best[rows[nearer]] = size[nearer]
-        # Until it is reached, the last try stands.
+        # Until the goal is reached, the last image is kept.
         shown = nearer | best[rows].isinf()
         found[rows[shown]] = pictures[shown]
         part = step / max(steps - 1, 1)
@@ -111,7 +111,7 @@ def smallest_change(
         going = ~reached | (size > max(_INSIDE * (threat.eps or 0), _NOTHING))
         if step == steps - 1 or not going.any():
             break
-        # A large eps is room, and no reason for large steps.
+        # A large eps allows a large change but is no reason for large steps.
         stride = _stride(norm.name, part) * torch.minimum(radius, _FAR * unit)
         wanted = change - wide(stride, change) * norm.direction(gradient)
         target = (originals + norm.project(wanted, radius)).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""The study of depth against activation: what the gradient does in nets of 5, 20 and 40 layers."""
+"""The study of depth against activation: gradients in nets of 5, 20 and 40 layers."""
 
 from __future__ import annotations
 

@@ -111,5 +111,5 @@ def box_round(across: Sequence[float], down: Sequence[float]) -> tuple[float, fl
 
 
 def box_array(boxes: list[tuple[float, float, float, float]]) -> NDArray[np.float64]:
-    """Return float64[k, 4], for no boxes too."""
+    """Return boxes as float64[k, 4], also where there are none."""
     return np.array(boxes, np.float64).reshape(-1, 4)

@@ -1,4 +1,4 @@
-"""Boxes: xyxy in absolute pixels, half-open; how they overlap, and which of many to keep."""
+"""Boxes: xyxy in absolute pixels, half-open; their overlap, and non-maximum suppression."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def clip(boxes: Boxes, width: float, height: float) -> Boxes:
 
 
 def area(boxes: NDArray[_Float]) -> NDArray[_Float]:
-    """Return [n], the areas in square pixels, 0 for inverted and empty boxes."""
+    """Return the areas in square pixels, [n], 0 for inverted and empty boxes."""
     sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
     return sides[:, 0] * sides[:, 1]
 

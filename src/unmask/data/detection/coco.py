@@ -76,13 +76,13 @@ def parse_json(file: PictureFile) -> Any:
 
 
 def _amiss(file: PictureFile, what: str, wrong: list[str]) -> list[str]:
-    """Return the line for entries that can't be used, if there are any."""
+    """Return the warning about entries that can't be used, if there are any."""
     name = "/".join(file.path)
     return [f"{name!r}: {what} passed over: {len(wrong)}, the first {wrong[0]}"] if wrong else []
 
 
 def _categories(file: PictureFile, content: dict[str, Any], warnings: list[str]) -> dict[str, str]:
-    """Return the names of the categories by their ids as text, which are numbers or text."""
+    """Return the names of the categories by their ids as text; ids are numbers or text."""
     found: dict[str, str] = {}
     above: set[str] = set()
     wrong = []
@@ -98,7 +98,7 @@ def _categories(file: PictureFile, content: dict[str, Any], warnings: list[str])
 
 
 def _number(key: str) -> tuple[int, str]:
-    """Return what category numbers are sorted by: as numbers where they are such."""
+    """Return the sort key of a category's id: as a number where it is one."""
     return (int(key), "") if key.isdecimal() else (1 << 30, key)
 
 

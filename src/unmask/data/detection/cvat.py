@@ -97,7 +97,7 @@ def _box(shape: Element) -> tuple[float, float, float, float]:
     left, top, right, bottom = (float(shape.get(side, "")) for side in _SIDES)
     if not (turn := math.radians(_turn(shape))):
         return left, top, right, bottom
-    # About its middle.
+    # Rotated about the box's centre.
     wide, high = (right - left) / 2, (bottom - top) / 2
     cos, sin = abs(math.cos(turn)), abs(math.sin(turn))
     across, down = wide * cos + high * sin, wide * sin + high * cos

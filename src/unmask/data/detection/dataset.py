@@ -1,4 +1,4 @@
-"""Images with boxes drawn round what they hold, from the annotations of many tools."""
+"""Images with boxes round objects, from the annotations of many tools."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class AnnotatedImages:
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """int64[classes]: how many boxes there are of each class."""
+        """The number of boxes of each class, int64[classes]."""
         labels = np.concatenate([np.zeros(0, np.int64), *self.labels])
         return np.bincount(labels, minlength=len(self.class_names)).astype(np.int64)
 
@@ -396,7 +396,7 @@ def _checked_size(path: Path, annotation: Annotation) -> tuple[int, int]:
 def _fitted(
     annotation: Annotation, size: tuple[int, int], warnings: list[str]
 ) -> tuple[Boxes, NDArray[np.bool_]]:
-    """Return the boxes that can be used, in pixels and cut to the image, and which they are."""
+    """Return the usable boxes, in pixels and cut to the image, and a mask of those among all."""
     scale = np.array([*size, *size]) if annotation.relative else np.ones(4)
     # Values beyond the range of float32 become infinite, and are then dropped as not finite.
     with np.errstate(over="ignore", invalid="ignore"):

@@ -147,7 +147,7 @@ def _box(value: dict[str, Any]) -> tuple[Box, bool]:
     x, y, wide, high = (float(value[key]) / 100 for key in ("x", "y", "width", "height"))
     if not (turn := math.radians(float(value.get("rotation") or 0))):
         return (x, y, x + wide, y + high), False
-    # About its upper left corner, in pixels: as fractions of the sides, pixels may not be square.
+    # Rotated about the upper left corner, in pixels: fractions of the sides may not be square.
     across, down = float(value["original_width"]), float(value["original_height"])
     cos, sin = math.cos(turn), math.sin(turn)
     w, h = wide * across, high * down

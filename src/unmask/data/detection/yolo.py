@@ -117,7 +117,7 @@ def _background(
 
 
 def _line(line: str, key_points: bool) -> tuple[int, Box, bool]:
-    """Return a line's class and box, and whether the box was made of an outline."""
+    """Return a line's class and box, and whether the box was derived from an outline."""
     try:
         label, *rest = line.split()
         # Some tools number classes as 0.0.
@@ -142,7 +142,7 @@ def _named(label: int, names: tuple[str, ...]) -> str:
 
 
 def _described(files: list[PictureFile], warnings: list[str]) -> tuple[tuple[str, ...], bool]:
-    """Return the classes' names, and whether lines hold key points behind their boxes."""
+    """Return the classes' names, and whether lines hold key points after their boxes."""
     found: list[tuple[PictureFile, tuple[str, ...], bool]] = []
     others = sorted({f.path[-1].lower() for f in files} - set(NAME_FILES))
     wanted = (*NAME_FILES, *(name for name in others if name.endswith(_YAML)))
@@ -192,7 +192,7 @@ def _yaml(text: str) -> Any:
 
 
 def _yaml_names(names: object) -> list[str]:
-    """Return the entries of "names" in YAML, a list, numbered, or text with commas."""
+    """Return the entries of "names" in YAML: a list, a numbered mapping, or text with commas."""
     if isinstance(names, dict):
         try:
             return [str(names[key]) for key in sorted(names, key=int)]

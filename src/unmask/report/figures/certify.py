@@ -21,7 +21,7 @@ _LOOKS = {
 
 @styled_figure
 def bracket_figure(found: Certification, *, narrow: bool = False) -> Figure:
-    """Return bars of the fractions of each status, for all images and for each class."""
+    """Return bars of the fraction of each status, for all images and for each class."""
     classes = [k for k in range(len(found.class_names)) if (found.labels == k).any()]
     shown = classes if len(classes) <= _MOST_CLASSES else []
     names = ["all", *(found.class_names[k] for k in shown)]

@@ -113,7 +113,7 @@ def to_svg(figure: Figure, name: str) -> str:
 
 
 def to_png(figure: Figure) -> bytes:
-    """Return the figure as the bytes of a PNG of 200 dots an inch."""
+    """Return the figure as the bytes of a PNG at 200 dpi."""
     buffer = io.BytesIO()
     with mpl.rc_context(_RC):
         figure.savefig(buffer, format="png", dpi=200)
