@@ -21,7 +21,7 @@ import numpy as np
 try:
     import fcntl
 except ImportError:
-    # Windows has no such locks.
+    # Windows has no flock.
     fcntl = None  # type: ignore[assignment]
 
 from unmask.errors import UserError
@@ -262,7 +262,7 @@ def _other_runs(process: int) -> bool:
     return True
 
 
-# The folders that this process writes a run into, each by the number of its open directory.
+# The folders that this process has claimed, with the file descriptors of their locks.
 _claimed: dict[Path, int] = {}
 _made: set[Path] = set()
 

@@ -16,7 +16,7 @@ def wilson(right: int, count: int, confidence: float = 0.95) -> tuple[float, flo
     """
     if not count:
         return 0.0, 1.0
-    # Imported here, since it takes longer than most commands that never need it.
+    # Imported here, since the import takes longer than most commands that don't need it.
     from scipy.stats import binomtest
 
     interval = binomtest(int(right), int(count)).proportion_ci(confidence, method="wilson")

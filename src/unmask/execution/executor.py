@@ -76,7 +76,10 @@ class LocalExecutor(Executor):
     workers = 1
 
     def run(self, work: Callable[[S, T], R], shared: S, tasks: Iterable[T]) -> Generator[Done[R]]:
-        """Yield how each task ended, in the order given; none is drawn before it is needed."""
+        """Yield how each task ended, in the order given; see Executor.run.
+
+        No task is drawn before it is needed.
+        """
         for index, task in enumerate(tasks):
             yield _done(index, work, shared, task)
 

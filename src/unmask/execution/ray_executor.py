@@ -29,7 +29,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _ATTEMPTS = 5
-# Some tasks wait at the workers, so that none idles while its next one is on the way.
+# Some tasks wait at the workers, so that none idles until its next task arrives.
 _TASKS_A_WORKER = 2
 _LOST = (NodeDiedError, ObjectLostError, OutOfDiskError, OutOfMemoryError, WorkerCrashedError)
 
@@ -81,7 +81,7 @@ class RayExecutor(Executor):
             return max(1, int(ray.cluster_resources().get("CPU", 0)))
 
     def run(self, work: Callable[[S, T], R], shared: S, tasks: Iterable[T]) -> Generator[Done[R]]:
-        """Yield how each task ended as it ends; see Executor."""
+        """Yield how each task ended, as it ends; see Executor.run."""
         with self._reaching():
             reference = ray.put(shared)
         waiting = (_Flight(index, task) for index, task in enumerate(tasks))
@@ -89,7 +89,7 @@ class RayExecutor(Executor):
         try:
             while True:
                 room = _TASKS_A_WORKER * self.workers - len(flying)
-                # Drawn outside of _reaching: what the tasks raise is not the cluster's.
+                # Outside of _reaching, since errors of the tasks' iterable aren't the cluster's.
                 for _, flight in zip(range(room), waiting, strict=False):
                     flying[self._send(work, reference, flight)] = flight
                 if not flying:

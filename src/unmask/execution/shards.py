@@ -108,7 +108,15 @@ def write_shards(
 
 
 def written(writing: Writing[S, T, R], task: tuple[int, T]) -> Written[R]:
-    """Run one task on a worker, and write its shard if that can be done there."""
+    """Run one task on a worker, and write its shard if that can be done there.
+
+    Args:
+        writing: the work, its shared input and the folder.
+        task: the number of its shard, and the task.
+
+    Returns:
+        The figures, and the shard if it couldn't be written.
+    """
     number, wanted = task
     figures, arrays = writing.work(writing.shared, wanted)
     shard = _packed(arrays)
@@ -161,7 +169,12 @@ def _number(path: Path) -> int:
 
 
 def shard_file(folder: Path, number: int) -> Path:
-    """Return the path of the shard of that number."""
+    """Return the path of a shard.
+
+    Args:
+        folder: where the shards are.
+        number: of the shard, from 0.
+    """
     return folder / f"{number // _FILES:03d}" / f"{number % _FILES:03d}.npz"
 
 

@@ -164,7 +164,7 @@ ACTIVATIONS: Registry[Activation] = Registry(
     },
 )
 
-# Those that the C++ kernel has too, in the order of its enum.
+# The activations that the C++ kernel has too, in the order of its enum.
 IN_KERNEL = (
     *("relu", "leaky_relu", "elu", "selu", "gelu", "silu"),
     *("softplus", "tanh", "sigmoid", "lecun", "erf", "linear"),

@@ -167,11 +167,27 @@ class ModelCard:
             ) from error
 
     def check_onnx(self, content: bytes, file: Path) -> None:
-        """Raise UserError unless content is the ONNX file that the card describes."""
+        """Check an ONNX file against the card.
+
+        Args:
+            content: of the file.
+            file: its path, for the error.
+
+        Raises:
+            UserError: it is another file than the card describes.
+        """
         _same(sha256(content), self.onnx_sha256, file)
 
     def check_weights(self, found: str, file: Path) -> None:
-        """Raise UserError unless found, in hex, is the SHA-256 of the card's weights in file."""
+        """Check a weights file against the card.
+
+        Args:
+            found: its SHA-256 in hex.
+            file: its path, for the error.
+
+        Raises:
+            UserError: it is another file than the card describes.
+        """
         _same(found, self.weights_sha256, file)
 
 

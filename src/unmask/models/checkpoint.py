@@ -33,7 +33,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Any = None)
         UserError: the file can't be written.
     """
     plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    # Views of one storage are refused by the format, so whatever shares memory is copied.
+    # The format refuses views of one storage, so tensors that share memory are copied.
     seen: set[int] = set()
     for name, tensor in plain.items():
         if tensor.untyped_storage().data_ptr() in seen:

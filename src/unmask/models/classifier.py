@@ -34,7 +34,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.network = network
         self.card = card
-        # Kept out of the state: the card holds them.
+        # Not in the state, since the card holds them.
         for name, values in (("mean", card.mean), ("std", card.std)):
             buffer = torch.tensor(values, dtype=torch.float32)[:, None, None]
             self.register_buffer(name, buffer, persistent=False)

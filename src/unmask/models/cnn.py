@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from unmask.errors import UserError, unknown
 
-# Keras's constants, which the course report's networks were trained with.
+# Keras's constants, with which the course report's networks were trained.
 _KERAS_EPS, _KERAS_MOMENTUM, _KERAS_SLOPE = 1e-3, 0.01, 0.3
 
 

@@ -17,7 +17,7 @@ from unmask.text import printable, told
 
 # Folders of what is installed and of Unmask itself, whose faults are not the loaded code's.
 _LIBRARIES = (str(Path(__file__).parents[1]), sys.prefix, sys.base_prefix)
-# The folders of the modules that were loaded, to which a fault may belong.
+# The folders of the loaded modules, to which a fault may belong.
 _folders: set[str] = set()
 
 

@@ -56,7 +56,7 @@ def exported(
     Returns:
         The bytes of the file.
     """
-    # The exporter logs and warns about its own workings, which no user can act on.
+    # The exporter logs and warns about its internals, about which no user can do anything.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")

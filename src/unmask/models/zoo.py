@@ -190,7 +190,7 @@ def _transformers_preprocessing(
         size = kept
     elif (fraction := stated.get("crop_pct")) and size:
         crop = float(fraction)
-    # A rescale by 1/255 is from bytes to [0, 1]; without it the network takes bytes.
+    # A rescale by 1/255 maps bytes to [0, 1]; without it the network takes bytes.
     factor = float(stated.get("rescale_factor") or 1 / 255) if stated.get("do_rescale", True) else 1
     normalised = stated.get("do_normalize", True)
     mean = stated.get("image_mean") if normalised else None

@@ -23,7 +23,7 @@ from unmask.sweep.task import Task
 
 # Multiply-adds of an executor's block: half a second and a dozen seconds of one core.
 _LEAST, _MOST = 5e10, 1e12
-# So that no worker waits long for the last one.
+# Enough blocks that no worker waits long for the last one.
 _BLOCKS_A_WORKER = 16
 
 Block = NDArray[np.int64]
@@ -194,7 +194,12 @@ def _count(meter: Meter, figures: Figures) -> None:
 
 
 def block_size(total: float, workers: int) -> float:
-    """Return the multiply-adds of a block, for a total and a number of workers."""
+    """Return the cost of a block for an executor, in multiply-adds.
+
+    Args:
+        total: the cost of all nets.
+        workers: how many tasks run at once.
+    """
     return min(max(total / (_BLOCKS_A_WORKER * workers), _LEAST), _MOST)
 
 

@@ -78,7 +78,13 @@ class SweepHistory:
     def empty(
         specs: tuple[NetSpec, ...], probe_epochs: tuple[int, ...], stamp: dict[str, Any]
     ) -> SweepHistory:
-        """Return a history with every net pending and every figure NaN."""
+        """Return a history with every net pending and every figure NaN.
+
+        Args:
+            specs: of the nets.
+            probe_epochs: when layers are measured.
+            stamp: the provenance, in plain values.
+        """
         n = len(specs)
         epochs = max((s.epochs for s in specs), default=0)
         layers = max((s.depth for s in specs), default=0) + 1

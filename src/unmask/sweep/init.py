@@ -52,7 +52,13 @@ def initial_parameters(spec: NetSpec, inputs: int, classes: int) -> Parameters:
 
 
 def draw_layers(spec: NetSpec, inputs: int, classes: int) -> Iterator[LayerParameters]:
-    """Yield what initial_parameters returns, a layer at a time."""
+    """Yield what initial_parameters returns, a layer at a time.
+
+    Args:
+        spec: the net.
+        inputs: values of an image.
+        classes: how many.
+    """
     sizes = [inputs, *[spec.width] * spec.depth, classes]
     for layer, (n_in, n_out) in enumerate(itertools.pairwise(sizes), start=1):
         yield _layer(spec, seeded(spec.seed, _PARAMETER_STREAM, layer), n_in, n_out)

@@ -98,7 +98,12 @@ class Meter(Observer):
             self._work += float(self.costs[nets].sum())
 
     def fail(self, net: int, error: str) -> None:
-        """Count a net that failed, with the line that tells why."""
+        """Count a net that failed.
+
+        Args:
+            net: its number.
+            error: the line that tells why.
+        """
         with self._lock:
             self._under_way.pop(net, None)
         self.failed += 1
@@ -126,5 +131,10 @@ class Meter(Observer):
 
 
 def multiply_adds(spec: NetSpec, task: Task) -> float:
-    """Return the multiply-adds of a net's whole training."""
+    """Return the multiply-adds of a net's whole training.
+
+    Args:
+        spec: the net.
+        task: holds the training images.
+    """
     return training_cost(spec, task.train) * spec.epochs * len(task.train.labels)

@@ -133,7 +133,12 @@ class NativeNet:
         return loss, accuracy, diverged_step
 
     def evaluate(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> tuple[float, float]:
-        """Return the mean loss and the accuracy over images, uint8[m, d] and int64[m]."""
+        """Return the mean loss and the accuracy; see ReferenceNet.evaluate.
+
+        Args:
+            pixels: uint8[m, d].
+            labels: int64[m].
+        """
         loss, accuracy, _ = self._mlp.evaluate(pixels, labels, self._stop)
         return loss, accuracy
 
@@ -159,7 +164,12 @@ class NativeNet:
     def gradients(
         self, pixels: NDArray[np.uint8], labels: NDArray[np.int64]
     ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        """Return (dE/dW, dE/db) of every layer, float64, E the mean loss over the images."""
+        """Return dE/dW and dE/db of every layer, float64, E the mean loss over the images.
+
+        Args:
+            pixels: uint8[m, d].
+            labels: int64[m].
+        """
         out = np.empty(sum((i + 1) * j for i, j in self._shapes))
         self._mlp.gradients(pixels, labels, out)
         result, start = [], 0

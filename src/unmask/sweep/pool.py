@@ -64,7 +64,7 @@ class Pool:
         task = training.task
         self._training, self._observer = training, observer
         self._waiting, self._lock = lots(task, training.nets, indices), threading.Lock()
-        # What ended, and None as the last of every thread.
+        # The nets that ended, and None as the last entry of every thread.
         self._ended: queue.SimpleQueue[Ended | None] = queue.SimpleQueue()
         self._working = 1 if task.engine == "stacked" else min(threads, len(indices))
         self._threads = [

@@ -211,7 +211,15 @@ class _ShardSink:
 
 
 def train_shard(training: Training, block: Block) -> tuple[Figures, Arrays]:
-    """Train the nets of a block on a worker; return the driver's figures and the shard's arrays."""
+    """Train the nets of a block on a worker.
+
+    Args:
+        training: what all blocks read.
+        block: int64[k], the numbers of the nets.
+
+    Returns:
+        The figures for the driver and the arrays of the shard.
+    """
     ended = train_block(training, block)
     return Figures.of(ended), _arrays(ended)
 

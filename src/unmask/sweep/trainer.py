@@ -29,7 +29,12 @@ class Net(Protocol):
         ...
 
     def evaluate(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> tuple[float, float]:
-        """Return the mean loss and the accuracy over uint8[m, d] and int64[m]."""
+        """Return the mean loss and the accuracy.
+
+        Args:
+            pixels: uint8[m, d].
+            labels: int64[m].
+        """
         ...
 
     def probe(
@@ -38,7 +43,13 @@ class Net(Protocol):
         labels: NDArray[np.int64],
         dead_pixels: NDArray[np.uint8],
     ) -> dict[str, NDArray[np.float64]]:
-        """Return the per-layer statistics of LAYER_STATISTICS, float64[layers] each."""
+        """Return the per-layer statistics of LAYER_STATISTICS, float64[layers] each.
+
+        Args:
+            pixels: uint8[m, d], of the mini-batch.
+            labels: int64[m].
+            dead_pixels: uint8[k, d], over which units are judged dead.
+        """
         ...
 
 
@@ -80,7 +91,13 @@ class Outcome:
             self.diverged_step = steps
 
     def add_test(self, loss: float, accuracy: float, steps: int) -> None:
-        """Add the test figures after so many steps since the start."""
+        """Add the figures on the test images.
+
+        Args:
+            loss: the mean.
+            accuracy: 0 to 1.
+            steps: taken since the start.
+        """
         self.test = {"test_loss": loss, "test_accuracy": accuracy}
         if not math.isfinite(loss):
             self.diverged_step = steps
@@ -106,7 +123,14 @@ class Observer:
         yield order
 
     def part_done(self, net: int, images: int, loss: float, accuracy: float) -> None:
-        """Receive the mean loss and accuracy of a part, over so many images."""
+        """Receive the figures of a part of an epoch.
+
+        Args:
+            net: its number.
+            images: how many the part has.
+            loss: the mean over them.
+            accuracy: likewise, 0 to 1.
+        """
 
     def epoch_done(self, net: int) -> None:
         """Receive that an epoch of the net has ended."""
@@ -259,7 +283,12 @@ def _train_stack(
 
 
 def training_cost(spec: NetSpec, train: FlatImages) -> float:
-    """Return the multiply-adds of training on one image, forward and backward."""
+    """Return the multiply-adds of training on one image, forward and backward.
+
+    Args:
+        spec: the net.
+        train: the training images, for their size and classes.
+    """
     ends = 2 * train.pixels.shape[1] + 3 * train.classes
     return float(ends * spec.width + 3 * (spec.depth - 1) * spec.width**2)
 

@@ -71,7 +71,12 @@ def check_parts(processes: int, pictures: int, adversary: Adversary | None = Non
 
 
 def check_pictures(images: Images, validation: Images | None) -> None:
-    """Raise UserError for images that can't be trained on or validated with."""
+    """Raise UserError for images that can't be trained on or validated with.
+
+    Args:
+        images: at least one of each of two classes.
+        validation: at least one, of the same classes and shape; None for none.
+    """
     if not len(images):
         raise UserError("there are no images to train on", got=images.name)
     if len(set(images.labels.tolist())) < 2:

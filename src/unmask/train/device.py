@@ -36,7 +36,15 @@ def pick_device(name: str) -> torch.device:
 
 
 def placed(model: M, device: torch.device) -> M:
-    """Move a model to the device, with filters in the memory format in which they run fastest."""
+    """Move a model to a device, with filters in the memory format in which they run fastest.
+
+    Args:
+        model: moved in place.
+        device: where to.
+
+    Returns:
+        The model.
+    """
     return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
@@ -52,7 +60,7 @@ def has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         with torch.cuda.device(device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # Older versions of PyTorch can't tell.
+    # Older versions of PyTorch have no such function.
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(k, False) for k in ("avx512_bf16", "amx_bf16", "bf16"))
 

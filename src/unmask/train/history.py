@@ -129,7 +129,12 @@ def check_numbers(epochs: Sequence[EpochRecord]) -> None:
 
 
 def write_history(path: Path, epochs: Sequence[EpochRecord]) -> None:
-    """Write one JSON line an epoch, whole or not at all."""
+    """Write one JSON line an epoch, whole or not at all.
+
+    Args:
+        path: of the file.
+        epochs: the records, in order.
+    """
     with write_atomically(path) as file:
         file.writelines(json.dumps(values).encode() + b"\n" for values in records(epochs))
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def constant(step: int, steps: int, warmup: float, end: float) -> float:
-    """Return 1 at every step."""
+    """Return the peak rate at every step: 1, whatever the arguments."""
     return 1.0
 
 

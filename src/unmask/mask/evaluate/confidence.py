@@ -75,7 +75,7 @@ def calibrated(
     truth = matches.face_label[matches.face[hit]]
     temperature = best_temperature(rows, truth)
     _, raw = matches.recall_at(LEAST_PRECISION, least_side=LEAST_SIDE)
-    # Where a higher score is no better, all are about as likely.
+    # Where a higher score isn't more likely a face, all are about equally likely.
     fitted = Calibration(max(slope, _LEAST_SLOPE), offset, side_slope, temperature)
     # The precision was required of faces so large that their size no longer counts.
     of_large = fitted.confidence(np.array([min(raw, 1.0)]), np.array([LEAST_SIDE * scale]))
@@ -165,7 +165,7 @@ def _certain(confidence: Floats, right: NDArray[np.bool_], side: Floats) -> floa
 
 # Lower than any threshold in use.
 FLOOR = 0.01
-# How far what is stated may lie from what is true.
+# How far a stated confidence may lie from how often it is right.
 TOLERATED_GAP = 0.05
 
 

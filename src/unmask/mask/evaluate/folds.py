@@ -52,7 +52,7 @@ def folds(annotated: AnnotatedImages, count: int = 5, seed: int = 0) -> list[Fol
     for own, labels in zip(group, annotated.labels, strict=True):
         np.add.at(faces[own], labels, 1)
     by_rarity = np.argsort(annotated.counts, kind="stable")
-    # Those with most of their rarest class come first, so that no fold is dealt all the crowds.
+    # Groups with most of their rarest class come first, so that no fold gets all the crowds.
     rank = []
     for held in faces:
         rarest = next((int(c) for c in by_rarity if held[c]), -1)

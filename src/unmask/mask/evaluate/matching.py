@@ -167,7 +167,12 @@ def countable(annotated: AnnotatedImages, detections: Sequence[Detections]) -> l
 
 
 def joined(arrays: Sequence[NDArray[Any]], dtype: type[Any]) -> NDArray[Any]:
-    """Return the arrays one after the other, of type dtype, even when they are all empty."""
+    """Return the arrays one after the other, even when they are all empty.
+
+    Args:
+        arrays: one or more, of any length and the same further sides.
+        dtype: of the result.
+    """
     return np.concatenate([np.zeros((0, *arrays[0].shape[1:]), dtype), *arrays]).astype(dtype)
 
 

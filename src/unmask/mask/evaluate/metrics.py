@@ -207,7 +207,12 @@ class DetectionMetrics:
 
 
 def size_name(least: float, below: float) -> str:
-    """Return the range of sides from least to below, in pixels, in words."""
+    """Return a range of sizes in words.
+
+    Args:
+        least: the smallest side in pixels, 0 for none.
+        below: the side that is too large, infinity for none.
+    """
     if not least:
         return f"under {below:g} px"
     return f"{least:g} px and more" if math.isinf(below) else f"{least:g} to {below:g} px"

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from unmask.data.detection.boxes import Boxes, iou, nms
 
 STRIDE = 4
-# Boxes that overlap by more are taken for one face.
+# Boxes that overlap by more are merged into one face.
 NMS_IOU = 0.5
 # Crowds make hundreds of boxes; more than this is noise and would only cost time.
 _MOST = 1000

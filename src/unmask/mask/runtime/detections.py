@@ -62,7 +62,13 @@ class Detections:
 
     @classmethod
     def none(cls, class_names: tuple[str, ...], width: int, height: int) -> Detections:
-        """Return the detections of an image, width x height pixels, in which no face was found."""
+        """Return the detections of an image without a face.
+
+        Args:
+            class_names: of the detector.
+            width: of the image in pixels.
+            height: of the image in pixels.
+        """
         return cls(
             np.zeros((0, 4), np.float32),
             np.zeros(0, np.int64),

@@ -28,7 +28,7 @@ WEIGHTS = Path(__file__).parents[1] / "weights" / "detector.onnx"
 # Threads that spin while they wait take the cores from whatever else runs, so they spin only for
 # about as long as the next layer takes to come.
 THREADS = {"session.intra_op.allow_spinning": "1", "session.intra_op.spin_duration_us": "50"}
-# Enlarged beyond this, an image holds no more than before.
+# Enlarging an image further adds no information.
 _MOST_ENLARGED = 4.0
 # Of all views of an image: more is noise, and comparing every pair of boxes would take minutes.
 _MOST_BOXES = 5000

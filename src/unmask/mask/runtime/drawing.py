@@ -17,7 +17,7 @@ from unmask.mask.runtime.detections import NOT_JUDGED_NAME, Detections
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
 
-# An image is drawn on at this size at least: words could not be read on a smaller one.
+# The least size of an image to draw on: on a smaller one, words could not be read.
 LEAST_SIDE = 400
 # Words may cover this fraction of an image; an image of a crowd is enlarged, within limits, until
 # they cover no more.
@@ -82,7 +82,7 @@ def draw(
         _outline(pencil, box, colour, line)
     text = _text_size(picture.size, len(found))
     taken = boxes
-    # The largest first: they have the least choice of where their words fit.
+    # The largest first, since their words fit in the fewest places.
     sizes = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     for i in np.argsort(-sizes, kind="stable"):
         words = short_words(names[i])

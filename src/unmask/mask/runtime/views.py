@@ -17,9 +17,10 @@ OVERLAP = 128
 # Between scales: a face that the tiles of one cut still has OVERLAP / 4 pixels in the next.
 STEP = 4.0
 _EDGE = 2.0
-# Of the luma's 256 values, and how many times they are spread at most.
+# The fraction of pixels cut at either end, the span of 256 luma values under which the contrast is
+# stretched, and the largest factor.
 _CUT, _LITTLE, _MOST_GAIN = 0.01, 110.0, 32.0
-# Smaller faces than this, in pixels that the network sees, are left to finer views by the coarsest.
+# The coarsest view leaves faces smaller than this, in pixels that the network sees, to finer ones.
 _LARGE = 32.0
 # The value, 0 to 255, that fills a view beyond the image, as in training.
 GREY = 114
@@ -165,7 +166,15 @@ def stretched(image: Image.Image) -> Image.Image:
 
 
 def network_input(picture: Image.Image, view: View) -> NDArray[np.float32]:
-    """Return a view of an RGB image as float32[1, 3, h, w] in [0, 1], h and w multiples of 32."""
+    """Return a view of an image as the network's input.
+
+    Args:
+        picture: an RGB image.
+        view: a region of it.
+
+    Returns:
+        float32[1, 3, h, w] in [0, 1]; h and w are multiples of 32, filled with grey.
+    """
     size, box = (view.width, view.height), (view.left, view.top, view.right, view.bottom)
     if size != (view.right - view.left, view.bottom - view.top):
         # With a gap of one, whole pixels are averaged first, which is five times as fast.
@@ -175,7 +184,7 @@ def network_input(picture: Image.Image, view: View) -> NDArray[np.float32]:
     height, width = (-(-side // MULTIPLE) * MULTIPLE for side in (view.height, view.width))
     pixels = np.empty((1, 3, height, width), np.float32)
     pixels[:, :, view.height :] = pixels[:, :, :, view.width :] = GREY / 255
-    # Colour by colour: their bytes then lie in a row, which is twice as fast.
+    # Each colour separately: its bytes are then contiguous, which is twice as fast.
     for place, colour in zip(pixels[0], picture.split(), strict=True):
         np.multiply(np.asarray(colour), np.float32(1 / 255), out=place[: view.height, : view.width])
     return pixels

@@ -111,7 +111,7 @@ def _coco(file: IO[bytes], class_names: tuple[str, ...]) -> Iterator[Add]:
     file.write(json.dumps(whole).encode())
 
 
-# The name of the file, and what writes it.
+# By format: the name of the file, and the function that writes it.
 FORMATS: dict[str, tuple[str, Callable[[IO[bytes], tuple[str, ...]], Iterator[Add]]]] = {
     "json": ("detections.json", _json),
     "jsonl": ("detections.jsonl", _json_lines),

@@ -19,11 +19,11 @@ from unmask.mask.training.scenes import scene
 
 Picture = NDArray[np.uint8]
 
-# Cut faces count while this fraction of them is seen; with less, the network is free.
+# Cut faces count while this fraction of them is visible; otherwise they are ignored.
 _SEEN = 0.45
 # In pixels of the canvas: smaller faces can't be distinguished from noise.
 _LEAST_SIDE = 5.0
-# How far one side may be stretched against the other.
+# How far, in the logarithm, one side may be stretched relative to the other.
 _STRETCH = 0.1
 # Around a pasted face, as a fraction of its sides: enough for hair and ears, and to fade out in.
 _MARGIN = 0.35
@@ -332,7 +332,7 @@ def _scaled(
     from PIL import Image
 
     left, top, right, bottom = window
-    # Two pixels more than the window needs, for the filter to see across its edge.
+    # Two pixels more than the window needs, for the filter to reach across its edge.
     x, y = max(int(left) - 2, 0), max(int(top) - 2, 0)
     part = np.ascontiguousarray(picture[y : int(bottom) + 3, x : int(right) + 3])
     filters = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC

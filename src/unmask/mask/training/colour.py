@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-# Of red, green and blue, as luma has them (ITU-R BT.601).
+# The weights of red, green and blue in luma (ITU-R BT.601).
 _LUMA = (0.299, 0.587, 0.114)
 _BRIGHTNESS, _CONTRAST, _SATURATION, _TINT = 0.25, 0.35, 0.5, 0.08
 # In radians about the axis of greys.
@@ -33,7 +33,12 @@ class Colours:
 
     @staticmethod
     def drawn(count: int, random: np.random.Generator) -> Colours:
-        """Draw brightness, contrast, saturation, hue and tint; one image in twenty becomes grey."""
+        """Draw changes of brightness, contrast, saturation, hue and tint.
+
+        Args:
+            count: how many images; one in twenty becomes grey.
+            random: the source of all random numbers.
+        """
         contrast = np.exp(random.uniform(-_CONTRAST, _CONTRAST, count))
         brightness = random.uniform(-_BRIGHTNESS, _BRIGHTNESS, count)
         saturation = np.exp(random.uniform(-_SATURATION, _SATURATION, count))

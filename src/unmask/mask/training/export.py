@@ -173,7 +173,13 @@ def quantize_detector(
 
 
 def recalibrated(source: Path, path: Path, calibration: Calibration) -> None:
-    """Write an exported detector again with another calibration; its network stays as it is."""
+    """Write an exported detector again with another calibration; its network stays as it is.
+
+    Args:
+        source: an ONNX file of export_detector or quantize_detector.
+        path: of the new file.
+        calibration: replaces the old one.
+    """
     import onnx
 
     model = onnx.load(source)

@@ -15,7 +15,7 @@ from torch.nn import functional
 from unmask.mask.runtime.decode import STRIDE
 from unmask.mask.training.network import Heads
 
-# The label of a box in which the network is free: too small, or cut off.
+# The label of a box that the loss ignores: too small, or cut off.
 IGNORED = -1
 # The label of a missing box, where an image of a batch has fewer than others.
 PADDING = -2
@@ -94,7 +94,7 @@ def targets_of(boxes: Tensor, labels: Tensor, height: int, width: int) -> Target
     each = down[:, :, :, None] * _heat(boxes[..., 0], boxes[..., 2], columns)[:, :, None, :]
     heat = each.amax(1)
     areas = (boxes[..., 2:] - boxes[..., :2]).prod(-1)
-    # Of equals the smaller: a rank by size that no difference of heats comes near.
+    # Of equal heats the smaller face is preferred, by a rank too small to change other choices.
     rank = areas.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     preferred = each + 1e-6 * rank[..., None, None] - (labels < 0)[..., None, None].float()
     cells = (heat >= _SPEAKS).flatten().nonzero()[:, 0]

@@ -141,6 +141,10 @@ class CrossStage(nn.Module):
     """Blocks of two 3x3 convolutions on half the channels, all of whose outputs are joined.
 
     After the cross-stage networks of Wang et al., 2019, arXiv:1911.11929.
+
+    Args:
+        channels: of input and output.
+        depth: how many blocks.
     """
 
     def __init__(self, channels: int, depth: int) -> None:
@@ -154,7 +158,7 @@ class CrossStage(nn.Module):
         self.join = _conv(half * (2 + depth), channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features of the shape they came in, float[b, c, h, w]."""
+        """Return features of the input's shape, float[b, c, h, w]."""
         parts = [self.straight(x), self.into(x)]
         for block in self.blocks:
             parts.append(parts[-1] + block(parts[-1]))
@@ -163,7 +167,11 @@ class CrossStage(nn.Module):
 
 
 class Context(nn.Module):
-    """Maxima over windows of up to 13 positions, joined with the features themselves."""
+    """Maxima over windows of up to 13 positions, joined with the features themselves.
+
+    Args:
+        channels: of input and output.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -172,7 +180,7 @@ class Context(nn.Module):
         self.join = _conv(4 * half, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features of the shape they came in, float[b, c, h, w]."""
+        """Return features of the input's shape, float[b, c, h, w]."""
         parts = [self.into(x)]
         for _ in range(3):
             parts.append(functional.max_pool2d(parts[-1], 5, stride=1, padding=2))
@@ -196,7 +204,7 @@ class Scored(nn.Module):
         self.network = network
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return scores and sides."""
+        """Return scores and sides for pixels, float[b, 3, h, w] in [0, 1]."""
         return peaks(*dense(self.network, pixels))
 
 
@@ -257,7 +265,13 @@ def dense(network: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def peaks(face: Tensor, classes: Tensor, sides: Tensor) -> tuple[Tensor, Tensor]:
-    """Return scores and sides as Scored does, from what dense returns."""
+    """Return scores and sides as Scored does.
+
+    Args:
+        face: float[b, 1, h/4, w/4], the probability of a face.
+        classes: float[b, k, h/4, w/4], the probabilities of its classes.
+        sides: float[b, 4, h/4, w/4], in pixels.
+    """
     highest = functional.max_pool2d(face, 3, stride=1, padding=1)
     return torch.where(face >= highest, face, torch.zeros_like(face)) * classes, sides
 
@@ -303,7 +317,7 @@ def detector_card(
 
 
 def fresh_detector(card: ModelCard) -> FaceNetwork:
-    """Return the network that a card describes, with fresh weights."""
+    """Return the network that a card describes, with new weights."""
     shape: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in card.settings.items()
     }

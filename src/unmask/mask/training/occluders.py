@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
-# Smaller faces, in pixels, show nothing of what is drawn on them.
+# On smaller faces, in pixels, drawings would not be visible.
 LEAST_SIDE = 14.0
 _AROUND = 0.75
 

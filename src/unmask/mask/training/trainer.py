@@ -212,13 +212,13 @@ class DetectorRun(Descent[DetectorEpoch]):
         return 1
 
     def tell(self, where: Progress, means: list[float], spent: float) -> None:
-        """Report the losses of the epoch so far."""
+        """Report the losses of the epoch so far; see Loop.tell."""
         assert self.progress
         face, sides, classes = means
         self.progress(DetectorProgress(**vars(where), face=face, sides=sides, classes=classes))
 
     def note(self, means: list[float], spent: float) -> DetectorEpoch:
-        """Return the epoch's figures."""
+        """Return the epoch's figures; see Loop.note."""
         face, sides, classes = means
         return DetectorEpoch(
             len(self.epochs) + 1, face, sides, classes, rate=self.rate, seconds=self.seconds
