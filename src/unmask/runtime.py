@@ -220,16 +220,16 @@ def _writer(process: int) -> str:
 
 
 def unfinished(name: str) -> str:
-    """Return how what this process writes begins its name until it is whole.
+    """Return the beginning of the name of a file that this process has not finished.
 
     Args:
-        name: that it will have then.
+        name: of the finished file.
     """
     return f".{name}.{_writer(os.getpid())}."
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes of this machine have left unfinished in a folder, once."""
+    """Remove the unfinished files that killed processes of this machine left in a folder, once."""
     if folder in _swept:
         return
     _swept.add(folder)

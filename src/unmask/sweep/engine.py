@@ -78,7 +78,7 @@ def train_sweep(
         on: trains the nets in blocks of seconds, to the same bits; None is this process.
         progress: called about five times a second, or for every block, and at the end.
         checkpoint: a file that gets the history so far every few seconds and at the end.
-        resume: go on from the checkpoint; without it, one that exists is refused.
+        resume: continue from the checkpoint; without it, one that exists is refused.
 
     Returns:
         The history, one row a net, in the order of specs.

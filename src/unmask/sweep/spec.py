@@ -105,7 +105,7 @@ class NetSpec:
 
 
 class Nets(Protocol):
-    """Nets by number from 0: a list of them, or what makes one when it is needed."""
+    """Nets by number from 0: a list of them, or an object that makes each one when it is needed."""
 
     def __len__(self) -> int: ...
 

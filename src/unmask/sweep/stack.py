@@ -47,7 +47,7 @@ def most_in_a_stack(spec: NetSpec, inputs: int) -> int:
 
 
 class StackedNets:
-    """What ReferenceNet is, for k nets whose specs are stackable.
+    """The operations of ReferenceNet for k nets at once, whose specs are stackable.
 
     Args:
         specs: of the nets.
