@@ -76,9 +76,12 @@ class LocalExecutor(Executor):
     workers = 1
 
     def run(self, work: Callable[[S, T], R], shared: S, tasks: Iterable[T]) -> Generator[Done[R]]:
-        """Yield how each task ended, in the order given; see Executor.run.
+        """Yield how each task ended, in the order given.
 
-        No task is drawn before it is needed.
+        Args:
+            work: called with shared and the task, in this process.
+            shared: the input of all tasks.
+            tasks: none is drawn before it is needed.
         """
         for index, task in enumerate(tasks):
             yield _done(index, work, shared, task)
