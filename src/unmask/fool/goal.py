@@ -1,4 +1,4 @@
-"""What an attack is to make a classifier say."""
+"""The prediction that an attack is to cause."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ from unmask.errors import UserError
 
 @dataclass(frozen=True)
 class Goal:
-    """The true classes of n images, int64[n], and those to be said instead, int64[n].
+    """The true classes of n images, and the target classes.
 
-    targets None asks for any class but the true one. Raises UserError when a target is the true
-    class.
+    Args:
+        labels: the true classes, int64[n].
+        targets: the classes to be predicted, int64[n]; None for any class but the true one.
+
+    Raises:
+        UserError: when a target is the true class.
+        ValueError: when there are more or fewer targets than labels.
     """
 
     labels: Tensor
@@ -41,10 +46,13 @@ class Goal:
         return Goal(self.labels[rows], None if self.targets is None else self.targets[rows])
 
     def reached(self, logits: Tensor) -> Tensor:
-        """Return bool[n]: whether the predicted class is the goal.
+        """Return whether the prediction for each image is the goal, bool[n].
 
-        Logits that aren't finite are no prediction: they miss any target, and where any wrong
-        answer counts they are one.
+        Logits that aren't finite are no prediction: they reach no target, but count as a wrong
+        prediction where any will do.
+
+        Args:
+            logits: float[n, classes].
         """
         predicted, finite = logits.argmax(1), logits.isfinite().all(1)
         if self.targets is None:
@@ -52,10 +60,13 @@ class Goal:
         return (predicted == self.targets) & finite
 
     def margin(self, logits: Tensor) -> Tensor:
-        """Return float[n]: by how much the logits miss the goal; below 0 where it is reached.
+        """Return by how much the logits miss the goal, float[n]; below 0 where it is reached.
 
-        Targeted, the largest other logit less the target's; untargeted, the true class's less the
-        largest other (Carlini and Wagner, 2017).
+        Targeted, it is the largest other logit less the target's; untargeted, the true class's less
+        the largest other (Carlini and Wagner, 2017).
+
+        Args:
+            logits: float[n, classes].
         """
         wanted = self.labels if self.targets is None else self.targets
         own = logits.gather(1, wanted[:, None]).squeeze(1)
@@ -64,10 +75,15 @@ class Goal:
 
 
 def every_target(labels: Tensor, classes: int) -> tuple[Tensor, Goal]:
-    """Return all pairs of an image and a class that isn't its own.
+    """Return all pairs of an image and a class other than its own.
 
-    labels: int64[n]. Returns the row of the image, int64[n * (classes - 1)], image by image
-    with the classes ascending, and the goal of each pair.
+    Args:
+        labels: the true classes, int64[n], in [0, classes).
+        classes: the number of classes.
+
+    Returns:
+        The row of the image of each pair, int64[n * (classes - 1)], image by image with the classes
+        ascending, and the goal of each pair.
     """
     rows = torch.arange(len(labels)).repeat_interleave(classes)
     targets = torch.arange(classes).repeat(len(labels))

@@ -1,4 +1,4 @@
-"""How large a change is: the norms, and what an attack needs to know of each."""
+"""The size of a change: the norms, and what an attack needs to know of each."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from torch import Tensor
 from unmask.errors import UserError, unknown
 
 _ROUNDING = 1e-5
-# A step in L1 changes one in so many values.
+# A step in L1 changes one in this many values.
 _SPARSE = 20
-# By which part of the radius a projection in L1 stays inside, for the sake of rounding.
+# The fraction of the radius by which a projection in L1 stays inside the ball, for rounding.
 _SLACK = 1e-6
 
 
 class Norm(ABC):
     """A norm of changes, float[b, ...], one value for each of the b images.
 
-    It supplies start, direction and projection, so that no attack knows which norm it works in.
+    It supplies step, direction, projection and noise, so that no attack knows which norm it works
+    in.
     """
 
     name: str
-    # What sizes are multiples of: 0 where they are any numbers.
+    # Sizes are multiples of this; 0 where they can be any number.
     unit = 0.0
 
     @abstractmethod
@@ -34,7 +35,7 @@ class Norm(ABC):
 
     @abstractmethod
     def dual(self, gradient: Tensor) -> Tensor:
-        """Return the dual norm of each gradient, float[b]: its largest growth a unit of change."""
+        """Return the dual norm of each gradient, float[b]: its growth per unit of change."""
 
     @abstractmethod
     def direction(self, gradient: Tensor) -> Tensor:
@@ -42,14 +43,25 @@ class Norm(ABC):
 
     @abstractmethod
     def project(self, change: Tensor, radius: Tensor | float) -> Tensor:
-        """Return the nearest change (in L2) whose norm is at most radius, a float or float[b]."""
+        """Return the nearest change (in L2) whose norm is at most radius.
+
+        Args:
+            change: float[b, ...].
+            radius: one number, or float[b].
+        """
 
     @abstractmethod
     def noise(self, like: Tensor, radius: Tensor | float, generator: torch.Generator) -> Tensor:
-        """Return changes drawn uniformly from the ball of that radius, shaped like a batch."""
+        """Return changes drawn uniformly from a ball.
+
+        Args:
+            like: a batch, float[b, ...], whose shape, dtype and device the changes get.
+            radius: of the ball, one number or float[b].
+            generator: on the CPU.
+        """
 
     def step(self, gradient: Tensor) -> Tensor:
-        """Return the change of norm 1 that a descent goes by; 0 where the gradient is 0."""
+        """Return the change of norm 1 that a descent moves by; 0 where the gradient is 0."""
         return self.direction(gradient)
 
 
@@ -66,7 +78,7 @@ class L2(Norm):
         return self.size(gradient)
 
     def direction(self, gradient: Tensor) -> Tensor:
-        # A float32 gradient of 1e-20 has squares below the smallest float: scaled first.
+        # A float32 gradient of 1e-20 has squares below the smallest float, so it is scaled first.
         largest = gradient.flatten(1).abs().amax(1)
         scaled = gradient / wide(_safe(largest), gradient)
         return scaled / wide(_safe(self.size(scaled)), gradient)
@@ -78,7 +90,7 @@ class L2(Norm):
 
     def noise(self, like: Tensor, radius: Tensor | float, generator: torch.Generator) -> Tensor:
         normal = torch.randn(like.shape, generator=generator).to(like)
-        # Uniform in the ball: the radius of n dimensions is distributed as U^(1/n).
+        # In a uniform ball of n dimensions the radius is distributed as U^(1/n).
         part = torch.rand(len(like), generator=generator).to(like) ** (1 / like.shape[1:].numel())
         return self.direction(normal) * wide(part * _per_picture(radius, like), like)
 
@@ -125,8 +137,8 @@ class L1(Norm):
         )
 
     def step(self, gradient: Tensor) -> Tensor:
-        """Return a change of the steepest twentieth of the values (Tramer and Boneh, 2019)."""
-        # The one steepest value would be changed again and again, whatever its bounds.
+        """Return an equal change of the steepest 5 % of the values (Tramer and Boneh, 2019)."""
+        # A step along the steepest value alone would change that value at every step.
         flat = gradient.flatten(1)
         count = max(flat.shape[1] // _SPARSE, 1)
         place = flat.abs().topk(count, dim=1).indices
@@ -137,7 +149,7 @@ class L1(Norm):
     def project(self, change: Tensor, radius: Tensor | float) -> Tensor:
         limit = _per_picture(radius, change)
         flat = change.flatten(1).abs()
-        # The soft threshold at which what is left sums up to the radius (Duchi et al., 2008).
+        # The soft threshold after which the values sum up to the radius (Duchi et al., 2008).
         ordered = flat.double().sort(1, descending=True).values
         over = ordered.cumsum(1) - (1 - _SLACK) * limit.double()[:, None]
         counts = torch.arange(1, flat.shape[1] + 1, device=flat.device, dtype=torch.float64)
@@ -148,7 +160,7 @@ class L1(Norm):
         return torch.where(wide(inside, change), change, shrunk)
 
     def noise(self, like: Tensor, radius: Tensor | float, generator: torch.Generator) -> Tensor:
-        # Spacings of n + 1 exponentials are uniform in the simplex; signs make it the ball.
+        # Spacings of n + 1 exponentials are uniform in the simplex; random signs make it the ball.
         drawn = torch.rand((len(like), like.shape[1:].numel() + 1), generator=generator).to(like)
         spacings = -(1 - drawn).clamp(min=1e-30).log()
         parts = spacings[:, :-1] / _safe(spacings.sum(1))[:, None]
@@ -157,9 +169,10 @@ class L1(Norm):
 
 
 class L0(Norm):
-    """How many values are changed, of however many channels; its balls aren't convex.
+    """The number of changed values, each channel counted; its balls aren't convex.
 
-    Of a unit of change, one value by its whole range, the gradient's growth is its largest entry.
+    A unit of change is one value changed by its whole range, so the dual norm of a gradient is its
+    largest entry.
     """
 
     name = "l0"
@@ -175,7 +188,7 @@ class L0(Norm):
         return NORMS["l1"].direction(gradient)
 
     def project(self, change: Tensor, radius: Tensor | float) -> Tensor:
-        """Return the change with all but its largest values set to 0, radius of them kept."""
+        """Return the change with its largest values kept, radius of them, and others set to 0."""
         flat = change.flatten(1)
         order = flat.abs().argsort(dim=1, descending=True, stable=True)
         rank = torch.arange(flat.shape[1], device=flat.device).expand_as(flat)
@@ -184,7 +197,7 @@ class L0(Norm):
         return torch.where(mask, flat, 0).view_as(change)
 
     def noise(self, like: Tensor, radius: Tensor | float, generator: torch.Generator) -> Tensor:
-        """Return changes of radius values drawn at random, each uniform in [-1, 1]."""
+        """Return changes of radius values at random places, each uniform in [-1, 1]."""
         order = torch.rand(like.shape, generator=generator).to(like)
         values = torch.rand(like.shape, generator=generator).to(like) * 2 - 1
         return torch.where(self.project(order, radius) > 0, values, 0)
@@ -195,10 +208,15 @@ NORMS: dict[str, Norm] = {norm.name: norm for norm in (L2(), Linf(), L1(), L0())
 
 @dataclass(frozen=True)
 class Threat:
-    """What a change may be: its norm, and how large, in units of pixels in [0, 1].
+    """The changes that are allowed: their norm and their largest size.
 
-    In L0 it is a number of values. eps None asks for the smallest change there is. Raises UserError
-    for an eps of 0 or below, above 1 in linf, and below 1 in l0.
+    Args:
+        norm: the norm.
+        eps: the largest change in units of pixels in [0, 1], above 0 and in linf at most 1; in l0
+            the number of values, at least 1. None searches for the smallest change.
+
+    Raises:
+        UserError: for an eps outside these ranges.
     """
 
     norm: Norm
@@ -222,16 +240,28 @@ class Threat:
 
     @staticmethod
     def of(norm: str, eps: float | None = None) -> Threat:
-        """Return the threat of a norm by its name. Raises UserError as the class does."""
+        """Return the threat of a norm by its name.
+
+        Args:
+            norm: "l2", "linf", "l1" or "l0".
+            eps: see Threat.
+
+        Raises:
+            UserError: for an unknown norm, and as Threat raises it.
+        """
         if norm not in NORMS:
             raise unknown("norm", norm, NORMS)
         return Threat(NORMS[norm], eps)
 
     @staticmethod
     def parse(text: str) -> Threat:
-        """Return the threat of "l2", "linf:0.3" or "linf:8/255".
+        """Return the threat that a text names.
 
-        Raises UserError for another form, an unknown norm or an eps of 0 or below.
+        Args:
+            text: a norm, as in "l2", or a norm and eps, as in "linf:0.3" or "linf:8/255".
+
+        Raises:
+            UserError: for another form, an unknown norm, and an eps that Threat refuses.
         """
         name, colon, size = text.strip().lower().partition(":")
         if name not in NORMS:
@@ -251,7 +281,11 @@ class Threat:
 
     @property
     def bound(self) -> float:
-        """The largest change allowed; raises UserError where there is none."""
+        """The largest change allowed.
+
+        Raises:
+            UserError: where eps is None.
+        """
         if self.eps is None:
             raise UserError(
                 "this attack needs to know how large a change may be",
@@ -261,9 +295,15 @@ class Threat:
         return self.eps
 
     def allows(self, change: Tensor, slack: Tensor | float = 0.0) -> Tensor:
-        """Return bool[b]: whether each change [b, ...] is small enough, but for float rounding.
+        """Return whether each change is small enough, up to float rounding, bool[b].
 
-        slack: units of pixels forgiven besides, a float or float[b]. Without eps all are.
+        Args:
+            change: float[b, ...].
+            slack: how much larger than eps a change may be, in units of pixels: one number, or
+                float[b].
+
+        Returns:
+            All True where eps is None.
         """
         size = self.norm.size(change)
         if self.eps is None:
@@ -283,7 +323,7 @@ def _safe(values: Tensor) -> Tensor:
 
 
 def wide(values: Tensor, like: Tensor) -> Tensor:
-    """Return values [b] shaped so that they spread over each image of a batch like."""
+    """Return values [b] reshaped to broadcast over each image of a batch like."""
     return values.reshape(-1, *[1] * (like.ndim - 1))
 
 

@@ -13,21 +13,22 @@ from unmask.models.session import OnnxClassifier
 from unmask.runtime import sha256
 
 
-# Every task of a worker is handed the model anew, and a worker serves one audit at a time.
+# Every task of a worker receives the model again, and a worker serves one audit at a time.
 @functools.lru_cache(maxsize=2)
 def onnx_victim(
     path: str, content: bytes, threads: int, preprocessing: Preprocessing | None
 ) -> Victim:
     """Return an ONNX file as a black box that takes float32[b, c, h, w] in [0, 1].
 
-    A batch of fixed size is padded, channels last are moved there, values are cast (to 0..255 for
-    uint8), and a flat input [b, values] is given the image's values in order; see OnnxClassifier.
+    A batch of fixed size is padded, channels are moved last where the file has them there, values
+    are cast (to 0..255 for uint8), and a flat input [b, values] gets the image's values in order;
+    see OnnxClassifier.
 
     Args:
-        path: what it is called in messages.
+        path: its name in messages.
         content: the file.
-        threads: how many work on it.
-        preprocessing: what the model wants done to pixels in [0, 1].
+        threads: of ONNX Runtime.
+        preprocessing: that the model expects of pixels in [0, 1].
 
     Raises:
         UserError: when ONNX Runtime can't read it, or its input isn't one batch of images.

@@ -1,4 +1,4 @@
-"""What an attack gave back, and what is true of it when judged afresh."""
+"""The images that an attack returns, and their evaluation."""
 
 from __future__ import annotations
 
@@ -22,10 +22,14 @@ _PICTURES = 512
 
 @dataclass(frozen=True)
 class Adversarials:
-    """The images an attack gives back, float32[n, c, h, w], and its steps for each, int64[n].
+    """The images that an attack returns.
 
-    Where it failed, it gives back its last try or the image itself. Nothing else that an attack
-    says is believed: see judge.
+    Only the images count; judge measures everything else from them.
+
+    Args:
+        pixels: float32[n, c, h, w] in [0, 1]; the last try or the image itself where the attack
+            failed.
+        steps: that each image took, int64[n].
     """
 
     pixels: Tensor
@@ -34,13 +38,19 @@ class Adversarials:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is true of n images that an attack gave back, each array [n].
+    """The evaluation of n images that an attack returned, each array [n].
 
-    said: the class the classifier says. reached: whether that is the goal and the change is within
-    the threat. reached_saved: the same of the image rounded to 8 bits, where half a step of 1/255
-    a value is forgiven its size. size: of the change in the threat's norm. certainty: the
-    probability of the class said. l2, linf: the size of the change. similarity: SSIM with the
-    original.
+    Args:
+        said: the predicted class, -1 where the logits aren't finite.
+        reached: whether it is the goal and the change is within the threat.
+        reached_saved: the same for the image rounded to 8 bits, whose change may be larger by what
+            the rounding adds.
+        size: of the change in the threat's norm.
+        certainty: the confidence of the prediction, in [0, 1].
+        l2: the size of the change in L2.
+        linf: the size of the change in Linf.
+        similarity: the SSIM with the original, at most 1.
+        steps: that the attack took.
     """
 
     said: NDArray[np.int64]
@@ -55,7 +65,7 @@ class Outcome:
 
 
 def saved(pixels: Tensor) -> Tensor:
-    """Return pixels as an 8-bit image holds them, still float32 in [0, 1]."""
+    """Return pixels as an 8-bit image stores them, still float32 in [0, 1]."""
     return (pixels * 255).round().clamp(0, 255) / 255
 
 
@@ -67,17 +77,24 @@ def predicted(logits: Tensor) -> Tensor:
 def judge(
     victim: Victim, originals: Tensor, found: Adversarials, goal: Goal, threat: Threat
 ) -> Outcome:
-    """Judge what an attack gave back, by the images alone.
+    """Evaluate what an attack returned, from the images alone.
 
-    Images are clipped to [0, 1] first; one that holds NaN has not reached its goal. The forwards
-    needed count as the victim's cost like any others.
+    The forward passes count towards the victim's cost.
+
+    Args:
+        victim: the classifier.
+        originals: the images before the attack, float32[n, c, h, w] in [0, 1].
+        found: what the attack returned. Images are clipped to [0, 1] first; one that holds NaN or
+            infinity has not reached its goal.
+        goal: of each image.
+        threat: which changes are allowed.
     """
     unharmed = found.pixels.flatten(1).isfinite().all(1)
     pixels = torch.where(_wide(unharmed), found.pixels, originals).clamp(0, 1)
     change = (pixels - originals).double()
     logits = victim.logits(pixels)
     rounded = saved(pixels)
-    # The saved image may be further away by what rounding adds, and by no more.
+    # The saved image may be further away by what rounding adds, but no more.
     slack = threat.norm.size((rounded - pixels).double())
     within = unharmed & threat.allows(change)
     within_saved = unharmed & threat.allows((rounded - originals).double(), slack)
@@ -95,11 +112,15 @@ def judge(
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Return the mean structural similarity of images in [0, 1], float64[n], at most 1.
+    """Return the mean structural similarity of pairs of images, float64[n], at most 1.
 
-    a, b: float[n, c, h, w]. A Gaussian window of 11 x 11, or as large as the image allows,
-    sigma 1.5, over the places where it fits whole; the mean over them and the channels (Wang et
-    al., 2004).
+    A Gaussian window of sigma 1.5 and 11 x 11 pixels, or as large as the image allows, is placed
+    wherever it fits whole; the result is the mean over the places and the channels (Wang et al.,
+    2004).
+
+    Args:
+        a: float[n, c, h, w] in [0, 1].
+        b: likewise.
     """
     side = min(_WINDOW, *a.shape[-2:])
     at = torch.arange(side, dtype=torch.float64, device=a.device) - (side - 1) / 2

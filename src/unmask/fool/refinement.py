@@ -1,4 +1,4 @@
-"""The last refinements of an adversarial: back to the boundary, and onto the values of 8 bits."""
+"""The last refinements of an adversarial image: back to the boundary, and to 8-bit values."""
 
 from __future__ import annotations
 
@@ -25,9 +25,15 @@ def refined(
     threat: Threat,
     reached: Tensor,
 ) -> Tensor:
-    """Return what an attack found, near the boundary and on values k / 255 where that fools too.
+    """Return an attack's images near the boundary, and on values k / 255 where those succeed too.
 
-    reached: bool[n], which of the found images reach their goal; the others stay as they are.
+    Args:
+        victim: the classifier.
+        originals: the images before the attack, float32[n, c, h, w] in [0, 1].
+        found: the attack's images, likewise.
+        goal: of each image.
+        threat: without eps, images move back to the boundary; with it they must stay within.
+        reached: which of found reach their goal, bool[n]; the others stay as they are.
     """
     rows, changed = reached.nonzero().flatten(), found.clone()
     start, near, aim = originals[rows], found[rows], goal[rows]
@@ -39,9 +45,15 @@ def refined(
 
 
 def to_boundary(victim: Victim, originals: Tensor, found: Tensor, goal: Goal) -> Tensor:
-    """Return each found image moved towards its original for as long as it reaches its goal.
+    """Return images moved towards their originals for as long as they reach their goal.
 
-    found: images that do reach it. The boundary is bisected on the line between the two.
+    The boundary is bisected on the line between the two.
+
+    Args:
+        victim: the classifier.
+        originals: the images before the attack, float32[n, c, h, w] in [0, 1].
+        found: images that reach their goal, likewise.
+        goal: of each image.
     """
     change = found - originals
     low, high = originals.new_zeros(len(found)), originals.new_ones(len(found))
@@ -55,11 +67,21 @@ def to_boundary(victim: Victim, originals: Tensor, found: Tensor, goal: Goal) ->
 def to_eight_bits(
     victim: Victim, originals: Tensor, found: Tensor, goal: Goal, threat: Threat
 ) -> tuple[Tensor, Tensor]:
-    """Return the nearest images on values k / 255 that reach their goal, and whether any does.
+    """Return images on values k / 255 that reach their goal as near the originals as possible.
 
-    found, near the boundary, is rounded; then values move by single steps of 1/255, those first
-    that gain most by the gradient for what they add to the distance: outwards while the goal is
-    missed, and back towards the original while there is room.
+    found is rounded; then values move by single steps of 1/255, in the order of the gradient's gain
+    per added distance: outwards while the goal is missed, and back towards the original while the
+    margin allows it.
+
+    Args:
+        victim: the classifier.
+        originals: the images before the attack, float32[n, c, h, w] in [0, 1].
+        found: images near the boundary, likewise.
+        goal: of each image.
+        threat: the norm to keep small; with eps, the first success within it is enough.
+
+    Returns:
+        The images, float32[n, c, h, w], and whether any on the way reached the goal, bool[n].
     """
     norm = threat.norm
     current, kept = saved(found), saved(found)
@@ -81,8 +103,8 @@ def to_eight_bits(
         )
         caution[rows] *= torch.where(reached, 1, 2)
         current[rows] = moved
-        # The end is a success that is no nearer than the best, that nothing can move, or that is
-        # within a given eps.
+        # An image is done when it succeeds but is no nearer than the best, when nothing moves it,
+        # or when it is within a given eps.
         going = ~reached | (good & (threat.eps is None))
         rows = rows[going & (moved != pictures).flatten(1).any(1)]
         if not len(rows):
@@ -93,7 +115,7 @@ def to_eight_bits(
 def _outwards(
     pictures: Tensor, originals: Tensor, gradient: Tensor, missing: Tensor, norm: Norm
 ) -> Tensor:
-    """Return images with the cheapest single steps that should lower the margin by missing."""
+    """Return images with the cheapest single steps, which should lower the margin by missing."""
     step = -gradient.sign()
     change = (pictures - originals) * _LEVELS
     levels = pictures * _LEVELS + step
@@ -101,7 +123,7 @@ def _outwards(
     if norm.name == "l2":
         cost = (change + step) ** 2 - change**2
     else:
-        # What stays below the largest change costs nothing, what exceeds it is the last resort.
+        # Values that stay below the largest change cost nothing; exceeding it is the last resort.
         largest = wide(norm.size(change), change)
         cost = torch.where((change + step).abs() < largest + 0.01, 0, (change + step).abs()) + 1e-3
     order = torch.where(gain > 0, cost / gain, float("inf")).flatten(1).argsort(1)
@@ -112,11 +134,11 @@ def _outwards(
 def _inwards(
     pictures: Tensor, originals: Tensor, gradient: Tensor, room: Tensor, norm: Norm
 ) -> Tensor:
-    """Return images with the best single steps back that should raise the margin by room."""
+    """Return images with the best single steps back, which should raise the margin by room."""
     change = (pictures - originals) * _LEVELS
     step = -change.sign()
     if norm.name != "l2":
-        # One value alone can't make the largest change smaller.
+        # Changing one value alone can't reduce the largest change.
         return pictures
     saving = torch.where(change.abs() > 0.5, change**2 - (change + step) ** 2, 0)
     lost = (gradient * step / _LEVELS).clamp(min=1e-9)
@@ -127,7 +149,7 @@ def _inwards(
 
 
 def _until(amounts: Tensor, order: Tensor, limit: Tensor, *, least: bool) -> Tensor:
-    """Return which amounts [n, k], taken in order, add up to limit [n]: at least it, or at most."""
+    """Return which amounts [n, k], taken in order, add up to at least or at most limit [n]."""
     ordered = amounts.gather(1, order)
     total = ordered.cumsum(1)
     inside = (total - ordered if least else total) < limit[:, None]

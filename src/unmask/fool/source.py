@@ -1,4 +1,4 @@
-"""Where the model that is attacked comes from: a name, a file, an import path, another process."""
+"""The source of a model under attack: a name, a file, an import path, another process."""
 
 from __future__ import annotations
 
@@ -37,17 +37,19 @@ def as_victim(
     batch_size: int = 256,
     images: Any = None,
 ) -> Victim:
-    """Return any model for the attacks.
+    """Return any model as a victim for the attacks.
 
     Args:
         model: a network, a function of float32[b, c, h, w], or what load_victim takes.
-        mean: one number or one a channel that the model wants taken away from pixels in [0, 1].
-        std: one number or one a channel that it wants them divided by then.
-        batch_size: how many images go through it at a time.
-        images: those that it is going to be given, to know the number of channels.
+        mean: one number, or one a channel, that the model expects to be subtracted from pixels in
+            [0, 1].
+        std: one positive number, or one a channel, to divide by then.
+        batch_size: images in a forward pass.
+        images: those that it will be given, from which the number of channels is known.
 
     Raises:
-        UserError: when mean or std isn't one positive number, or one a channel.
+        UserError: when mean or std isn't one finite number, or one a channel, or std isn't
+            positive.
     """
     if isinstance(model, Victim):
         return model
@@ -65,7 +67,12 @@ def normalisation(
     std: float | Sequence[float] | None,
     channels: int | None,
 ) -> Preprocessing | None:
-    """Return what mean and std ask for, None where both are None; see as_victim.
+    """Return the preprocessing of a mean and a std, None where both are None.
+
+    Args:
+        mean: one finite number, or one a channel, to be subtracted; None for 0.
+        std: one positive number, or one a channel, to divide by; None for 1.
+        channels: of the images, None where it isn't known.
 
     Raises:
         UserError: when one isn't one finite number, or one a channel, or std isn't positive.
@@ -102,7 +109,7 @@ def load_victim(
     Args:
         source: "mnist", a file, or "my_module:make_model", which is set to eval mode.
         weights: a safetensors file for the network of an import path.
-        preprocessing: what the model wants done to pixels in [0, 1].
+        preprocessing: that the model expects of pixels in [0, 1].
 
     Returns:
         The model; an ONNX file is a black box, see onnx_victim.
@@ -148,10 +155,13 @@ def load_victim(
 
 
 def travelling(victim: Victim) -> tuple[Any, ...]:
-    """Return what makes a victim anew in another process, as pickle's __reduce__ has it.
+    """Return what makes a victim again in another process, in the form of pickle's __reduce__.
+
+    Args:
+        victim: an ONNX model, or a network with an import path or of Unmask's architectures.
 
     Raises:
-        UserError: for a model that nothing but itself says how to make.
+        UserError: for a model that can't be made again.
     """
     if isinstance(victim.made_from, bytes):
         threads = torch.get_num_threads()
@@ -166,9 +176,11 @@ def travelling(victim: Victim) -> tuple[Any, ...]:
 class Packed:
     """A network on its way to another process, as plain values.
 
-    path: the import path that makes it, or None for one of Unmask's architectures, whose model card
-    is card, as JSON. state: its parameters and buffers, as safetensors. modes: which of its
-    modules are in training mode, in the order of nn.Module.modules.
+    Args:
+        path: the import path that makes it, or None for one of Unmask's architectures.
+        card: the model card of such a network as JSON, else "".
+        state: its parameters and buffers, as safetensors.
+        modes: which of its modules are in training mode, in the order of nn.Module.modules.
     """
 
     path: str | None
@@ -178,7 +190,15 @@ class Packed:
 
     @staticmethod
     def of(module: nn.Module, path: str | None) -> Packed:
-        """Pack a network. Raises UserError for one that nothing but itself says how to make."""
+        """Pack a network.
+
+        Args:
+            module: the network, on any device.
+            path: the import path that makes it, or None for one of Unmask's classifiers.
+
+        Raises:
+            UserError: for a network without an import path that isn't one of Unmask's.
+        """
         card = ""
         if path is None:
             if not isinstance(module, Classifier) or module.card.architecture not in ARCHITECTURES:
@@ -193,7 +213,11 @@ class Packed:
         return Packed(path, card, save(state), tuple(m.training for m in module.modules()))
 
     def module(self) -> nn.Module:
-        """Return the network, on the CPU. Raises UserError when its import path leads nowhere."""
+        """Return the network, on the CPU.
+
+        Raises:
+            UserError: when its import path can't be followed, or makes another network.
+        """
         module = self._classifier() if self.path is None else _network(self.path)
         try:
             module.load_state_dict(load(self.state))
@@ -218,7 +242,7 @@ def _network(path: str) -> nn.Module:
     return load_imported(path) if known is None else known
 
 
-# Every task of a worker is handed the model anew, and a worker serves one audit at a time.
+# Every task of a worker receives the model again, and a worker serves one audit at a time.
 @functools.lru_cache(maxsize=2)
 def _arrived(name: str, kind: str, packed: Packed, preprocessing: Preprocessing | None) -> Victim:
     victim = Victim.of(packed.module(), name, kind=kind, preprocessing=preprocessing)

@@ -1,4 +1,4 @@
-"""A classifier under attack: pixels in [0, 1] to logits, with every image it judges counted."""
+"""A classifier under attack: pixels in [0, 1] to logits, with every image counted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,12 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class Cost:
-    """How many images went forwards through a classifier, and how many backwards."""
+    """The number of images that went forward through a classifier, and backward.
+
+    Args:
+        forwards: images in forward passes.
+        backwards: images in backward passes.
+    """
 
     forwards: int = 0
     backwards: int = 0
@@ -36,13 +41,13 @@ class Cost:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a model wants done to pixels in [0, 1] before it is given them.
+    """The preprocessing that a model expects of pixels in [0, 1].
 
     Args:
-        mean: one number a channel, taken away; () for none.
+        mean: one number a channel, subtracted; () for none.
         std: one number a channel, divided by; () for none.
         bgr: whether the channels come in the order blue, green, red.
-        scale: by how much pixels are multiplied first, such as 255.
+        scale: the factor that pixels are multiplied by first, such as 255.
     """
 
     mean: tuple[float, ...] = ()
@@ -51,7 +56,7 @@ class Preprocessing:
     scale: float = 1.0
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Return pixels float[b, c, h, w] as the model wants them."""
+        """Return pixels float[b, c, h, w], preprocessed for the model."""
         if self.bgr:
             pixels = pixels.flip(1)
         if self.scale != 1:
@@ -73,25 +78,25 @@ class Preprocessing:
 class Victim:
     """A function from pixels in [0, 1], float32[b, c, h, w], to logits, float[b, classes].
 
-    It is used as it is: nothing here switches its mode or freezes it.
+    The model is used as it is: nothing here switches its mode or freezes it.
 
     Args:
-        function: what is attacked. Its answer may be a tensor [b, classes], an array, a mapping
-            or a tuple in which one entry is clearly the logits, one logit an image [b] or [b, 1]
-            of two classes, or the class alone, int[b]; see as_logits.
-        classes: how many there are; None to find out from the first answer.
-        batch: how many images go through it at a time, which bounds memory.
-        differentiable: whether it has gradients; a black box gives its answers alone.
+        function: the model under attack. Its output may be a tensor [b, classes], an array, a
+            mapping or a tuple in which one entry is clearly the logits, one logit an image [b] or
+            [b, 1] of two classes, or the class alone, int[b]; see as_logits.
+        classes: how many there are; None to find out from the first output.
+        batch: the batch size, which bounds memory.
+        differentiable: whether it has gradients; a black box gives its outputs alone.
         device: where pixels must be.
-        name: what it is called in reports.
+        name: of the model in reports.
         kind: "Unmask's", "PyTorch" or "ONNX".
         module: the network, None for a black box.
         class_names: None where the model doesn't name them.
-        input_shape: channels, height, width; None where the model doesn't say.
+        input_shape: channels, height, width; None where the model doesn't state it.
         identity: the SHA-256 of its weights or file.
-        made_from: the import path of its module, the content of its ONNX file, or None. An
-            executor carries it to other processes as that and its weights (safetensors).
-        preprocessing: what is done to pixels before function is given them.
+        made_from: the import path of its module, the content of its ONNX file, or None. An executor
+            sends it to other processes as that and its weights (safetensors).
+        preprocessing: applied to pixels before function.
     """
 
     def __init__(
@@ -138,15 +143,15 @@ class Victim:
         preprocessing: Preprocessing | None = None,
         batch: int = _BATCH,
     ) -> Victim:
-        """Return a network or any other function as it stands, for the attacks.
+        """Return a network or any other function, unchanged, as a victim.
 
         Args:
-            model: an nn.Module, whose mode and weights aren't touched, or a function of pixels,
-                which is taken for a black box.
-            name: what it is called in reports.
+            model: an nn.Module, whose mode and weights aren't changed, or a function of pixels,
+                which is treated as a black box.
+            name: of the model in reports.
             kind: "Unmask's" or "PyTorch".
-            preprocessing: what the model wants done to pixels in [0, 1].
-            batch: how many images go through it at a time.
+            preprocessing: that the model expects of pixels in [0, 1].
+            batch: the batch size.
         """
         if not isinstance(model, nn.Module):
             return Victim(
@@ -170,7 +175,11 @@ class Victim:
 
     @property
     def classes(self) -> int:
-        """How many classes it tells apart. Raises UserError before it has answered once."""
+        """The number of classes.
+
+        Raises:
+            UserError: when it isn't known before the first forward pass.
+        """
         if self._classes is None:
             raise UserError(
                 "it isn't known how many classes the model has",
@@ -181,17 +190,21 @@ class Victim:
 
     @property
     def cost(self) -> Cost:
-        """How many images it has been given so far."""
+        """The number of images that went through the model so far."""
         return Cost(self._forwards, self._backwards)
 
     def fresh(self, classes: int | None = None) -> Victim:
-        """Return it with its cost at 0, whose answers are checked for so many classes."""
+        """Return a copy whose cost is 0 and whose outputs must have this many classes.
+
+        Args:
+            classes: None keeps the number.
+        """
         other = copy.copy(self)
         other._forwards = other._backwards = 0
         other._classes = self._classes if classes is None else classes
         return other
 
-    # An executor carries a victim by what made it; a copy in this process shares everything.
+    # An executor sends what the victim was made from; a copy in this process shares everything.
     def __copy__(self) -> Victim:
         other = object.__new__(type(self))
         vars(other).update(vars(self))
@@ -212,9 +225,16 @@ class Victim:
         return torch.empty(0, self._classes or 0, device=self.device)
 
     def gradient(self, pixels: Tensor, goal: Goal, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
-        """Return logits [n, classes], the loss [n] and its gradient by the pixels [n, c, h, w].
+        """Return the logits, the loss, and its gradient with respect to the pixels.
 
-        Where the gradient isn't finite it is 0: no attack may be led anywhere by it.
+        Args:
+            pixels: float32[n, c, h, w] in [0, 1].
+            goal: of each image.
+            loss: of the logits and the goal.
+
+        Returns:
+            The logits, float[n, classes], the loss, float[n], and the gradient, float[n, c, h, w],
+            in which entries that weren't finite are 0, so that they can't mislead an attack.
 
         Raises:
             AssertionError: for a black box; an attack that needs gradients isn't run on one.
@@ -257,22 +277,26 @@ class Victim:
 
 
 def cross_entropy(logits: Tensor, goal: Goal) -> Tensor:
-    """Return the cross-entropy of the target, or less that of the true class when untargeted."""
+    """Return the cross-entropy of the target, or minus that of the true class, float[n]."""
     if goal.targets is None:
         return -torch.nn.functional.cross_entropy(logits, goal.labels, reduction="none")
     return torch.nn.functional.cross_entropy(logits, goal.targets, reduction="none")
 
 
 def margin(logits: Tensor, goal: Goal) -> Tensor:
-    """Return by how much the goal is missed, in logits; see Goal.margin."""
+    """Return by how much the logits miss the goal, float[n]; see Goal.margin."""
     return goal.margin(logits)
 
 
 def require_images(pixels: Tensor, shape: tuple[int, int, int] | None) -> None:
-    """Check that pixels are float[n, c, h, w] in [0, 1], of the model's shape (c, h, w) if known.
+    """Raise UserError unless pixels are images that a model accepts.
+
+    Args:
+        pixels: to be float[n, c, h, w] in [0, 1].
+        shape: the model's (c, h, w); None where it isn't known.
 
     Raises:
-        UserError: naming the first image that isn't.
+        UserError: for another shape, and naming the first image with values out of range.
     """
     if pixels.ndim != 4 or 0 in pixels.shape[1:] or not pixels.is_floating_point():
         raise UserError(

@@ -1,4 +1,4 @@
-"""Expectations of an activation function over one Gaussian, and over two that are correlated."""
+"""Expectations of an activation function over one Gaussian, and over two correlated ones."""
 
 from __future__ import annotations
 
@@ -29,17 +29,27 @@ _SCAN_REACH, _SCAN_POINTS, _SCAN_HALVINGS = 20.0, 4000, 36
 
 @dataclass(frozen=True)
 class Nonlinearity:
-    """An activation function phi, its derivative, and where either of them jumps, but for 0."""
+    """An activation function phi, its derivative, and the jumps of either.
+
+    Args:
+        function: phi, elementwise on a float64 tensor of any shape.
+        derivative: phi', likewise.
+        jumps: the places other than 0 at which phi or phi' jumps, in increasing order.
+    """
 
     function: Function
     derivative: Function
     jumps: tuple[float, ...]
 
     def sample(self, q: float | Floats) -> Samples:
-        """Return phi and phi' on a rule for v ~ N(0, q).
+        """Return phi and phi' at the nodes of a quadrature rule for v ~ N(0, q).
 
-        q: one variance or float64[m]; with jumps away from 0 only one, since each q needs a rule of
-        its own.
+        Args:
+            q: the variance or variances, float64[m], at least 0; only one for a phi with jumps away
+                from 0, since each variance then needs its own rule.
+
+        Returns:
+            The samples, float64[m, nodes] each.
         """
         scale = np.sqrt(np.maximum(np.atleast_1d(np.asarray(q, np.float64)), _LEAST_Q))
         rule = _rule(tuple(jump / float(scale[0]) for jump in self.jumps))
@@ -49,7 +59,7 @@ class Nonlinearity:
         return Samples(scale, rule, value, self.derivative(v).numpy())
 
     def expand(self, q: Floats) -> tuple[Series, Series]:
-        """Return the Hermite series of phi and of phi' at the variances q[m]."""
+        """Return the Hermite series of phi and of phi' at the variances q, float64[m]."""
         if self.jumps and len(q) > 1:
             each = [self.expand(q[i : i + 1]) for i in range(len(q))]
             return Series.joined([a for a, _ in each]), Series.joined([b for _, b in each])
@@ -62,10 +72,16 @@ Phi: TypeAlias = str | Activation | Function | Nonlinearity
 
 
 def nonlinearity(phi: Phi, derivative: Function | None = None) -> Nonlinearity:
-    """Return phi with its derivative, which is autograd's when none is given, and its jumps.
+    """Return an activation function with its derivative and its jumps between -20 and 20.
 
-    The jumps are sought between -20 and 20. Raises UserError for an unknown name and for a callable
-    that is not a deterministic elementwise function of a float64 tensor.
+    Args:
+        phi: the name of an activation, an Activation, an elementwise torch callable, or a
+            Nonlinearity, which is returned unchanged.
+        derivative: phi' of a callable; None computes it by autograd.
+
+    Raises:
+        UserError: for an unknown name, and for a callable that is not a deterministic elementwise
+            function of a float64 tensor.
     """
     if isinstance(phi, Nonlinearity):
         return phi
@@ -81,7 +97,14 @@ def nonlinearity(phi: Phi, derivative: Function | None = None) -> Nonlinearity:
 
 @dataclass(frozen=True)
 class Samples:
-    """phi and phi' at sqrt(q) z over the nodes of a rule: value and slope are float64[m, nodes]."""
+    """phi and phi' at the nodes of a quadrature rule, for m variances.
+
+    Args:
+        scale: sqrt(q), float64[m].
+        rule: the nodes z and their weights.
+        value: phi(scale z), float64[m, nodes].
+        slope: phi'(scale z), float64[m, nodes].
+    """
 
     scale: Floats
     rule: Rule
@@ -135,9 +158,12 @@ class Samples:
 class Series:
     """A function's expansion in normalised Hermite polynomials, f(z) = sum over k of a_k he_k(z).
 
-    coefficients: float64[m, terms]. remainder: float64[m], the sum of a_k^2 beyond the last term,
-    and mirrored_remainder that of (-1)^k a_k^2; jumps says how the a_k^2 of the remainder fall: as
-    k^-3/2, as for a function that jumps, or as k^-5/2, as for one with a kink.
+    Args:
+        coefficients: a_k, float64[m, terms].
+        remainder: the sum of a_k^2 beyond the last term, float64[m].
+        mirrored_remainder: the sum of (-1)^k a_k^2 beyond the last term, float64[m].
+        jumps: whether the a_k^2 of the remainder fall as k^-3/2, as for a function that jumps,
+            rather than as k^-5/2, as for one with a kink.
     """
 
     coefficients: Floats
@@ -156,11 +182,17 @@ class Series:
         )
 
     def products(self, c: Floats) -> Floats:
-        """Return E[f_a(z) f_b(z')], z and z' standard normal with correlation c[a, b].
+        """Return E[f_a(z) f_b(z')], where z and z' are standard normal with correlation c[a, b].
 
-        c: float64[m, m], or any matrix when m is 1. The sum over k of a_k b_k c^k (Mehler 1866),
-        its remainder summed as an integral over k: within 1e-6 of E[f^2] for functions with kinks
-        or jumps, and to rounding for smooth ones.
+        It is the sum over k of a_k b_k c^k (Mehler 1866); the sum beyond the last term is
+        approximated by an integral over k. The error is below 1e-6 E[f^2] for functions with kinks
+        or jumps, and rounding for smooth ones.
+
+        Args:
+            c: the correlations, float64[m, m] in [-1, 1], or any matrix when m is 1.
+
+        Returns:
+            The expectations, float64 of c's shape.
         """
         a = self.coefficients
         peaks = np.flatnonzero(np.abs(a).max(0) > 1e-16 * np.abs(a).max())
@@ -178,7 +210,7 @@ class Series:
 def _tail_shape(c: Floats, jumps: bool) -> Floats:
     """Return the sum of k^-p c^k over k >= terms, over that of k^-p, as integrals; p is 3/2 or 5/2.
 
-    With t = -terms ln c it is (p - 1) E_p(t), E_p being the exponential integral.
+    With t = -terms ln c it is (p - 1) E_p(t), where E_p is the exponential integral.
     """
     t = -_TERMS * np.log(np.maximum(c, 1e-300))
     complementary = torch.special.erfc(torch.from_numpy(np.sqrt(t))).numpy()
@@ -189,14 +221,19 @@ def _tail_shape(c: Floats, jumps: bool) -> Floats:
 
 @dataclass(frozen=True)
 class Rule:
-    """Nodes and weights with sum of weights f(z) = E[f(z)], z ~ N(0, 1); symmetric about 0."""
+    """Nodes and weights for E[f(z)] with z ~ N(0, 1), symmetric about 0.
+
+    Args:
+        z: the nodes, float64[nodes].
+        weights: float64[nodes]; the sum of weights f(z) is the expectation.
+    """
 
     z: Floats
     weights: Floats
 
     @cached_property
     def hermite(self) -> Floats:
-        """Return the normalised Hermite polynomials at the nodes, float64[terms, nodes]."""
+        """The normalised Hermite polynomials at the nodes, float64[terms, nodes]."""
         h = np.ones((_TERMS, len(self.z)))
         h[1] = self.z
         for k in range(1, _TERMS - 1):
@@ -208,8 +245,8 @@ class Rule:
 def _rule(jumps: tuple[float, ...]) -> Rule:
     """Return Gauss-Legendre panels that end at 0, at every jump and its mirror image, and at 12.
 
-    They halve towards 0, so that a steep function and its limit, a step, are met alike; a
-    Gauss-Hermite rule of the same size is off by percents for either.
+    The panels halve towards 0, so a steep function and its limit, a step, are integrated equally
+    well; a Gauss-Hermite rule of the same size is off by several per cent for either.
     """
     ends = {float(k) for k in range(1, _REACH + 1)} | {2.0**-k for k in range(1, _FINEST + 1)}
     ends |= {abs(jump) for jump in jumps if 0 < abs(jump) < _REACH}
@@ -237,7 +274,7 @@ def _autograd(function: Function) -> Function:
 
 
 def _require_elementwise(function: Any) -> None:
-    # As many points as make it out of the question that a random function repeats itself.
+    # With this many points a random function can't repeat its values by chance.
     v = torch.linspace(-3, 3, 201, dtype=torch.float64).requires_grad_()
     try:
         value, part = function(v), function(v[:100])
@@ -254,10 +291,10 @@ def _require_elementwise(function: Any) -> None:
 
 
 def _jumps(function: Function, derivative: Function) -> tuple[float, ...]:
-    """Return where the function or its derivative jumps, but for 0, in increasing order.
+    """Return where the function or its derivative jumps, other than at 0, in increasing order.
 
-    Each interval of a grid is halved again and again towards the greater change: of a smooth
-    function next to nothing is left of it, of a jump all.
+    Each interval of a grid is halved repeatedly towards the greater change: almost nothing of the
+    change remains for a smooth function, and all of it for a jump.
     """
     found = set()
     grid = torch.linspace(-_SCAN_REACH, _SCAN_REACH, _SCAN_POINTS, dtype=torch.float64)

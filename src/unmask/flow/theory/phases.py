@@ -1,4 +1,4 @@
-"""How signals and gradients fare in an infinitely wide random network, layer after layer."""
+"""Signals and gradients in an infinitely wide random network, layer by layer."""
 
 from __future__ import annotations
 
@@ -29,14 +29,20 @@ _SECTIONS, _SECTION_POINTS = 6, 129
 
 @dataclass(frozen=True)
 class Phase:
-    """What mean-field theory says of weights N(0, sigma_w2 / fan_in) and biases N(0, sigma_b2).
+    """Mean-field theory for weights N(0, sigma_w2 / fan_in) and biases N(0, sigma_b2).
 
-    q_star: the variance of the pre-activations, deep in the net; inf where it grows without bound.
-    chi_1: the factor of the mean square of a gradient by layer, and of a small distance between two
-    images. c_star: the correlation to which any two images come. xi_c: the scale, in layers, on
-    which they come there, inf at criticality; where q_star is inf, and c_star says little, the
-    scale on which signal and gradient grow. xi_q: the scale on which the variance comes to q_star,
-    inf where it doesn't come there exponentially.
+    Args:
+        sigma_w2: the variance of a weight times fan_in, at least 0.
+        sigma_b2: the variance of a bias, at least 0.
+        q_star: the variance of the pre-activations deep in the network; inf where it grows without
+            bound.
+        chi_1: the factor for each layer on the mean square of a gradient, and on a small distance
+            between two images.
+        c_star: the correlation to which that of any two images converges.
+        xi_c: the scale of that convergence, in layers; inf at criticality. Where q_star is inf, the
+            scale on which signal and gradient grow.
+        xi_q: the scale on which the variance converges to q_star, in layers; inf where it doesn't
+            converge exponentially.
     """
 
     sigma_w2: float
@@ -56,7 +62,7 @@ class Phase:
 
     @property
     def trainable_depth(self) -> float:
-        """Return 6 xi_c, about the depth of the deepest net that trains."""
+        """Return 6 xi_c, about the depth of the deepest network that trains."""
         return TRAINABLE_SCALES * self.xi_c
 
 
@@ -64,23 +70,43 @@ def variance_map(phi: Phi, q: float, sigma_w2: float, sigma_b2: float) -> float:
     """Return sigma_w2 E[phi(sqrt(q) z)^2] + sigma_b2, the variance of the next layer.
 
     Poole et al. 2016, equation 3.
+
+    Args:
+        phi: the activation function, see nonlinearity.
+        q: the variance of this layer's pre-activations, at least 0.
+        sigma_w2: the variance of a weight times fan_in.
+        sigma_b2: the variance of a bias.
     """
     return sigma_w2 * float(nonlinearity(phi).sample(q).square[0]) + sigma_b2
 
 
 def chi(phi: Phi, q: float, sigma_w2: float) -> float:
-    """Return sigma_w2 E[phi'(sqrt(q) z)^2]: chi_1 when q is q_star.
+    """Return sigma_w2 E[phi'(sqrt(q) z)^2], which is chi_1 when q is q_star.
 
     Poole et al. 2016, equation 7.
+
+    Args:
+        phi: the activation function, see nonlinearity.
+        q: the variance of the pre-activations, at least 0.
+        sigma_w2: the variance of a weight times fan_in.
     """
     return sigma_w2 * float(nonlinearity(phi).sample(q).slope_square[0])
 
 
 def correlation_map(phi: Phi, q: float, c: Floats, sigma_w2: float, sigma_b2: float) -> Floats:
-    """Return the correlation in the next layer of images with correlation c and variance q.
+    """Return the correlations of images in the next layer.
 
-    c: float64[m] in [-1, 1], as is the answer. Poole et al. 2016, equation 5, scaled by the next
-    layer's variance, so that 1 always maps to 1.
+    Poole et al. 2016, equation 5, divided by the next layer's variance, so that 1 always maps to 1.
+
+    Args:
+        phi: the activation function, see nonlinearity.
+        q: the variance of the pre-activations of either image, at least 0.
+        c: the correlations in this layer, float64[m] in [-1, 1].
+        sigma_w2: the variance of a weight times fan_in.
+        sigma_b2: the variance of a bias.
+
+    Returns:
+        float64[m] in [-1, 1].
     """
     values, _ = nonlinearity(phi).expand(np.array([q]))
     both = np.append(np.asarray(c, np.float64), 1.0)
@@ -93,8 +119,18 @@ def gradient_ratio(
 ) -> float:
     """Return the predicted factor on a gradient's RMS from above `depth` layers to below them.
 
-    (product of chi_l)^(1/2) over the layers, the variance starting from inputs of that mean square.
-    Schoenholz et al. 2017, equation 19.
+    It is the square root of the product of chi_l over the layers (Schoenholz et al. 2017, equation
+    19).
+
+    Args:
+        phi: the activation function, see nonlinearity.
+        depth: the number of layers.
+        sigma_w2: the variance of a weight times fan_in.
+        sigma_b2: the variance of a bias.
+        input_square: the mean square of the inputs, from which the variances of the layers follow.
+
+    Returns:
+        The factor, at least 0; inf where it is too large for a float.
     """
     phi = nonlinearity(phi)
     q, logarithm = sigma_w2 * input_square + sigma_b2, 0.0
@@ -109,12 +145,23 @@ def gradient_ratio(
 
 
 def phase(phi: Phi, sigma_w2: float, sigma_b2: float = 0.0, *, start: float = 1.0) -> Phase:
-    """Return the fixed points, chi_1 and depth scales of a random net.
+    """Return the fixed points, chi_1 and depth scales of a random network.
 
-    start: the variance, above 0, from which q_star is approached; it matters where there are
-    several fixed points or, as for ReLU at (2, 0), only fixed points. Where the variance grows
-    without bound q_star is inf and chi_1 and c_star are limits. Poole et al. 2016; Schoenholz et
-    al. 2017, equations 9 and 10. Raises UserError for variances below 0 or not finite.
+    Poole et al. 2016; Schoenholz et al. 2017, equations 9 and 10.
+
+    Args:
+        phi: the activation function, see nonlinearity.
+        sigma_w2: the variance of a weight times fan_in, finite and at least 0.
+        sigma_b2: the variance of a bias, finite and at least 0.
+        start: the variance, above 0, from which q_star is approached; it matters where there are
+            several fixed points or, as for ReLU at (2, 0), every variance is a fixed point.
+
+    Returns:
+        The phase. Where the variance grows without bound, q_star is inf, and chi_1 and c_star are
+        limits.
+
+    Raises:
+        UserError: for variances below 0 or not finite.
     """
     for name, value in (("sigma_w2", sigma_w2), ("sigma_b2", sigma_b2)):
         if not 0 <= value < math.inf:
@@ -140,9 +187,14 @@ def phase(phi: Phi, sigma_w2: float, sigma_b2: float = 0.0, *, start: float = 1.
 def critical_sigma_w2(phi: Phi, sigma_b2: float = 0.0) -> float | None:
     """Return the sigma_w2 with chi_1 = 1 at a stable q_star, or None where there is none.
 
-    On the critical line sigma_w2 = 1 / E[phi'^2] and sigma_b2 = q - E[phi^2] / E[phi'^2], both by q
-    alone, so the answer is a root in q, the smallest stable one. ReLU and its like are critical at
-    sigma_b2 = 0 only; softplus nowhere; GELU and SiLU only where sigma_b2 is large enough.
+    On the critical line sigma_w2 = 1 / E[phi'^2] and sigma_b2 = q - E[phi^2] / E[phi'^2] depend on
+    q alone, so the result is a root in q, the smallest stable one. ReLU and similar functions are
+    critical at sigma_b2 = 0 only; softplus nowhere; GELU and SiLU only where sigma_b2 is large
+    enough.
+
+    Args:
+        phi: the activation function, see nonlinearity.
+        sigma_b2: the variance of a bias, at least 0.
     """
     phi = nonlinearity(phi)
 
@@ -172,7 +224,7 @@ def critical_sigma_w2(phi: Phi, sigma_b2: float = 0.0) -> float | None:
 
 
 def _fixed_variance(phi: Nonlinearity, sigma_w2: float, sigma_b2: float, start: float) -> float:
-    """Return the first fixed point of the variance map on the way that it takes from start."""
+    """Return the first fixed point that the variance map reaches from start."""
 
     def growth(q: float) -> float:
         return variance_map(phi, q, sigma_w2, sigma_b2) / q - 1
@@ -197,8 +249,8 @@ def _fixed_correlation(
 ) -> float:
     """Return the stable fixed point in [0, 1] of the correlation map.
 
-    The map is a power series in c with no negative coefficient, hence convex: 1 is stable where its
-    slope there is at most 1, and otherwise there is just one other fixed point, which is stable.
+    The map is a power series in c with no negative coefficient, hence convex: 1 is stable where the
+    slope there is at most 1; otherwise there is exactly one other fixed point, which is stable.
     """
     values, _ = phi.expand(np.array([q]))
     variance = sigma_w2 * float(phi.sample(q).square[0]) + sigma_b2
@@ -227,7 +279,7 @@ def _correlation_scale(
 
 
 def _scale(factor: float) -> float:
-    """Return the number of layers in which what is multiplied by factor a layer falls by e."""
+    """Return the number of layers in which a quantity falls by e, multiplied by factor in each."""
     if factor <= 0:
         return 0.0
     return -1 / math.log(factor) if factor < 1 - _SAME else math.inf

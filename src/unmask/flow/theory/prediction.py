@@ -23,7 +23,14 @@ _LOG10_RMS = 0.5 / math.log(10)
 
 @dataclass(frozen=True)
 class WeightLayer:
-    """A fully connected layer at random: its sizes, sigma_w2 = fan_in Var(w), sigma_b2 = Var(b)."""
+    """A fully connected layer with random weights.
+
+    Args:
+        fan_in: its number of inputs.
+        fan_out: its number of outputs.
+        sigma_w2: fan_in Var(w).
+        sigma_b2: Var(b).
+    """
 
     fan_in: int
     fan_out: int
@@ -33,12 +40,15 @@ class WeightLayer:
 
 @dataclass(frozen=True)
 class Profile:
-    """What to expect of a random net's layers, float64[layers] each, the softmax layer last.
+    """The expected figures of a random network, float64[layers] each, the softmax layer last.
 
-    activation_rms and gradient_rms are geometric means over seeds of what SweepHistory measures:
-    the RMS of a layer's outputs, and of |dE/dW| over its weights for the images' mean loss.
-    activation_spread and gradient_spread are the standard deviations over seeds of their log10, NaN
-    for the softmax outputs.
+    Args:
+        activation_rms: the RMS of a layer's outputs, as SweepHistory measures it: a geometric mean
+            over seeds.
+        gradient_rms: the RMS of |dE/dW| over a layer's weights for the images' mean loss, likewise.
+        activation_spread: the standard deviation over seeds of log10 of activation_rms, NaN for the
+            softmax outputs.
+        gradient_spread: the standard deviation over seeds of log10 of gradient_rms.
     """
 
     activation_rms: Floats
@@ -47,7 +57,7 @@ class Profile:
     gradient_spread: Floats
 
     def gradient_band(self, deviations: float = 2.0) -> tuple[Floats, Floats]:
-        """Return the gradient RMS that many standard deviations below and above."""
+        """Return gradient_rms less and plus that many standard deviations, float64[layers]."""
         factor = 10 ** (deviations * self.gradient_spread)
         return self.gradient_rms / factor, self.gradient_rms * factor
 
@@ -56,7 +66,12 @@ def weight_layers(spec: NetSpec, inputs: int, classes: int) -> tuple[WeightLayer
     """Return the layers that a spec's initialisation draws, the softmax layer last.
 
     Glorot's sigma_w2 is 2 fan_in / (fan_in + fan_out), so its first and last layers differ from the
-    rest; an orthogonal layer that widens has fan_in / fan_out.
+    rest; for an orthogonal layer that widens it is fan_in / fan_out.
+
+    Args:
+        spec: depth, width and initialisation.
+        inputs: values of an image.
+        classes: outputs of the softmax layer.
     """
     sizes = [inputs, *[spec.width] * spec.depth, classes]
     return tuple(
@@ -74,19 +89,25 @@ def predict(
     loss: str = "cross_entropy",
     output_gradients: NDArray[Any] | None = None,
 ) -> Profile:
-    """Return the profile of random nets of these layers on a mini-batch, from theory alone.
+    """Return the profile of random networks of these layers on a mini-batch, from theory alone.
 
-    inputs: [images, fan_in], as the net sees them; of them only the products between images
-    matter, so one image with the right mean square predicts a per-image gradient. labels:
-    int64[images]. loss: one of LOSSES, or what output_gradients say: [images, classes], each
-    image's own dE/dlogits, instead of their expectation over random nets.
+    In a wide network the covariance of two images in each layer, and that of their back-propagated
+    errors, are fixed (Schoenholz et al. 2017; Jacot et al. 2018), and the mean square of dE/dW is
+    the mean over all pairs of their product. The spread over seeds follows, to first order, from
+    the fluctuations that the finite width adds in every layer (Hanin and Nica 2020 for ReLU);
+    orthogonal layers fluctuate less than that. The theory doesn't cover a signal that grows from
+    layer to layer about a mean other than zero, such as softplus's under He's initialisation.
 
-    In a wide net the covariance of two images, layer by layer, and that of their back-propagated
-    errors are fixed (Schoenholz et al. 2017; Jacot et al. 2018), and the mean square of dE/dW is
-    the mean over all pairs of their product. How seeds differ follows from the fluctuations that
-    the finite width adds in every layer, to first order (Hanin and Nica 2020 for ReLU); orthogonal
-    layers fluctuate less than that. Out of reach is a signal that grows from layer to layer about a
-    mean that isn't zero, as softplus's under He's initialisation.
+    Args:
+        phi: the activation function of the hidden layers, see nonlinearity.
+        layers: from the input to the softmax layer.
+        inputs: float[images, fan_in], as the network receives them; only the products between
+            images matter, so one image with the right mean square predicts the gradient of a single
+            image.
+        labels: int64[images], in [0, classes).
+        loss: "cross_entropy" or "half_squared".
+        output_gradients: dE/dlogits of each image's own loss, float[images, classes]; None takes
+            their expectation over random networks from loss and labels.
     """
     phi = nonlinearity(phi)
     x = np.asarray(inputs, np.float64)
@@ -117,8 +138,11 @@ def predict(
 class _Hidden:
     """A hidden layer's expectations over pairs of images, float64[images, images] each.
 
-    variance: of its pre-activations v, the mean over the images. correlations: of v. outputs: the
-    products of phi(v). slopes: those of phi'(v).
+    Args:
+        variance: of its pre-activations v, the mean over the images.
+        correlations: of v.
+        outputs: the products of phi(v).
+        slopes: the products of phi'(v).
     """
 
     variance: float
@@ -151,8 +175,9 @@ def _softmax_errors(
 ) -> tuple[Floats, float]:
     """Return draws of dE/dlogits, float64[draws, images, classes], and the softmax outputs' RMS.
 
-    logits: their covariance, float64[images, images], the same for every class and none between
-    classes.
+    Args:
+        logits: their covariance, float64[images, images], equal for all classes; logits of
+            different classes are independent.
     """
     values, vectors = np.linalg.eigh(logits)
     root = vectors * np.sqrt(np.maximum(values, 0))
@@ -172,9 +197,10 @@ def _products(draws: Floats) -> Floats:
 
 
 def _fluctuation_of_errors(draws: Floats, outputs: Floats) -> tuple[float, float]:
-    """Return how ln of the last layer's mean square of dE/dW fluctuates with the errors drawn.
+    """Return how the drawn errors make ln of the last layer's mean square of dE/dW fluctuate.
 
-    The answer is its mean less ln of the mean square's mean, and its variance.
+    Returns:
+        The mean of that logarithm less ln of the mean square's mean, and its variance.
     """
     squares = (draws * (outputs @ draws)).sum((1, 2))
     if not (squares > 0).all():
@@ -189,11 +215,15 @@ def _backward(
     hidden: Sequence[_Hidden],
     errors: Floats,
 ) -> tuple[Floats, list[Floats]]:
-    """Return ln of the expected mean square of dE/dW by layer, and what errors reach each layer.
+    """Return ln of the expected mean square of dE/dW by layer, and the errors reaching each layer.
 
-    outputs: of the layer below each, the inputs first. errors: products of the images'
-    dE/dlogits. The answer has such products of the errors from above for every hidden layer, each
-    to a scale of its own.
+    Args:
+        outputs: of the layer below each, the inputs first.
+        errors: products of the images' dE/dlogits.
+
+    Returns:
+        The logarithms, and for every hidden layer the products of the errors from above, each on
+        its own scale.
     """
     scale = 0.0
     squares, arriving = np.empty(len(layers)), []
@@ -212,10 +242,10 @@ def _backward(
 def _likeness(
     outputs: Sequence[Floats], hidden: Sequence[_Hidden], arriving: Sequence[Floats]
 ) -> Floats:
-    """Return how alike the images' shares in a gradient are, float64[2, hidden].
+    """Return how alike the images' contributions to a gradient are, float64[2, hidden].
 
-    It is 1 where they differ by a factor only and 1 / n where n equal shares have nothing in
-    common. In the first row the gradient is that of the layer's own weights, in the second that of
+    It is 1 where they differ by a factor only and 1 / n where n equal contributions have nothing in
+    common. The first row is for the gradient of the layer's own weights, the second for that of
     layer 1's.
     """
     found = np.ones((2, len(hidden)))
@@ -242,8 +272,8 @@ def _fluctuations(
 
     Hidden layer k adds, with a variance that falls as 1 / width, a relative fluctuation u_k to the
     mean square of its outputs and b_k to that of the errors it passes back. u_k changes the
-    variance q of all later layers, and with it what they pass forward and back. Images that are
-    unlike fluctuate apart, and their mean less.
+    variance q of all later layers, and with it what they pass forward and back. Images that differ
+    fluctuate independently, so their mean fluctuates less.
     """
     depth = len(hidden)
     new, both, carry, bend = np.zeros((4, depth))
@@ -264,7 +294,7 @@ def _fluctuations(
         both[k] = (same * ub + (1 - same) * vc - 1) / layers[k].fan_out
         alike = likeness[:, k]
         back[:, k] = (alike * 3 * bb + (1 - alike) * cc - 1) / layers[k].fan_out
-    # reach[k, l]: what of u_k = 1 is in the outputs of layer l; bent[k, l]: in its slopes.
+    # reach[k, l]: how much of u_k = 1 is in the outputs of layer l; bent[k, l]: in its slopes.
     reach, bent = np.zeros((depth, depth)), np.zeros((depth, depth + 1))
     for k in range(depth):
         reach[k, k:] = np.cumprod([1.0, *carry[k + 1 :]])
