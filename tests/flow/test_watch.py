@@ -309,3 +309,59 @@ def test_a_report_is_plain_values_and_public():
     losses = [s.loss for s in model.history]
     assert all(loss is not None and math.isfinite(loss) for loss in losses)
     assert report.as_dict()["models"][0]["history"][0]["step"] == 0
+
+
+def test_a_teacher_asked_about_the_students_batches_is_not_validated():
+    teacher, student = net(), net()
+
+    def run():
+        train(teacher, 40)
+        teacher.eval()
+        optimizer = torch.optim.Adam(student.parameters(), lr=1e-3)
+        for i in range(40):
+            x, y = batch(i)
+            with torch.no_grad():
+                soft = teacher(x).softmax(1)
+            optimizer.zero_grad()
+            (
+                functional.cross_entropy(student(x), y) + functional.cross_entropy(student(x), soft)
+            ).backward()
+            optimizer.step()
+
+    assert "validation images seen in training" not in seen(run)
+
+    def memory():
+        train(teacher, 40)
+        teacher.eval()
+        with torch.no_grad():
+            for i in range(40):
+                teacher(batch(i)[0])
+
+    assert "validation images seen in training" in seen(memory)
+
+
+def test_a_difference_of_means_near_zero_is_no_explosion():
+    critic = nn.Sequential(nn.Linear(196, 64), nn.LeakyReLU(0.2), nn.Linear(64, 1))
+    optimizer = torch.optim.RMSprop(critic.parameters(), lr=5e-5)
+
+    def run():
+        for _ in range(12):
+            optimizer.zero_grad()
+            (critic(torch.rand(32, 196)).mean() - critic(1 + torch.rand(32, 196)).mean()).backward()
+            optimizer.step()
+
+    assert not seen(run)
+
+
+def test_an_autoencoder_of_sigmoids_that_has_just_begun_is_not_constant():
+    model = nn.Sequential(nn.Linear(20, 8), nn.ReLU(), nn.Linear(8, 20), nn.Sigmoid())
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def run():
+        for i in range(12):
+            x = batch(i)[0].sigmoid()
+            optimizer.zero_grad()
+            functional.binary_cross_entropy(model(x), x).backward()
+            optimizer.step()
+
+    assert not seen(run)

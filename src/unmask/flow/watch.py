@@ -25,6 +25,7 @@ from unmask.flow.judge.crashes import advice
 from unmask.flow.judge.kinds import CONSEQUENCES
 from unmask.flow.judge.verdicts import ordered
 from unmask.flow.measure.calls import LossTap, is_users, relative
+from unmask.flow.measure.inputs import Batch, batch_of
 from unmask.flow.measure.probe import DEFAULT_EVERY, GradientProbe
 from unmask.flow.measure.statistics import FlowStats
 from unmask.flow.measure.taps import Tapped
@@ -101,6 +102,7 @@ class Watch:
         self._optimizers: weakref.WeakSet[Optimizer] = weakref.WeakSet()
         self._scaler: Any = None
         self._last: Training | None = None
+        self._batch: Batch = None
         # What runs on a copy, to look closer, is no training of the user's.
         self._apart = False
         self._handles: list[Any] = []
@@ -241,9 +243,17 @@ class Watch:
 
     def _pass(self, training: Training, args: Any) -> None:
         if torch._C._current_graph_task_id() == -1:
+            batch = batch_of(args)
             training.passed(args)
-            if torch.is_grad_enabled():
-                self._last = training
+            # A teacher that is asked about a student's batch is not validated.
+            if not torch.is_grad_enabled():
+                if self._last is not training:
+                    training.inputs.withdraw(self._batch)
+                return
+            self._last, self._batch = training, batch
+            for other in self._trainings.values():
+                if other is not training:
+                    other.inputs.withdraw(batch)
 
     def _loss_seen(self, name: str, output: Any, target: Any, options: Any, result: Any) -> None:
         if self._last is not None and result.requires_grad and not self._apart:

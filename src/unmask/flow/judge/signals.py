@@ -28,7 +28,7 @@ from unmask.verdict import Verdict
 BOUNDED = ("tanh", "sigmoid", "softsign", "erf", "hardtanh", "hardsigmoid", "relu6")
 RECTIFIERS = ("relu", "relu6")
 
-FAINT, FORCEFUL, OVERRESPONSIVE = 0.5, 3.0, 100.0
+FAINT, FORCEFUL, OVERRESPONSIVE, OVERRESPONSIVE_UNKNOWN = 0.5, 3.0, 100.0, 1000.0
 # Total change of the gradient across the hidden layers, in powers of ten, that the whole of the
 # confidence interval must lie beyond. What it loses on its way across few layers is soon made up:
 # plain nets of torch's own initialisation train up to a loss of about FADED_FAR, seven tanh layers
@@ -50,6 +50,7 @@ DEAD_CLASSES, SHUT_OUTPUTS = 0.1, 0.8
 ALIKE = 1e-3
 AT_FLOOR, LOST = 0.01, 0.5
 CONSTANT = 0.01
+_SQUASHED = ("sigmoid", "softmax", "log_softmax")
 # The RMS of what a first layer makes of its inputs, and how far off centre they are: |mean| / std.
 FIRST_RMS, OFF_CENTRE = (0.02, 20.0), 10.0
 
@@ -300,11 +301,15 @@ def exploding(history: list[FlowStats]) -> Verdict | None:
     d, calm = decay(stats), normalised(stats)
     response = finite(sensitivities(stats)) if stats.step <= FRESH else []
     strongest = max(response, default=None)
+    if strongest is not None:
+        strongest *= _natural(stats)
     forceful = strongest is None or strongest > FORCEFUL
     grows = d is not None and forceful and _grows(d, way_round(stats))
     if calm:
         grows = grows and d is not None and d.total[0] > GROWN_NORMALISED
-    if not grows and not (strongest is not None and strongest > OVERRESPONSIVE and not calm):
+    # What is natural for a loss of the user's own is only roughly known.
+    limit = OVERRESPONSIVE if stats.calls else OVERRESPONSIVE_UNKNOWN
+    if not grows and not (strongest is not None and strongest > limit and not calm):
         return None
     f = factors(stats)
     layers = stats.matrix_layers
@@ -323,6 +328,18 @@ def exploding(history: list[FlowStats]) -> Verdict | None:
         cause=f.cause(fading=False) if f else "",
         evidence=({"response": strongest} if strongest is not None else {}) | _fit(d),
     )
+
+
+def _natural(stats: FlowStats) -> float:
+    """Return the loss over its natural size, at most 1.
+
+    A loss of the user's own, such as a difference of means, may lie near 0 by chance; outputs tell
+    how large it can be.
+    """
+    last = stats.matrix_layers[-1].output if stats.matrix_layers else None
+    if stats.calls or last is None or not stats.loss or last.rms <= stats.loss:
+        return 1.0
+    return stats.loss / last.rms
 
 
 def _grows(d: Decay, round_about: float | None) -> bool:
@@ -358,6 +375,9 @@ def constant(history: list[FlowStats]) -> Verdict | None:
         variation = before.variation if output is None or before.feeds(last) else None
     elif output is not None:
         variation = output.variation
+        if output.operation in _SQUASHED and variation is not None:
+            # Around its middle a sigmoid's mean hides how outputs differ.
+            variation = max(variation, last.variation or 0.0)
     else:
         both = [v for v in (before.variation, last.variation) if v is not None]
         variation = min(both, default=None)

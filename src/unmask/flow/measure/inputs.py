@@ -15,6 +15,9 @@ KEPT, ENTRIES, PASSES = 200_000, 64, 16
 FIT, PIXELS, FIT_PASSES = 512, 256, 24
 
 
+Batch = tuple[int, tuple[int, ...]] | None
+
+
 @dataclass(frozen=True)
 class InputFacts:
     """The inputs of training passes and of those without gradients.
@@ -53,6 +56,7 @@ class InputLedger:
         self._seen: list[Tensor] = []
         self._checked: list[Tensor] = []
         self._counts = [0, 0]
+        self._latest: Batch = None
         self._factors: Tensor | None = None
         self._pairs: list[tuple[Tensor, Tensor]] = []
         self._rows: Tensor | None = None
@@ -85,7 +89,15 @@ class InputLedger:
         x = _images(args)
         if x is not None:
             self._validation.add(x)
+            before = len(self._checked)
             self._add(x, self._checked, 1)
+            self._latest = batch_of(args) if len(self._checked) > before else None
+
+    def withdraw(self, batch: Batch) -> None:
+        """Forget the last pass without gradients if it was of this batch."""
+        if batch is not None and self._latest == batch:
+            self._counts[1] -= len(self._checked.pop())
+            self._latest = None
 
     @property
     def complete(self) -> bool:
@@ -117,6 +129,12 @@ class InputLedger:
             self._factors = torch.randint(1, 1 << 31, (flat.shape[1],), generator=g) | 1
         # In whole numbers a sum doesn't depend on its order: equal images give equal bits.
         to.append((flat.view(torch.int32).long() * self._factors).sum(1))
+
+
+def batch_of(args: Any) -> Batch:
+    """Return what tells one batch in memory from another, None where there are no images."""
+    x = _images(args)
+    return None if x is None else (x.data_ptr(), tuple(x.shape))
 
 
 def _images(args: Any) -> Tensor | None:
