@@ -1,4 +1,4 @@
-"""The model that is asked and the images it is asked about, wherever they come from."""
+"""The model and the images of a question, from any source."""
 
 from __future__ import annotations
 
@@ -35,16 +35,17 @@ class Target:
 
     Args:
         name: as the user wrote it.
-        function: float32[b, c, h, w] to logits, whatever they are wrapped in.
+        function: float32[b, c, h, w] to logits, in any form that as_logits knows.
         module: the network, or None for a black box.
-        class_names: in the order of the logits; None where the model doesn't say.
-        input_shape: (c, h, w); None where the model doesn't say.
-        mean: of the normalisation inside, by channel; empty where the model doesn't say.
+        class_names: in the order of the logits; None where the model doesn't state them.
+        input_shape: (c, h, w); None where the model doesn't state it.
+        mean: of the normalisation inside, one number a channel; () where the model doesn't state
+            it.
         std: likewise.
         identity: the SHA-256 of its weights or file.
         device: where it runs.
-        classes: how many there are, for a model that gives the class alone; see fitted.
-        labels_only: whether it gives the class alone, whose logits are 1 and 0; see fitted.
+        classes: their number, for a model that returns the class alone; see fitted.
+        labels_only: whether it returns the class alone, whose logits are 1 and 0; see fitted.
     """
 
     name: str
@@ -61,13 +62,19 @@ class Target:
 
     @torch.no_grad()
     def logits(self, pixels: Tensor) -> Tensor:
-        """Return float32[n, k] on the CPU of float32[n, c, h, w], in evaluation mode.
+        """Return the logits of images, in evaluation mode.
+
+        Args:
+            pixels: float32[n, c, h, w] in [0, 1], on any device.
+
+        Returns:
+            float32[n, classes], on the CPU.
 
         Raises:
-            UserError: the model can't take the images or returns no logits.
+            UserError: when the model can't take the images or returns no logits.
         """
         modules = [] if self.module is None else list(self.module.modules())
-        # Each part gets its own mode back: a frozen one may differ from the whole.
+        # Each module gets its own mode back, since a frozen one may differ from the whole.
         training = [m for m in modules if m.training]
         for m in training:
             m.training = False
@@ -93,7 +100,7 @@ class Target:
                 got=told(error, 200),
                 do="give images of the model's channels and size",
             ) from error
-        # Where a model gives the class alone, someone must say how many there are.
+        # A model that returns the class alone doesn't tell how many there are.
         logits, _ = as_logits(answer, len(pixels), self._classes() if _whole(answer) else None)
         return logits.detach().float().cpu()
 
@@ -105,7 +112,7 @@ def _whole(answer: Any) -> bool:
 
 
 def batch_size_of(pixels: Tensor) -> int:
-    """Return how many such images one forward pass takes, so that memory stays bounded."""
+    """Return the number of such images in one forward pass that keeps memory bounded."""
     return max(1, min(_LARGEST_BATCH, _BATCH_VALUES // max(1, pixels[:1].numel())))
 
 
@@ -115,10 +122,10 @@ def as_target(model: Any, name: str | None = None) -> Target:
     Args:
         model: an nn.Module, a function of float32[b, c, h, w] in [0, 1], a shipped name, a
             .safetensors or .onnx file, or an import path such as "my_module:make_model".
-        name: what reports call it.
+        name: of the model in reports.
 
     Raises:
-        UserError: the model is missing, damaged, or of another kind.
+        UserError: when the model is missing, damaged, or of another kind.
     """
     if isinstance(model, Target):
         return model
@@ -221,10 +228,10 @@ def as_images(data: Any, target: Target | None = None, *, most: int | None = Non
             DataLoader of such pairs, a named set, a folder or a zip. Pixels are uint8, or float in
             [0, 1].
         target: whose input shape and class names are followed.
-        most: how many to take, spread evenly over those there are (of a loader, the first).
+        most: the most images, spread evenly over the set (of a loader, the first); None for all.
 
     Raises:
-        UserError: the data is missing, of another form, or has classes the model doesn't know.
+        UserError: when the data is missing, of another form, or has classes the model doesn't know.
     """
     if isinstance(data, (str, Path)):
         data = load_source(str(data), shape=None if target is None else target.input_shape)
@@ -244,17 +251,24 @@ def as_images(data: Any, target: Target | None = None, *, most: int | None = Non
         if target.class_names is not None:
             numbered = data.class_names == tuple(map(str, range(len(data.class_names))))
             if numbered and len(data.class_names) <= len(target.class_names):
-                # Numbers that nobody named count the model's classes.
+                # Classes without names are numbers, which follow the model's order.
                 data = Images(data.pixels, data.labels, target.class_names, data.name)
             data = matched(data, target.class_names)
     return spread(data, most)
 
 
 def fitted(target: Target, images: Images) -> tuple[Target, Images]:
-    """Return both knowing the same classes, by the model's answer to the first image.
+    """Return a model and images with the same classes, from the model's output for the first image.
+
+    Args:
+        target: the model.
+        images: of its input shape, at least one.
+
+    Returns:
+        The model, whose classes and labels_only are now known, and the images.
 
     Raises:
-        UserError: the model doesn't take the images, or tells another number of classes apart.
+        UserError: when the model doesn't take the images, or has another number of classes.
     """
     if target.class_names is None:
         target = replace(target, classes=len(images.class_names))
@@ -266,7 +280,7 @@ def fitted(target: Target, images: Images) -> tuple[Target, Images]:
 
 
 def spread(images: Images, most: int | None) -> Images:
-    """Return at most so many images, evenly spread over those there are."""
+    """Return at most this many images, spread evenly over the set; None for all."""
     if most is None or most >= len(images):
         return images
     return images[np.arange(most) * len(images) // most]

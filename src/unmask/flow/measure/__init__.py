@@ -1,1 +1,1 @@
-"""What a network's gradients are like while it trains: collected by hooks, kept as scalars."""
+"""The gradients of a network while it trains: collected by hooks, kept as scalars."""

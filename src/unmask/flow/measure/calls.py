@@ -1,4 +1,4 @@
-"""What a training step does: the model's output, the losses it is fed to, and where in whose code.
+"""The model's output, the losses it is passed to, and the line of the user's code.
 
 All are plain values, kept in FlowStats beside the statistics of the layers.
 """
@@ -26,7 +26,7 @@ _OPERATIONS = {
     "ReluBackward0": "relu",
     "HardtanhBackward0": "hardtanh",
 }
-# What hands its input on, or only shapes it.
+# Operations that pass on their input, or only reshape it.
 _SHAPES = (
     *("View", "Reshape", "UnsafeView", "Squeeze", "Unsqueeze", "Transpose", "T", "Permute"),
     *("Select", "Slice", "ToCopy", "Clone", "Alias", "Expand", "AsStrided"),
@@ -35,11 +35,14 @@ _SHAPES = (
 
 @dataclass(frozen=True)
 class OutputStats:
-    """What the model gave: entries an image, how they vary over images, what made them last.
+    """The model's output.
 
-    variation is the standard deviation over images relative to the RMS, None for a batch of one.
-    operation is "softmax", "sigmoid", "tanh", "relu" or "log_softmax" where one of these comes
-    last, and dim the dimension that a softmax is taken over.
+    Args:
+        size: entries of an image's output.
+        variation: the standard deviation over images relative to the RMS, None for a batch of one.
+        operation: "softmax", "sigmoid", "tanh", "relu" or "log_softmax" where one of these comes
+            last.
+        dim: the dimension that a softmax is taken over.
     """
 
     size: int
@@ -50,13 +53,26 @@ class OutputStats:
 
 @dataclass(frozen=True)
 class LossCall:
-    """One call of a loss of torch.nn.functional: what it was fed.
+    """One call of a loss of torch.nn.functional: its inputs and its value.
 
-    low and high bound the outputs that it was given, target_low and target_high the targets;
-    classes is how many targets of each class there are where they are whole numbers of one
-    dimension. value is the loss, None where it is not reduced. own: it was fed what the model gave,
-    perhaps in another shape, rather than what was made of it. variation is that of the outputs over
-    images, relative to their RMS. name is "difference" for one that is taken by hand and broadcast.
+    Args:
+        name: of the function; "difference" for a loss computed by hand that broadcasts.
+        shape: of the outputs that it was given.
+        target_shape: of the targets.
+        low: the smallest entry of the outputs.
+        high: the largest.
+        target_low: the smallest entry of the targets.
+        target_high: the largest.
+        integers: whether the targets are whole numbers.
+        classes: the number of targets of each class, where they are whole numbers of one dimension.
+        operation: the last operation of the outputs, as in OutputStats.
+        dim: the dimension of a softmax.
+        reduction: "mean", "sum" or "none".
+        value: the loss, None where it is not reduced.
+        location: "file:line" of the call in the user's code, None where it isn't known.
+        own: whether it was given the model's output, possibly in another shape, rather than
+            something computed from it.
+        variation: of the outputs over images, relative to their RMS.
     """
 
     name: str
@@ -79,7 +95,13 @@ class LossCall:
 
 @dataclass(frozen=True)
 class Cut:
-    """A place where the graph is cut: the operation, the layer it follows, the user's line."""
+    """A place where the graph is cut.
+
+    Args:
+        operation: that passes no gradient, as users write it.
+        layer: the layer that it follows.
+        location: "file:line" in the user's code.
+    """
 
     operation: str
     layer: str | None
@@ -87,7 +109,7 @@ class Cut:
 
 
 def user_line(depth: int = 1) -> str | None:
-    """Return "file:line" of the innermost frame that is neither a library's nor ours, or None."""
+    """Return "file:line" of the innermost frame of the user's code, or None."""
     frame = sys._getframe(depth)
     while frame is not None:
         name = frame.f_code.co_filename
@@ -98,20 +120,26 @@ def user_line(depth: int = 1) -> str | None:
 
 
 def is_users(name: str) -> bool:
-    """Return whether a file of code is neither a library's nor ours."""
+    """Return whether a file of code is the user's, not a library's or Unmask's."""
     return not name.startswith((*_LIBRARIES, "<")) and not any(i in name for i in _INSTALLED)
 
 
 def relative(name: str) -> str:
-    """Return a file's path from the working folder, where it lies in it."""
+    """Return a file's path relative to the working folder, if it lies in it."""
     path = Path(name)
     return path.relative_to(Path.cwd()).as_posix() if path.is_relative_to(Path.cwd()) else name
 
 
 def last_operation(tensor: Tensor) -> tuple[str | None, int | None]:
-    """Return which bounded or rectifying operation made a tensor last, and a softmax's dimension.
+    """Return the bounded or rectifying operation that made a tensor, and a softmax's dimension.
 
-    What only shapes, copies or casts a tensor is passed over.
+    Operations that only reshape, copy or cast a tensor are skipped.
+
+    Args:
+        tensor: with its graph.
+
+    Returns:
+        The name, as in OutputStats, and the dimension, at least 0; None where there is none.
     """
     node = tensor.grad_fn
     while node is not None:
@@ -131,9 +159,11 @@ def last_operation(tensor: Tensor) -> tuple[str | None, int | None]:
 
 
 def logits_in(output: Any) -> Any:
-    """Return the tensor of a model's output that a loss is meant for, where it is clear, or None.
+    """Return the tensor of a model's output that a loss is meant for, or None where it isn't clear.
 
-    That is the output itself, its "logits" or "out", or the first of its floating-point tensors.
+    Args:
+        output: a tensor, which is returned; else an object or mapping with "logits", "out" or
+            "prediction_logits", or a collection, whose first floating-point tensor is taken.
     """
     import torch
 
@@ -158,11 +188,16 @@ LOSSES = (
 
 
 class LossTap:
-    """While entered, tells seen(call) of every call of one of torch's losses, and changes nothing.
+    """While entered, reports every call of one of torch's losses, and changes nothing.
 
-    failed is told of the calls that raise. Nothing that either raises reaches the training. A loss
-    that was imported by its name before is told of only where every is asked for, which has torch
-    tell of each of its functions: for a few steps, not for a training.
+    Exceptions of the callbacks don't reach the training.
+
+    Args:
+        seen: receives the name, the input, the target, the other keyword arguments and the result
+            of each call.
+        failed: receives the name, the input, the target and the exception of each call that raises.
+        every: whether to report losses too that were imported by their name before; torch then
+            reports every one of its functions, which is affordable for a few steps only.
     """
 
     def __init__(
@@ -210,7 +245,7 @@ class LossTap:
         return loss
 
     def call(self, name: str, original: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Call a loss and tell of it."""
+        """Call a loss and report it."""
         try:
             result = original(*args, **kwargs)
         except Exception as error:
@@ -254,7 +289,7 @@ def _loss_mode(tap: LossTap) -> Any:
 def loss_call(
     name: str, output: Any, target: Any, options: dict[str, Any], result: Any
 ) -> LossCall:
-    """Return what is kept of a loss's call."""
+    """Return the record of a loss's call."""
     import torch
 
     with torch.no_grad():
@@ -296,15 +331,18 @@ def _variation(out: Tensor) -> float | None:
     return float((out - out.mean(0)).float().square().mean()) ** 0.5 / size if size > 0 else 0.0
 
 
-# Steps of the graph, back from the loss, among which a difference by hand is looked for.
+# A difference computed by hand is looked for in this many steps of the graph back from the loss.
 _NEAR = 8
 
 
 def broadcast_in(loss: Tensor) -> LossCall | None:
-    """Return the call of a loss taken by hand in which (n, 1) meets (n), or None.
+    """Return the call of a loss computed by hand in which (n, 1) meets (n), or None.
 
-    There the difference of outputs and constant targets is of shape (n, n), though the outputs are
-    of shape (n, 1) or (n). Where both sides carry a gradient, pairs are meant.
+    The difference of outputs and constant targets then has shape (n, n), though the outputs have
+    shape (n, 1) or (n). Where both sides carry a gradient, pairs are meant.
+
+    Args:
+        loss: with its graph; the last few operations are searched.
     """
     node = loss.grad_fn
     for _ in range(_NEAR):

@@ -1,4 +1,4 @@
-"""What a batch shows when it is changed: mixed images, labels that don't matter, chance."""
+"""The effect of changing a batch: mixed images, labels that don't matter, chance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unmask.flow.measure.statistics import Experiments
 
 VARIED, SEEN = 0.01, 1e-3
 LEAST_IMAGES, LEAST_TIMES = 8, 10
-# Images of the linear fit, and pixels of each that it reads.
+# The number of images of the linear fit, and of pixels of each.
 _FIT_IMAGES, _PIXELS, _FOLDS = 200, 256, 5
 
 
@@ -28,14 +28,14 @@ def experiment(
     batches: Sequence[tuple[Any, Any]],
     rows: Sequence[tuple[Any, Any]] | None = None,
 ) -> Experiments:
-    """Try the changes on copies of a model; what can't be tried is None.
+    """Try the changes on copies of a model; the result of one that can't be tried is None.
 
     Args:
-        model: the network; it stays as it is.
+        model: the network, which stays as it is.
         call: returns the output of a model for inputs.
         loss: of a model, inputs and targets.
-        batches: the first is changed.
-        rows: images and labels to be fitted, where others than the batches.
+        batches: pairs of inputs and targets; the first is changed.
+        rows: images and labels for the linear fit, None to fit the batches.
     """
     x, y = batches[0]
     mixed = swapped = time = None
@@ -53,7 +53,7 @@ def experiment(
 def _alive(model: nn.Module) -> nn.Module:
     """Return a copy for evaluation, in which weights that start at zero have a usual size.
 
-    What is asked is whether an output can depend on something, not whether it does before the first
+    The question is whether an output can depend on something, not whether it does before the first
     step.
     """
     twin = copy.deepcopy(model).eval()
@@ -67,7 +67,7 @@ def _alive(model: nn.Module) -> nn.Module:
 def _through_time(
     model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Tensor
 ) -> float | None:
-    """Return the least, over recurrent layers, of a gradient's first tenth over its last tenth."""
+    """Return the least ratio, over recurrent layers, of a gradient's first tenth to its last."""
     fed: list[tuple[Tensor, bool]] = []
 
     def take(module: nn.RNNBase, args: Any) -> Any:
@@ -78,7 +78,7 @@ def _through_time(
     for module in model.modules():
         if isinstance(module, nn.RNNBase):
             module.register_forward_pre_hook(take)
-            # Its gradient is there in training mode only.
+            # It has a gradient in training mode only.
             module.train()
     output = logits_in(call(model, x[:LEAST_IMAGES]))
     output.float().square().sum().backward()
@@ -94,7 +94,7 @@ def _through_time(
 
 
 def _quietly(measure: Callable[[], Any]) -> Any:
-    # A model may do with its batch what no change of it allows: then there is no such figure.
+    # A model may not accept a changed batch: then there is no such figure.
     try:
         return measure()
     except Exception:
@@ -109,7 +109,7 @@ def _mixed(model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Tensor) -
     if output is None or output.ndim < 1 or len(output) != len(images):
         return None
     own = others = 0.0
-    # Both ends, for a recurrent layer over the batch passes on in one direction only.
+    # Both ends, since a recurrent layer over the batch passes on in one direction only.
     for i in (0, len(images) - 1):
         end = output[i].float().sum()
         (g,) = torch.autograd.grad(end, images, allow_unused=True, retain_graph=True)
@@ -141,7 +141,7 @@ def _swapped(
                 module.train()
         output = logits_in(call(model, x))
         if output is None or spread(output, 0) < VARIED or float(output.abs().max()) < SEEN:
-            # Outputs that hardly differ, or are lost in the loss's rounding: others tell.
+            # The outputs hardly differ, or their difference is lost in the loss's rounding.
             return None
         before, after = float(loss(model, x, y)), float(loss(model, x[order], y))
     if not math.isfinite(before) or before == 0:
@@ -150,7 +150,7 @@ def _swapped(
 
 
 def _linear(batches: Sequence[tuple[Any, Any]]) -> tuple[float, float, int] | None:
-    """Return a ridge classifier's cross-validated accuracy, that of the commonest class, and n."""
+    """Return a ridge classifier's cross-validated accuracy, that of the largest class, and n."""
     rows, labels = [], []
     for x, y in batches:
         if y.is_floating_point() or y.ndim != 1 or len(x) != len(y) or not x.is_floating_point():
@@ -163,7 +163,7 @@ def _linear(batches: Sequence[tuple[Any, Any]]) -> tuple[float, float, int] | No
     if n < _FIT_IMAGES or not 1 < len(classes) <= n // 8 or not np.isfinite(inputs).all():
         return None
     if len(np.unique(inputs, axis=0)) < 0.9 * n:
-        # The same images again would be known by heart.
+        # The fit would memorise images that come again.
         return None
     inputs = inputs[:, :: max(1, inputs.shape[1] // _PIXELS)]
     inputs = (inputs - inputs.mean(0)) / (inputs.std(0) + 1e-9)

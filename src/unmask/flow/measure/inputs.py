@@ -1,4 +1,4 @@
-"""What a model is fed over a training: the size of its images, which of them come again, labels."""
+"""The inputs of a model over a training: their size, the images that come again, the labels."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Images whose fingerprints are kept, entries of each that make one, passes whose size is measured.
+# Images whose fingerprints are kept, entries for a fingerprint, passes whose size is measured.
 KEPT, ENTRIES, PASSES = 200_000, 64, 16
-# Images that are kept for a fit of the labels, pixels of each, and passes until there are enough.
+# Images kept for a fit of the labels, pixels of each, and passes until there are enough.
 FIT, PIXELS, FIT_PASSES = 512, 256, 24
 
 
@@ -20,11 +20,14 @@ Batch = tuple[int, tuple[int, ...]] | None
 
 @dataclass(frozen=True)
 class InputFacts:
-    """The inputs of training passes and of those without gradients.
+    """The inputs of training passes and of passes without gradients.
 
-    train, validation: (mean, standard deviation) of their entries, None where none was seen.
-    validated: how many images passed without gradients; seen: the fraction of them that the
-    training was fed to the bit.
+    Args:
+        train: (mean, standard deviation) of the entries of training inputs, None where there were
+            none.
+        validation: the same of passes without gradients.
+        validated: the number of images in passes without gradients.
+        seen: the fraction of those that also occurred in training, bit for bit.
     """
 
     train: tuple[float, float] | None = None
@@ -49,7 +52,7 @@ class _Moments:
 
 
 class InputLedger:
-    """Keeps account of what one model is fed; for images on this computer's CPU only."""
+    """Records the inputs of one model; only for images on this computer's CPU."""
 
     def __init__(self) -> None:
         self._train, self._validation = _Moments(), _Moments()
@@ -63,7 +66,7 @@ class InputLedger:
         self._fits = 0
 
     def trained(self, args: Any, probed: bool) -> None:
-        """Take note of a training pass's inputs."""
+        """Record a training pass's inputs."""
         x = _images(args)
         if x is None:
             return
@@ -77,7 +80,7 @@ class InputLedger:
             self._fits += 1
 
     def labelled(self, target: Any) -> None:
-        """Keep the labels of the images that were just fed."""
+        """Record the labels of the last images."""
         x, self._rows = self._rows, None
         if x is None or not isinstance(target, Tensor) or target.ndim != 1:
             return
@@ -85,7 +88,7 @@ class InputLedger:
             self._pairs.append((x, target.detach().clone()))
 
     def validated(self, args: Any) -> None:
-        """Take note of the inputs of a pass without gradients."""
+        """Record the inputs of a pass without gradients."""
         x = _images(args)
         if x is not None:
             self._validation.add(x)
@@ -101,17 +104,17 @@ class InputLedger:
 
     @property
     def complete(self) -> bool:
-        """Return whether images enough for a fit of the labels were kept, or none will come."""
+        """Return whether there are enough images for a fit of the labels, or no more will come."""
         return self._fits >= FIT_PASSES or sum(len(x) for x, _ in self._pairs) >= FIT
 
     def pairs(self) -> list[tuple[Tensor, Tensor]]:
-        """Return the images, a few pixels of each, and their labels; they are let go of."""
+        """Return the images, a few pixels of each, and their labels, and forget them."""
         pairs, self._pairs = self._pairs, []
         self._fits = FIT_PASSES
         return pairs
 
     def read(self) -> InputFacts:
-        """Return what is known so far."""
+        """Return the facts so far."""
         seen = 0.0
         if self._checked and self._seen:
             checked = torch.cat(self._checked)
@@ -127,7 +130,7 @@ class InputLedger:
         if self._factors is None or len(self._factors) != flat.shape[1]:
             g = torch.Generator().manual_seed(7)
             self._factors = torch.randint(1, 1 << 31, (flat.shape[1],), generator=g) | 1
-        # In whole numbers a sum doesn't depend on its order: equal images give equal bits.
+        # A sum of whole numbers doesn't depend on its order: equal images give equal bits.
         to.append((flat.view(torch.int32).long() * self._factors).sum(1))
 
 

@@ -1,4 +1,4 @@
-"""The layers of a network, and what is collected of them during one probed step."""
+"""The layers of a network, and what is measured of them during one probed step."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Layer:
         """Return whether the layer mixes units, rather than scaling, shifting or looking up."""
         return any(
             sum(n > 1 for n in w.shape) > 1
-            # One unit, or units of one input.
+            # A layer of one unit, or of units with one input.
             or (name == "weight" and (w.ndim == 2 or (w.ndim > 2 and max(w.shape[:2]) > 1)))
             for name, w in zip(self.names, self.weights, strict=True)
             if not _LOOKED_UP.search(name)
@@ -51,7 +51,7 @@ class Layer:
 
     @property
     def fan_in(self) -> int:
-        """Return how many numbers enter one unit."""
+        """Return the number of inputs of one unit."""
         largest = max(self.weights, key=lambda w: w.numel())
         return largest[0].numel() if largest.ndim > 1 else 1
 
@@ -65,13 +65,13 @@ def layers_of(model: nn.Module) -> list[Layer]:
     """Return the layers of a network in the order of registration, tied weights once."""
     owners: dict[str, list[tuple[str, nn.Parameter]]] = {}
     for path, parameter in model.named_parameters():
-        # A parametrised weight (weight_norm and its like) lives one module below its layer.
+        # A parametrised weight (such as weight_norm's) lives one module below its layer.
         owner = (
             path.rpartition(".")[0]
             .split(".parametrizations", 1)[0]
             .removesuffix("parametrizations")
         )
-        # Of a parametrised weight's parts, "original0" and its like, the layer's own name counts.
+        # A parametrised weight's parts, such as "original0", get the layer's own name.
         called = path.removeprefix(f"{owner}.").replace("parametrizations.", "").split(".")[0]
         owners.setdefault(owner, []).append((called, parameter))
     layers = []
@@ -89,13 +89,13 @@ def layers_of(model: nn.Module) -> list[Layer]:
 
 
 def attends(model: nn.Module) -> bool:
-    """Return whether a network has attention layers, by what they are called."""
+    """Return whether a network has attention layers, by their names."""
     return any("attention" in type(m).__name__.lower() for m in model.modules())
 
 
 @dataclass
 class Tally:
-    """The measure rows of tensors that belong together."""
+    """The rows that measure returns for tensors that belong together."""
 
     rows: list[tuple[float, ...]] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
@@ -113,7 +113,7 @@ class Tally:
 
 @dataclass
 class Collected:
-    """What one layer showed during a probed step."""
+    """The measurements of one layer during a probed step."""
 
     layer: Layer
     place: int
@@ -131,7 +131,7 @@ class Collected:
     expected_gain: float | None = None
 
     def see_output(self, z: Tensor) -> None:
-        """Measure an output: its size, and how it varies over images and over units."""
+        """Measure an output: its size, and its variation over images and over units."""
         z = few(z)
         self.output.add(z)
         self.output_size = z[0].numel() if z.ndim > 1 else 1
@@ -151,7 +151,7 @@ class Collected:
             if w.grad is not None:
                 self.weight_gradient.add(w.grad, scale)
         largest = max(self.layer.weights, key=lambda w: w.numel())
-        # One unit alone is like no other.
+        # A single unit has no other to compare with.
         if largest.ndim > 1 and len(largest) > 1:
             self.weight_spread = spread(largest.detach(), 0)
             if largest.grad is not None and not largest.grad.is_sparse:
@@ -197,10 +197,10 @@ class Collected:
 
 
 class Units:
-    """For how many images in a row every unit's derivative has been dead.
+    """Counts for how many images in a row every unit's derivative has been dead.
 
-    One batch says little: a unit that is silent on 64 images may fire on the next. So the count
-    runs on over the probed steps, and a unit is dead after PROBE_IMAGES images.
+    One batch shows little: a unit that is silent on 64 images may fire on the next. So the count
+    continues over the probed steps, and a unit is dead after PROBE_IMAGES images.
     """
 
     def __init__(self) -> None:
@@ -208,7 +208,7 @@ class Units:
         self.images = 0
 
     def see(self, slope: Tensor, supremum: float, unit_dim: int) -> None:
-        """Count on with the derivatives of a batch."""
+        """Add the derivatives of a batch."""
         fired = alive(slope, supremum, unit_dim)
         n = len(slope) if slope.ndim > 1 else 1
         if self._silent is None or self._silent.shape != fired.shape:
@@ -250,7 +250,7 @@ def input_stats(x: Tensor) -> InputStats:
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Yield the floating-point tensors of a module's input or output, however it nests them."""
+    """Yield the floating-point tensors of a module's input or output, however deeply nested."""
     if isinstance(value, Tensor):
         if value.is_floating_point() and value.numel():
             yield value

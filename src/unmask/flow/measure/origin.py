@@ -1,4 +1,4 @@
-"""Where the first NaN or infinity of a forward or backward pass is made, by which operation."""
+"""The operation that makes the first NaN or infinity of a forward or backward pass."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from unmask.flow.measure.calls import user_line
 from unmask.flow.measure.layers import tensors_in
 from unmask.flow.measure.statistics import Origin
 
-# What writes infinities on purpose, as attention masks do.
+# Operations that write infinities on purpose, as attention masks do.
 _MEANT = ("masked_fill", "masked_fill_", "full", "full_like", "where", "fill_", "triu", "tril")
 
 
 def origin(model: nn.Module, inputs: Any, loss: Callable[[], Tensor]) -> Origin | None:
-    """Return where NaN or infinity begins when a loss is computed and sent back, or None.
+    """Return where NaN or infinity begins in a loss's forward and backward passes, or None.
 
     Args:
         model: the network; its gradients are changed, so give a copy.
-        inputs: what it is fed.
-        loss: computes the loss anew, in the same way as when it wasn't finite.
+        inputs: of the model.
+        loss: computes the loss again, in the same way as when it wasn't finite.
     """
     if any(not bool(x.isfinite().all()) for x in tensors_in(inputs)):
         return Origin("inputs")
@@ -53,14 +53,17 @@ def origin(model: nn.Module, inputs: Any, loss: Callable[[], Tensor]) -> Origin 
     return seen.first or seen.first_infinity
 
 
-# Steps of the graph back from a loss of the user's own.
+# Steps of the graph back from the user's own loss that are searched.
 _NEAR = 8
 
 
 def root_of_zero(loss: Tensor) -> Origin | None:
     """Return the square root of exactly 0 that a loss ends in, or None: its derivative is infinite.
 
-    For what is computed outside the model, and so can't be run again.
+    This is for losses that are computed outside the model, and so can't be run again.
+
+    Args:
+        loss: with its graph; the last few operations are searched.
     """
     node = loss.grad_fn
     for _ in range(_NEAR):

@@ -1,4 +1,4 @@
-"""What a step does with a model's parameters: who holds, reaches and moves them."""
+"""The parameters of a model in a step: which are held by an optimiser, reached and changed."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from unmask.flow.measure.layers import Layer
 from unmask.flow.measure.statistics import ParameterFacts
 
 DECOUPLED = ("AdamW", "SGDW", "Lamb", "Lion", "Adafactor")
-# Steps that are this large in all may be lost to the rounding of a half-precision weight.
+# This many of the first and of the last parameters are watched for gradients left from before.
 _WATCHED = 4
 
 
 class ParameterLedger:
-    """Keeps account of one step's parameters; its hooks only look."""
+    """Records one step's parameters; its hooks change nothing."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -52,7 +52,7 @@ class ParameterLedger:
             yield p.register_hook(arrived)  # type: ignore[no-untyped-call]
 
     def before_step(self, optimizer: Optimizer) -> None:
-        """Look at an optimiser's parameters just before its step."""
+        """Record an optimiser's parameters just before its step."""
         self._stepped = True
         self._location = self._location or user_line()
         decoupled = type(optimizer).__name__ in DECOUPLED
@@ -84,7 +84,7 @@ class ParameterLedger:
                     self._reached.add(id(p))
 
     def after_step(self, layer: Layer, changes: list[Tensor]) -> None:
-        """Look at what a step changed of a layer."""
+        """Record what a step changed of a layer."""
         trained = [
             (w, c) for w, c in zip(layer.weights, changes, strict=True) if id(w) in self._reached
         ]
@@ -93,11 +93,11 @@ class ParameterLedger:
             self._half |= any(w.element_size() < 4 for w, _ in trained)
 
     def read(self, optimizers: Iterable[Optimizer] = (), sent_back: bool = True) -> ParameterFacts:
-        """Return what was seen, names in the model's order.
+        """Return the facts, names in the model's order.
 
         Args:
             optimizers: others that may step.
-            sent_back: whether there was a backward pass, without which no gradient can come.
+            sent_back: whether there was a backward pass, without which there are no gradients.
         """
         for optimizer in optimizers:
             for group in optimizer.param_groups:
@@ -131,7 +131,10 @@ class ParameterLedger:
 def unregistered(model: nn.Module) -> Iterator[str]:
     """Yield the names of plain lists, tuples and dictionaries that hold modules with weights.
 
-    model.parameters() doesn't know them, so no optimiser trains them.
+    model.parameters() doesn't include them, so no optimiser trains them.
+
+    Args:
+        model: the network.
     """
     known = {id(p) for p in model.parameters()}
     for name, module in model.named_modules():

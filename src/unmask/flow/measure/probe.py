@@ -30,26 +30,26 @@ class GradientProbe:
         with GradientProbe(model) as probe:
             for x, y in loader:
                 ...  # the loop as it was
-        probe.history  # one FlowStats a probed step
+        probe.history  # one FlowStats for each probed step
 
     Steps 0, 1, 2, 4, 8 and every every-th are probed; between them nothing is attached to the
     network, and nothing is ever stored in it. A step begins with the first forward pass and ends
-    when every optimiser that holds its parameters has stepped, so gradients may be accumulated
-    over any number of passes; a parameter that no optimiser holds is waited for until one of them
-    steps again. Pass the GradScaler, where there is one, so that the gradients of
-    activations are divided by its scale; a step it skips is probed again. Passes without
-    gradients, such as a validation, are left out, and so is what torch.utils.checkpoint computes
-    again. A compiled network runs uncompiled during probed steps. What goes wrong while measuring
-    never reaches the training: problem says what it was.
+    when every optimiser that holds its parameters has stepped, so gradients may be accumulated over
+    any number of passes; for a parameter that no optimiser holds, the step ends when one of them
+    steps again. A step that a GradScaler skips is probed again. Passes without gradients, such as a
+    validation, are left out, and so are the passes that torch.utils.checkpoint repeats. A compiled
+    network runs uncompiled during probed steps. Errors of the measurement never reach the training;
+    problem holds their text.
 
     Args:
-        model: the network, in whatever wrapper.
-        every: how many steps lie between those probed later on, at least 1.
-        scaler: the torch.amp.GradScaler, where there is one.
-        optimizers: those that make a step together, where they are known beforehand.
+        model: the network, in any wrapper that unwrap knows.
+        every: the interval of later probed steps, at least 1.
+        scaler: the torch.amp.GradScaler, if there is one, by whose scale the gradients of
+            activations are divided.
+        optimizers: those that make a step together, if they are known beforehand.
 
     Raises:
-        UserError: the network can't be measured.
+        UserError: for an interval below 1 and for a network that can't be measured.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class GradientProbe:
         self.problem: str | None = None
         self.units: dict[str, Units] = {}
         self.scaler = scaler
-        # Who else may step; a watcher that knows all optimisers sets it.
+        # The other optimisers that may step; a watcher that knows all of them sets it.
         self.optimizers: Callable[[], list[Optimizer]] = list
         self._every, self._expected = every, {id(o) for o in optimizers}
         self.refresh()
@@ -80,11 +80,11 @@ class GradientProbe:
 
     @property
     def now(self) -> int:
-        """Return the step that is under way, counted from the start of a run that was resumed."""
+        """Return the current step, counted from the start of a run that was resumed."""
         return self._made + self.step
 
     def refresh(self) -> None:
-        """Look through the model's modules again, which may have changed."""
+        """Read the model's modules again, which may have changed."""
         self.layers = layers_of(self.model)
         self.by_module = {id(x.module): x for x in self.layers}
         self.modules = {id(m): n for n, m in self.model.named_modules()}
@@ -92,12 +92,16 @@ class GradientProbe:
 
     @property
     def window(self) -> Window | None:
-        """Return what collects the step that is being probed, or None between those."""
+        """Return the window of the step that is being probed, or None between probed steps."""
         return self._window
 
     @property
     def stats(self) -> FlowStats:
-        """Return the latest probed step. Raises UserError when none was."""
+        """Return the latest probed step.
+
+        Raises:
+            UserError: when no step was probed.
+        """
         if not self.history:
             raise UserError(
                 "the probe has seen no training step",
@@ -131,7 +135,7 @@ class GradientProbe:
                 self._record(window)
 
     def failed(self, error: BaseException) -> None:
-        """Give up the step that is being probed: an observer never stops a training."""
+        """Abandon the step that is being probed: an observer never stops a training."""
         self.problem = f"{type(error).__name__}: {error}"
         window, self._window = self._window, None
         if window is not None:
@@ -165,7 +169,7 @@ class GradientProbe:
             if window is None or not self.owns(optimizer):
                 return
             if window.stepped(optimizer):
-                # Nobody else will step: a parameter is in no optimiser, or not in this turn.
+                # No other optimiser will step: a parameter is in none, or not in this turn.
                 self._finish(window)
                 window = self._window
             if window is not None:
@@ -198,7 +202,7 @@ class GradientProbe:
 
 
 def _steps_made(optimizer: Optimizer) -> int:
-    """Return how many steps an optimiser has made before, by its own count, where it keeps one."""
+    """Return how many steps an optimiser has made before, by its own count, where it has one."""
     counts = [state.get("step") for state in optimizer.state.values() if isinstance(state, dict)]
     return max((int(n) for n in counts if n is not None), default=0)
 

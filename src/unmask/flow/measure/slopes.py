@@ -1,4 +1,4 @@
-"""The derivatives of the activations that a network applies, as modules or as plain functions."""
+"""The derivatives of the activations of a network, called as modules or as plain functions."""
 
 from __future__ import annotations
 
@@ -60,10 +60,14 @@ _CUTS: dict[Any, str] = {
 
 
 class ActivationMode(TorchFunctionMode):
-    """While entered, tells seen(name, phi', supremum) of every activation applied with gradients.
+    """While entered, reports every activation that is applied with gradients.
 
-    Elementwise functions of _NAMES are found whether a module or a forward calls them; others
-    are left alone. cut is told of the operations that pass no gradient on to what needs one.
+    It finds the elementwise functions of _NAMES, whether a module or a forward calls them; others
+    are left alone.
+
+    Args:
+        seen: receives the name, phi' at the inputs, and the supremum of |phi'|.
+        cut: receives the name of each operation that passes no gradient to an input that needs one.
     """
 
     def __init__(self, seen: Seen, cut: Callable[[str], None] | None = None) -> None:
@@ -78,10 +82,10 @@ class ActivationMode(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Measure an activation before it runs, for it may overwrite its input."""
+        """Measure an activation before it runs, since it may overwrite its input."""
         kwargs = kwargs or {}
         if torch.is_grad_enabled() and torch._C._current_graph_task_id() == -1:
-            # Nothing that goes wrong while looking may reach the training.
+            # No error of the measurement may reach the training.
             with contextlib.suppress(Exception):
                 self._look(func, args, kwargs)
         return func(*args, **kwargs)
@@ -117,21 +121,28 @@ class ActivationMode(TorchFunctionMode):
 
 def derivative(phi: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     """Return phi'(z) of an elementwise phi, by autograd, in float32 or better."""
-    # Checkpointing counts what its region saves for the backward pass: this is none of it.
+    # Checkpointing counts what its region saves for the backward pass, which must exclude this.
     apart = torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x)
     with apart, torch.enable_grad(), torch.autocast(z.device.type, enabled=False):
         leaf = z.detach()
         leaf = (leaf.float() if leaf.dtype in (torch.float16, torch.bfloat16) else leaf).clone()
         leaf.requires_grad_()
-        # Times one, for an in-place phi may not overwrite a leaf.
+        # Times one, since an in-place phi may not overwrite a leaf.
         (slope,) = torch.autograd.grad(phi(leaf * 1).sum(), leaf)
     return slope
 
 
 def describe(slope: Tensor, supremum: float) -> tuple[float, ...]:
-    """Return the quantiles of |phi'|, its RMS, its supremum and the share that is saturated.
+    """Return the quantiles of |phi'|, its RMS, its supremum and the fraction that is saturated.
 
-    The quantiles are of about 1000 entries, evenly spread.
+    The quantiles are those of about 1000 entries, evenly spread.
+
+    Args:
+        slope: phi' of any shape.
+        supremum: the largest |phi'| of the activation.
+
+    Returns:
+        len(QUANTILES) + 3 numbers.
     """
     size = slope.abs()
     flat = size.flatten()
@@ -143,12 +154,12 @@ def describe(slope: Tensor, supremum: float) -> tuple[float, ...]:
 
 
 def alive(slope: Tensor, supremum: float, unit_dim: int) -> Tensor:
-    """Return per unit whether |phi'| reached 0.1 % of its supremum for any image."""
+    """Return for each unit whether |phi'| reached 0.1 % of its supremum for any image."""
     size = slope.abs()
     rest = [d for d in range(size.ndim) if d != unit_dim % size.ndim]
     return (size.amax(dim=rest) if rest else size) >= DEAD_BELOW * supremum
 
 
 def name_of(function: Any) -> str | None:
-    """Return the name of the activation that a function of torch's applies, or None."""
+    """Return the name of the activation that a function of torch applies, or None."""
     return _NAME_OF.get(function)

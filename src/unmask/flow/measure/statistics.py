@@ -1,4 +1,4 @@
-"""What is known of a network's gradient flow at one training step: scalars, layer by layer."""
+"""A network's gradient flow at one training step: scalars, layer by layer."""
 
 from __future__ import annotations
 
@@ -16,17 +16,22 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 SATURATED_BELOW, DEAD_BELOW = 0.05, 0.001
 # Enough of a batch to know the statistics of its activations to a per cent.
 ENTRIES, LEAST_IMAGES = 1 << 16, 8
-# Between these a float32 holds the square of every entry that counts beside the largest.
+# Between these a float32 holds the square of every entry that matters beside the largest.
 SAFE = (1e-12, 1e12)
 
 
 @dataclass(frozen=True)
 class Magnitude:
-    """The size of a tensor's entries: maximum, mean and root mean square of |x|.
+    """The size of a tensor's entries.
 
-    zero is the fraction of entries that are exactly 0, tiny the fraction that are not 0 yet lie
-    under the smallest normal number of their type, where digits are lost. count is the number of
-    entries. A tensor with NaN or infinity has a maximum that is not finite.
+    Args:
+        maximum: of |x|; not finite for a tensor with NaN or infinity.
+        mean: of |x|.
+        rms: the root mean square of x.
+        zero: the fraction of entries that are exactly 0.
+        tiny: the fraction of entries that are not 0 but below the smallest normal number of their
+            type, where digits are lost.
+        count: the number of entries.
     """
 
     maximum: float
@@ -43,9 +48,11 @@ class Magnitude:
 
     @staticmethod
     def pooled(rows: Sequence[Sequence[float]], counts: Sequence[int]) -> Magnitude | None:
-        """Return the magnitude of several tensors taken together, from their measure rows.
+        """Return the magnitude of several tensors taken together, or None when there are none.
 
-        Returns None when there are none.
+        Args:
+            rows: what measure returned for each.
+            counts: the number of entries of each.
         """
         if not rows:
             return None
@@ -66,16 +73,19 @@ class Magnitude:
 
 
 def few(tensor: Tensor) -> Tensor:
-    """Return the first images of a batch: about ENTRIES numbers, but eight images at least."""
+    """Return the first images of a batch: about ENTRIES numbers, but at least eight images."""
     each = max(tensor[0].numel(), 1) if tensor.ndim > 1 else 1
     return tensor[: max(ENTRIES // each, LEAST_IMAGES)] if tensor.ndim else tensor
 
 
 def measure(tensor: Tensor) -> tuple[float, float, float, float, float]:
-    """Return (max, mean / max, rms / max, share of zeros, share of tiny entries) of |tensor|.
+    """Return (max, mean / max, rms / max, fraction of zeros, fraction of tiny entries) of |tensor|.
 
     Entries are divided by the maximum where it is extreme: in float32 the plain sum of squares of
     entries near 1e-30 is exactly 0.
+
+    Args:
+        tensor: floating-point, of any shape.
     """
     import torch
     from torch.nn.functional import threshold
@@ -104,7 +114,7 @@ def measure(tensor: Tensor) -> tuple[float, float, float, float, float]:
 
 
 def magnitudes(tensor: Tensor) -> Tensor:
-    """Return |tensor| in float32 or better, without the gaps of a sparse one."""
+    """Return |tensor| in float32 or better; of a sparse tensor the stored entries."""
     import torch
 
     x = tensor.detach()
@@ -118,10 +128,15 @@ def magnitudes(tensor: Tensor) -> Tensor:
 class Slopes:
     """The derivative phi' of the activation that follows a layer, over units and images.
 
-    quantiles are of |phi'| at QUANTILES; rms is sqrt(E[phi'^2]); supremum the largest |phi'| the
-    activation has at all. saturated is the fraction of (unit, image) pairs with |phi'| under 5 %
-    of the supremum; dead the fraction of units with |phi'| under 0.1 % of it for each of the last
-    dead_pictures images.
+    Args:
+        activation: its name.
+        quantiles: of |phi'|, at QUANTILES.
+        rms: sqrt(E[phi'^2]).
+        supremum: the largest |phi'| that the activation can have.
+        saturated: the fraction of (unit, image) pairs with |phi'| below 5 % of the supremum.
+        dead: the fraction of units with |phi'| below 0.1 % of the supremum for each of the last
+            dead_pictures images.
+        dead_pictures: the number of those images.
     """
 
     activation: str
@@ -135,16 +150,30 @@ class Slopes:
 
 @dataclass(frozen=True)
 class LayerStats:
-    """One layer at one step. What could not be measured is None.
+    """One layer at one step; what could not be measured is None.
 
-    matrix tells layers that mix units (linear, convolution, attention, ...) from gains and norms.
-    output is z = Wx + b before the activation, output_gradient dE/dz, output_size its entries a
-    image; of large batches they, and the slopes, are taken over the first images. variation is
-    the standard deviation of z over images, spread that over units, both relative to the RMS of
-    z. weight_spread and gradient_spread are the standard deviations over units of the weights and
-    of their gradients, relative to their RMS: 0 when all units are alike. update_to_weight_ratio
-    is RMS(change of W) / RMS(W), measured around the optimiser's step; expected_gain the decrease
-    of the loss, -sum dE/dW * change of W, that goes with it to first order.
+    For large batches, output, output_gradient and slopes are taken over the first images.
+
+    Args:
+        name: as in named_modules.
+        kind: the class of the module.
+        matrix: whether the layer mixes units (linear, convolution, attention, ...), rather than
+            being a gain or a norm.
+        frozen: whether none of its weights is trained.
+        fan_in: the inputs of one unit.
+        weight: of W.
+        weight_gradient: of dE/dW.
+        weight_spread: the standard deviation over units of the weights relative to their RMS; 0
+            when all units are alike.
+        gradient_spread: the same of the weights' gradients.
+        output: of z = Wx + b, before the activation.
+        output_size: entries of z an image.
+        output_gradient: of dE/dz.
+        variation: the standard deviation of z over images, relative to the RMS of z.
+        spread: the standard deviation of z over units, relative to the RMS of z.
+        slopes: of the activation that follows.
+        update_to_weight_ratio: RMS(change of W) / RMS(W), measured around the optimiser's step.
+        expected_gain: the decrease of the loss to first order, -sum dE/dW * change of W.
     """
 
     name: str
@@ -166,15 +195,19 @@ class LayerStats:
     expected_gain: float | None = None
 
     def feeds(self, after: LayerStats) -> bool:
-        """Return whether a layer's outputs can be what another one takes, by their number."""
+        """Return whether a layer's outputs can be another one's inputs, by their number."""
         return self.output_size == after.fan_in
 
 
 @dataclass(frozen=True)
 class InputStats:
-    """What enters the first layer that mixes units: mean, standard deviation, max |x|.
+    """The input of the first layer that mixes units.
 
-    variation: the standard deviation over images relative to the RMS, None for one image.
+    Args:
+        mean: of the entries.
+        std: their standard deviation.
+        maximum: of |x|.
+        variation: the standard deviation over images relative to the RMS, None for one image.
     """
 
     mean: float
@@ -187,12 +220,15 @@ class InputStats:
 class Experiments:
     """Outcomes of changing a batch, each None where it could not be tried.
 
-    mixed: the part of an output's input gradient that belongs to other images of the batch, 0
-    where images keep apart. swapped: the relative change of the loss when the images change
-    places and their labels don't. through_time: the gradient of a recurrent layer's first inputs
-    over that of its last. linear: accuracy of a linear fit on held-out images of the
-    batches, beside chance, the accuracy of always predicting the commonest class; images: of how
-    many.
+    Args:
+        mixed: the fraction of an output's input gradient that belongs to other images of the batch,
+            0 where images don't mix.
+        swapped: the relative change of the loss when the images are permuted and their labels
+            aren't.
+        through_time: the gradient of a recurrent layer's first inputs over that of its last.
+        linear: the accuracy of a linear fit on held-out images of the batches.
+        chance: the accuracy of always predicting the most common class.
+        images: the number of images of the fit.
     """
 
     mixed: float | None = None
@@ -205,10 +241,14 @@ class Experiments:
 
 @dataclass(frozen=True)
 class Origin:
-    """What made the first number that is none: an operation, the inputs or the weights.
+    """The source of the first NaN or infinity: an operation, the inputs or the weights.
 
-    place: "forward", "backward", "inputs" or "weights". operation: torch's name for it, "" for
-    inputs and weights. infinite: what it made is an infinity rather than NaN.
+    Args:
+        place: "forward", "backward", "inputs" or "weights".
+        operation: its name in torch, "" for inputs and weights.
+        layer: that it belongs to, None where it isn't known.
+        location: "file:line" in the user's code, likewise.
+        infinite: whether the first was an infinity rather than NaN.
     """
 
     place: str
@@ -220,7 +260,13 @@ class Origin:
 
 @dataclass(frozen=True)
 class Dropped:
-    """A dropout layer: its rate, and how many units of an image it keeps on average."""
+    """A dropout layer.
+
+    Args:
+        name: of the layer.
+        rate: the probability of dropping a unit.
+        kept: how many units of an image it keeps on average.
+    """
 
     name: str
     rate: float
@@ -229,15 +275,21 @@ class Dropped:
 
 @dataclass(frozen=True)
 class ParameterFacts:
-    """What a step did with the trainable tensors; all but the numbers are their names.
+    """The trainable tensors in a step; all entries but the numbers are names.
 
-    unheld: in no optimiser that stepped. unreached: no gradient came to them, not even of zeros.
-    still: they have a gradient, and the step left them as they were. shared: in two optimisers.
-    uncalled: layers that took no part in the forward pass. unregistered: modules in plain lists or
-    dictionaries, which no optimiser finds. foreign: tensors that optimisers hold and the model
-    doesn't. carried: whether the gradients still held those of an earlier step; half: whether a
-    weight that stayed is in half precision.
-    decay is the weight decay that is added to gradients, over the gradients' own size.
+    Args:
+        trainable: all trainable tensors.
+        unheld: in no optimiser that stepped.
+        unreached: without a gradient, not even one of zeros.
+        still: with a gradient, but unchanged by the step.
+        shared: in two optimisers.
+        uncalled: layers that took no part in the forward pass.
+        unregistered: modules in plain lists or dictionaries, which no optimiser finds.
+        foreign: the number of tensors that optimisers hold and the model doesn't.
+        carried: whether the gradients still held those of an earlier step.
+        half: whether a weight that stayed unchanged is in half precision.
+        decay: the weight decay added to gradients, relative to the gradients' own size.
+        location: "file:line" in the user's code.
     """
 
     trainable: tuple[str, ...] = ()
@@ -256,14 +308,24 @@ class ParameterFacts:
 
 @dataclass(frozen=True)
 class FlowStats:
-    """The gradient flow of a network at one step (from 0): its layers in order of execution.
+    """The gradient flow of a network at one step.
 
-    loss is the loss before the step and loss_after that on the same batch after it, where they are
-    known. optimizer and learning_rate are None before any optimiser has stepped. output is of the
-    whole model; calls, cuts and parameters say what the step did, where it was watched;
-    values_a_channel is the least number of values that a batch normalisation was given; dropout the
-    dropout layer that keeps the fewest units;
-    experiments what changing the batch showed; origin where the first NaN or infinity was made.
+    Args:
+        step: from 0.
+        layers: in order of execution.
+        input: of the first layer that mixes units.
+        loss: before the step, where it is known.
+        loss_after: on the same batch after the step, where it is known.
+        optimizer: its class, None before any optimiser has stepped.
+        learning_rate: likewise.
+        output: of the whole model.
+        calls: of losses, where they were watched.
+        cuts: places where the graph is cut.
+        parameters: of the step, where they were watched.
+        values_a_channel: the least number of values that a batch normalisation was given.
+        dropout: the dropout layer that keeps the fewest units.
+        experiments: the outcomes of changing the batch.
+        origin: of the first NaN or infinity.
     """
 
     step: int
@@ -283,7 +345,7 @@ class FlowStats:
     origin: Origin | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the statistics as plain values, fit for JSON but for NaN and infinity."""
+        """Return the statistics as plain values, fit for JSON except for NaN and infinity."""
         return asdict(self)
 
     @property

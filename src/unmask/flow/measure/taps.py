@@ -1,4 +1,4 @@
-"""Taps on the functions of torch that every training loop calls; each only tells and passes on."""
+"""Taps on the functions of torch that every training loop calls; each only reports."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ EACH = 32
 
 
 class Tapped:
-    """While entered, tells of what a loop does beside its forward passes and its steps.
+    """While entered, reports what a loop does beside its forward passes and its steps.
+
+    Exceptions of the callbacks, except for a BaseException, don't leave this class.
 
     Args:
-        backward: is given what the pass starts from.
-        clip: the fraction of the gradient that clipping left.
+        backward: receives the tensor that the pass starts from.
+        clip: receives the fraction of the gradient that clipping left.
         zero: is called at optimizer.zero_grad().
-        schedule: at scheduler.step().
-        made: is given every optimiser that is made.
-        scaler: is given every GradScaler, and whether it was updated rather than made.
-
-    What they raise, but for a BaseException, stays here.
+        schedule: is called at scheduler.step().
+        made: receives every new optimiser.
+        scaler: receives every GradScaler, and whether it was updated rather than made.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Tapped:
 
         @functools.wraps(original)
         def tapped(parameters: Any, *args: Any, **kwargs: Any) -> Any:
-            # A generator would be used up by looking.
+            # Reading a generator would use it up.
             given = parameters if isinstance(parameters, Tensor) else list(parameters)
             self._valued += 1
             looks = tell is not None and (self._valued <= EACH or self._valued % EACH == 0)
@@ -131,5 +131,5 @@ def _quietly(tell: Callable[..., None], result: Any, args: Any, kwargs: Any) -> 
     try:
         tell(result, args, kwargs)
     except Exception:
-        # An observer stops no training.
+        # An observer never stops a training.
         return

@@ -1,4 +1,4 @@
-"""One probed step: the hooks while it lasts, and what they saw."""
+"""One probed step: the hooks during it, and their measurements."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Scaler(Protocol):
-    """What the probe asks of a torch.amp.GradScaler."""
+    """The part of a torch.amp.GradScaler that the probe uses."""
 
     def get_scale(self) -> float:
-        """Return what the loss is multiplied by."""
+        """Return the factor on the loss."""
         ...
 
 
 def _quiet(hook: F) -> F:
-    """Keep what goes wrong in a hook from the training."""
+    """Keep a hook's errors from the training."""
 
     @functools.wraps(hook)
     def quiet(self: Window, *args: Any) -> None:
@@ -100,7 +100,7 @@ class Window:
         self.calls: list[LossCall] = []
         self.cuts: list[Cut] = []
         self.loss: float | None = None
-        # What clipping left of the gradients that the optimisers are about to use.
+        # The fraction that clipping left of the gradients that the optimisers are about to use.
         self.clipped = 1.0
         self._values: int | None = None
         self._sent_back = False
@@ -120,11 +120,11 @@ class Window:
 
     @property
     def busy(self) -> bool:
-        """Return whether the model is just being run."""
+        """Return whether the model is running."""
         return self._depth > 0
 
     def saw_backward(self) -> bool:
-        """Return whether a gradient came back through any layer."""
+        """Return whether a gradient passed back through any layer."""
         return any(c.output_gradient.rows for c in self._collected.values())
 
     def stepped(self, optimizer: Optimizer) -> bool:
@@ -132,7 +132,7 @@ class Window:
         return id(optimizer) in self._stepped
 
     def complete(self, optimizers: list[Optimizer], expected: set[int]) -> bool:
-        """Return whether every optimiser known, or of every trainable weight, has stepped."""
+        """Return whether every known optimiser, or that of every trainable weight, has stepped."""
         if expected:
             return expected <= self._stepped
         trainable = {id(p) for p in self.probe.model.parameters() if p.requires_grad}
@@ -148,7 +148,7 @@ class Window:
 
     @_quiet
     def _before_forward(self, module: nn.Module, args: Any) -> None:
-        # What checkpointing computes again during a backward pass has been seen already.
+        # A pass that checkpointing computes again during a backward pass is already recorded.
         if id(module) not in self.probe.modules or _in_backward():
             return
         if self._depth == 0:
@@ -212,7 +212,7 @@ class Window:
         self._dropped = z
         if z is None or z.ndim < 2:
             return
-        # Of a channel all places are kept, or none.
+        # A channel's places are all kept, or all dropped.
         units = z[0].numel() if isinstance(module, nn.Dropout) else z.shape[1]
         kept = units * (1 - module.p)
         if self._dropout is None or kept < self._dropout.kept:
@@ -234,7 +234,7 @@ class Window:
         )
 
     def see_loss(self, name: str, output: Any, target: Any, options: Any, result: Any) -> None:
-        """Keep what a loss was fed."""
+        """Record a loss's inputs."""
         if len(self.calls) >= MOST_CALLS:
             return
         seen = loss_call(name, output, target, options, result)
@@ -245,7 +245,7 @@ class Window:
         self.calls.append(seen)
 
     def see_backward(self, loss: Tensor, value: float) -> None:
-        """Keep the value of a loss, and where it was broadcast on its way."""
+        """Record the value of a loss, and where it was broadcast."""
         self.loss = (self.loss or 0.0) + value / self.scale
         self._sent_back = True
         by_hand = broadcast_in(loss)
@@ -269,7 +269,9 @@ class Window:
     def before_step(self, optimizer: Optimizer, closure: bool) -> None:
         """Measure the weights and gradients that an optimiser is about to use, and keep a copy.
 
-        With a closure the gradients are still to come, and are measured after the step.
+        Args:
+            optimizer: that is about to step.
+            closure: whether the step computes the gradients, which are then measured after it.
         """
         held = {id(p): g for g in optimizer.param_groups for p in g["params"]}
         copies = []
@@ -307,7 +309,7 @@ class Window:
         self._before[optimizer] = []
 
     def read(self, step: int, units: dict[str, Units]) -> FlowStats:
-        """Return what was seen as plain numbers, layers in order of execution."""
+        """Return the measurements as plain numbers, layers in order of execution."""
         for layer in self.probe.layers:
             self._of(layer).see_weights(1.0)
         layers = []
@@ -342,7 +344,7 @@ def _norm(tensors: list[Tensor]) -> float:
 
 
 def amp_scale(optimizer: Optimizer) -> float:
-    """Return what an optimiser's gradients are multiplied by until its step divides by it."""
+    """Return the factor on an optimiser's gradients until its step divides by it."""
     # A fused optimiser divides by the GradScaler's scale itself, during its step.
     scale = getattr(optimizer, "grad_scale", None)
     return float(scale) if scale is not None else 1.0

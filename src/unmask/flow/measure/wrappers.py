@@ -1,4 +1,4 @@
-"""The network inside its wrappers, or a plain word why it can't be measured."""
+"""The network inside its wrappers, or the reason why it can't be measured."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ WITHOUT_FORCE_EAGER = "update torch to 2.6 or later, or probe the network before
 def unwrap(model: Any) -> nn.Module:
     """Return the network under torch.compile, DataParallel and DistributedDataParallel.
 
-    Raises UserError for anything that isn't a network, has no parameters, or can't be measured:
-    scripted, sharded or lazily shaped networks, and DataParallel over several devices, whose
-    replicas live for one forward pass only.
+    Args:
+        model: a network with parameters, in any of these wrappers.
+
+    Raises:
+        UserError: for anything that isn't a network or has no parameters; for scripted, sharded or
+            lazily shaped networks; and for DataParallel over several devices, whose replicas live
+            for one forward pass only.
     """
     if not isinstance(model, nn.Module):
         raise UserError(

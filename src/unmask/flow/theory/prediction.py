@@ -57,7 +57,7 @@ class Profile:
     gradient_spread: Floats
 
     def gradient_band(self, deviations: float = 2.0) -> tuple[Floats, Floats]:
-        """Return gradient_rms less and plus that many standard deviations, float64[layers]."""
+        """Return gradient_rms that many standard deviations (of log10) below and above."""
         factor = 10 ** (deviations * self.gradient_spread)
         return self.gradient_rms / factor, self.gradient_rms * factor
 

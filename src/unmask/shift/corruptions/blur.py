@@ -47,9 +47,15 @@ def defocus_blur(x: Tensor, p: tuple[float, ...], draw: Draw) -> Tensor:
 def glass_blur(x: Tensor, p: tuple[float, ...], draw: Draw) -> Tensor:
     """Swap neighbours at random between two blurs: frosted glass.
 
-    The paper swaps one pixel after the other, p[2] times all, with one up to p[1] away. In each
-    round a pixel takes part twice on average, so that after it every value has moved by two such
-    steps; here it moves by their sum at once, each pixel by its own.
+    The paper visits every pixel p[2] times in order and swaps it with one up to p[1] away. In each
+    round a pixel takes part in two swaps on average, so every value moves by two such steps; here
+    each pixel moves at once by the sum of all its steps.
+
+    Args:
+        x: float32[b, c, h, w] in [0, 1].
+        p: the blur's standard deviation, the distance of a swap, both in pixels of a side of 224,
+            and the number of rounds.
+        draw: the random numbers.
     """
     scale = filters.scale_of(x)
     blurred = filters.gaussian_blur(x, p[0] * scale)

@@ -39,7 +39,7 @@ def brightness(x: Tensor, p: tuple[float, ...], draw: Draw) -> Tensor:
     mends="ColorJitter(contrast=0.8), RandAugment",
 )
 def contrast(x: Tensor, p: tuple[float, ...], draw: Draw) -> Tensor:
-    """Draw all values towards each channel's mean, to a fraction p[0] of their distance."""
+    """Move all values towards each channel's mean, to a fraction p[0] of their distance."""
     mean = x.mean((2, 3), keepdim=True)
     return mean + (x - mean) * p[0]
 
@@ -59,7 +59,7 @@ def _saturated(x: Tensor, factor: float, plus: float) -> Tensor:
     "saturate",
     family="digital",
     paper=_PAPER,
-    # Less colour at 1 and 2, more from 3 on: the last number is the side of the gap that it is on.
+    # Less colour at 1 and 2, more from 3 on: the last number is the side of the gap.
     levels=((0.3, 0, 0), (0.1, 0, 0), (2, 0, 1), (5, 0.1, 1), (20, 0.2, 1)),
     none=(1.0, 0.0, 0.0),
     colour=True,
@@ -68,7 +68,7 @@ def _saturated(x: Tensor, factor: float, plus: float) -> Tensor:
 def saturate(x: Tensor, p: tuple[float, ...], draw: Draw) -> Tensor:
     """Set the saturation of HSV to p[0] times its value plus p[1]."""
     if 0 < p[2] < 1:
-        # Half way from less to more colour nothing would change at all.
+        # Interpolated half way from less to more colour, nothing would change at all.
         return _saturated(x, 0.1 if p[2] < 0.5 else 2.0, 0.0)
     return _saturated(x, p[0], p[1])
 
@@ -107,7 +107,7 @@ def pixelate(x: Tensor, p: tuple[float, ...], draw: Draw) -> Tensor:
 
 @functools.lru_cache(maxsize=64)
 def _boxes(side: int, small: int) -> Tensor:
-    """Return [small, side] whose rows average the pixels that have their middle in each box."""
+    """Return [small, side]; each row averages the pixels that have their middle in its box."""
     box = ((torch.arange(side) + 0.5) * small / side).long()
     inside = (torch.arange(small)[:, None] == box).float()
     return inside / inside.sum(1, keepdim=True)
@@ -134,7 +134,7 @@ def _dct() -> Tensor:
 
 @functools.lru_cache(maxsize=256)
 def _tables(quality: float) -> tuple[Tensor, Tensor]:
-    """Return the quantisation of luma and of chroma [8, 8] at a quality of 1 to 100."""
+    """Return the quantisation tables of luma and chroma, [8, 8], at a quality of 1 to 100."""
     scale = 50 / quality if quality < 50 else 2 - quality / 50
     luma = torch.tensor(_LUMA, dtype=torch.float32).view(8, 8)
     chroma = torch.full((8, 8), 99.0)
@@ -145,7 +145,7 @@ def _tables(quality: float) -> tuple[Tensor, Tensor]:
 
 
 def _quantised(plane: Tensor, table: Tensor) -> Tensor:
-    """Return a plane [b, c, h, w] of -128..127 after the loss of its 8 x 8 blocks."""
+    """Return a plane [b, c, h, w] of -128..127 after the quantisation of its 8 x 8 blocks."""
     b, c, height, width = plane.shape
     padded = functional.pad(plane, (0, -width % 8, 0, -height % 8), mode="replicate")
     rows, columns = padded.shape[2] // 8, padded.shape[3] // 8
@@ -166,7 +166,7 @@ def _quantised(plane: Tensor, table: Tensor) -> Tensor:
     mends="JPEG compression (torchvision.transforms.v2.JPEG((5, 50)))",
 )
 def jpeg_compression(x: Tensor, p: tuple[float, ...], draw: Draw) -> Tensor:
-    """Lose what a JPEG of quality p[0] loses, with chroma at half the resolution (ITU-T T.81)."""
+    """Compress as a JPEG of quality p[0], with chroma at half the resolution (ITU-T T.81)."""
     luma_table, chroma_table = _tables(round(p[0], 3))
     x = (x * 255).round()
     luma = filters.grey(x)

@@ -1,4 +1,4 @@
-"""What several corruptions are made of: blurs, displacements, plasma, grey."""
+"""Building blocks of several corruptions: blurs, displacements, plasma, grey."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def grey(x: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=64)
 def _blur_matrix(side: int, sigma: float) -> Tensor:
-    """Return [side, side] that blurs a line whose ends are continued by their last value."""
+    """Return the matrix [side, side] that blurs a line, continued by its end values."""
     radius = max(1, math.ceil(4 * sigma))
     offsets = torch.arange(-radius, radius + 1)
     weights = torch.exp(-0.5 * (offsets.double() / sigma) ** 2)
@@ -54,7 +54,7 @@ def _fast_length(length: int) -> int:
 
 
 def convolve(x: Tensor, kernel: Tensor) -> Tensor:
-    """Return x[b, c, h, w] convolved with kernel[1 or b, k, k], k odd, its edges continued."""
+    """Return x[b, c, h, w] convolved with kernel[1 or b, k, k], k odd, its edges replicated."""
     height, width = x.shape[2:]
     k = kernel.shape[-1]
     half = k // 2
@@ -76,8 +76,18 @@ def disk(radius: float, alias: float, device: torch.device) -> Tensor:
 
 
 def streaks(length: float, sigma: float, angles: Tensor) -> Tensor:
-    """Return kernels [b, k, k] of motion: weights exp(-i^2 / 2 sigma^2) of the points i < length
-    along the angles, in radians, float[b]."""
+    """Return kernels of motion along a line.
+
+    The point i pixels from the middle, i < length, has the weight exp(-i^2 / 2 sigma^2).
+
+    Args:
+        length: of the line in pixels.
+        sigma: in pixels.
+        angles: float[b], in radians.
+
+    Returns:
+        float32[b, k, k], each of sum 1.
+    """
     half = math.ceil(length)
     i = torch.arange(half + 1, device=angles.device, dtype=torch.float32)
     weights = torch.exp(-0.5 * (i / max(sigma, 1e-3)) ** 2) * (length - i).clamp(0, 1)
@@ -90,7 +100,7 @@ def streaks(length: float, sigma: float, angles: Tensor) -> Tensor:
 
 
 def zoomed(x: Tensor, factor: float) -> Tensor:
-    """Return the middle of x[..., h, w], enlarged by the factor, bilinear, at the same size."""
+    """Return the middle of x[..., h, w], enlarged by factor (bilinear), at the same size."""
     for dim in (-2, -1):
         side = x.shape[dim]
         place = torch.arange(side, device=x.device, dtype=torch.float32) - (side - 1) / 2
@@ -102,7 +112,7 @@ def zoomed(x: Tensor, factor: float) -> Tensor:
 
 
 def displaced(x: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
-    """Return x[b, c, h, w] read bilinearly at points moved by dx, dy [b, h, w], in pixels."""
+    """Return x[b, c, h, w] sampled bilinearly at points moved by dx, dy [b, h, w], in pixels."""
     height, width = x.shape[2:]
     across = torch.arange(width, device=x.device) + dx
     down = torch.arange(height, device=x.device)[:, None] + dy
@@ -113,9 +123,16 @@ def displaced(x: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
 
 
 def plasma(x: Tensor, decay: float, draw: Draw) -> Tensor:
-    """Return clouds [b, 1, h, w] in [0, 1] by the diamond-square rule (Fournier et al., 1982).
+    """Return clouds by the diamond-square rule (Fournier et al., 1982).
 
-    decay: how much smaller the random heights get at each halving, 1 (rough) to 2 (smooth).
+    Args:
+        x: float32[b, c, h, w], of whose size the clouds are.
+        decay: the factor by which the random heights shrink at each halving, 1 (rough) to 2
+            (smooth).
+        draw: the random numbers.
+
+    Returns:
+        float32[b, 1, h, w] in [0, 1].
     """
     height, width = x.shape[2:]
     size = 1 << max(3, (max(height, width) - 1).bit_length())

@@ -33,7 +33,7 @@ def gaussian_noise(x: Tensor, p: tuple[float, ...], draw: Draw) -> Tensor:
     mends=_MENDS,
 )
 def shot_noise(x: Tensor, p: tuple[float, ...], draw: Draw) -> Tensor:
-    """Count photons: Poisson(x / p[0]) p[0], so p[0] is the light of one."""
+    """Count photons: Poisson(x / p[0]) p[0], where p[0] is the brightness of one."""
     rate = x.clamp(min=0) / p[0]
     return (
         torch.stack(
@@ -69,5 +69,5 @@ def impulse_noise(x: Tensor, p: tuple[float, ...], draw: Draw) -> Tensor:
     mends=_MENDS,
 )
 def speckle_noise(x: Tensor, p: tuple[float, ...], draw: Draw) -> Tensor:
-    """Add normal noise in proportion to the light: coherent imaging."""
+    """Add normal noise in proportion to the brightness: coherent imaging."""
     return x + x * draw.normal(*x.shape[1:]) * p[0]

@@ -1,4 +1,4 @@
-"""The corruptions by name, and how one is applied: to any size, at any severity, from a seed."""
+"""The corruptions by name, applied to images of any size, at any severity, from a seed."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _FAMILIES = ("noise", "blur", "weather", "digital", "strokes", "geometry")
 
 @dataclass
 class Draw:
-    """Random numbers of a batch, those of each image from a key of its own.
+    """Random numbers of a batch; those of each image depend on its own key.
 
-    So an image is corrupted alike whatever else is in the batch, and at every severity by the same
-    draw: a larger severity shows more of the same noise.
+    So an image is corrupted alike whatever else is in the batch, and from the same draw at every
+    severity: a larger severity shows more of the same noise.
 
     Args:
         keys: one text an image.
-        device: where the numbers are wanted. Those of a GPU differ from those of a CPU.
+        device: of the numbers; a GPU's differ from a CPU's.
     """
 
     keys: Sequence[str]
@@ -74,7 +74,7 @@ class Corruption:
     Args:
         name: as users write it.
         family: one of noise, blur, weather, digital, strokes, geometry.
-        paper: who published it.
+        paper: that published it.
         apply: (pixels float32[b, c, h, w] in [0, 1], parameters, Draw) to pixels of that shape,
             which needn't be clipped.
         levels: the parameters of severities 1 to 5, all of one length.
@@ -93,7 +93,7 @@ class Corruption:
     mends: str = ""
 
     def parameters(self, severity: float) -> tuple[float, ...]:
-        """Return the parameters of a severity from 0 to 5, linear between whole ones."""
+        """Return the parameters of a severity from 0 to 5, interpolated between whole ones."""
         places = (self.none, *self.levels)
         low = min(int(severity), HIGHEST - 1)
         t = severity - low
@@ -113,13 +113,26 @@ def corruption(
     colour: bool = False,
     mends: str = "",
 ) -> Callable[[Apply], Apply]:
-    """Return a decorator that registers a function as a corruption, see Corruption.
+    """Return a decorator that registers a function as a corruption.
 
     An installed package that names a module in the entry-point group "unmask.plugins" registers its
     own there, see unmask.registry.
 
+    Args:
+        name: as users write it.
+        family: one of noise, blur, weather, digital, strokes, geometry.
+        paper: that published it.
+        levels: the parameters of severities 1 to 5, one number or a tuple each.
+        none: the parameters of severity 0, at which nothing changes, of the same form.
+        colour: whether it needs three channels.
+        mends: augmentations to train with, by their usual names.
+
+    Returns:
+        A decorator of a function as Corruption's apply.
+
     Raises:
-        UserError: when the name is taken, the family unknown, or there aren't five levels.
+        UserError: when the name is taken, the family unknown, or there aren't five levels of equal
+            length.
     """
 
     def register(apply: Apply) -> Apply:
@@ -140,14 +153,21 @@ def corruption(
 
 
 def corruptions() -> Registry[Corruption]:
-    """Return all corruptions by name, with those of installed packages."""
+    """Return all corruptions by name, including those of installed packages."""
     from unmask.shift.corruptions import blur, digital, noise, strokes, weather  # noqa: F401
 
     return CORRUPTIONS
 
 
 def find_corruption(name: str) -> Corruption:
-    """Return the corruption of that name. Raises UserError for an unknown one."""
+    """Return the corruption of that name.
+
+    Args:
+        name: such as "fog".
+
+    Raises:
+        UserError: for an unknown name.
+    """
     known = corruptions()
     if name not in known:
         raise unknown("corruption", name, known)
@@ -162,7 +182,7 @@ def corrupt(
     seed: int = 0,
     rows: Sequence[int] | None = None,
 ) -> Tensor:
-    """Return images as a corruption leaves them.
+    """Return images with a corruption applied.
 
     Lengths in the papers are pixels of images of side 224 and scale with the shorter side.
 
@@ -171,8 +191,8 @@ def corrupt(
         name: of a corruption, such as "fog"; see corruptions().
         severity: 0 (nothing) to 5, whole or in between.
         seed: of everything random; each image's draw depends on it, the name and its row alone.
-        rows: a number for each image that stays the same in whatever batch it is; by default its
-            place in this batch.
+        rows: a number for each image that stays the same in any batch; by default its place in this
+            batch.
 
     Returns:
         float32[b, c, h, w] in [0, 1], on the device of pixels.

@@ -1,4 +1,4 @@
-"""Moves and strokes of MNIST-C (Mu & Gilmer, 2019), in fractions of the image's side."""
+"""Affine changes and strokes of MNIST-C (Mu & Gilmer, 2019), in fractions of the image's side."""
 
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ _PAPER = "Mu & Gilmer, 2019"
 
 
 def transformed(x: Tensor, inverse: Tensor) -> Tensor:
-    """Return x[b, c, h, w] read at inverse[b, 2, 3] applied to points (x, y) in half sides about
-    the middle; outside, each image goes on as the mean of its border."""
+    """Return images under an affine transform.
+
+    Args:
+        x: float32[b, c, h, w].
+        inverse: float32[b, 2, 3], from a point (x, y) of the result to that of x, in half sides
+            about the middle; outside, each image continues as the mean of its border.
+    """
     top, bottom, left, right = x[..., 0, :], x[..., -1, :], x[..., 0], x[..., -1]
     border = torch.cat([top, bottom, left, right], -1).mean(-1)[..., None, None]
     grid = functional.affine_grid(inverse, list(x.shape), align_corners=False)
@@ -36,7 +41,7 @@ def _affine(a: Tensor, b: Tensor, c: Tensor, d: Tensor, e: Tensor, f: Tensor) ->
     mends="RandomAffine(translate=(0.2, 0.2)), RandomCrop with padding",
 )
 def translate(x: Tensor, p: tuple[float, ...], draw: Draw) -> Tensor:
-    """Move by p[0] of the side in a random direction."""
+    """Shift by p[0] of the side in a random direction."""
     angle = draw.uniform() * (2 * math.pi)
     one, zero = torch.ones_like(angle), torch.zeros_like(angle)
     far = 2 * p[0]

@@ -33,10 +33,13 @@ _REACH = 20
     mends="RandAugment, synthetic snow (albumentations.RandomSnow)",
 )
 def snow(x: Tensor, p: tuple[float, ...], draw: Draw) -> Tensor:
-    """Lay flakes, smeared as they fall, over an image that is whitened.
+    """Lay flakes, smeared as they fall, over a whitened image.
 
-    p: mean and spread of the flakes' noise, their size, the threshold, length and sigma of the
-    smear, what is left of the image's colours.
+    Args:
+        x: float32[b, c, h, w] in [0, 1], c 1 or 3.
+        p: mean and spread of the flakes' noise, their size, the threshold, length and sigma of the
+            smear, and the fraction of the image's colours that is kept.
+        draw: the random numbers.
     """
     mean, spread, size, threshold, length, sigma, kept = p
     scale = filters.scale_of(x)
@@ -62,8 +65,13 @@ def snow(x: Tensor, p: tuple[float, ...], draw: Draw) -> Tensor:
 def frost(x: Tensor, p: tuple[float, ...], draw: Draw) -> Tensor:
     """Add p[1] of a frosted pane to p[0] of the image.
 
-    The paper takes photographs of frost. Here the ice is made: ridges of rough plasma for its
-    crystals, in patches of smooth plasma, as bright and as varied as those photographs are.
+    The paper uses photographs of frost. Here the ice is synthetic: ridges of rough plasma for its
+    crystals, in patches of smooth plasma, as bright and as varied as those photographs.
+
+    Args:
+        x: float32[b, c, h, w] in [0, 1], c 1 or 3.
+        p: the factors on the image and on the pane.
+        draw: the random numbers.
     """
     ridges = 1 - (filters.plasma(x, 1.55, draw) * 2 - 1).abs()
     needles = 1 - (filters.plasma(x, 1.3, draw) * 2 - 1).abs()
@@ -84,7 +92,7 @@ def frost(x: Tensor, p: tuple[float, ...], draw: Draw) -> Tensor:
     mends="ColorJitter(contrast=0.8), RandAugment, synthetic fog (albumentations.RandomFog)",
 )
 def fog(x: Tensor, p: tuple[float, ...], draw: Draw) -> Tensor:
-    """Add p[0] times clouds of smoothness p[1], then scale to the range that was."""
+    """Add p[0] times clouds of smoothness p[1], then scale to the image's original range."""
     largest = x.amax((1, 2, 3), keepdim=True)
     return (x + p[0] * filters.plasma(x, p[1], draw)) * (largest / (largest + p[0]))
 
@@ -93,7 +101,7 @@ def fog(x: Tensor, p: tuple[float, ...], draw: Draw) -> Tensor:
     "spatter",
     family="weather",
     paper=_PAPER,
-    # Water up to 3 and mud from 4 on; the last number says which.
+    # Water up to 3 and mud from 4 on; the last number tells which.
     levels=(
         (0.65, 0.3, 4, 0.69, 0.6, 0),
         (0.65, 0.3, 3, 0.68, 0.6, 0),
@@ -107,15 +115,18 @@ def fog(x: Tensor, p: tuple[float, ...], draw: Draw) -> Tensor:
 def spatter(x: Tensor, p: tuple[float, ...], draw: Draw) -> Tensor:
     """Put drops of water, or of mud, on the lens.
 
-    p: mean and spread of the drops' noise, its blur, the threshold, the water's strength or the
-    blur of the mud's rim, and 0 for water or 1 for mud.
+    Args:
+        x: float32[b, c, h, w] in [0, 1], c 1 or 3.
+        p: mean and spread of the drops' noise, its blur, the threshold, the water's strength or the
+            blur of the mud's rim, and 0 for water or 1 for mud.
+        draw: the random numbers.
     """
     mean, spread, blur, threshold, strength, kind = p
     if 0 < kind < 1:
         kind = round(kind)
         strength = 1.5 if kind else 0.5
     scale = filters.scale_of(x)
-    # Drops keep their share of the image: noise blurred less is scaled to vary as much.
+    # Drops cover the same fraction of any image: noise with less blur is scaled to vary as much.
     sigma = max(blur * scale, min(blur, 0.7))
     noise = draw.normal(1, *x.shape[2:]) * spread
     liquid = mean + filters.gaussian_blur(noise, sigma) * (sigma / blur)
@@ -150,7 +161,7 @@ def _colour(rgb: tuple[float, float, float], x: Tensor) -> Tensor:
 
 
 def _distance(marked: Tensor) -> Tensor:
-    """Return the Euclidean distance to the nearest pixel marked, up to _REACH, [b, 1, h, w]."""
+    """Return the Euclidean distance to the nearest marked pixel, up to _REACH, [b, 1, h, w]."""
     far = float(_REACH)
     line = torch.where(marked, 0.0, far)
     for _ in range(_REACH):
@@ -166,7 +177,7 @@ def _distance(marked: Tensor) -> Tensor:
 
 
 def _equalised(depth: Tensor) -> Tensor:
-    """Return the values as the fraction of the image's values that are no larger, in [0, 1]."""
+    """Return each value as the fraction of the image's values that are no larger, in [0, 1]."""
     places = depth.round().long().clamp(0, 255).flatten(1)
     counts = torch.zeros(len(depth), 256, device=depth.device)
     counts.scatter_add_(1, places, torch.ones_like(places, dtype=torch.float32))
