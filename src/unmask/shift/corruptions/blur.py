@@ -96,7 +96,9 @@ def motion_blur(x: Tensor, p: tuple[float, ...], draw: Draw) -> Tensor:
 def zoom_blur(x: Tensor, p: tuple[float, ...], draw: Draw) -> Tensor:
     """Average p[1] enlargements from 1 to p[0] and the image itself: moving towards the camera."""
     count = round(p[1])
-    total = 2 * x
+    b, c, height, width = x.shape
+    first = x.flatten(0, 1).permute(1, 2, 0).contiguous()
+    total = 2 * first
     for k in range(1, count):
-        total = total + filters.zoomed(x, 1 + (p[0] - 1) * k / (count - 1))
-    return total / (count + 1)
+        total += filters.zoomed(first, 1 + (p[0] - 1) * k / (count - 1), (0, 1))
+    return (total / (count + 1)).permute(2, 0, 1).reshape(b, c, height, width)

@@ -43,7 +43,22 @@ def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
         return x
     height, width = x.shape[-2:]
     sigma = round(sigma, 6)
-    return _blur_matrix(height, sigma).to(x) @ x @ _blur_matrix(width, sigma).to(x).T
+    rows = _banded(_blur_matrix(height, sigma).to(x), sigma)
+    columns = _banded(_blur_matrix(width, sigma).to(x), sigma)
+    x = torch.cat([part @ x[..., first:last, :] for part, first, last in rows], -2)
+    return torch.cat([x[..., first:last] @ part.T for part, first, last in columns], -1)
+
+
+def _banded(matrix: Tensor, sigma: float) -> list[tuple[Tensor, int, int]]:
+    """Return blocks of rows of a blur's matrix, each with the columns that aren't 0."""
+    side, reach = len(matrix), max(1, math.ceil(4 * sigma))
+    # Blocks as large as what they reach beyond themselves waste the least.
+    block = max(32, 2 * reach)
+    found = []
+    for start in range(0, side, block):
+        first, last = max(0, start - reach), min(side, start + block + reach)
+        found.append((matrix[start : start + block, first:last], first, last))
+    return found
 
 
 @functools.lru_cache(maxsize=64)
@@ -99,14 +114,20 @@ def streaks(length: float, sigma: float, angles: Tensor) -> Tensor:
     return kernels / kernels.sum((1, 2), keepdim=True)
 
 
-def zoomed(x: Tensor, factor: float) -> Tensor:
-    """Return the middle of x[..., h, w], enlarged by factor (bilinear), at the same size."""
-    for dim in (-2, -1):
+def zoomed(x: Tensor, factor: float, dims: tuple[int, int] = (-2, -1)) -> Tensor:
+    """Return the middle of x, enlarged by factor (bilinear), at the same size.
+
+    Args:
+        x: float32, any shape.
+        factor: 1 or more.
+        dims: those of height and width. Reading is fast where they come first.
+    """
+    for dim in dims:
         side = x.shape[dim]
         place = torch.arange(side, device=x.device, dtype=torch.float32) - (side - 1) / 2
         place = (place / factor + (side - 1) / 2).clamp(0, side - 1)
         low = place.long().clamp(max=side - 2)
-        part = (place - low).reshape(-1, *[1] * (-1 - dim))
+        part = (place - low).reshape([-1 if d == dim % x.ndim else 1 for d in range(x.ndim)])
         x = torch.lerp(x.index_select(dim, low), x.index_select(dim, low + 1), part)
     return x
 

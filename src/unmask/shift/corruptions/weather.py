@@ -144,15 +144,24 @@ def _mud(x: Tensor, liquid: Tensor, threshold: float, rim: float) -> Tensor:
 def _water(x: Tensor, liquid: Tensor, threshold: float, strength: float) -> Tensor:
     liquid = torch.where(liquid < threshold, 0.0, liquid)
     wet = liquid > 0
-    rim = wet & (functional.max_pool2d((~wet).float(), 3, 1, 1) > 0)
-    depth = functional.avg_pool2d(_distance(rim), 3, 1, 1)
+    dry = functional.pad(~wet, (1, 1, 1, 1), value=False)
+    dry = dry[..., :-2] | dry[..., 1:-1] | dry[..., 2:]
+    rim = wet & (dry[:, :, :-2] | dry[:, :, 1:-1] | dry[:, :, 2:])
+    depth = _boxed(_distance(rim))
     relief = functional.conv2d(
         functional.pad(_equalised(depth), (1, 1, 1, 1), mode="replicate"),
         torch.tensor([[[[-2.0, -1, 0], [-1, 1, 1], [0, 1, 2]]]], device=x.device),
     ).clamp(0, 1)
-    drops = liquid * functional.avg_pool2d(relief, 3, 1, 1)
+    drops = liquid * _boxed(relief)
     drops = drops / drops.amax((1, 2, 3), keepdim=True).clamp(min=1e-6)
     return x + strength * drops * _colour(_WATER, x)
+
+
+def _boxed(x: Tensor) -> Tensor:
+    """Return the mean of each pixel's 3 x 3, taken as 0 outside."""
+    x = functional.pad(x, (1, 1, 1, 1))
+    x = x[..., :-2] + x[..., 1:-1] + x[..., 2:]
+    return (x[:, :, :-2] + x[:, :, 1:-1] + x[:, :, 2:]) / 9
 
 
 def _colour(rgb: tuple[float, float, float], x: Tensor) -> Tensor:
@@ -162,18 +171,22 @@ def _colour(rgb: tuple[float, float, float], x: Tensor) -> Tensor:
 
 def _distance(marked: Tensor) -> Tensor:
     """Return the Euclidean distance to the nearest marked pixel, up to _REACH, [b, 1, h, w]."""
-    far = float(_REACH)
-    line = torch.where(marked, 0.0, far)
-    for _ in range(_REACH):
-        padded = functional.pad(line, (1, 1), value=far) + 1
-        line = torch.minimum(line, torch.minimum(padded[..., :-2], padded[..., 2:]))
-    squares = functional.pad(line * line, (0, 0, _REACH, _REACH), value=far * far)
-    height = marked.shape[2]
+    height, width = marked.shape[2:]
+    # Along the rows by doubling steps, then down the columns (Felzenszwalb & Huttenlocher, 2012).
+    line = torch.where(marked, 0, _REACH).to(torch.int16)
+    step = 1
+    while step < _REACH:
+        padded = functional.pad(line, (step, step), value=_REACH) + step
+        line = torch.minimum(
+            line, torch.minimum(padded[..., :width], padded[..., 2 * step : 2 * step + width])
+        )
+        step *= 2
     found = line * line
+    squares = functional.pad(found, (0, 0, _REACH, _REACH), value=_REACH**2)
     for move in range(1, _REACH):
         for start in (_REACH - move, _REACH + move):
             found = torch.minimum(found, squares[:, :, start : start + height] + move * move)
-    return found.sqrt().clamp(max=far)
+    return found.float().sqrt().clamp(max=_REACH)
 
 
 def _equalised(depth: Tensor) -> Tensor:
