@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from unmask.data.audit import audit_data, find_shortcuts
 from unmask.data.audit_duplicates import exact_duplicates, near_duplicates
 from unmask.data.audit_labels import confident_errors
 from unmask.data.images import Images
-from unmask.data.sources import Source
+from unmask.data.sources import Source, load_source
 from unmask.errors import UserError
 
 NAMES = ("a", "b", "c")
@@ -130,6 +134,28 @@ def test_a_border_that_tells_the_class_is_a_shortcut() -> None:
     assert kinds(found)["shortcut"] in ("warning", "error")
     sizes = {"file size": 1000.0 + 500 * images.labels.astype(float)}
     assert max(s.accuracy for s in find_shortcuts(images, sizes) if s.name == "file size") > 0.95
+
+
+def test_files_that_tell_the_class_are_a_shortcut(tmp_path: Path) -> None:
+    """Each class comes from a camera of its own, one as larger files: no pixel says so."""
+    rng = np.random.default_rng(0)
+    for name in NAMES:
+        (tmp_path / name).mkdir()
+        for i in range(40):
+            # By the place alone, so that the images themselves tell nothing.
+            image = Image.fromarray(rng.integers(0, 255, (24, 24), np.uint8))
+            exif = Image.Exif()
+            exif[0x010F] = {"a": "Eyes", "b": "Lens", "c": "Iris"}[name]
+            quality = 95 if name == "b" else 40
+            image.save(tmp_path / name / f"{i}.jpg", quality=quality, exif=exif)
+    data = load_source(str(tmp_path))
+    assert data.traits["train"].shape == (120, 15)
+    found = audit_data(data, labels=False, near=False)
+    told = {v.subject: v for v in found.verdicts if v.kind == "shortcut"}
+    assert set(told) == {"file size", "EXIF"}
+    assert all(v.severity == "warning" for v in told.values())
+    chosen = replace(data, train=data.train[np.arange(60)])
+    assert not [v for v in audit_data(chosen, labels=False).verdicts if v.kind == "shortcut"]
 
 
 def test_a_black_image_among_textures_is_an_outlier() -> None:

@@ -242,7 +242,8 @@ class Race:
         """
         target, pixels = self.subject.target, self.subject.pixels(self.images)
         ways = {name: way for name, (way, cure) in changes(target, pixels).items() if cure}
-        found = {name: Mistake(name, 0, 0.0, 0.0, 0, 0, True) for name in ways}
+        tried = {name: Mistake(name, 0, 0.0, 0.0, 0, 0, True) for name in ways}
+        found = list(tried)
         logits: list[Tensor] = []
         done = 0
         while done < len(pixels):
@@ -256,10 +257,10 @@ class Race:
             stated = target.logits(chunk)
             logits.append(stated)
             for name in found:
-                found[name] = self._added(found[name], ways[name], chunk, stated, truth)
+                tried[name] = self._added(tried[name], ways[name], chunk, stated, truth)
             done += len(chunk)
-            self.verdict = named_mistake(list(found.values()))
-            found = {name: m for name, m in found.items() if not _worse(m)}
+            found = [name for name in found if not _worse(tried[name])]
+            self.verdict = named_mistake(list(tried.values()))
         self.stated, self.labels = base, labels
         if done > len(labels):
             self.stated, self.labels = torch.cat(logits), self.images.labels[:done]

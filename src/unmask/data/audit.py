@@ -17,6 +17,7 @@ from unmask.data.audit_labels import (
 from unmask.data.audit_result import DataAudit, Shortcut
 from unmask.data.audit_verdicts import ROBUST, judge_data
 from unmask.data.images import Images
+from unmask.data.peek import TRAITS
 from unmask.data.sources import Source
 from unmask.errors import UserError
 from unmask.runtime import environment_stamp
@@ -45,7 +46,8 @@ def audit_data(
             other parts they come from a quick cross-validated model.
         labels: whether label errors are looked for in parts without given probabilities.
         near: whether nearly equal images are looked for.
-        extra: by part, measures of each file that are unrelated to its class, float64[n].
+        extra: by part, more measures of each image that must be unrelated to its class, float64[n]
+            or float64[n, k]; those of its file are known where data came from files.
         seed: of folds and patches.
         progress: told what is being done.
 
@@ -79,7 +81,10 @@ def audit_data(
         tell("label errors")
         errors |= _cross_validated(parts, rest, seed)
     tell("shortcuts")
-    shortcuts = find_shortcuts(first, (extra or {}).get(next(iter(parts)), {}), seed)
+    tested = next(iter(parts))
+    measured = _of_files(data, tested, len(first))
+    measured.update(extra[tested] if extra and tested in extra else {})
+    shortcuts = find_shortcuts(first, measured, seed)
     outliers = {name: _outliers(part) for name, part in parts.items()}
     warnings = data.warnings if isinstance(data, Source) else ()
     counts = {
@@ -102,6 +107,13 @@ def audit_data(
     )
     found.verdicts.extend(worst_first(judge_data(found, names, warnings)))
     return found
+
+
+def _of_files(data: Source | Images, part: str, count: int) -> dict[str, NDArray[np.float64]]:
+    # Whoever takes a few images of a source leaves what is known of all files as it is.
+    if isinstance(data, Images) or len(data.traits.get(part, ())) != count:
+        return {}
+    return {name: data.traits[part][:, columns] for name, columns in TRAITS.items()}
 
 
 def _parts(data: Source | Images) -> dict[str, Images]:
@@ -145,7 +157,7 @@ def find_shortcuts(
 
     Args:
         images: labelled; at most 5,000 are used, spread over all.
-        extra: more measures of each image, float64[n], such as the size of its file.
+        extra: more measures of each image, float64[n] or float64[n, k], such as its file's size.
         seed: of the folds.
     """
     kept = min(len(images), _SHORTCUT_IMAGES)
@@ -160,7 +172,7 @@ def find_shortcuts(
     measured = {
         "border pixels": frame[:, :, ::step].reshape(kept, -1),
         "mean colour": np.concatenate([x.mean((2, 3)), x.mean((2, 3)) ** 2], 1),
-        **{k: np.stack([v[rows], v[rows] ** 2], 1).astype(np.float32) for k, v in extra.items()},
+        **{name: _scaled(values[rows]) for name, values in extra.items()},
     }
     chance = float(counts.max() / kept)
     found = []
@@ -170,6 +182,13 @@ def find_shortcuts(
         p = cross_validated(features, labels, len(images.class_names), seed)
         found.append(Shortcut(name, kept, float((p.argmax(1) == labels).mean()), chance))
     return found
+
+
+def _scaled(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return measures with their squares, in units of their deviation."""
+    x = values.reshape(len(values), -1)
+    x = (x - x.mean(0)) / (x.std(0) + 1e-9)
+    return np.concatenate([x, x**2], 1).astype(np.float32)
 
 
 def _outliers(images: Images) -> dict[str, list[int]]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from unmask.data.audit_labels import LabelErrors
 from unmask.data.audit_result import DataAudit, Group, crosses
+from unmask.data.peek import TRAITS
 from unmask.stats import wilson
 from unmask.verdict import Verdict
 
@@ -75,16 +76,23 @@ def judge_data(found: DataAudit, names: tuple[str, ...], warnings: Sequence[str]
     for s in found.shortcuts:
         left = (s.accuracy - s.chance) / (1 - s.chance) if s.chance < 1 else 0.0
         if left >= _SHORTCUT:
+            of_files = s.name in TRAITS
+            # Colour may well be what the class is, and no model sees what only the file tells.
+            severe = left >= _SHORTCUT_ERROR and s.name != "mean colour" and not of_files
+            predict = "predict" if s.name.endswith("pixels") else "predicts"
             verdicts.append(
                 Verdict(
                     "shortcut",
-                    # Colour may well be what the class is.
-                    "error" if left >= _SHORTCUT_ERROR and s.name != "mean colour" else "warning",
-                    f"the {s.name} of an image alone predict its class for {s.accuracy:.1%} of "
+                    "error" if severe else "warning",
+                    f"the {s.name} of an image alone {predict} its class for {s.accuracy:.1%} of "
                     f"{s.images:,} images ({s.chance:.1%} by chance)",
                     subject=s.name,
-                    cause="a model can learn this instead of the class",
-                    fix="crop it away, or collect images in which it is unrelated to the class",
+                    cause="the classes come from different sources, which the pixels may give away"
+                    if of_files
+                    else "a model can learn this instead of the class",
+                    fix="collect the classes from the same sources, in the same way"
+                    if of_files
+                    else "crop it away, or collect images in which it is unrelated to the class",
                     evidence={"accuracy": s.accuracy, "chance": s.chance},
                 )
             )

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unmask.data.images import Images
 from unmask.data.listing import PictureFile, list_pictures, skipped
+from unmask.data.peek import file_traits
 from unmask.data.picture import decode_picture
 from unmask.errors import UserError
 
@@ -38,12 +40,14 @@ class PictureFolder:
         validation: the validation images, None where the tree has none.
         test: the test images, None where the tree has none.
         warnings: one line for every file that was left out.
+        traits: by part, what file_traits tells of each file, float64[n, k].
     """
 
     train: Images
     validation: Images | None
     test: Images | None
     warnings: tuple[str, ...]
+    traits: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 def load_folder(
@@ -89,6 +93,7 @@ def load_folder(
         counts = Counter(place.part for place in places)
         pixels = {part: np.empty((n, channels, *size), np.uint8) for part, n in counts.items()}
         classes: dict[str, list[str]] = {part: [] for part in counts}
+        traits: dict[str, list[tuple[float, ...]]] = {part: [] for part in counts}
         for done, place in enumerate(places, 1):
             kept = classes[place.part]
             try:
@@ -98,6 +103,7 @@ def load_folder(
                 warnings.append(skipped(place.file.path, str(error)))
             else:
                 kept.append(place.class_name)
+                traits[place.part].append(file_traits(data))
             if progress:
                 progress(done, len(places))
     names = _class_names(root, classes, warnings)
@@ -112,7 +118,13 @@ def load_folder(
 
     train = images("train")
     assert train is not None
-    return PictureFolder(train, images("validation"), images("test"), tuple(warnings))
+    return PictureFolder(
+        train,
+        images("validation"),
+        images("test"),
+        tuple(warnings),
+        {part: np.array(rows) for part, rows in traits.items() if rows},
+    )
 
 
 def _empty_classes(root: Path, places: list[_Place]) -> list[str]:

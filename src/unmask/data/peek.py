@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import warnings
+import zlib
 from pathlib import Path
 
 from unmask.data.listing import list_pictures
@@ -17,6 +19,9 @@ _LOOKED_AT = 64
 _GREY_MODES = ("1", "L", "LA", "I", "I;16", "F")
 _ORIENTATION = 0x0112
 _FIRST_TURNED = 5
+_DETAILS, _MAKE, _MODEL, _EXPOSURE, _SENSITIVITY = 0x8769, 0x010F, 0x0110, 0x829A, 0x8827
+# What the columns of file_traits are, and where each kind ends.
+TRAITS = {"file size": slice(0, 1), "image size": slice(1, 3), "EXIF": slice(3, 15)}
 
 
 def natural_shape(root: Path) -> tuple[int, int, int]:
@@ -53,6 +58,54 @@ def natural_shape(root: Path) -> tuple[int, int, int]:
     if others or max(height, width) > LARGEST_SIDE:
         height = width = LARGEST_SIDE
     return channels, height, width
+
+
+def file_traits(data: bytes) -> tuple[float, ...]:
+    """Return what a file tells before any pixel is read: numbers that must not tell a class.
+
+    Args:
+        data: the bytes of an image file.
+
+    Returns:
+        As many numbers as TRAITS has columns: the logarithm of its size in bytes, width and height
+        in pixels, and of EXIF the logarithm of its size, the orientation, the logarithms of the
+        exposure time and of the sensitivity, and the camera as one of eight.
+    """
+    from PIL import Image
+
+    width = height = 0
+    tags: dict[int, object] = {}
+    length = 0
+    with (
+        contextlib.suppress(Exception),
+        warnings.catch_warnings(),
+        Image.open(io.BytesIO(data), formats=FORMATS) as picture,
+    ):
+        warnings.simplefilter("ignore")
+        width, height = picture.size
+        length = len(picture.info.get("exif", b""))
+        exif = picture.getexif()
+        tags = {**exif, **exif.get_ifd(_DETAILS)}
+
+    def logarithm(tag: int) -> float:
+        try:
+            return math.log(float(tags[tag]))  # type: ignore[arg-type]
+        except (KeyError, TypeError, ValueError, ArithmeticError):
+            return 0.0
+
+    camera = f"{tags.get(_MAKE, '')}/{tags.get(_MODEL, '')}".encode(errors="replace")
+    which = zlib.crc32(camera) % 8 if camera != b"/" else -1
+    turned = tags.get(_ORIENTATION, 0)
+    return (
+        math.log(max(1, len(data))),
+        float(width),
+        float(height),
+        math.log(1 + length),
+        float(turned) if isinstance(turned, int) else 0.0,
+        logarithm(_EXPOSURE),
+        logarithm(_SENSITIVITY),
+        *(float(k == which) for k in range(8)),
+    )
 
 
 def upright_size(file: Path) -> tuple[int, int]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from unmask.data.cards import CARDS
 from unmask.data.cifar10 import ARCHIVE, cifar10_at_home, load_cifar10
@@ -31,6 +34,8 @@ class Source:
         test: the test images, None where there are none.
         licence: of the images, "" where unknown.
         warnings: one line for each file left out.
+        traits: by part, what file_traits tells of each image's file, float64[n, k]; of folders and
+            archives alone.
     """
 
     kind: str
@@ -39,6 +44,7 @@ class Source:
     test: Images | None
     licence: str
     warnings: tuple[str, ...] = ()
+    traits: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 def load_source(
@@ -77,7 +83,15 @@ def load_source(
         )
     channels, height, width = shape or natural_shape(path)
     folder = load_folder(path, size=(height, width), channels=channels, progress=progress)
-    return Source("pictures", folder.train, folder.validation, folder.test, "", folder.warnings)
+    return Source(
+        "pictures",
+        folder.train,
+        folder.validation,
+        folder.test,
+        "",
+        folder.warnings,
+        folder.traits,
+    )
 
 
 def _mnist(_source: Place, _progress: Progress | None) -> Source:

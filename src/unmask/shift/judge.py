@@ -36,8 +36,8 @@ _GEOMETRY = 0.3
 _AGREES, _HARDLY_AGREES = 0.99, 0.9
 _WEAK = 0.2
 _PIPELINE = 0.1
-# A cure must gain this much, beyond chance.
-_CURED, _CHANCE = 0.02, 1e-4
+# A cure must gain this much, beyond chance: the probability that any of those tried does by luck.
+_CURED, _CHANCE = 0.02, 0.005
 
 
 def judge(found: Shift) -> list[Verdict]:
@@ -47,8 +47,9 @@ def judge(found: Shift) -> list[Verdict]:
 
 def named_mistake(mistakes: list[Mistake]) -> Verdict | None:
     """Return the verdict on a model that does better when it is fed in another way, if any does."""
+    tried = [m for m in mistakes if m.cure]
     cures = [
-        m for m in mistakes if m.cure and m.accuracy - m.stated >= _CURED and m.p_value < _CHANCE
+        m for m in tried if m.accuracy - m.stated >= _CURED and m.p_value < _CHANCE / len(tried)
     ]
     if not cures:
         return None
