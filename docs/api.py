@@ -37,7 +37,7 @@ def build(out: Path) -> None:
     # Pdoc goes into packages by itself, but for those with __all__: so some come twice.
     warnings.filterwarnings("ignore", message=".*has already been added")
     pdoc.render.configure(
-        docformat="markdown",
+        docformat="google",
         show_source=False,
         footer_text=f"Unmask {unmask.__version__}",
     )
