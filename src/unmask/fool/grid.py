@@ -1,4 +1,4 @@
-"""Images by classes: each image changed until the classifier says each other class."""
+"""Images by classes: each image changed until the classifier predicts each other class."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from unmask.fool.outcome import Adversarials, Outcome, judge, saved
 from unmask.fool.refinement import refined
 from unmask.fool.victim import Cost, Victim, require_images
 
-# No single one finds the smallest change of every image; the last is for those within an eps alone.
+# No single attack finds the smallest change of every image; the last one needs an eps.
 _ENSEMBLES = {"l2": ("fmn", "ddn", "apgd-ce"), "linf": ("fmn", "apgd-minimal", "apgd-ce")}
 _STEPS: dict[str, dict[str, int]] = {
     "fmn": {"steps": 100},
@@ -30,19 +30,33 @@ _STEPS: dict[str, dict[str, int]] = {
 }
 _ROUNDING = 1e-6
 
-# Pairs attacked together: rounding may depend on it, so it is the same wherever they are attacked.
+# Pairs attacked together: rounding may depend on it, so it is the same for any executor.
 _TOGETHER = 64
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """n images, and m of them changed to pass for another class.
+    """n images, and m changed images, each with a target class.
 
-    originals: float32[n, c, h, w] in [0, 1]. names, labels [n]: what they are called and are. said,
-    certainty [n]: what the classifier says of them unchanged. rows, targets [m]: which image was
-    to pass for which class. changed: float32[m, c, h, w], on values k / 255, as they are saved.
-    outcome: what is true of them, each array [m]. cost and seconds are those of the attack.
-    failures: a line for each shard of pairs that could not be attacked; its images are unchanged.
+    Args:
+        title: of the images together.
+        class_names: in the order of the logits.
+        originals: float32[n, c, h, w] in [0, 1].
+        names: of the images, [n].
+        labels: the true classes, int64[n].
+        said: the classes predicted for the unchanged images, int64[n].
+        certainty: the confidence of those predictions, float64[n].
+        rows: which image was changed, int64[m].
+        targets: into which class, int64[m].
+        changed: float32[m, c, h, w], on values k / 255, as they are saved.
+        outcome: the evaluation of the changed images, each array [m].
+        mode: the name of the attack in the report.
+        threat: the norm, and the largest change, or None for the smallest.
+        cost: of the attack.
+        seconds: that it took.
+        stamp: the provenance.
+        failures: a line for each shard of pairs that could not be attacked; its images are
+            unchanged.
     """
 
     title: str
@@ -65,7 +79,7 @@ class Grid:
 
     @property
     def misjudged(self) -> NDArray[np.int64]:
-        """The images that the classifier takes for another class before any change."""
+        """The images that the classifier gets wrong before any change."""
         return np.flatnonzero(self.said != self.labels)
 
     def as_dict(self) -> dict[str, Any]:
@@ -103,7 +117,7 @@ class Grid:
 
 
 class PairAttack(Protocol):
-    """What changes images towards the target class of each; it must travel between processes."""
+    """An attack that changes each image towards its target class; it must be picklable."""
 
     def __call__(
         self,
@@ -121,11 +135,20 @@ class PairAttack(Protocol):
 def best_attack(
     victim: Victim, pixels: Tensor, goal: Goal, threat: Threat, *, generator: torch.Generator
 ) -> Adversarials:
-    """Return of each image the smallest change that any of several attacks finds, on 8 bits.
+    """Return for each image the smallest change that any of several attacks finds, on 8 bits.
 
-    pixels: float32[n, c, h, w] in [0, 1]. Where the threat has an eps, any change within it is
-    enough. Each attack's images are moved back to the boundary and onto values k / 255 before they
-    are compared; where that fails, they stay as they were found.
+    Each attack's images are moved back to the boundary and onto values k / 255 before they are
+    compared; where that fails, they stay as they were found.
+
+    Args:
+        victim: a model with gradients.
+        pixels: float32[n, c, h, w] in [0, 1].
+        goal: of each image.
+        threat: the norm; with an eps, any change within it is enough.
+        generator: of everything random.
+
+    Returns:
+        The images, the last try where no attack succeeded, and the steps of all attacks together.
     """
     best, taken = pixels.clone(), torch.zeros(len(pixels), dtype=torch.int64)
     size = pixels.new_full((len(pixels),), float("inf"))
@@ -144,7 +167,7 @@ def best_attack(
         taken[rows] += found.steps.cpu()
         reached = aim.reached(victim.logits(changed))
         length = torch.where(reached, threat.norm.size(changed - start), float("inf"))
-        # Until it is reached, the last try stands.
+        # Until the goal is reached, the last try is kept.
         nearer = (length < size[rows]) | size[rows].isinf()
         best[rows[nearer]], size[rows[nearer]] = changed[nearer], length[nearer]
     return Adversarials(best, taken)
@@ -152,7 +175,7 @@ def best_attack(
 
 @dataclass(frozen=True)
 class _Shared:
-    """What every task reads: it travels to a node once."""
+    """The input of every task, sent to a node once."""
 
     model: Victim
     pixels: NDArray[np.float32]
@@ -160,7 +183,7 @@ class _Shared:
     threat: Threat
     attack: PairAttack
     seed: int
-    # Rounding may depend on it, so the workers take as many as this process.
+    # Rounding may depend on it, so the workers use as many as this process.
     threads: int
 
 
@@ -175,7 +198,7 @@ class _Pairs:
 
 @dataclass(frozen=True)
 class _Changed:
-    """What a task gives back: images and steps as in Adversarials, and what they cost."""
+    """The result of a task: images and steps as in Adversarials, and their cost."""
 
     pixels: NDArray[np.float32]
     steps: NDArray[np.int64]
@@ -213,17 +236,17 @@ def fool_grid(
     """Change each image until the model predicts each other class.
 
     Args:
-        model: whose gradients are used.
+        model: a model with gradients.
         pixels: float32[n, c, h, w] in [0, 1].
-        labels: int64[n]; what the model predicts where None.
-        names: what the images are called.
-        title: what they are together.
+        labels: int64[n]; None takes the model's predictions.
+        names: of the images.
+        title: of the images together.
         targets: the names of the target classes, all by default; an image's own is left out.
-        attack: what changes them, best_attack by default.
-        mode: what that attack is called in the report.
+        attack: that changes the images, best_attack by default.
+        mode: the name of that attack in the report.
         threat: the norm, and the largest change, or None for the smallest.
         seed: of everything random.
-        on: where the pairs are attacked, this process by default; the bits are the same.
+        on: the executor of the attacks, this process by default; the bits are the same.
         stamp: the provenance.
 
     Raises:
@@ -302,14 +325,22 @@ def _changed(
 
 
 def class_index(name: str, class_names: Sequence[str]) -> int:
-    """Return the index of the class of that name. Raises UserError when there is none."""
+    """Return the index of a class by its name.
+
+    Args:
+        name: of the class.
+        class_names: of all classes.
+
+    Raises:
+        UserError: when there is no class of that name.
+    """
     if name not in class_names:
         raise unknown("class", name, class_names)
     return list(class_names).index(name)
 
 
 def _numbered(model: Victim, pixels: Tensor) -> tuple[str, ...]:
-    """Return names for the classes of a model that has none for them."""
+    """Return the numbers of a model's classes, as names."""
     return tuple(str(k) for k in range(model.fresh().logits(pixels[:1]).shape[1]))
 
 

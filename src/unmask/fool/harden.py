@@ -29,14 +29,20 @@ _GUARDS = 1000
 
 @dataclass(frozen=True)
 class Hardening:
-    """How hard the images are that a classifier learns from, and the guard against overfitting.
+    """The attack on the training images, and the guard against overfitting.
 
-    threat: norm and eps that accuracy is guarded at. margin: how far images learnt from are
-    changed, as a multiple of eps: a little beyond it, accuracy at eps is higher. steps: gradients a
-    batch; 1 is the fast gradient step from a random start (Wong et al., 2020), more is projected
-    gradient descent (Madry et al., 2018). warmup: the part of the run over which the change grows
-    from 0. guard: images that are never learnt from, attacked after every epoch by guard_steps of
-    projected gradient descent. Raises UserError for a threat without eps and steps below 1.
+    Args:
+        threat: the norm and eps at which accuracy is guarded.
+        guard: images that are never trained on, attacked after every epoch.
+        margin: the size of the changes of training images, as a multiple of eps: a little above 1,
+            accuracy at eps is higher.
+        steps: gradients a batch; 1 is the fast gradient step from a random start (Wong et al.,
+            2020), more is projected gradient descent (Madry et al., 2018).
+        warmup: the fraction of the run over which the change grows from 0.
+        guard_steps: steps of projected gradient descent on the guard.
+
+    Raises:
+        UserError: for a threat without eps, steps below 1 and a margin that isn't positive.
     """
 
     threat: Threat
@@ -61,7 +67,7 @@ class Hardening:
         """Return pixels changed so that the model's loss rises; see train.adversary."""
         norm = self.threat.norm
         eps = self.threat.bound * self.margin * min(1.0, part / self.warmup if self.warmup else 1.0)
-        # A single step is longer than the ball, or it would never come near its surface.
+        # A single step is longer than the ball's radius, or it would hardly reach its surface.
         length = 1.25 * eps if self.steps == 1 else 2 * eps / self.steps
         seed = int(torch.randint(1 << 62, ()))
         noise = norm.noise(pixels, eps, torch.Generator().manual_seed(seed))
@@ -75,7 +81,7 @@ class Hardening:
         return at
 
     def accuracy(self, model: nn.Module) -> float:
-        """Return the part of the guard that is still classified rightly under attack."""
+        """Return the robust accuracy on the guard, in [0, 1]."""
         device = next(model.parameters()).device
         victim = Victim(model, classes=len(self.guard.class_names), device=device)
         pixels = torch.from_numpy(self.guard.pixels).to(device).float() / 255
@@ -100,7 +106,7 @@ class Hardening:
 
 
 def hardening_recipe(epochs: int, *, seed: int = 0) -> Recipe:
-    """Return the network and the training that Hardening is made for; epochs: 1 or more."""
+    """Return the network and the training for Hardening; epochs is at least 1."""
     return Recipe(
         name="hardened",
         purpose="few mistakes under attack",
@@ -135,11 +141,31 @@ def harden(
     seed: int = 0,
     progress: Callable[[FitProgress], None] | None = None,
 ) -> Trained:
-    """Train a classifier that withstands threat; write out/model.safetensors with its card.
+    """Train a classifier by attacks on its images; write out/model.safetensors with its card.
 
-    A part of the training images, 1000 or a tenth, is the guard: the epoch kept is the one that
-    classifies most of it rightly under attack. steps and margin: see Hardening. Raises UserError as
-    hold_out and train_classifier do.
+    Of the training images, 1000 or a tenth are held out as the guard; the epoch with the highest
+    robust accuracy on them is kept.
+
+    Args:
+        images: to train on.
+        threat: the norm and eps to withstand.
+        out: the folder for the model and the checkpoint.
+        test: measured once, at the end; None for no test.
+        epochs: passes over the images, at least 1.
+        steps: gradients a batch, see Hardening.
+        margin: the size of the changes, as a multiple of eps, see Hardening.
+        licence: of the images.
+        half: store matrices and filters in half precision.
+        resume: continue from the last checkpoint in out.
+        device: "auto", "cpu" or "cuda".
+        seed: of everything random.
+        progress: called as train_classifier does.
+
+    Returns:
+        The classifier and its figures.
+
+    Raises:
+        UserError: as hold_out, Hardening and train_classifier do.
     """
     part = min(_GUARDS / len(images), 0.1) if len(images) else 0.0
     learnt, guard = hold_out(images, part, seed=seed)

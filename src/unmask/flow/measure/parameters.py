@@ -39,7 +39,7 @@ class ParameterLedger:
         self._location: str | None = None
 
     def attach(self) -> Iterator[Any]:
-        """Yield the handles of hooks on a few parameters, which tell whether old gradients stay."""
+        """Yield the handles of hooks on a few parameters, which detect gradients left over."""
         watched = [p for p in self.model.parameters() if p.requires_grad and p.is_leaf]
         for p in [*watched[:_WATCHED], *watched[_WATCHED:][-_WATCHED:]]:
 

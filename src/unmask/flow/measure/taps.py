@@ -90,7 +90,7 @@ class Tapped:
         self._undo.append((place, name, original, mine))
 
     def _wrap_value(self, place: Any) -> None:
-        """Tap clipping by value, which tells no norm itself; one of every step would cost much."""
+        """Tap clipping by value, which returns no norm; measuring it at every step is slow."""
         original, tell = place.clip_grad_value_, self._clip
 
         @functools.wraps(original)

@@ -1,1 +1,1 @@
-"""Proofs beside attacks: bounds on what a classifier's logits can become within a threat."""
+"""Proofs beside attacks: bounds on a classifier's logits within a threat."""

@@ -3,7 +3,8 @@
 IBP (Gowal et al., 2019) carries boxes forwards. CROWN (Zhang et al., 2018; DeepPoly, Singh et al.,
 2019) replaces each activation by lines above and below and carries the logits' differences back to
 the pixels, where their minimum is known. Slopes optimised by gradient make it alpha-CROWN (Xu et
-al., 2021), and multipliers of the signs that branch and bound fixes beta-CROWN (Wang et al., 2021).
+al., 2021), and multipliers of the signs that branch and bound fixes make it beta-CROWN (Wang et
+al., 2021).
 """
 
 from __future__ import annotations
@@ -38,10 +39,11 @@ class Relaxed:
     """Boxes around the values of a network's nodes, over a region of b images.
 
     Args:
-        network: whose they are.
+        network: that has these nodes.
         region: the images.
-        inputs: by place of a bent node, the box around what goes into it, float[b, *shape].
-        boxes: around what comes out of each node.
+        inputs: by place of a bent node (one that isn't affine), the box around its input, float[b,
+            *shape].
+        boxes: around the output of each node.
     """
 
     network: Network
@@ -57,7 +59,7 @@ class Relaxed:
 
     @property
     def output(self) -> Interval:
-        """The box around the logits."""
+        """The box around the logits, float[b, classes]."""
         return self.boxes[-1]
 
     def lines(self, place: int) -> tuple[Tensor | None, Lines]:
@@ -73,18 +75,18 @@ class Relaxed:
         return self._lines[place]
 
     def unstable(self, place: int) -> Tensor:
-        """Return bool[b, *shape]: which units of a node with a kink can have either sign."""
+        """Return which units of a node with a kink can have either sign, bool[b, *shape]."""
         box = self.inputs[place]
         return (box.lower < 0) & (box.upper > 0)
 
 
 @dataclass(frozen=True)
 class Slopes:
-    """What is free in the lines of each elementwise node, by its place, broadcast over [b, q, *].
+    """The free slopes of the lines of elementwise nodes, by place, broadcast over [b, q, *].
 
     Args:
         lower: slopes of the lines below.
-        upper: slopes of the lines above; of smooth functions alone.
+        upper: slopes of the lines above; only for smooth functions.
         signs: multipliers, at least 0, of the signs that were fixed; see Splits.
     """
 
@@ -110,16 +112,22 @@ def crown(
     *,
     until: float = math.inf,
 ) -> Relaxed:
-    """Return boxes of which each is the better of IBP's and CROWN's, one node after another.
+    """Return for every node the better of IBP's and CROWN's boxes, one node after another.
 
-    Only units that IBP leaves unstable, and all inputs of smooth functions, are bounded anew; when
-    time.perf_counter() reaches until, the rest keep IBP's bounds, which are as sound.
+    CROWN bounds the units that IBP leaves unstable, and all inputs of smooth functions.
+
+    Args:
+        network: whose nodes are bounded.
+        region: the images.
+        splits: signs that are assumed, see Splits.
+        until: time.perf_counter() at which the remaining nodes keep IBP's bounds, which are as
+            sound.
     """
     return _forward(network, region, splits or {}, refine=True, until=until)
 
 
 def differences(labels: Tensor, classes: int, like: Tensor) -> Tensor:
-    """Return the coefficients of true logit less each other one, float[b, classes - 1, classes]."""
+    """Return the coefficients of the true logit less each other, float[b, classes - 1, classes]."""
     eye = torch.eye(classes, device=like.device, dtype=like.dtype)
     others = torch.arange(classes, device=labels.device).expand(len(labels), classes)
     others = others[others != labels[:, None]].reshape(len(labels), classes - 1)
@@ -129,12 +137,13 @@ def differences(labels: Tensor, classes: int, like: Tensor) -> Tensor:
 def lower_bounds(relaxed: Relaxed, coefficients: Tensor, slopes: Slopes | None = None) -> Tensor:
     """Return lower bounds of linear functions of the logits over the region, float[b, q].
 
-    The better of CROWN's, carried back through the relaxed network, and that of the last boxes.
+    Each is the better of CROWN's, carried back through the relaxed network, and that of the last
+    boxes.
 
     Args:
-        relaxed: boxes around what goes into each bent node.
+        relaxed: boxes around the input of each bent node.
         coefficients: float[b, q, classes].
-        slopes: those that are chosen; the others are the default's.
+        slopes: those that are chosen; None and missing ones take the default.
     """
     last = len(relaxed.network.nodes) - 1
     found = _backward(relaxed, last, coefficients, slopes or Slopes())
@@ -145,7 +154,7 @@ def at_bends(relaxed: Relaxed, coefficients: Tensor) -> dict[int, Tensor]:
     """Return the coefficients that CROWN carries back to each bent node's output, float[b, q, *].
 
     Args:
-        relaxed: boxes around what goes into each bent node.
+        relaxed: boxes around the input of each bent node.
         coefficients: float[b, q, classes].
     """
     seen: dict[int, Tensor] = {}
@@ -154,7 +163,9 @@ def at_bends(relaxed: Relaxed, coefficients: Tensor) -> dict[int, Tensor]:
 
 
 def interval_differences(relaxed: Relaxed, coefficients: Tensor) -> Tensor:
-    """Return the boxes' lower bounds of linear functions of the logits, the last layer merged in.
+    """Return the boxes' lower bounds of linear functions of the logits, float[b, q].
+
+    The last layer is merged with the functions, which makes the bounds tighter.
 
     Args:
         relaxed: of intervals, for IBP's bounds.
@@ -163,7 +174,7 @@ def interval_differences(relaxed: Relaxed, coefficients: Tensor) -> Tensor:
     network = relaxed.network
     node, place = network.nodes[-1], len(network.nodes) - 1
     constant = coefficients.new_zeros(coefficients.shape[:2])
-    # Affine nodes at the end cost nothing when they are merged with the differences.
+    # Affine nodes at the end lose nothing when they are merged with the differences.
     while isinstance(node.operation, Affine):
         coefficients, more = node.operation.backward(coefficients)
         constant = constant + more
@@ -195,7 +206,7 @@ def _forward(
                 sign = splits[place]
                 lower = torch.where(sign > 0, box.lower.clamp(min=0), box.lower)
                 upper = torch.where(sign < 0, box.upper.clamp(max=0), box.upper)
-                # A sign that can't be has an empty box: any bound is sound then.
+                # A sign that is impossible has an empty box, for which any bound is sound.
                 box = Interval(torch.minimum(lower, upper), torch.maximum(lower, upper))
             inputs[place] = box
         boxes.append(_node_box(relaxed, place, boxes))
@@ -203,7 +214,7 @@ def _forward(
 
 
 def _exact(network: Network, region: Region) -> set[int]:
-    """Return the places whose boxes of interval arithmetic can't be bettered."""
+    """Return the places whose boxes of interval arithmetic can't be improved."""
     spread = {0}
     found = {0}
     for place, node in enumerate(network.nodes):
@@ -311,7 +322,7 @@ def _through(
     if place in slopes.lower:
         low = slopes.lower[place]
         if curve.kink is not None:
-            # Any slope between the two pieces' passes through (0, 0) and is below both.
+            # A line through (0, 0) with any slope between those of the pieces is below both.
             low_offset = torch.zeros_like(low_offset)
         else:
             ends = box.lower[:, None] + 0 * low, box.upper[:, None] + 0 * low

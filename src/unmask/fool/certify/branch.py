@@ -16,7 +16,7 @@ from unmask.fool.certify.slopes import optimised
 
 @dataclass(order=True)
 class _Domain:
-    """A part of the region: where some units have the signs that are taken."""
+    """A part of the region, where some units have assumed signs."""
 
     bound: float
     number: int
@@ -25,10 +25,10 @@ class _Domain:
 
 @dataclass(frozen=True)
 class Branching:
-    """What branch and bound found of one linear function of the logits.
+    """The result of branch and bound on one linear function of the logits.
 
     Args:
-        bound: a lower bound over the region, of all domains.
+        bound: a lower bound over the region, from all domains.
         domains: how many were bounded.
         finished: whether the bound is above the goal, or no unit was left to split.
     """
@@ -51,8 +51,8 @@ def branch(
     """Bound a linear function of one image's logits by splitting units with a kink in two.
 
     The domain with the lowest bound is split first, at the unit whose relaxation costs most: the
-    size of its coefficient times the height of its triangle. The signs that are taken have
-    multipliers (beta-CROWN, Wang et al., 2021).
+    size of its coefficient times the height of its triangle. The assumed signs have multipliers
+    (beta-CROWN, Wang et al., 2021).
 
     Args:
         relaxed: boxes of one image.
@@ -79,7 +79,7 @@ def branch(
         parents: list[float] = []
         for domain, (place, unit, score) in zip(taken, where, strict=True):
             if score <= 0:
-                # Nothing is left to split: what stands between is the multipliers' search alone.
+                # Nothing is left to split: only the multipliers' search keeps the bound loose.
                 stuck = min(stuck, domain.bound)
                 continue
             for sign in (1.0, -1.0):
@@ -101,7 +101,7 @@ def branch(
                 heapq.heappush(domains, _Domain(value, count, signs))
     lowest = min([stuck, *(d.bound for d in domains)])
     if lowest == float("inf"):
-        # Every domain is above the goal, and so is the least of them.
+        # Every domain's bound is above the goal, and so is the lowest.
         return Branching(goal + 1e-12, count, finished=True)
     return Branching(lowest, count, finished=not domains)
 
@@ -116,7 +116,7 @@ def _splittable(relaxed: Relaxed) -> list[int]:
 
 
 def _taken(relaxed: Relaxed, splits: Splits) -> Relaxed:
-    """Return the boxes of one image for each domain, cut by the signs that are taken."""
+    """Return the boxes of one image for each domain, cut by the assumed signs."""
     count = len(next(iter(splits.values())))
 
     def spread(box: Interval) -> Interval:
@@ -144,7 +144,7 @@ def _where(relaxed: Relaxed, coefficients: Tensor, splits: Splits) -> list[tuple
         box = relaxed.inputs[place]
         free = relaxed.unstable(place) & (splits[place] == 0)
         height = -box.lower * box.upper / (box.upper - box.lower).clamp(min=1e-12)
-        # A unit without a coefficient still counts a little: others may need its sign.
+        # A unit without a coefficient still counts a little, since others may need its sign.
         score = torch.where(free, (seen[place][:, 0].abs() + 1e-9) * height, 0.0).flatten(1)
         values, units = score.max(1)
         for i, (value, unit) in enumerate(zip(values.tolist(), units.tolist(), strict=True)):

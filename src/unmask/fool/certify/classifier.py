@@ -33,13 +33,13 @@ _HIDDEN = 512
 
 @dataclass(frozen=True)
 class Certified:
-    """What a certified training made.
+    """The result of a certified training.
 
     Args:
         classifier: in eval mode.
-        end: the figures of the last epoch, on the images learnt from.
-        weights: "last" or "averaged", whichever IBP proves more of the guard with.
-        guard: clean accuracy and the fraction proved by IBP of the images held out.
+        end: the figures of the last epoch, on the training images.
+        weights: "last" or "averaged", whichever proves more of the guard by IBP.
+        guard: clean accuracy and the fraction proved by IBP, of the held-out images.
         test: the same of the test images, None where there are none.
     """
 
@@ -63,17 +63,17 @@ def harden_certified(
     device: str = "auto",
     progress: Callable[[CertifiedProgress], None] | None = None,
 ) -> Certified:
-    """Train a classifier of which much can be proved; write out/model.safetensors with its card.
+    """Train a classifier for proofs; write out/model.safetensors with its card.
 
     Args:
-        images: what is trained on; 2,000 or a tenth of them are held out as the guard.
+        images: to train on; 2,000 or a tenth of them are held out as the guard.
         plan: the settings of the training; a batch has no more images than there are.
         out: the folder for the model and the checkpoint.
         test: measured once, at the end.
         minutes: the epochs are as many as fit; None for those of the plan.
         licence: of the images.
         half: store matrices and filters in half precision.
-        resume: go on after the last checkpoint in out.
+        resume: continue from the last checkpoint in out.
         device: "auto", "cpu" or "cuda".
         progress: called as train_certified does.
 

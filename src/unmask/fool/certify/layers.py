@@ -1,7 +1,7 @@
 """The operation of each kind of layer whose bounds are known.
 
-A maker takes a layer, the shapes of one image before and after it, and a tensor of the type and
-device to work in; it gives None for settings whose bounds aren't known.
+A maker takes a layer, the shapes of one image before and after it, and a tensor of the dtype and
+device to use; it returns None for settings whose bounds aren't known.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _padded(layer: nn.Module, before: Shape, _after: Shape, like: Tensor) -> Ope
 
 
 def pooled(layer: Any, before: Shape, after: Shape, like: Tensor) -> Operation | None:
-    """Return the maxima of a layer of torch.nn.MaxPool2d; None for settings that are unknown."""
+    """Return the maxima of a torch.nn.MaxPool2d; None for settings whose bounds aren't known."""
     if layer.return_indices or layer.dilation not in (1, (1, 1)):
         return None
     size, stride, padding = (
@@ -148,7 +148,7 @@ def pooled(layer: Any, before: Shape, after: Shape, like: Tensor) -> Operation |
 
 
 def over_dimensions(dims: list[int], before: Shape, after: Shape, like: Tensor) -> Maximum:
-    """Return the maximum over dimensions, counted with the batch as 0."""
+    """Return the maximum over dimensions, where the batch counts as 0."""
     rank = len(before) + 1
     gone = sorted(d % rank - 1 for d in dims)
     kept = [i for i in range(len(before)) if i not in gone]

@@ -1,4 +1,4 @@
-"""What certified training learns from: the worst logits of a box, and boxes that stay small.
+"""The loss of certified training: the worst logits of a box, and boxes that stay small.
 
 Interval bound propagation (Gowal et al., 2019), with the initialisation and the regularisers of Shi
 et al. (2021).
@@ -21,7 +21,7 @@ _TIGHTNESS = 0.5
 def interval_logits(
     network: Network, lower: Tensor, upper: Tensor, labels: Tensor
 ) -> tuple[Tensor, list[Interval]]:
-    """Return by how much each class may be above the true one, and the boxes before activations.
+    """Return by how much each class may exceed the true one, and the boxes before activations.
 
     Args:
         network: of a module's own parameters (dtype None), its last layer linear.
@@ -29,8 +29,8 @@ def interval_logits(
         labels: int64[b].
 
     Returns:
-        float[b, classes], 0 for the true class: upper bounds by IBP with the last layer merged
-        with the differences of logits; below 0 for all others, the image is proved.
+        Upper bounds by IBP, float[b, classes], with the last layer merged with the differences of
+        logits; 0 for the true class. If all others are below 0, the image is proved.
     """
     centre, radius = (lower + upper) / 2, (upper - lower) / 2
     boxes = []
@@ -56,12 +56,13 @@ def interval_logits(
 
 
 def started(module: nn.Module, *, small: bool = True) -> None:
-    """Draw the weights of convolutions and linear layers anew.
+    """Initialise the weights of convolutions and linear layers.
 
     Args:
-        module: whose they are.
-        small: from N(0, 2 pi / n^2), n the inputs of a unit, so that a box's expected radius stays
-            the same from layer to layer (Shi et al., 2021); else as PyTorch does.
+        module: whose weights are drawn.
+        small: draw from N(0, 2 pi / n^2), where n is the number of inputs of a unit, so that a
+            box's expected radius stays the same from layer to layer (Shi et al., 2021); otherwise
+            as PyTorch does.
     """
     for layer in module.modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
@@ -73,7 +74,7 @@ def started(module: nn.Module, *, small: bool = True) -> None:
 
 
 def regularised(start: Tensor, boxes: list[Interval]) -> Tensor:
-    """Return Shi et al.'s losses: boxes that grow, and units that are active all or not at all.
+    """Return Shi et al.'s losses: boxes that grow, and imbalance of active and inactive units.
 
     Args:
         start: the radius of the pixels' boxes, float[b, c, h, w].
@@ -97,14 +98,14 @@ def proved_by_intervals(
 ) -> tuple[float, float]:
     """Return the clean accuracy and the fraction that IBP proves at eps, in single precision.
 
-    A quick figure for choosing between trainings; certify gives the proof.
+    This is a quick figure for choosing between trainings; certify gives the proof.
 
     Args:
         module: in eval mode, as train_certified returns it.
         pixels: uint8[n, c, h, w].
         labels: int64[n].
-        eps: in Linf.
-        batch: images at a time.
+        eps: in Linf, in units of pixels in [0, 1].
+        batch: the batch size.
     """
     network = Network.of(module, tuple(pixels.shape[1:]), dtype=None)
     right = proved = 0

@@ -15,11 +15,11 @@ from unmask.fool.certify.trace import Node, read_graph
 
 @dataclass(frozen=True)
 class Network:
-    """Nodes in an order in which each comes after its inputs: the first the input, the last logits.
+    """Nodes in an order in which inputs come first; the first is the input, the last the logits.
 
     Args:
         nodes: the operations.
-        like: a tensor of the type and device that bounds are worked out in.
+        like: a tensor of the dtype and device that bounds are computed in.
     """
 
     nodes: tuple[Node, ...]
@@ -32,7 +32,7 @@ class Network:
 
     @property
     def classes(self) -> int:
-        """How many logits there are."""
+        """The number of logits."""
         return self.nodes[-1].shape[0]
 
     @property
@@ -51,8 +51,8 @@ class Network:
         Args:
             module: float[b, *shape] to logits float[b, classes].
             shape: of one image.
-            dtype: to work in, on a copy of the module; None works on the module's own parameters,
-                so that bounds have gradients by them.
+            dtype: of the computation, on a copy of the module; None uses the module's own
+                parameters, so that bounds have gradients with respect to them.
 
         Raises:
             UserError: naming the first layer whose bounds are unknown, or when the module is in

@@ -1,7 +1,7 @@
-"""What a network is made of for its bounds: affine maps, activation functions, maxima, sums.
+"""The operations of a network and their bounds: affine maps, activation functions, maxima, sums.
 
-Tensors of values are float[b, *shape]; coefficients are float[b, q, *shape], q linear functions of
-an operation's output for each of b images, and are carried back to its inputs.
+Values are float[b, *shape]; coefficients are float[b, q, *shape], q linear functions of an
+operation's output for each of b images, and are carried back to its inputs.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Interval:
         return (self.upper - self.lower) / 2
 
     def met(self, other: Interval) -> Interval:
-        """Return what both allow."""
+        """Return the intersection with another interval."""
         lower = torch.maximum(self.lower, other.lower)
-        # Two sound intervals overlap; rounding alone could part them.
+        # Two sound intervals overlap; only rounding could separate them.
         return Interval(lower, torch.maximum(torch.minimum(self.upper, other.upper), lower))
 
     def __getitem__(self, rows: Tensor | slice) -> Interval:
@@ -54,8 +54,8 @@ class Affine:
         absolute: |A| r of float[n, *in], r at least 0.
         back: the transpose of A times float[n, *out].
         shift: the bias.
-        spread: the shape that the bias takes before it is added; None for its own.
-        terms: how many products the longest sum of an output holds, for the error of rounding.
+        spread: the shape that the bias is given before it is added; None for its own.
+        terms: how many products the longest sum of an output has, for the rounding error.
         diagonal: whether each output depends on one input alone.
     """
 
@@ -70,19 +70,19 @@ class Affine:
     @property
     def bias(self) -> Tensor | float:
         """The bias, broadcastable to the output's shape."""
-        # A view made once would be stale, or forbidden, after a step of training.
+        # A stored view would be stale, or forbidden, after a step of training.
         if self.spread is None or not isinstance(self.shift, Tensor):
             return self.shift
         return self.shift.reshape(self.spread)
 
     def interval(self, given: Interval) -> Interval:
-        """Return the smallest box that holds the images of a box."""
+        """Return the smallest box that holds the outputs of a box."""
         centre = self.apply(given.centre) + self.bias
         radius = self.absolute(given.radius)
         return Interval(centre - radius, centre + radius)
 
     def backward(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the coefficients of the input, and what the bias adds, float[b, q]."""
+        """Return the coefficients of the input, and the bias's contribution, float[b, q]."""
         b, q = coefficients.shape[:2]
         constant = (coefficients * self.bias).flatten(2).sum(2)
         back = self.back(coefficients.flatten(0, 1))
@@ -109,7 +109,7 @@ class Maximum:
     shape: Shape
 
     def gathered(self, values: Tensor, empty: float) -> Tensor:
-        """Return float[n, outputs, k] of values float[n, *in], and empty where there is none."""
+        """Return values float[n, *in] by window, float[n, outputs, k]; empty where none is."""
         flat = values.flatten(1)
         found = flat[:, self.windows.clamp(min=0)]
         return torch.where(self.windows < 0, empty, found)
@@ -125,9 +125,15 @@ class Maximum:
     def lines(self, given: Interval) -> tuple[Tensor, Lines]:
         """Return the place in its window with the largest lower bound, and lines for each place.
 
-        The maximum is at least the value there. It is at most sum_i a_i (x_i - l_i) + g for any
-        g >= max l with a_i = max(0, u_i - g) / (u_i - l_i): for each i the right side is at least
-        x_i at both ends of its interval (after Boopathy et al., 2019, CNN-Cert).
+        The maximum is at least the value there. It is at most sum_i a_i (x_i - l_i) + g for any g
+        >= max l with a_i = max(0, u_i - g) / (u_i - l_i): for each i the right side is at least x_i
+        at both ends of its interval (after Boopathy et al., 2019, CNN-Cert).
+
+        Args:
+            given: the box of the input, float[b, *in].
+
+        Returns:
+            int64[b, outputs], and lines over [b, outputs, k].
         """
         lower = self.gathered(given.lower, -torch.inf)
         upper = self.gathered(given.upper, -torch.inf)
@@ -141,14 +147,14 @@ class Maximum:
         level = (ends.sum(2, keepdim=True) - 1) / total.clamp(min=1e-12)
         level = torch.maximum(torch.where(total > 0, level, floor), floor)
         slope = ((upper - level).clamp(min=0) * weight).clamp(max=1)
-        # Where one input beats the rest it is the maximum itself.
+        # Where one input is always the largest, it is the maximum itself.
         ahead = torch.zeros_like(upper).scatter(2, best, 1.0)
         others = torch.where(ahead > 0, -torch.inf, upper).amax(2, keepdim=True)
         sure = others <= floor
         slope = torch.where(sure, ahead, slope)
         start = torch.where(there, lower, torch.zeros_like(lower))
         offset = torch.where(sure, torch.zeros_like(level), level - slope.mul(start).sum(2, True))
-        # Rounding of the slopes is made up for at the ends of each interval.
+        # The rounding of the slopes is compensated at the ends of each interval.
         reach = torch.where(there, upper, floor)
         lack = reach - (slope * reach + (offset + (slope * start).sum(2, True) - slope * start))
         offset = torch.where(sure, offset, offset + lack.amax(2, keepdim=True).clamp(min=0))
@@ -156,7 +162,7 @@ class Maximum:
         return best.squeeze(2), Lines(ahead, zero, slope, offset)
 
     def scattered(self, values: Tensor, like: Shape) -> Tensor:
-        """Return float[n, *like], the values float[n, outputs, k] added at their places."""
+        """Return the values float[n, outputs, k], summed at their places, as float[n, *like]."""
         kept = torch.where(self.windows < 0, torch.zeros_like(values), values)
         size = 1
         for side in like:
@@ -168,14 +174,14 @@ class Maximum:
 
 @dataclass(frozen=True)
 class Sum:
-    """Its inputs, each times a sign, added."""
+    """The sum of its inputs, each times a sign."""
 
     signs: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Joined:
-    """Its inputs side by side along a dimension of the shape, 0 the first after the batch."""
+    """The concatenation of its inputs along a dimension, 0 the first after the batch."""
 
     dimension: int
     sizes: tuple[int, ...]
@@ -185,7 +191,7 @@ Operation = Affine | Elementwise | Maximum | Sum | Joined
 
 
 def linear(weight: Tensor, bias: Tensor | None) -> Affine:
-    """Return x -> weight x + bias over the last dimension, as torch.nn.Linear has it."""
+    """Return x -> weight x + bias over the last dimension, as in torch.nn.Linear."""
     return Affine(
         apply=lambda x: functional.linear(x, weight),
         absolute=lambda r: functional.linear(r, weight.abs()),
@@ -211,9 +217,13 @@ def mapped(
     Args:
         function: linear, over a batch.
         shape: of its input.
-        like: a tensor of the type and device to work in.
-        absolute: the same with the absolute values of its coefficients; function itself where they
-            are none below 0.
+        like: a tensor of the dtype and device to use.
+        absolute: the same with the absolute values of its coefficients; None where none is below 0,
+            which takes function itself.
+        bias: added to the output.
+        terms: how many products the longest sum of an output has, for the rounding error.
+        diagonal: whether each output depends on one input alone.
+        spread: the shape that the bias is given before it is added; None for its own.
     """
 
     def back(coefficients: Tensor) -> Tensor:
@@ -228,7 +238,7 @@ def mapped(
 
 
 def scaled(factor: Tensor | float, bias: Tensor | float = 0.0) -> Affine:
-    """Return x -> factor x + bias, elementwise; factor and bias spread over the shape."""
+    """Return x -> factor x + bias, elementwise; factor and bias broadcast over the shape."""
     size: Tensor | float = factor.abs() if isinstance(factor, Tensor) else abs(factor)
     return Affine(
         apply=lambda x: x * factor,

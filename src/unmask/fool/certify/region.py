@@ -12,15 +12,15 @@ from unmask.fool.certify.operations import Interval
 
 # Attacks work in single precision: x + eps may be rounded up by half a unit in the last place.
 INPUT_ROUNDING = 1e-7
-# What bounds worked out in double precision are widened by, relative to the sizes that were added
-# up. The rounding of n sums is at most about n * 1e-16 of that, for n up to a million.
+# Bounds computed in double precision are widened by this fraction of the sizes that were added up.
+# The rounding of n sums is at most about n * 1e-16 of that, for n up to a million.
 MARGIN = 1e-9
 _MULTIPLIERS = 6
 
 
 @dataclass(frozen=True)
 class Region:
-    """All images in [0, 1] no further than eps from the given ones, and a rounding more.
+    """All images in [0, 1] within eps of the given ones, plus rounding.
 
     Args:
         images: float[b, c, h, w] in [0, 1].
@@ -54,17 +54,17 @@ class Region:
         )
 
     def lowest(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a lower bound of each linear function over the region, and its rounding.
+        """Return a lower bound of each linear function over the region, and its rounding's scale.
 
         In Linf the bound is the minimum over the box. In L2 it is the minimum over box and ball of
-        the Lagrangian, at the best of a few multipliers of the ball: any of them is sound.
+        the Lagrangian, at the best of a few multipliers of the ball; any of them is sound.
 
         Args:
             coefficients: float[b, q, c, h, w].
 
         Returns:
-            The bounds, float[b, q], not yet less their rounding, and the sum of the absolute values
-            of all terms, float[b, q].
+            The bounds, float[b, q], from which the rounding is still to be subtracted, and the sum
+            of the absolute values of all terms, float[b, q].
         """
         a = coefficients.flatten(2)
         box = self.box

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from unmask.models.activations import ACTIVATIONS, Activation
 
-# Points of the grid that a smooth function's offsets are searched on, on each side of zero.
+# Cells, on each side of zero, of the grid on which a smooth function's offsets are searched.
 _CELLS = 24
 _TINY = 1e-12
 
@@ -37,7 +37,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Curve:
-    """An activation function with what its lines need to know.
+    """An activation function, with the facts that its lines follow from.
 
     Args:
         activation: the function and its derivative's range.
@@ -66,8 +66,12 @@ class Curve:
         """Return lines over [lower, upper] that leave little room between them.
 
         For a kink these are DeepPoly's (Singh et al., 2019): the chord above, and below whichever
-        of the two pieces leaves the smaller triangle. For a smooth function each is the best at
-        the interval's middle of the chord and a few tangents.
+        of the two pieces leaves the smaller triangle. For a smooth function each is, of the chord
+        and a few tangents, the best at the interval's middle.
+
+        Args:
+            lower: float of any shape.
+            upper: of the same shape, at least lower.
         """
         if self.kink is not None:
             return self._kinked(lower, upper)
@@ -90,7 +94,7 @@ class Curve:
         return Lines(*found)
 
     def steepest(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the range that a lower line's slope is worth searching in."""
+        """Return the lowest and the highest slope that is searched for a lower line."""
         a = self.activation
         least, most = a.derivative_min, a.derivative_max
         if self.kink is None:
@@ -103,15 +107,16 @@ class Curve:
         )
 
     def offset(self, slope: Tensor, lower: Tensor, upper: Tensor, *, above: bool) -> Tensor:
-        """Return the smallest b with f(x) <= slope x + b on [lower, upper], or the largest below.
+        """Return the offset that makes a line of this slope sound on [lower, upper].
 
         Args:
             slope, lower, upper: of one shape.
             above: whether the line runs above f.
 
         Returns:
-            The offset; for a smooth function up to the grid's error above the smallest. The error
-            is bounded by curvature * cell^2 / 8, which is added, so that the line is sound.
+            The smallest b with f(x) <= slope x + b, or the largest with f(x) >= slope x + b; for a
+            smooth function up to the grid's error. That error is bounded by curvature * cell^2 / 8,
+            which is added, so that the line is sound.
         """
         f = self.activation.function
 
@@ -131,7 +136,7 @@ class Curve:
                 (lower.clamp(max=0), upper.clamp(max=0)),
                 (lower.clamp(min=0), upper.clamp(min=0)),
             ):
-                # A side that the interval lacks collapses onto the end that is nearer to it.
+                # A side that the interval doesn't reach collapses onto the nearer end.
                 points = low + parts * (high - low)
                 inner.append(gap(torch.minimum(torch.maximum(points, lower), upper)))
                 cells.append((high - low) / _CELLS)
@@ -147,7 +152,7 @@ class Curve:
         chord = torch.where(lower >= 0, right, torch.where(upper <= 0, left, chord))
         near = torch.where(upper >= -lower, right, left) + torch.zeros_like(lower)
         near = torch.where(lower >= 0, right, torch.where(upper <= 0, left, near))
-        # With the left piece the flatter one, the function is convex: chord above, piece below.
+        # If the left piece is flatter, the function is convex: chord above, piece below.
         low, high = (near, chord) if right >= left else (chord, near)
         return Lines(
             low,
@@ -158,7 +163,7 @@ class Curve:
 
 
 def piecewise(left: float, right: float) -> Curve:
-    """Return the function left x below zero and right x above it, right positive."""
+    """Return the function left x below zero and right x above it, where right is positive."""
 
     def function(x: Tensor) -> Tensor:
         if left == 0:
@@ -175,13 +180,13 @@ def piecewise(left: float, right: float) -> Curve:
 
 
 def smooth(name: str) -> Curve:
-    """Return the activation of that name in models.activations, which must be in CURVATURES."""
+    """Return an activation of models.activations, which must be in CURVATURES, by its name."""
     return Curve(ACTIVATIONS[name], curvature=CURVATURES[name], rising=name not in _FALLING)
 
 
 _FALLING = ("gelu", "silu")
-# Suprema of |f''| on each side of zero, a little above: the closed form where there is one, else
-# found numerically.
+# Suprema of |f''| on each side of zero, rounded up: from the closed form where there is one, else
+# numerically.
 CURVATURES = {
     "tanh": 4 / (3 * math.sqrt(3)) + 1e-9,
     "sigmoid": 1 / (6 * math.sqrt(3)) + 1e-9,

@@ -1,4 +1,4 @@
-"""What is proved and what is attacked of a set of images, and what follows from it."""
+"""The images that were proved and attacked, and the figures that follow."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ FIGURES = ("clean", "proved", "attacked", "open", "robust_low", "robust_high")
 
 @dataclass(frozen=True)
 class CertifyPlan:
-    """What is to be proved, and what may be spent on it.
+    """The property to prove, and the time and steps to spend on it.
 
     Args:
         eps: the largest change, in units of pixels in [0, 1].
         norm: "linf" or "l2".
-        minutes: the time there is.
-        images: how many, spread evenly over those there are.
+        minutes: the time allowed.
+        images: how many, spread evenly over those available.
         steps: of each attack and of the slopes' optimisation.
         seed: of the attacks.
 
@@ -63,24 +63,29 @@ class CertifyPlan:
 
     @property
     def question(self) -> dict[str, Any]:
-        """What a stored result must agree with to be gone on with: all but the time."""
+        """All settings but the time; a stored result must agree with them to be resumed."""
         return {k: v for k, v in asdict(self).items() if k not in ("minutes", "steps")}
 
 
 @dataclass(eq=False)
 class Certification:
-    """The state of each of n images, which further work only ever adds to.
+    """The state of each of n images, to which further work only adds.
 
     Args:
-        model, data: names. identity: SHA-256 of the model's weights. class_names: of the logits.
+        model: its name.
+        identity: the SHA-256 of the model's weights.
+        data: the name of the images.
+        class_names: in the order of the logits.
         plan: what was asked.
-        rows: int64[n], the places of the images in the data.
-        labels, predicted: int64[n], true classes and those of the unchanged image.
-        status: index into STATUSES, int8[n].
-        stage: index into STAGES of the last tried, int8[n].
-        bound: float64[n], the best lower bound of the true logit less any other; -inf where none.
+        rows: the places of the images in the data, int64[n].
+        labels: the true classes, int64[n].
+        predicted: the classes predicted for the unchanged images, int64[n].
+        status: an index into STATUSES, int8[n].
+        stage: an index into STAGES, of the last that was tried, int8[n].
+        bound: the best lower bound of the true logit less any other, float64[n]; -inf where there
+            is none.
         seconds: spent so far.
-        stamp: provenance.
+        stamp: the provenance.
     """
 
     model: str
@@ -101,7 +106,7 @@ class Certification:
         return len(self.rows)
 
     def count(self, status: str) -> int:
-        """Return how many images have that status."""
+        """Return the number of images with that status."""
         return int((self.status == STATUSES.index(status)).sum())
 
     def interval(self, count: int) -> tuple[float, float]:
@@ -121,7 +126,7 @@ class Certification:
         }
 
     def stages(self) -> list[tuple[str, int]]:
-        """Return by which bound how many images were proved."""
+        """Return how many images each bound proved."""
         proved = self.stage[self._is(PROVED)]
         return [(name, int((proved == i).sum())) for i, name in enumerate(STAGES) if i]
 
@@ -208,7 +213,14 @@ class Certification:
 
     @staticmethod
     def load(path: Path) -> Certification:
-        """Read what save wrote. Raises UserError when it is missing or damaged."""
+        """Read what save wrote.
+
+        Args:
+            path: of the NPZ file.
+
+        Raises:
+            UserError: when it is missing or damaged.
+        """
         try:
             with np.load(path, allow_pickle=False) as stored:
                 head = json.loads(str(stored["head"]))

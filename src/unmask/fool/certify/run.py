@@ -1,4 +1,4 @@
-"""Certify a classifier: each image proved robust, attacked, or left open within the time given."""
+"""Certify a classifier: each image proved robust, attacked, or left open within the time."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ FILE = "certification.npz"
 # Numbers that the widest layer may take for a batch, by how much a bound needs.
 _WIDE = {"attack": 1 << 22, "ibp": 1 << 20, "crown-ibp": 1 << 21, "crown": 1 << 16}
 _SAVE_EVERY = 10.0
-# Seconds that a batch is meant to take: the time there is, is looked at between batches.
+# Seconds that a batch should take: the clock is read between batches.
 _BATCH_SECONDS = 1.0
 _ATTACKED = 16
 
 
 @dataclass(frozen=True)
 class CertifyProgress:
-    """Where a certification stands.
+    """The progress of a certification.
 
     Args:
         doing: the stage, in words.
@@ -86,23 +86,23 @@ def certify(
     resume: bool = False,
     progress: Show | None = None,
 ) -> Certification:
-    """Prove that images keep their class whatever change within eps, or find one that changes it.
+    """Prove that images keep their class under any change within eps, or find one that changes it.
 
     Args:
         model: a network in eval mode from pixels in [0, 1] to logits; or a name, a file or an
-            import path, as the command line takes it.
+            import path, as on the command line.
         data: labelled images, or a name, a folder or a zip.
         eps: the largest change, in units of pixels in [0, 1].
         norm: "linf" or "l2".
-        minutes: the time there is; what it doesn't suffice for is left open.
-        images: how many, spread evenly over those there are.
+        minutes: the time allowed; images that it doesn't suffice for are left open.
+        images: how many, spread evenly over those available.
         seed: of the attacks.
         out: a folder to save the state in as it grows.
-        resume: go on from the state in out.
-        progress: told as it goes.
+        resume: continue from the state in out.
+        progress: called as the work proceeds.
 
     Returns:
-        The state of every image. At Ctrl-C what was found so far is in out.
+        The state of every image. At Ctrl-C the state so far is in out.
 
     Raises:
         UserError: naming the layer when the network has one whose bounds are unknown.
@@ -124,7 +124,7 @@ def certify_victim(
     resume: bool = False,
     progress: Show | None = None,
 ) -> Certification:
-    """As certify, of a loaded model and a plan."""
+    """Certify a loaded model by a plan; see certify."""
     if victim.module is None:
         raise UserError(
             "a proof needs the network itself",
@@ -174,7 +174,7 @@ def _continued(
 
 
 class _Work:
-    """The state and what it is worked on with."""
+    """The state, and what the work on it needs."""
 
     def __init__(
         self,
@@ -234,7 +234,8 @@ class _Work:
                 todo = [i for i in todo if self.state.stage[i] == stage]
             done = 0
             most = min(500, max(1, _WIDE[name] // self.widest))
-            # What noise an image is attacked from depends on its batch, and so not on the clock.
+            # The noise that an attack starts from depends on the batch, which must not depend on
+            # the clock.
             fixed = min(most, _ATTACKED)
             least, most = (fixed, fixed) if name == "attack" else (1, most)
             for batch in self._batches(len(todo), least, most):
@@ -242,7 +243,7 @@ class _Work:
                 done += batch
                 self._tell(name, done, len(todo))
         todo = self._open(STAGES.index("branch and bound"))
-        # The nearest to a proof first.
+        # Images nearest to a proof come first.
         todo.sort(key=lambda i: -self.state.bound[i])
         for done, i in enumerate(todo):
             left = self.until - time.perf_counter()
@@ -264,7 +265,7 @@ class _Work:
             done += size
             now = time.perf_counter()
             each = max((now - start) / size, 1e-9)
-            # The last batch ends with the time there is, as far as the one before can tell.
+            # The last batch ends in time, as far as the one before can tell.
             if now + least * each > self.until:
                 return
             room = int(min(_BATCH_SECONDS, self.until - now) / each)
@@ -307,7 +308,7 @@ class _Work:
         self._note(rows, bounds, stage)
 
     def _note(self, rows: Tensor | Sequence[int], bounds: Tensor, stage: str) -> None:
-        """Write down bounds float[b, q] of the differences that were open."""
+        """Record bounds float[b, q] of the differences that were open."""
         s = self.state
         least = bounds.amin(1).cpu().numpy()
         for i, bound in zip(np.asarray(rows), least, strict=True):
@@ -342,7 +343,7 @@ class _Work:
         """Return which tries change the class, without any tolerance on their size."""
         change = (tries.clamp(0, 1) - pixels).double().flatten(1)
         size = change.abs().amax(1) if self.plan.norm == "linf" else change.norm(dim=1)
-        # The region that is proved is this much wider, so no image can be both.
+        # The proved region is this much wider, so no image can be both proved and attacked.
         inside = size <= self.plan.eps + 0.9e-7
         logits = self.victim.logits(tries.clamp(0, 1))
         return inside & (logits.argmax(1) != labels)

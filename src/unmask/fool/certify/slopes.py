@@ -11,7 +11,7 @@ from torch import Tensor
 from unmask.fool.certify.bounds import Relaxed, Slopes, Splits, lower_bounds
 from unmask.fool.certify.operations import Elementwise
 
-# Of Adam (Kingma and Ba, 2015), and by how much its steps shrink.
+# Adam's decay rates (Kingma and Ba, 2015), and the factor by which its steps shrink.
 _MEANS, _SQUARES, _DECAY = 0.9, 0.999, 0.97
 
 
@@ -29,24 +29,24 @@ def optimised(
     """Return the best lower bounds found, float[b, q], and the slopes of the last step.
 
     Args:
-        relaxed: boxes around what goes into each bent node.
+        relaxed: boxes around the input of each bent node.
         coefficients: float[b, q, classes], linear functions of the logits.
         steps: of Adam, each one forward and one backward pass; 0 gives CROWN's own bounds.
-        rate: of Adam, decayed by 0.97 a step.
-        splits: signs that are taken for granted; each gets a multiplier (Wang et al., 2021).
+        rate: the learning rate of Adam, decayed by 0.97 a step.
+        splits: signs that are assumed; each gets a multiplier (Wang et al., 2021).
         start: slopes to start from, of the same shapes.
         goal: the bound that is enough.
-        until: time.perf_counter() after which no further step is begun.
+        until: time.perf_counter() after which no further step begins.
 
     Returns:
-        The bounds are never below those that the search started from.
+        The bounds, never below those that the search started from, and the slopes.
     """
     slopes, ranges = _free(relaxed, coefficients.shape[1], splits or {}, start)
     best = lower_bounds(relaxed, coefficients)
     every = [*slopes.lower.values(), *slopes.upper.values(), *slopes.signs.values()]
     if not every or not steps:
         return best, slopes
-    # torch.optim imports a compiler that takes longer to load than most images to certify.
+    # torch.optim imports a compiler that takes longer to load than most images take to certify.
     means = [torch.zeros_like(v) for v in every]
     squares = [torch.zeros_like(v) for v in every]
     for step in range(1, steps + 1):

@@ -39,8 +39,8 @@ class Node:
     """An operation on the outputs of earlier nodes; None for the input.
 
     Args:
-        name: as the module calls it.
-        operation: what it does.
+        name: in the module.
+        operation: applied to the inputs.
         inputs: places of earlier nodes.
         shape: of its output, without the batch.
     """
@@ -58,7 +58,7 @@ def read_graph(graph: fx.Graph, module: nn.Module, shape: Shape, like: Tensor) -
         graph: of the module.
         module: in eval mode, whose parameters the operations use.
         shape: of one image.
-        like: a tensor of the type and device to work in.
+        like: a tensor of the dtype and device to use.
 
     Raises:
         UserError: naming the first layer or operation whose bounds are unknown.
@@ -67,7 +67,7 @@ def read_graph(graph: fx.Graph, module: nn.Module, shape: Shape, like: Tensor) -
 
 
 class _Reader:
-    """Reads a graph node by node, with the values of a batch of two to know the shapes by."""
+    """Reads a graph node by node, running a batch of two to find the shapes."""
 
     def __init__(self, module: nn.Module, like: Tensor) -> None:
         self.module = module
@@ -153,7 +153,7 @@ class _Reader:
         self.places[node] = len(self.nodes) - 1
 
     def _operation(self, node: fx.Node, before: Shape, after: Shape) -> Operation | None:
-        """Return what a node does; None where it does nothing."""
+        """Return a node's operation; None where it does nothing."""
         if node.op == "call_module":
             layer = self.modules[str(node.target)]
             for kind, make in LAYERS.items():
@@ -258,7 +258,7 @@ class _Reader:
         return made
 
     def _positive(self, node: fx.Node, before: Shape) -> Operation:
-        """Return a linear function without negative coefficients, as the graph calls it."""
+        """Return a linear function without negative coefficients that the graph calls."""
         args = fx.node.map_arg(node.args[1:], lambda n: self.values[n])
         kwargs = fx.node.map_arg(node.kwargs, lambda n: self.values[n])
         target = node.target

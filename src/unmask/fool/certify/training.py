@@ -1,9 +1,9 @@
-"""Certified training: a classifier whose worst case within a threat is what it learns from.
+"""Certified training: a classifier that learns from its worst case within a threat.
 
 Interval bound propagation (Gowal et al., 2019) with the schedule and the initialisation that make
 it fast (Shi et al., 2021): weights start so small that boxes don't grow from layer to layer, and a
-regulariser keeps them so while eps grows. It trains beyond the eps that is wanted (Zhang et al.,
-2020), and averages the weights of its last steps.
+regulariser keeps them so while eps grows. It trains beyond the wanted eps (Zhang et al., 2020), and
+averages the weights of its last steps.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ class CertifiedTraining:
     """How a classifier is trained for proofs in Linf.
 
     Args:
-        eps: the threat that is to be proved, in units of pixels in [0, 1].
-        margin: the eps trained at, as a multiple of it.
+        eps: the threat to be proved, in units of pixels in [0, 1].
+        margin: the eps of the training, as a multiple of eps.
         epochs: passes over the images.
         batch_size: images a step.
-        learning_rate: of Adam, warmed up over the first hundredth and brought down to 0 over the
-            last part by half a cosine.
+        learning_rate: of Adam, warmed up over the first hundredth of the run and decayed to 0 over
+            its last part by half a cosine.
         warmup: the fraction of the run over which eps grows, slowly at first.
         clean: the weight of the clean loss at the end; it falls from 1 as eps grows. The rest is
-            the weight of the worst case's.
+            the weight of the worst case's loss.
         regulariser: the weight of Shi et al.'s two regularisers at the start; 0 once eps is full.
-        small: whether weights start as Shi et al. draw them, small, or as PyTorch does.
+        small: whether weights start small, as Shi et al. draw them, or as PyTorch does.
         averaging: the steps over which the weights are averaged, exponentially.
         seed: of the weights and the order.
 
@@ -77,13 +77,13 @@ class CertifiedTraining:
 
 @dataclass(frozen=True, kw_only=True)
 class CertifiedProgress(Progress):
-    """How far a certified training is.
+    """The progress of a certified training.
 
     Args:
-        eps: the eps of the last step.
+        eps: of the last step.
         loss: the mean over the epoch's steps so far.
-        clean: the fraction of their images classified right.
-        proved: the fraction of them that is proved at the eps trained at.
+        clean: the clean accuracy over their images.
+        proved: the fraction of them that is proved at the eps of the training.
         epoch, epochs, step, steps, seconds, seconds_left: see Progress.
     """
 
@@ -124,19 +124,19 @@ def train_certified(
         pixels: uint8[n, c, h, w], all training images.
         labels: int64[n].
         plan: the settings.
-        minutes: the time there is: epochs are as many as fit, measured after a first few steps.
-        graph: on a GPU, record a step once and replay it, which a small network needs.
-        directory: gets checkpoint.safetensors and history.jsonl after an epoch, four times a
-            minute at most.
-        resume: go on after the epoch that was kept there, to the very weights.
+        minutes: the time allowed: the epochs are as many as fit, measured after a first few steps.
+        graph: on a GPU, record a step once and replay it, which speeds up a small network.
+        directory: for checkpoint.safetensors and history.jsonl, written after an epoch, at most
+            four times a minute.
+        resume: continue after the last epoch stored there, with exactly the same weights.
         progress: called about five times a second, and after the last step of each epoch.
 
     Returns:
         The module, a copy with averaged weights, both in eval mode, and the last epoch's figures.
 
     Raises:
-        UserError: there are fewer images than one batch, the checkpoint is of another run, minutes
-            and resume are both given, or the loss isn't finite.
+        UserError: when there are fewer images than one batch, the checkpoint is of another run,
+            minutes and resume are both given, or the loss isn't finite.
     """
     if len(pixels) < plan.batch_size:
         raise UserError(
@@ -156,7 +156,7 @@ def train_certified(
 
 
 class _Run(Loop[CertifiedEpoch]):
-    """Everything that a recorded step reads and writes lies in tensors that stay in place."""
+    """Trains with a recorded step: all that it reads and writes are tensors that stay in place."""
 
     record = CertifiedEpoch
     seconds_between_saves = 15.0
@@ -206,7 +206,7 @@ class _Run(Loop[CertifiedEpoch]):
             self.take_step = self._recorded()
         if minutes is not None:
             self.count = self._fitting(60 * minutes - (time.perf_counter() - began))
-            # To a run that is resumed by its plan, these would be other epochs.
+            # A run that is resumed by its plan would have another number of epochs.
             self.key["epochs"] = self.count
 
     def begin(self, epoch: int) -> None:
@@ -273,7 +273,7 @@ class _Run(Loop[CertifiedEpoch]):
             self.sums += torch.stack([loss.detach(), right, proved])
 
     def _adam(self, gradients: tuple[Tensor, ...], rate: Tensor) -> None:
-        """Take a step of Adam (Kingma and Ba, 2015), the gradient cut to a norm of 10."""
+        """Take a step of Adam (Kingma and Ba, 2015), the gradient clipped to a norm of 10."""
         norm = torch.stack([g.norm() for g in gradients]).norm()
         cut = (10 / (norm + 1e-6)).clamp(max=1)
         self.taken += 1
@@ -288,7 +288,7 @@ class _Run(Loop[CertifiedEpoch]):
             value.sub_(rate * mean / (1 - first**self.taken) / size)
 
     def eps(self, part: float) -> float:
-        """Return the eps at that fraction of the run: slow at first, then linear."""
+        """Return the eps at a fraction of the run: slow growth at first, then linear."""
         full = self.plan.eps * self.plan.margin
         at = min(1.0, part / self.plan.warmup) if self.plan.warmup else 1.0
         # A parabola up to a quarter of the time, then the line that continues it.
@@ -354,7 +354,7 @@ class _Run(Loop[CertifiedEpoch]):
         return record.replay
 
     def _forget(self) -> None:
-        """Start Adam and the averages anew."""
+        """Reset Adam and the averages."""
         with torch.no_grad():
             for value in (*self.means, *self.squares, self.taken, self.sums):
                 value.zero_()
@@ -368,7 +368,7 @@ def _settle(pixels: Tensor) -> None:
 
 
 def halved(module: nn.Module) -> nn.Module:
-    """Return a copy whose matrices and filters are what half precision holds of them."""
+    """Return a copy whose matrices and filters are rounded to half precision."""
     copied = copy.deepcopy(module)
     with torch.no_grad():
         for value in copied.parameters():
