@@ -33,10 +33,10 @@ def _weakly(method: Callable[..., None]) -> Callable[..., None]:
 
 
 class ProbeCallback:
-    """What both callbacks share: a probe that runs from the start of a training to its end.
+    """The common part of both callbacks: a probe that runs from the start of a training to its end.
 
     It ends with the training, with an exception that the trainer reports, and at the latest when
-    the callback itself goes.
+    the callback itself is deleted.
     """
 
     probe: GradientProbe | None = None
@@ -50,7 +50,7 @@ class ProbeCallback:
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """Return what the steps probed so far say is wrong."""
+        """Return what is wrong by the steps probed so far."""
         return verdicts(self.history)
 
     def start(self, model: nn.Module, scaler: Scaler | None) -> None:
@@ -58,7 +58,7 @@ class ProbeCallback:
         self.stop()
         self.probe = GradientProbe(model, every=self._every, scaler=scaler)
         self.probe.__enter__()
-        # The taps are global: a strong reference would keep the callback and its hooks for ever.
+        # The taps are global: a strong reference would keep the callback and its hooks forever.
         self._taps = LossTap(_weakly(self._loss_seen)), Tapped(backward=_weakly(self._backward))
         for tap in self._taps:
             tap.__enter__()
@@ -75,7 +75,7 @@ class ProbeCallback:
             window.see_backward(loss, float(loss.detach()))
 
     def stop(self) -> None:
-        """End the probing; nothing happens when it has ended."""
+        """End the probing; a second call does nothing."""
         taps, self._taps = self._taps, None
         for tap in taps or ():
             tap.__exit__()
@@ -89,7 +89,11 @@ class ProbeCallback:
 def lightning_callback(*, every: int = DEFAULT_EVERY) -> Any:
     """Return a callback for lightning.Trainer(callbacks=[...]), with history and verdicts.
 
-    Raises UserError when neither lightning nor pytorch_lightning is installed.
+    Args:
+        every: the interval of probed steps, see GradientProbe.
+
+    Raises:
+        UserError: when neither lightning nor pytorch_lightning is installed.
     """
     library = _first_installed("lightning.pytorch", "pytorch_lightning")
 
@@ -112,7 +116,11 @@ def lightning_callback(*, every: int = DEFAULT_EVERY) -> Any:
 def hugging_face_callback(*, every: int = DEFAULT_EVERY) -> Any:
     """Return a callback for transformers.Trainer(callbacks=[...]), with history and verdicts.
 
-    Raises UserError when transformers isn't installed.
+    Args:
+        every: the interval of probed steps, see GradientProbe.
+
+    Raises:
+        UserError: when transformers isn't installed.
     """
     library = _first_installed("transformers")
 

@@ -1,4 +1,4 @@
-"""Changes that mend a network, each applied to a copy, with the code a user can paste."""
+"""Changes that fix a network, each applied to a copy, with code to paste."""
 
 from __future__ import annotations
 
@@ -35,11 +35,18 @@ _SOFTMAXES = (
 
 @dataclass(frozen=True)
 class Fix:
-    """One change: its name, what it sets, how it changes a network, and the code to paste.
+    """One change of the network, of its training, or of its loss.
 
-    learning_rate, clip and weight_decay, where not None, change the training rather than the
-    network; so do complete, which gives the optimiser what it lacks, and loss, which makes another
-    loss of the present one.
+    Args:
+        name: of the change.
+        sets: the value it sets, in words.
+        code: to paste.
+        apply: changes a network and returns it.
+        learning_rate: of the training, None to keep it.
+        clip: the largest norm of the gradient, None for no clipping.
+        weight_decay: of the optimiser, None to keep it.
+        complete: whether the optimiser gets the parameters that it lacks.
+        loss: makes another loss of the present one, None to keep it.
     """
 
     name: str
@@ -56,10 +63,13 @@ class Fix:
 def critical_initialisation(
     stats: FlowStats, activation: str | None = None, correction: float = 1.0
 ) -> Fix:
-    """Draw all weights anew at the critical point of the network's activation, or of another.
+    """Initialise all weights at the critical point of the network's activation, or of another one.
 
-    correction multiplies the sigma_w2 of the theory, which knows of no scale around the
-    activation, no skipped layer and no normalisation.
+    Args:
+        stats: of the network's first step.
+        activation: None for the network's own.
+        correction: a factor on the theory's sigma_w2, which ignores scales around the activation,
+            skipped layers and normalisation.
     """
     name = activation or fixes.main_activation(stats) or "relu"
     sigma_w2, sigma_b2 = fixes.critical(name) or (1.0, 0.0)
@@ -77,7 +87,7 @@ def critical_initialisation(
                 nn.init.normal_(weight, 0, math.sqrt(variance))
             bias = getattr(layer.module, "bias", None)
             if isinstance(bias, Tensor):
-                # Gains and shifts of normalisation start at 1 and 0 again.
+                # Gains and shifts of normalisation are reset to 1 and 0.
                 nn.init.normal_(bias, 0, math.sqrt(sigma_b2) if layer.name in hidden else 0.0)
             if not layer.matrix:
                 for gain in layer.weights:
@@ -99,7 +109,7 @@ if layer.bias is not None:
 
 
 def other_activation(old: str, new: str) -> Fix:
-    """Use another activation wherever the old one is applied, as a module or as a function."""
+    """Replace an activation by another one, wherever it is applied as a module or a function."""
     return Fix(
         "activation",
         f"{new} instead of {old}",
@@ -109,7 +119,7 @@ def other_activation(old: str, new: str) -> Fix:
 
 
 def bare_output(stats: FlowStats) -> Fix:
-    """Feed the loss the output layer's own outputs."""
+    """Pass the loss the output layer's own outputs."""
     last = stats.matrix_layers[-1].name
     return Fix(
         "no activation on the output layer",
@@ -120,7 +130,7 @@ def bare_output(stats: FlowStats) -> Fix:
 
 
 def class_scores(stats: FlowStats, classes: int) -> Fix:
-    """Give one bare output a class, and use cross-entropy."""
+    """Return one output for each class without an activation, and use cross-entropy."""
     last = stats.matrix_layers[-1].name
 
     def apply(model: nn.Module) -> nn.Module:
@@ -141,7 +151,7 @@ def class_scores(stats: FlowStats, classes: int) -> Fix:
 
 
 def one_shape() -> Fix:
-    """Give outputs the shape of their targets before they are compared."""
+    """Reshape outputs to the shape of their targets before they are compared."""
 
     def reshaped(given: Loss) -> Loss:
         def loss(output: Any, targets: Any) -> Tensor:
@@ -155,7 +165,7 @@ def one_shape() -> Fix:
 
 
 def minimised() -> Fix:
-    """Take the loss without the sign that has it maximised."""
+    """Remove the sign from a loss that is maximised."""
     return Fix(
         "sign of the loss",
         "minimised",
@@ -165,13 +175,13 @@ def minimised() -> Fix:
 
 
 def complete_optimizer() -> Fix:
-    """Give the optimiser all parameters that are to be trained."""
+    """Pass the optimiser all trainable parameters."""
     code = "optimizer = type(optimizer)(model.parameters(), **optimizer.defaults)"
     return Fix("optimiser", "of all parameters", code, complete=True)
 
 
 def weight_decay(decay: float = 1e-4) -> Fix:
-    """Train with a usual weight decay."""
+    """Train with a common weight decay."""
     code = f'for group in optimizer.param_groups:\n    group["weight_decay"] = {decay:g}'
     return Fix("weight decay", f"{decay:g}", code, weight_decay=decay)
 
@@ -189,7 +199,7 @@ def standardised_inputs(stats: FlowStats) -> Fix:
 
 
 def normalisation(stats: FlowStats) -> Fix:
-    """Put batch normalisation after every hidden layer."""
+    """Add batch normalisation after every hidden layer."""
     hidden = [x.name for x in stats.matrix_layers[:-1]]
 
     def apply(model: nn.Module) -> nn.Module:
@@ -204,7 +214,7 @@ def normalisation(stats: FlowStats) -> Fix:
 
 
 def residual(stats: FlowStats) -> Fix:
-    """Add its input to the output of every hidden layer of equal width."""
+    """Add the input of every hidden layer of equal width to its output."""
     hidden = [x.name for x in stats.matrix_layers[:-1]]
 
     def apply(model: nn.Module) -> nn.Module:
@@ -232,12 +242,12 @@ def clipping(norm: float = 1.0) -> Fix:
 
 @dataclass(frozen=True)
 class Mended:
-    """How to build the mended network and its training again: fixes to apply in their order."""
+    """The fixes to apply, in their order, to a network and its training."""
 
     fixes: tuple[Fix, ...]
 
     def model(self, model: nn.Module, seed: int) -> nn.Module:
-        """Return a mended copy; weights that are drawn anew come from seed."""
+        """Return a fixed copy; weights that are drawn again come from seed."""
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(seed)
             mended = copy.deepcopy(unwrap(model))
@@ -246,7 +256,7 @@ class Mended:
         return mended
 
     def optimizer(self, make: MakeOptimizer, model: nn.Module) -> Optimizer:
-        """Return the optimiser of a mended network, with the learning rate of the fix."""
+        """Return the optimiser of a fixed network, with the learning rate of the fix."""
         optimizer = make(model.parameters())
         for fix in self.fixes:
             held = {id(p) for g in optimizer.param_groups for p in g["params"]}
@@ -261,7 +271,7 @@ class Mended:
         return optimizer
 
     def loss(self, given: Loss) -> Loss:
-        """Return the loss of the mended training."""
+        """Return the loss of the fixed training."""
         for fix in self.fixes:
             given = fix.loss(given) if fix.loss is not None else given
         return given
@@ -299,7 +309,7 @@ class Residual(nn.Module):
 
 
 class Swapped(nn.Module):
-    """A network in which activations are replaced as it runs, so that functions can be too."""
+    """A network in which activations are replaced as it runs, including functions."""
 
     def __init__(
         self,
@@ -312,7 +322,7 @@ class Swapped(nn.Module):
         self._functions = functions
         self._after_output = False
         if output_layer is not None:
-            # Each wrapper that was put around the network before shifts the names by "model.".
+            # Each earlier wrapper around the network shifts the names by "model.".
             inner = next(
                 m
                 for n, m in model.named_modules()
@@ -330,7 +340,7 @@ class Swapped(nn.Module):
             return self.model(*args, **kwargs)
 
     def instead(self, name: str) -> Callable[[Tensor], Tensor] | None:
-        """Return what replaces the activation of that name where the network stands now."""
+        """Return the replacement of the activation of that name at the current position."""
         if self._after_output:
             return lambda x: x
         return self._functions.get(name)

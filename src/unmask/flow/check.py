@@ -1,4 +1,4 @@
-"""check_flow: will this network train? A few probed steps on a copy, and what they say."""
+"""check_flow: will this network train? A few probed steps on a copy, and the verdicts."""
 
 from __future__ import annotations
 
@@ -32,9 +32,15 @@ DEFAULT_STEPS = 10
 
 @dataclass(frozen=True)
 class FlowCheck:
-    """What check_flow found: the statistics of every step, the verdicts, worst first, a stamp.
+    """The result of check_flow.
 
-    untested holds a sentence for each thing that this check could not look at.
+    Args:
+        model: its class.
+        parameters: the number of its parameters.
+        history: the statistics of every step.
+        verdicts: worst first.
+        stamp: the provenance.
+        untested: a sentence for each thing that this check could not test.
     """
 
     model: str
@@ -71,28 +77,28 @@ def check_flow(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> FlowCheck:
-    """Judge a network from one batch at its start or, given its optimiser, from a few steps too.
+    """Judge a network from one batch at its start or, with its optimiser, from a few steps too.
 
-    All runs on a copy: neither the model nor the optimiser nor the global generators change.
+    Everything runs on a copy: neither the model nor the optimiser nor the global generators change.
 
     Args:
         model: the network, in training mode.
-        loss_fn: takes (output, targets) and returns a scalar; of an output that is a tuple, a
-            dictionary or a ModelOutput it is given the logits where it takes no other.
-        batch: (inputs, targets), or an iterable of such pairs, for instance a DataLoader, which is
-            gone through from its start as often as needed. inputs are a tensor, or a tuple or
-            dictionary of the forward's arguments.
+        loss_fn: takes (output, targets) and returns a scalar; if it doesn't take an output that is
+            a tuple, a dictionary or a ModelOutput, it gets the logits in it.
+        batch: (inputs, targets), or an iterable of such pairs, such as a DataLoader, which is
+            restarted as often as needed. inputs are a tensor, or a tuple or dictionary of the
+            forward's arguments.
         optimizer: an optimiser of the model's parameters, or a function that makes one from them;
             None judges the start alone.
         steps: training steps, at least 1.
-        seed: of the random numbers drawn, such as dropout's.
-        progress: is told each step, from 1, and of how many.
+        seed: of random numbers, such as dropout's.
+        progress: called with the number of each step, from 1, and that of all steps.
 
     Returns:
         The statistics of every step, the verdicts, and what was not tested.
 
     Raises:
-        UserError: one line for what can't be checked.
+        UserError: for a model or a batch that can't be checked.
     """
     require_whole("number of steps", steps, 1, 1 << 31)
     require_whole("seed", seed, 0, MAX_SEED)
@@ -162,7 +168,7 @@ def _run(
                 made = _origin(network, inputs, targets, loss_fn, step)
             if stepper is not None:
                 _step(stepper)
-                # The same dropout as before the step, so that only the weights differ.
+                # Dropout is the same as before the step, so that only the weights differ.
                 torch.manual_seed(step)
                 with torch.no_grad():
                     after = loss_of(network, inputs, targets, loss_fn).item()

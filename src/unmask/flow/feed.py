@@ -1,4 +1,4 @@
-"""A batch as a training loop gives it: how it is read, called and refused."""
+"""A batch as a training loop supplies it: how it is read, passed to a model and refused."""
 
 from __future__ import annotations
 
@@ -27,10 +27,18 @@ def call(model: nn.Module, inputs: Any) -> Any:
 
 
 def loss_of(model: nn.Module, inputs: Any, targets: Any, loss_fn: Loss) -> Tensor:
-    """Return the loss of a batch as a scalar; UserError says in one line why there is none.
+    """Return the loss of a batch as a scalar.
 
-    Where loss_fn doesn't take the model's output, which is a tuple, a dictionary or a ModelOutput,
-    it is given the logits in it.
+    Args:
+        model: the network.
+        inputs: a tensor, or a tuple or dictionary of arguments.
+        targets: as loss_fn takes them.
+        loss_fn: of output and targets; if it doesn't take an output that is a tuple, a dictionary
+            or a ModelOutput, it gets the logits in it.
+
+    Raises:
+        UserError: when the model doesn't take the batch, the loss doesn't take the output, or the
+            loss is no scalar or has no graph.
     """
     try:
         output = call(model, inputs)
@@ -78,7 +86,7 @@ def first_line(error: BaseException) -> str:
     try:
         text = " ".join(str(error).split()) or type(error).__name__
     except Exception:
-        # It is somebody else's, and its __str__ too.
+        # The class and its __str__ are not ours, and may raise.
         text = type(error).__name__
     return text if len(text) <= 160 else f"{text[:157]}..."
 

@@ -1,4 +1,4 @@
-"""The trainability map: which initialisations let which depths train, measured and predicted."""
+"""The trainability map: the depths that train from each initialisation, measured and predicted."""
 
 from __future__ import annotations
 
@@ -25,11 +25,24 @@ MAX_SIGMA = 1e6
 
 @dataclass(frozen=True)
 class MapPlan:
-    """The grid of a map and how its nets train.
+    """The grid of a map, and the training of its nets by plain SGD.
 
-    sigma_w2 takes columns values from sigma_w2_low to sigma_w2_high (default: from a third to 2.3
-    times the critical value), depth takes rows values from 2 to deepest; every net trains for
-    `steps` mini-batches of 32 MNIST images with plain SGD. Raises UserError.
+    Args:
+        activation: of the hidden layers.
+        sigma_b2: the variance of a bias.
+        sigma_w2_low: the least sigma_w2, by default a third of the critical value.
+        sigma_w2_high: the largest, by default 2.3 times the critical value.
+        deepest: the largest depth; the least is 2.
+        columns: values of sigma_w2.
+        rows: values of depth.
+        width: of the hidden layers.
+        learning_rate: of SGD.
+        steps: mini-batches that every net trains on.
+        batch_size: images of a mini-batch.
+        seed: of the nets.
+
+    Raises:
+        UserError: for values out of range.
     """
 
     activation: str = "tanh"
@@ -67,7 +80,7 @@ class MapPlan:
 
     def sigma_w2_range(self) -> tuple[float, float]:
         """Return the least and the largest sigma_w2 of the map."""
-        # Where the activation has no critical point, He's 2 is as good a middle as any.
+        # Where the activation has no critical point, the middle is He's 2.
         middle = critical_sigma_w2(self.activation, self.sigma_b2) or 2.0
         low, high = self.sigma_w2_low, self.sigma_w2_high
         return (middle / 3 if low is None else low, 2.3 * middle if high is None else high)
@@ -87,7 +100,7 @@ class MapPlan:
 
 @dataclass(frozen=True, eq=False)
 class MapNets:
-    """The nets of a map, each made when it is asked for."""
+    """The nets of a map, each made when it is needed."""
 
     plan: MapPlan
     depths: NDArray[np.int64]
@@ -117,10 +130,13 @@ class MapNets:
 class TrainabilityMap:
     """Accuracy over (depth, sigma_w2) beside the theory's trainable depth.
 
-    accuracy: float64[depths, sigma_w2], on held-out images, NaN where the net diverged.
-    trainable_depth: float64[sigma_w2], 6 xi_c (Schoenholz et al. 2017). critical: the critical
-    sigma_w2, or None. agreement: the share of nets for which theory and training agree on whether
-    they learn, learning being an accuracy of at least twice chance.
+    Args:
+        plan: the grid.
+        accuracy: on held-out images, float64[depths, sigma_w2], NaN where the net diverged.
+        trainable_depth: 6 xi_c, float64[sigma_w2] (Schoenholz et al. 2017).
+        critical: the critical sigma_w2, or None.
+        chance: the accuracy of predicting the most common class.
+        stamp: the provenance.
     """
 
     plan: MapPlan
@@ -132,7 +148,7 @@ class TrainabilityMap:
 
     @staticmethod
     def of(plan: MapPlan, scores: Scores, chance: float) -> TrainabilityMap:
-        """Return the map of the scores of the plan's nets."""
+        """Return the map from the scores of the plan's nets."""
         shape = (len(plan.depths()), plan.columns)
         return TrainabilityMap(
             plan=plan,
@@ -150,12 +166,12 @@ class TrainabilityMap:
 
     @property
     def learned(self) -> NDArray[np.bool_]:
-        """Return which nets learned, bool[depths, sigma_w2]."""
+        """Return which nets reached twice the accuracy of chance, bool[depths, sigma_w2]."""
         return np.nan_to_num(self.accuracy) >= 2 * self.chance
 
     @property
     def agreement(self) -> float:
-        """Return the share of nets on which theory and training agree, 0..1."""
+        """Return the fraction of nets on which theory and training agree, in [0, 1]."""
         predicted = self.plan.depths()[:, None] <= self.trainable_depth[None]
         return float(np.mean(predicted == self.learned))
 
@@ -173,8 +189,22 @@ def run_map(
 ) -> TrainabilityMap:
     """Train the nets of a map on the first images of images[0] and test them on images[1].
 
-    folder, threads, device and on: see train_in_shards. Raises UserError, and ShardsInterrupted on
-    Ctrl-C.
+    Args:
+        plan: the grid.
+        images: to train on and to test with.
+        folder: for the scores, see train_in_shards.
+        resume: whether scores in the folder are used again.
+        threads: see train_in_shards.
+        device: see train_in_shards.
+        on: the executor, see train_in_shards.
+        progress: called as the sweep proceeds.
+
+    Returns:
+        The map.
+
+    Raises:
+        UserError: when there are too few training images, and as train_in_shards does.
+        ShardsInterrupted: at Ctrl-C; finished nets are kept in folder.
     """
     train, test = images
     wanted = plan.steps * plan.batch_size

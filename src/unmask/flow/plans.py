@@ -1,4 +1,4 @@
-"""Which fixes are tried for which verdicts, simple ones first."""
+"""The fixes that are tried for each kind of verdict, simple ones first."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BALANCING_ROUNDS = 3
 def network_plans(
     check: FlowCheck, kinds: set[str], initialise: Callable[..., Fix]
 ) -> Iterator[tuple[Fix, ...]]:
-    """Yield what to change of the network, simple plans first."""
+    """Yield changes of the network, simple plans first."""
     stats = check.history[0]
     layers = stats.matrix_layers
     if not layers:
@@ -56,7 +56,7 @@ def network_plans(
 
 
 def _step_plans(check: FlowCheck, kinds: set[str]) -> Iterator[tuple[Fix, ...]]:
-    """Yield what mends a fault of the step itself."""
+    """Yield fixes of faults of the step itself."""
     stats = check.history[0]
     if "activation before the loss" in kinds:
         yield (changes.bare_output(stats),)
@@ -92,7 +92,7 @@ def balanced(
             return fix
         if measured is None or not math.isfinite(measured.per_layer):
             return fix
-        # A gradient's RMS goes with the root of sigma_w2.
+        # A gradient's RMS is proportional to the root of sigma_w2.
         correction *= 10 ** (-2 * measured.per_layer)
         correction = min(max(correction, 0.25), 4.0)
     return changes.critical_initialisation(stats, activation, correction)

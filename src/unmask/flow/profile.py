@@ -1,4 +1,4 @@
-"""What mean-field theory expects of a model's layers, beside what the model shows."""
+"""The prediction of mean-field theory for a model's layers, beside the measured profile."""
 
 from __future__ import annotations
 
@@ -22,18 +22,23 @@ from unmask.flow.theory.gaussian import Floats
 from unmask.models.activations import ACTIVATIONS
 
 IMAGES = 16
-# How many standard errors the mean of weights drawn about zero may lie off it.
+# How many standard errors the mean of weights drawn about zero may differ from it.
 _OFF_CENTRE = 6.0
 _DIGITS = 1e-3
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The profile theory predicts for a multilayer perceptron, and the measured one.
+    """The profile that theory predicts for a multilayer perceptron, and the measured one.
 
-    names: of the weight layers, from the input to the output. layers: their sizes and the sigma_w2
-    and sigma_b2 that their weights have. gradient_rms, float64[layers], is of dE/dW and
-    activation_rms of phi(z), NaN for the output layer; both for the same images as expected.
+    Args:
+        names: of the weight layers, from the input to the output.
+        activation: of the hidden layers.
+        pictures: the number of images of both profiles.
+        layers: their sizes, and the sigma_w2 and sigma_b2 of their weights.
+        expected: the predicted profile.
+        gradient_rms: the measured RMS of dE/dW, float64[layers].
+        activation_rms: the measured RMS of phi(z), float64[layers], NaN for the output layer.
     """
 
     names: tuple[str, ...]
@@ -45,14 +50,14 @@ class Prediction:
     activation_rms: Floats
 
     def within(self, deviations: float = 2.0) -> int:
-        """Return how many layers' gradients lie within so many standard deviations."""
+        """Return how many layers' gradients lie within that many standard deviations."""
         low, high = self.expected.gradient_band(deviations)
         return int(((low <= self.gradient_rms) & (self.gradient_rms <= high)).sum())
 
 
 @dataclass(frozen=True)
 class NoPrediction:
-    """Why theory has nothing to say of a model, as a clause."""
+    """The reason, as a clause, why theory makes no prediction for a model."""
 
     reason: str
 
@@ -60,13 +65,25 @@ class NoPrediction:
 def predicted_flow(
     model: nn.Module, loss_fn: Loss, pair: Batch, stats: FlowStats
 ) -> Prediction | NoPrediction:
-    """Predict the profile of a model, as it stands, for the first IMAGES images of a batch.
+    """Predict the profile of a model, unchanged, for the first IMAGES images of a batch.
 
-    stats: of the model's first step. Theory covers multilayer perceptrons: linear layers one after
-    the other, the same activation after each but the last, weights drawn about zero. Whether a
-    model is one is not read off its code but tried: such a chain, put together from its weights,
-    must give the same outputs. The errors at the output are the model's own, so that any loss will
-    do. Measured in float64, for gradients too small for float32. The model does not change.
+    Theory covers multilayer perceptrons: a chain of linear layers, the same activation after each
+    but the last, weights drawn about zero. Whether a model is one is not read from its code but
+    tested: such a chain, built from its weights, must give the same outputs. The errors at the
+    output are the model's own, so any loss will do. The profile is measured in float64, since
+    gradients can be too small for float32.
+
+    Args:
+        model: the network, which does not change.
+        loss_fn: of output and targets.
+        pair: inputs and targets, a tensor each.
+        stats: of the model's first step.
+
+    Returns:
+        The prediction and the measurement, or why there is none.
+
+    Raises:
+        UserError: for a model that unwrap refuses.
     """
     network = unwrap(model)
     inputs, targets = pair
@@ -102,7 +119,7 @@ def predicted_flow(
         layers,
         x.detach().flatten(1).double().cpu().numpy(),
         np.zeros(len(x), np.int64),
-        # E is a mean over images: each one's own error is so many times larger.
+        # E is a mean over images, so each image's own error is larger by their number.
         output_gradients=errors.double().cpu().numpy() * len(x),
     )
     if not np.isfinite(expected.gradient_rms).all():
@@ -113,7 +130,7 @@ def predicted_flow(
 
 
 def _linears(network: nn.Module, stats: FlowStats) -> list[nn.Linear] | str:
-    """Return the linear layers in order of execution, or what else there is."""
+    """Return the linear layers in order of execution, or the reason why there is no such chain."""
     others = sorted({layer.kind for layer in stats.layers if layer.kind != "Linear"})
     if others:
         return f"it has layers of the kind {', '.join(others)}"
@@ -129,7 +146,7 @@ def _linears(network: nn.Module, stats: FlowStats) -> list[nn.Linear] | str:
 
 
 class _Chain:
-    """Linear layers one after the other, with an activation between them, in float64."""
+    """A chain of linear layers with an activation between them, in float64."""
 
     def __init__(self, linears: list[nn.Linear], stats: FlowStats) -> None:
         self.names = tuple(layer.name for layer in stats.layers)
@@ -153,7 +170,7 @@ class _Chain:
         return values
 
     def gives(self, x: Tensor, output: Tensor) -> bool:
-        """Return whether the chain's output is this one, but for rounding."""
+        """Return whether the chain's output equals this one, up to rounding."""
         if x.ndim < 2 or x[0].numel() != self.weights[0].shape[1]:
             return False
         own = self.forward(x)[-1]
@@ -176,12 +193,12 @@ class _Chain:
 def _function(name: str) -> Callable[[Tensor], Tensor] | None:
     if name in ACTIVATIONS:
         return ACTIVATIONS[name].function
-    # PReLU has a parameter of its own.
+    # PReLU has a parameter, so it is no plain function.
     return getattr(nn.functional, name, None) if name not in ("", "prelu") else None
 
 
 def _output(network: nn.Module, x: Tensor) -> Tensor | None:
-    """Return what the network gives for the images, or None where it needs another batch."""
+    """Return the network's output for the images, or None where it needs another batch."""
     twin = copy.deepcopy(network)
     with torch.no_grad(), torch.random.fork_rng(devices=()):
         try:
@@ -203,7 +220,7 @@ def _output_errors(loss_fn: Loss, output: Tensor, targets: Tensor) -> Tensor | N
 
 
 def _weight_layer(linear: nn.Linear) -> WeightLayer | None:
-    """Return the layer as theory sees it, or None where its weights aren't centred draws."""
+    """Return the layer in the terms of theory, or None where its weights aren't centred draws."""
     weights, biases = linear.weight.detach().double(), linear.bias
     variance = float(weights.var(correction=0))
     if not variance or not _centred(weights):

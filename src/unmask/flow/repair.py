@@ -1,4 +1,4 @@
-"""repair: try the fixes that fit the verdicts, each by short reruns, and say which one worked."""
+"""repair: try the fixes that fit the verdicts, each by short trainings, and find one that works."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from unmask.flow.judge.verdicts import verdicts
 from unmask.flow.plans import balanced, network_plans
 
 DEFAULT_STEPS = 100
-# A fix has worked when it takes off at least this share of the loss that is left without it.
+# A fix works when it removes at least this fraction of the loss without it.
 WORKED = 0.1
-# Learning rates are sought this many powers of ten away, then for so many steps downhill.
+# Learning rates are tried this many powers of ten away, then this many steps downhill.
 FAR, CLIMBS = 5, 4
-# Of plans within this of the best, the simplest is taken.
+# Of plans whose loss is within this fraction of the best, the simplest is taken.
 NEARLY = 0.1
-# Losses of two kinds can't be compared: then this much accuracy decides.
+# Losses of two kinds can't be compared: then this gain in accuracy decides.
 MORE_ACCURATE = 0.02
 USUAL_RATES = (1e-4, 1e-3, 1e-2, 1e-1)
 RATES = {
@@ -38,14 +38,23 @@ RATES = {
 
 @dataclass(frozen=True)
 class Trial:
-    """A set of fixes and what came of it: the loss at the end, by seed; infinite if it diverged."""
+    """A set of fixes and its result.
+
+    Args:
+        name: of the fixes.
+        sets: the values they set, in words.
+        code: to paste.
+        losses: at the end, one for each seed; infinite if it diverged.
+        accuracies: likewise; () where targets are no classes.
+        apart: whether the loss is of another kind, which can't be compared.
+    """
 
     name: str
     sets: str
     code: str
     losses: tuple[float, ...]
     accuracies: tuple[float, ...] = ()
-    # It has a loss of its own, which says nothing beside another.
+    # Its loss is of another kind, which can't be compared.
     apart: bool = False
 
     @property
@@ -61,9 +70,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class Repair:
-    """The network as it was, every trial, best first, and the one to take, or None.
+    """The outcome of a repair.
 
-    failures: a line for each trial that could not be run; it counts as one that diverged.
+    Args:
+        before: the network without fixes.
+        trials: every trial, best first.
+        best: the trial to adopt, or None.
+        steps: of each trial.
+        mended: applies the fixes of best, None without one.
+        failures: a line for each trial that could not be run; it counts as one that diverged.
     """
 
     before: Trial
@@ -97,15 +112,27 @@ def repair(
     seeds: Sequence[int] = (0, 1),
     on: Executor | None = None,
 ) -> Repair:
-    """Try what fits the verdicts on copies of a network, and return what each fix came to.
+    """Try the fixes that fit the verdicts on copies of a network, and return each one's result.
 
-    batches are pairs (inputs, targets), gone through in turn, or a function of the seed that
-    yields them. check is that of check_flow, made here when not given. Every trial trains for
-    steps steps once a seed; it is judged by the mean loss over the last fifth of them, and by
-    accuracy too where targets are classes. First the changes of the network are tried, then, on
-    the best of them, learning rates and clipping where the verdicts ask for them. on: who runs the
-    trials, this process by default; the bits are the same. Raises UserError when nothing is wrong,
-    and when the network can't be run as it was.
+    First the changes of the network are tried, then, on the best of them, learning rates and
+    clipping where the verdicts call for them. A trial is judged by the mean loss over the last
+    fifth of its steps, and by accuracy too where targets are classes.
+
+    Args:
+        model: the network, which does not change.
+        loss_fn: of output and targets.
+        batches: pairs (inputs, targets), used in turn, or a function of the seed that yields them.
+        optimizer: makes an optimiser from parameters.
+        check: of check_flow, made here when it is None.
+        steps: of each training, at least 1.
+        seeds: of the trainings; the first alone decides about most plans.
+        on: the executor of the trials, this process by default; the bits are the same.
+
+    Returns:
+        Every trial, and the one to adopt, if any works.
+
+    Raises:
+        UserError: when nothing is wrong, and when the network can't be trained unchanged.
     """
     make = batches if callable(batches) else lambda seed: cycle(batches)
     if check is None:
@@ -141,14 +168,14 @@ def repair(
 
 @dataclass(frozen=True)
 class _Shared:
-    """What every trial reads: it travels to a node once."""
+    """The input of every trial, sent to a node once."""
 
     model: nn.Module
     loss_fn: Loss
     batches: Callable[[int], Iterable[Batch]]
     make: MakeOptimizer
     steps: int
-    # Rounding may depend on it, so the workers take as many as this process.
+    # Rounding may depend on it, so the workers use as many as this process.
     threads: int
 
 
@@ -177,7 +204,7 @@ class _Runs:
     failures: list[str] = field(default_factory=list)
 
     def run(self, plans: Sequence[tuple[Fix, ...]]) -> None:
-        """Try those of the plans that weren't, side by side, with the first seed."""
+        """Try those of the plans that are new, side by side, with the first seed."""
         missing = [plan for plan in dict.fromkeys(plans) if plan not in self.done]
         self._try([(plan, seed) for plan in missing for seed in self.seeds[:1]])
 
@@ -193,7 +220,7 @@ class _Runs:
         )
 
     def of(self, plan: tuple[Fix, ...]) -> Trial:
-        """Return the trial of a plan, made now if it wasn't."""
+        """Return the trial of a plan, run now if it is new."""
         self.run([plan])
         return self.done[plan]
 
@@ -203,9 +230,9 @@ class _Runs:
         return self.done[plan]
 
     def simplest(self) -> tuple[Fix, ...]:
-        """Return the plan of least loss, but of plans that come close the one that changes least.
+        """Return the plan with the least change among those whose loss is close to the least.
 
-        The three that lead are run with every seed first.
+        The three best plans are first run with every seed.
         """
         self.confirm(sorted(self.done, key=lambda p: self.done[p].loss)[:3])
         chosen: tuple[Fix, ...] = ()
@@ -245,18 +272,18 @@ def _worked(trial: Trial, before: Trial) -> bool:
 
 
 def _lower(trial: Trial, before: Trial, fraction: float) -> bool:
-    """Return whether a trial ends lower by such a fraction of the loss, and predicts no worse."""
+    """Return whether a trial's loss is lower by that fraction, and its accuracy no worse."""
     if math.isinf(before.loss):
         return math.isfinite(trial.loss)
     if trial.apart != before.apart and None not in (trial.accuracy, before.accuracy):
         return (trial.accuracy or 0.0) > (before.accuracy or 0.0) + MORE_ACCURATE
     worse = trial.accuracy is not None and trial.accuracy < (before.accuracy or 0.0)
-    # By difference, for a loss may be negative: it then says little without the accuracy.
+    # By difference, since a loss may be negative; it then shows little without the accuracy.
     return not worse and before.loss - trial.loss > fraction * abs(before.loss)
 
 
 def of_network(check: FlowCheck, kinds: set[str]) -> bool:
-    """Return whether the fault showed before any step, or is none that steps bring about."""
+    """Return whether the fault showed before any step, or is of a kind that steps don't cause."""
     at_start = {v.kind for v in verdicts(check.history[0]) if v.severity == "error"}
     return bool(at_start - RATES) or bool(kinds & {"vanishing", "exploding", "float underflow"})
 
@@ -277,7 +304,7 @@ def _try_training(runs: _Runs, check: FlowCheck, plan: tuple[Fix, ...], kinds: s
         runs.run(list(plans.values()))
         tried.update({rate: runs.of(changed) for rate, changed in plans.items()})
 
-    # On a changed network the present rate is about right: the doubts were of the old one.
+    # On a changed network the present rate is about right: the doubts were about the old one.
     up = not plan and "learning rate too low" in kinds
     down = not plan and bool(kinds & {"learning rate too high", "diverged"})
     tried[present] = runs.of(plan)

@@ -1,4 +1,4 @@
-"""One model that trains under a watch: its probe, what is counted of its loop, its last pass."""
+"""One model that trains under a watch: its probe, the counts of its loop, its last pass."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from unmask.flow.measure.probe import GradientProbe
 from unmask.flow.measure.statistics import Experiments, FlowStats, Origin
 from unmask.verdict import Verdict
 
-# A signal is judged for sure once this many probed steps agree; a fault of the step at once.
+# A signal is certain once this many probed steps agree; a fault of the step is certain at once.
 SURE = 3
-# Of a long training so many probed steps are kept, the first and last of them for certain.
+# The number of probed steps kept of a long training, and of the first and last that always are.
 KEPT, FIRST = 64, 10
-# Steps between the first looks at the loop as a whole.
+# Steps between the first judgements of the loop as a whole.
 LOOK = 20
-# After so many steps a batch is changed on a copy of the model, which has at most so many weights.
+# Steps after which a batch is changed on a copy of the model, and the most weights it may have.
 TRIED_AT, LARGEST = 2, 50_000_000
-# Entries of one weight that tell whether it was written over between two steps.
+# Entries of one weight that show whether it was overwritten between two steps.
 _WITNESSES = 64
-# Losses after which labels that images don't tell can be seen: it is still that of guessing.
+# Losses after which unpredictable labels show: the loss is still that of guessing.
 LONG, LEARNS = 100, 0.97
 
 
 class Training:
-    """A model that trains, and all that is known of its training so far.
+    """A model that trains, and the facts of its training so far.
 
     Args:
         module: the network, out of its wrappers.
@@ -55,7 +55,7 @@ class Training:
         self.facts = LoopFacts(attention=attends(module))
         self.inputs = InputLedger()
         self.told: list[Verdict] = []
-        # A pass whose backward pass hasn't come yet; gradients that were zeroed since one came.
+        # Whether a pass has had no backward pass yet, and whether no gradient came since the step.
         self.pending = self.ungraded = True
         self.cleared = False
         self._arguments: Any = None
@@ -81,7 +81,7 @@ class Training:
 
     @property
     def history(self) -> list[FlowStats]:
-        """Return the probed steps, with what was found out of them elsewhere."""
+        """Return the probed steps, with the results of experiments and of searches for NaN."""
         found = [replace(s, origin=self._origins.get(s.step)) for s in self.probe.history]
         if found and self._tried is not None:
             found[0] = replace(found[0], experiments=self._credible(self._tried))
@@ -96,7 +96,7 @@ class Training:
         return replace(tried, linear=None)
 
     def passed(self, args: Any) -> None:
-        """Take note of a forward pass of the whole model that begins."""
+        """Record the start of a forward pass of the whole model."""
         facts = self.facts
         if torch.is_grad_enabled():
             facts.forwards += 1
@@ -113,14 +113,14 @@ class Training:
             if not self.module.training:
                 self.inputs.validated(args)
             if self._modal and self.module.training and x is not None:
-                # The same images again and again are a look at dropout's noise, no validation.
+                # Passing the same images repeatedly samples dropout's noise; it is no validation.
                 self._validated.add(tuple(x.flatten()[::7][:_WITNESSES].tolist()))
                 if len(self._validated) > facts.training_validations:
                     facts.training_validations = len(self._validated)
                     facts.lines["validation"] = user_line() or ""
 
     def fed(self, name: str, output: Any, target: Any, options: Any, result: Any) -> None:
-        """Take note of a call of one of torch's losses."""
+        """Record a call of one of torch's losses."""
         self._call = (name, output, target, options)
         if name in ("cross_entropy", "nll_loss"):
             self.inputs.labelled(target)
@@ -128,7 +128,7 @@ class Training:
             self.probe.window.see_loss(name, output, target, options, result)
 
     def backward(self, loss: Any) -> None:
-        """Take note of a backward pass that begins."""
+        """Record the start of a backward pass."""
         facts = self.facts
         facts.backwards += 1
         self.pending = self.ungraded = self.cleared = False
@@ -139,7 +139,7 @@ class Training:
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             return
         window = self.probe.window
-        # By the pass before: the hooks of this one are still to come.
+        # Known from the pass before, since the hooks of this one are still to run.
         facts.graded |= window is not None and bool(window.ledger.arrived)
         if window is not None or loss.device.type == "cpu" or facts.backwards % LOOK == 0:
             value = float(loss.detach())
@@ -149,24 +149,24 @@ class Training:
                 window.see_backward(loss, value)
 
     def finite(self, loss: Any) -> bool:
-        """Return whether a loss is a number, as far as it was looked at."""
+        """Return whether the last loss was finite, as far as it is known."""
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not self.facts.losses:
             return True
         return math.isfinite(self.facts.losses[-1]) or loss.device.type != "cpu"
 
     def clipped(self, left: float) -> None:
-        """Take note that clipping left this fraction of the gradient."""
+        """Record the fraction that clipping left of the gradient."""
         self.facts.clips.append(left)
         if "clip" not in self.facts.lines and (line := user_line()):
             self.facts.lines["clip"] = line
 
     def note_line(self, name: str) -> None:
-        """Keep the user's line that first did something."""
+        """Record the line of the user's code that first did something."""
         if name not in self.facts.lines and (line := user_line()):
             self.facts.lines[name] = line
 
     def before_step(self, optimizer: Optimizer) -> bool:
-        """Look at the gradients an optimiser is about to use; return whether all are numbers."""
+        """Record an optimiser about to step; return whether its gradients are finite."""
         facts = self.facts
         self.note_line("step")
         facts.normalises_steps |= "ada" in type(optimizer).__name__.lower()
@@ -179,12 +179,12 @@ class Training:
         if facts.steps < 2 * LOOK and (not there or cleared):
             facts.empty += 1
             facts.cleared += not self.ungraded
-        # What is no number in a backward pass comes through to the first layers.
+        # NaN in a backward pass reaches the first layers.
         few = sorted((g for g in there[:2] if g.device.type == "cpu"), key=Tensor.numel)[:1]
         return bool(self._origins) or all(math.isfinite(float(g.sum())) for g in few)
 
     def after_step(self) -> None:
-        """Count a step that was made."""
+        """Count a step."""
         self.facts.steps += 1
         self.ungraded = True
         self._witness = self._read_witness()
@@ -201,11 +201,11 @@ class Training:
             self._start = now
         same, self._stepper = self._stepper in (None, optimizer), optimizer
         if not same:
-            # A fold of its own, with an optimiser of its own.
+            # Another optimiser: a new fold of a cross-validation, which may restart the weights.
             return
         if before is None or now is None or before.shape != now.shape or torch.equal(before, now):
             return
-        # Averages, projections and restored checkpoints stay close, or happen once.
+        # Averages, projections and restored checkpoints change little, or happen once.
         size = float(torch.linalg.vector_norm(before))
         far = size > 0 and float(torch.linalg.vector_norm(now - before)) > 0.3 * size
         if far or (self._start is not None and torch.equal(now, self._start)):
@@ -223,23 +223,23 @@ class Training:
         self._movers[id(optimizer)] = (self.facts.backwards, mine)
 
     def due(self) -> bool:
-        """Return whether it is time to judge; ever more rarely, for a look costs what there is."""
+        """Return whether it is time to judge; ever more rarely, since each time costs more."""
         steps, history = self.facts.steps, self.probe.history
         if len(history) <= self._judged and steps < self._next_look:
             return False
         self._next_look = max(steps + LOOK, int(1.25 * steps))
         if len(history) > KEPT:
-            # Every second of the older steps goes; the first and last stay.
+            # Every second of the older steps is dropped; the first and last are kept.
             history[FIRST:-FIRST] = history[FIRST:-FIRST:2]
         self._judged = len(history)
         return True
 
     def wants_experiments(self) -> bool:
-        """Return whether it is time to try what changes of the batch show."""
+        """Return whether it is time to change a batch."""
         return self._tried is None and self.facts.steps >= TRIED_AT and self.inputs.complete
 
     def experiment(self) -> None:
-        """Try what changes of the last batch do to a copy, and whether labels fit their images."""
+        """Try changes of the last batch on a copy, and whether labels fit their images."""
         if self._tried is not None:
             return
         pairs = self.inputs.pairs()
@@ -268,7 +268,7 @@ class Training:
         self._tried = tried
 
     def find_origin(self) -> list[Verdict]:
-        """Run the last pass again on a copy, look where NaN begins, and judge it."""
+        """Run the last pass again on a copy, find where NaN begins, and judge it."""
         if not self._arguments or self._origins:
             return []
         name, given, target, options = self._call or ("", None, None, {})
@@ -278,7 +278,7 @@ class Training:
         def again() -> Tensor:
             with torch.random.fork_rng(devices=[]):
                 output = logits_in(twin(*arguments))
-                # With a loss of the user's own, the sum of the outputs stands for it.
+                # The sum of the outputs stands in for a loss of the user's own.
                 if given is not None:
                     output = output.reshape(given.shape)
                 loss: Tensor = (
@@ -298,7 +298,7 @@ class Training:
         return [v for v in judged if v.kind in ("not a number", "bad data")]
 
     def judged(self, ended: bool) -> list[Verdict]:
-        """Return what is wrong so far, or, once the training has ended, with all of it."""
+        """Return what is wrong so far, or, once the training has ended, in all of it."""
         history = self.history
         facts = self.facts
         facts.inputs = self.inputs.read()
@@ -307,7 +307,7 @@ class Training:
         return ordered([*found, *loop(self.facts, ended)])
 
     def sure(self) -> list[Verdict]:
-        """Return what can be told while the training goes on."""
+        """Return the verdicts that are certain while the training goes on."""
         certain = len(self.probe.history) >= SURE
         return [
             v

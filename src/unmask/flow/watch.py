@@ -1,4 +1,4 @@
-"""watch: the verdicts on any training that runs in this process, without a change of its code."""
+"""watch: verdicts on any training that runs in this process, without a change of its code."""
 
 from __future__ import annotations
 
@@ -38,12 +38,20 @@ _Key = tuple[str, str | None, str | None]
 
 
 class Stopped(BaseException):
-    """Ends a training at its first error, where asked; no `except Exception` holds it."""
+    """Ends a training at its first error, on request; no `except Exception` catches it."""
 
 
 @dataclass(frozen=True)
 class Watched:
-    """What was seen of one model: its name, the probed steps, and how many steps it made."""
+    """The record of one model.
+
+    Args:
+        model: its class.
+        parameters: the number of its parameters.
+        history: the probed steps.
+        steps: that it made.
+        problem: why it could not be measured, or None.
+    """
 
     model: str
     parameters: int
@@ -54,7 +62,14 @@ class Watched:
 
 @dataclass(frozen=True)
 class WatchReport:
-    """What a watched training came to: its models, the verdicts, worst first, and a stamp."""
+    """The report on a watched training.
+
+    Args:
+        models: that trained.
+        verdicts: worst first.
+        seconds: since the watch began.
+        stamp: the provenance.
+    """
 
     models: tuple[Watched, ...]
     verdicts: tuple[Verdict, ...]
@@ -78,12 +93,12 @@ class Watch:
         seen.report.verdicts
 
     Models are found when they are called with gradients, optimisers when they step. Nothing of the
-    training is changed, not a bit of its weights; what goes wrong while watching never reaches it.
+    training is changed, not a bit of its weights; errors of the watch never reach it.
 
     Args:
-        every: how many steps lie between those probed later on.
-        tell: is given each verdict as soon as it is sure.
-        stop_on: raises Stopped at the first sure verdict of that severity or a worse one.
+        every: the interval of later probed steps, see GradientProbe.
+        tell: receives each verdict as soon as it is certain.
+        stop_on: raises Stopped at the first certain verdict of that severity or a worse one.
     """
 
     def __init__(
@@ -103,7 +118,7 @@ class Watch:
         self._scaler: Any = None
         self._last: Training | None = None
         self._batch: Batch = None
-        # What runs on a copy, to look closer, is no training of the user's.
+        # Passes of our own on a copy are no training of the user's.
         self._apart = False
         self._handles: list[Any] = []
         self._crash: Verdict | None = None
@@ -156,7 +171,7 @@ class Watch:
 
     @property
     def report(self) -> WatchReport:
-        """Return what was seen so far, or, once the training has ended, of all of it."""
+        """Return the report so far, or, once the training has ended, on all of it."""
         ended = not self._handles
         found: dict[_Key, Verdict] = {}
         for training in self._trainings.values():
@@ -193,7 +208,7 @@ class Watch:
 
     def _before_forward(self, module: nn.Module, args: Any) -> None:
         if self._apart or torch.compiler.is_compiling():
-            # What is compiled is found by its wrapper, and runs eagerly while it is probed.
+            # A compiled model is found by its wrapper, and runs eagerly while it is probed.
             return
         try:
             training = self._trainings.get(id(module))
@@ -219,10 +234,10 @@ class Watch:
         inside = set(network.modules())
         windows = [t.probe.window for t in self._trainings.values()]
         if any(window is not None and window.busy for window in windows):
-            # Called by another model that doesn't hold it: the verdicts on that one tell.
+            # Called by another model that doesn't hold it: that model's verdicts cover it.
             self._parts.update(inside)
             return
-        # What was taken for a model of its own may turn out to be part of one.
+        # A module that was treated as a model may turn out to be part of one.
         for part in inside & {t.module for t in self._trainings.values()}:
             self._trainings.pop(id(part)).probe.__exit__(RuntimeError, RuntimeError(), None)
         training = Training(network, probe)
@@ -236,7 +251,7 @@ class Watch:
         if module is not network:
             self._parts.add(module)
             return
-        # This pass has begun before the probe's own hooks were there.
+        # This pass began before the probe's own hooks were attached.
         if probe.window is not None:
             probe.window._before_forward(module, args)
         self._pass(training, args)
@@ -245,7 +260,7 @@ class Watch:
         if torch._C._current_graph_task_id() == -1:
             batch = batch_of(args)
             training.passed(args)
-            # A teacher that is asked about a student's batch is not validated.
+            # The forward pass of a distillation's teacher is no validation.
             if not torch.is_grad_enabled():
                 if self._last is not training:
                     training.inputs.withdraw(self._batch)
@@ -263,7 +278,7 @@ class Watch:
         if self._last is None or self._apart:
             return
         loss = tensors[0] if isinstance(tensors, (list, tuple)) else tensors
-        # All models that ran since their last backward pass may have had a part in this loss.
+        # All models that ran since their last backward pass may have contributed to this loss.
         for training in {*(t for t in self._trainings.values() if t.pending), self._last}:
             training.backward(loss)
         if not self._last.finite(loss):
@@ -333,7 +348,7 @@ class Watch:
         return [t for t in self._trainings.values() if t.probe.owns(optimizer)]
 
     def _follows(self, v: Verdict) -> bool:
-        """Return whether a signal is what an error that was told before has made of the network."""
+        """Return whether a signal follows from an error that was reported before."""
         told = [t for training in self._trainings.values() for t in training.told]
         first = next((t for t in told if t.severity == "error"), None)
         later = first is not None and (v.step or 0) > (first.step or 0)
@@ -396,7 +411,7 @@ def _print(verdict: Verdict) -> None:
 
 
 def told(verdict: Verdict) -> str:
-    """Return a verdict as one line: how bad, what, where, when, why, and what to do."""
+    """Return a verdict as one line: severity, kind, place, step, cause, and fix."""
     cause = f" Cause: {verdict.cause}." if verdict.cause else ""
     fix = f" Fix: {verdict.fix}." if verdict.fix else ""
     where = verdict.location or verdict.subject

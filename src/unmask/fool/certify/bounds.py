@@ -227,7 +227,7 @@ def _exact(network: Network, region: Region) -> set[int]:
 
 
 def _refined(relaxed: Relaxed, place: int, before: int, box: Interval, until: float) -> Interval:
-    """Return the box of node before, its units bounded by CROWN where that helps and time is."""
+    """Return the box of node before, its units bounded by CROWN if that helps and time allows."""
     operation = relaxed.network.nodes[place].operation
     if isinstance(operation, Elementwise) and operation.curve.kink is not None:
         wanted = (box.lower < 0) & (box.upper > 0)

@@ -254,7 +254,7 @@ class _Work:
         return self.state
 
     def _batches(self, total: int, least: int, most: int) -> Iterator[int]:
-        """Give the sizes of batches, by what the one before took, until all or the time is gone."""
+        """Yield sizes of batches, by the time of the one before, until all is done or time ends."""
         done, size = 0, max(least, min(most, 8))
         while done < total:
             start = time.perf_counter()
