@@ -1,4 +1,4 @@
-"""The first question: is this a classifier that can be asked at all, fed as it wants to be?"""
+"""The first question: is this a classifier, and does it get the preprocessing that it needs?"""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _SAME = 1e-4
 _SATURATED = 8.0
 # exp(-104) is 0 in single precision: beyond this gap no gradient is left.
 _UNDERFLOW = 104.0
-# Of logits: between the two likeliest classes in healthy classifiers, about 0.999 to 0.001.
+# The gap of logits between the two likeliest classes of healthy classifiers: 0.999 to 0.001.
 USUAL_GAP = 7.0
-# A way of feeding is given up when it is worse with this probability of error.
+# A way of feeding is dropped when it is worse, with this probability of error.
 _WORSE = 0.02
 
 R = TypeVar("R")
 
 
 def ask_preflight(subject: Subject, seconds: float) -> Answer:
-    """Is this a classifier that can be asked at all, fed as it wants to be?"""
+    """Is this a classifier, and does it get the preprocessing that it needs?"""
     start = time.perf_counter()
     end = start + seconds
     target, images = within(
@@ -45,7 +45,7 @@ def ask_preflight(subject: Subject, seconds: float) -> Answer:
         lambda: fitted(subject.target, subject.images),
     )
     subject.target, subject.images = target, images
-    # The first pass of a process loads kernels, which says nothing of the model.
+    # The first pass of a process loads kernels, so its time says nothing about the model.
     each = (time.perf_counter() - start) / 2
     first = 8 if 8 * each < seconds else 1
     start = time.perf_counter()
@@ -90,10 +90,15 @@ def ask_preflight(subject: Subject, seconds: float) -> Answer:
 
 
 def within(seconds: float, what: str, work: Callable[[], R]) -> R:
-    """Return what work returns.
+    """Return the result of work, if it ends in time.
+
+    Args:
+        seconds: the time allowed.
+        what: is done, as the subject of the error's message.
+        work: runs in a thread of its own.
 
     Raises:
-        UserError: it takes longer than that; it is then left alone, since nothing can end it.
+        UserError: when it takes longer; the thread then runs on, since nothing can end it.
     """
     answer: list[R] = []
     raised: list[BaseException] = []
@@ -178,7 +183,7 @@ def _repeated(target: Target, pixels: Tensor, logits: Tensor) -> list[Verdict]:
 
 
 def _scaled(target: Target, logits: Tensor, labels: np.ndarray) -> list[Verdict]:
-    """Judge what the outputs are: probabilities, logits, or logits far too large."""
+    """Judge whether the outputs are probabilities, logits, or logits that are far too large."""
     softmax = bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-3).all())
     if softmax or getattr(target.function, "gives_probabilities", False):
         return [
@@ -197,7 +202,7 @@ def _scaled(target: Target, logits: Tensor, labels: np.ndarray) -> list[Verdict]
     wrong = float((logits.argmax(1).numpy() != labels).mean())
     temperature = 1.0
     if wrong > 0:
-        # Without a mistake the sharpest probabilities fit best, which says nothing.
+        # Without a mistake the sharpest probabilities fit best, which shows nothing.
         temperature = fitted_temperature(logits, labels, *TEMPERATURES)
     if 1 - wrong <= 2 / logits.shape[1] or (temperature <= _SATURATED and gap <= _UNDERFLOW):
         return []
@@ -216,10 +221,10 @@ def _scaled(target: Target, logits: Tensor, labels: np.ndarray) -> list[Verdict]
 
 
 class Race:
-    """Ways of feeding the model, tried on ever more images until one wins or all are given up.
+    """Ways of feeding the model, tried on more and more images until one wins or all are dropped.
 
-    A way that is right only by chance more often than the stated one falls back as images are
-    added, so that few passes are spent on it.
+    A way that is better than the stated one only by chance falls back as images are added, so that
+    few passes are spent on it.
 
     Args:
         subject: the model and the images.
@@ -229,16 +234,16 @@ class Race:
     def __init__(self, subject: Subject, end: float) -> None:
         self.subject, self.end = subject, end
         images = spread(subject.images, _MOST)
-        # A class folder after another is no order to try the first few of.
+        # Folders list one class after another, so the first few are no sample.
         self.images = images[np.random.default_rng(subject.seed).permutation(len(images))]
         self.verdict: Verdict | None = None
 
     def run(self, base: Tensor, labels: np.ndarray) -> None:
-        """Run it to its end; stated, labels and verdict are then what was found.
+        """Run it to its end and set stated, labels and verdict.
 
         Args:
-            base: logits as stated of a few images, where there is no time for more.
-            labels: theirs.
+            base: logits, as stated, of a few images, for when there is no time for more.
+            labels: of those images.
         """
         target, pixels = self.subject.target, self.subject.pixels(self.images)
         ways = {name: way for name, (way, cure) in changes(target, pixels).items() if cure}
@@ -247,7 +252,7 @@ class Race:
         logits: list[Tensor] = []
         done = 0
         while done < len(pixels):
-            # As many again as there were, so that a look is worth its passes.
+            # As many images again as before, so that each comparison is worth its passes.
             size = max(_FIRST, done)
             cost = size * (1 + len(found)) * self.subject.per_image
             if time.perf_counter() + cost > self.end:
@@ -287,7 +292,7 @@ def _worse(way: Mistake) -> bool:
     from scipy.stats import binomtest
 
     if way.images >= 4 * _FIRST and not way.gained:
-        # With so few to gain, it never will by enough.
+        # With so few to gain, it can never win clearly.
         return True
     count = way.gained + way.lost
     return bool(count and binomtest(way.gained, count, alternative="less").pvalue < _WORSE)

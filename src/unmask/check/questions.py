@@ -1,4 +1,4 @@
-"""The questions that a check asks, each within a time: figures and verdicts."""
+"""The questions of a check, each within a time: figures and verdicts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from unmask.stats import wilson
 from unmask.train.temperature import TEMPERATURES, fitted_temperature
 from unmask.verdict import Verdict
 
-# One corruption of each kind first, so that a short check has seen something of all.
+# One corruption of each kind comes first, so that a short check covers all kinds.
 BY_INFORMATION = (
     *("gaussian_noise", "defocus_blur", "fog", "jpeg_compression", "rotate", "contrast"),
     *("pixelate", "brightness", "motion_blur", "elastic_transform", "snow", "translate"),
@@ -37,11 +37,11 @@ BY_INFORMATION = (
 )
 # Accuracy is known well enough once the 95 % interval's half width is this.
 _NARROW, _LEAST = 0.005, 1000
-# Of the labels: what a model must be right for before it is used to doubt them.
+# The accuracy from which on a model is used to doubt labels.
 _ABLE = 0.7
 _FLOW_BATCH, _FLOW_PASSES = 64, 40
 _STEPS = 20
-# Of a shift measurement: corruptions and nothing else.
+# A shift measurement of corruptions and nothing else.
 _ALONE: dict[str, Any] = dict.fromkeys(
     ("smallest", "geometry", "pipeline", "runtimes", "fixes"), False
 )
@@ -67,7 +67,7 @@ def ask_accuracy(subject: Subject, seconds: float) -> Answer:
         narrow = done >= _LEAST and (high - low) / 2 <= _NARROW
         if done >= most:
             break
-    # In the order of the set again, as everything that takes a few of them expects.
+    # Back in the order of the set, as everything that takes a few of them expects.
     places = np.argsort(order[:done])
     subject.rows = order[:done][places].tolist()
     logits, chosen = torch.cat(parts)[places], images[np.asarray(subject.rows)]
@@ -150,7 +150,7 @@ def ask_data(subject: Subject, seconds: float) -> Answer:
 
 
 def _probabilities(subject: Subject) -> dict[str, NDArray[np.float64]]:
-    """Return what the model gives each class of the images that it was tested with, by part."""
+    """Return the model's class probabilities for the tested images, by part."""
     source, logits, scores = subject.source, subject.logits, subject.scores
     if logits is None or scores is None or subject.target.labels_only or subject.misfed:
         return {}
@@ -165,7 +165,7 @@ def _probabilities(subject: Subject) -> dict[str, NDArray[np.float64]]:
     names, known = whole.class_names, subject.images.class_names
     columns = [known.index(n) for n in names] if set(names) <= set(known) else range(len(names))
     top = logits.topk(2, 1).values
-    # Logits far too large give probabilities of 0 and 1 alone, which can't be told apart.
+    # Logits that are far too large give only probabilities of 0 and 1, which can't be ranked.
     scale = max(1.0, float((top[:, 0] - top[:, 1]).nanmedian()) / USUAL_GAP)
     found = np.full((len(whole), len(names)), np.nan)
     found[subject.rows] = (logits / scale).double().softmax(1).numpy()[:, list(columns)]
@@ -193,7 +193,7 @@ def ask_flow(subject: Subject, seconds: float) -> Answer:
     done = check_flow(
         network, _cross_entropy, (pixels, labels.to(subject.target.device)), seed=subject.seed
     )
-    # Whatever it has, a model that is far above chance did train.
+    # A model that is far above chance did train, whatever its faults.
     trained = subject.scores is not None and subject.scores.interval[0] > 2 / len(few.class_names)
     found = [
         replace(v, severity="warning") if trained and v.severity == "error" else v
@@ -216,7 +216,7 @@ def ask_shift(subject: Subject, seconds: float) -> Answer:
     start = time.perf_counter()
     tried = ShiftPlan(corruptions=("fog",), severities=(3,), images=len(few), **_ALONE)
     measure_shift(subject.target, few, tried)
-    # With the clean images before it, and a margin for slower corruptions.
+    # The time includes the clean images, and a margin for slower corruptions.
     each = 0.75 * (time.perf_counter() - start) / len(few)
     # Severities 1, 3 and 5 each.
     images = min(300, len(subject.images))
@@ -308,13 +308,13 @@ def ask_certificate(subject: Subject, seconds: float) -> Answer:
     except UserError as error:
         raise Skipped(str(error)) from error
     subject.notes.append(f"{len(few)} images, Linf {255 * eps:.3g}/255")
-    # Nobody trained it for this; it is no reason to fail.
+    # Most models weren't trained for proofs, so this is no reason to fail.
     lesser = [replace(v, severity="note") for v in found.verdicts()]
     return found.figures(), lesser
 
 
 QUESTIONS: dict[str, tuple[Callable[[Subject, float], Answer], float]] = {
-    # Each with its share of the time; what one leaves goes to those after it.
+    # Each with its weight in the time; unused time goes to the questions after it.
     "preflight": (ask_preflight, 10),
     "accuracy": (ask_accuracy, 15),
     "data": (ask_data, 20),

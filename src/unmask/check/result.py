@@ -1,4 +1,4 @@
-"""What a check found: its parts, their verdicts, and what changed since another check."""
+"""The result of a check: its parts, their verdicts, and the changes since another check."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Part:
     Args:
         name: such as "shift".
         status: "done", "skipped" or "failed".
-        reason: why it was skipped or failed, or what it was limited to; "" otherwise.
-        seconds: how long it took.
-        figures: what it measured, by name.
-        verdicts: what it found wrong.
+        reason: why it was skipped or failed, or how it was limited; "" otherwise.
+        seconds: the time it took.
+        figures: the measurements, by name.
+        verdicts: the faults found.
     """
 
     name: str
@@ -41,12 +41,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Check:
-    """All questions asked of one model.
+    """The answers to all questions about one model.
 
     Args:
         model: its name.
         data: the name of the images.
-        parts: in the order in which they were asked.
+        parts: in the order of the questions.
         minutes: the time that was allowed.
         seconds: the time that was used.
         provenance: what is needed to replay it.
@@ -61,12 +61,12 @@ class Check:
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """Everything that was found wrong, worst first."""
+        """All verdicts, worst first."""
         return worst_first(v for part in self.parts for v in part.verdicts)
 
     @property
     def unanswered(self) -> str:
-        """Why nothing can be concluded, as where the model took no image; "" where something can.
+        """Why nothing can be concluded, as where the model took no image; "" otherwise.
 
         A gate must not pass on a check of this kind, however few verdicts there are.
         """
@@ -84,7 +84,7 @@ class Check:
         return not at_least(self.verdicts, "error")
 
     def figures(self) -> dict[str, float]:
-        """Return all figures by name, each with its part before it, such as "shift.ece"."""
+        """Return all figures by name, each with its part as a prefix, such as "shift.ece"."""
         return {f"{p.name}.{k}": v for p in self.parts for k, v in p.figures.items()}
 
     def as_dict(self) -> dict[str, Any]:
@@ -104,10 +104,13 @@ class Check:
     def save(self, folder: str | Path) -> list[Path]:
         """Write report.html, check.json, check.sarif and check.junit.xml; return their paths.
 
+        Args:
+            folder: for the files, made if it is missing.
+
         Raises:
-            UserError: the folder can't be written.
+            UserError: when the folder can't be written.
         """
-        # The writer of reports stands above all questions.
+        # The report writers lie in a higher layer.
         import importlib
 
         written: list[Path] = importlib.import_module(
@@ -124,11 +127,11 @@ class Check:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What changed since an earlier check.
+    """The changes since an earlier check.
 
     Args:
         changes: (change, verdict) of every verdict of the new check, and of those that are gone.
-        figures: by name, the earlier and the new figure where both have it and they differ.
+        figures: by name, the earlier and the new figure where both exist and differ.
     """
 
     changes: tuple[tuple[Change, Verdict], ...]
@@ -141,14 +144,14 @@ class Comparison:
 
 
 def compare(now: Check, baseline: Path) -> Comparison:
-    """Return what changed since the check that check.json holds.
+    """Return the changes since the check that check.json holds.
 
     Args:
         now: the new check.
         baseline: the check.json of an earlier one.
 
     Raises:
-        UserError: the file is missing or isn't such a file.
+        UserError: when the file is missing or isn't a check.json.
     """
     try:
         old = json.loads(baseline.read_text())

@@ -1,4 +1,4 @@
-"""The front door: every question asked of one model within a time; what can't be asked says why."""
+"""The front door: every question about one model within a time, with reasons for those skipped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from unmask.text import told
 from unmask.verdict import Verdict
 
 DEFAULT_MINUTES = 5.0
-# Of the images: from how many without finite logits on nothing else can be asked.
+# The fraction of images without finite logits above which no other question makes sense.
 _MOSTLY = 0.5
 
 
@@ -37,24 +37,24 @@ def check_model(
     progress: Callable[[str, float], None] | None = None,
     ended: Callable[[Part], None] | None = None,
 ) -> Check:
-    """Ask all questions of a model, within a time.
+    """Answer all questions about a model, within a time.
 
     Args:
         model: an nn.Module, a function of pixels in [0, 1], a shipped name, a .safetensors or .onnx
             file, or an import path.
         data: a named set, a folder or zip, a Source, Images, (pixels, labels) or a DataLoader.
         minutes: the time allowed; samples are as large as fit.
-        questions: names of those to ask, all by default.
+        questions: their names, all by default.
         eps: the size of the audit's changes, in [0, 1].
         seed: of everything random.
-        progress: told the question and the fraction of the time used.
+        progress: called with the question and the fraction of the time used.
         ended: called with each question's part as it ends.
 
     Returns:
         A Check: print it, or read verdicts, figures() and parts.
 
     Raises:
-        UserError: the model or the data can't be used at all.
+        UserError: when the model or the data can't be used at all.
     """
     if not 0 < minutes <= 24 * 60:
         raise UserError("the minutes must be a positive number", got=minutes, do="5 is usual")
@@ -76,7 +76,7 @@ def check_model(
             ended(part)
 
     broken = ""
-    # What one question has told, another needn't.
+    # A verdict of one question isn't repeated by another.
     given: set[tuple[str, str | None]] = set()
     chosen = [n for n in QUESTIONS if not questions or n in questions or n == "preflight"]
     for i, name in enumerate(chosen):
@@ -137,7 +137,7 @@ def _answered(name: str, ask: Callable[[], Any], subject: Subject) -> Part:
 
 
 def _failed(name: str, why: str, seconds: float) -> Part:
-    # A gate must not open for want of an answer.
+    # A gate must not pass because an answer is missing.
     verdict = Verdict(
         "unusable" if name == "preflight" else "unanswered",
         "error" if name == "preflight" else "warning",

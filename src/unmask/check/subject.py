@@ -1,4 +1,4 @@
-"""What the questions of a check share: the model, the images, and what was measured so far."""
+"""The common state of a check's questions: the model, the images, and the measurements so far."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Skipped(Exception):  # noqa: N818
 
 @dataclass
 class Subject:
-    """What the questions share.
+    """The common state of the questions.
 
     Args:
         target: the model.
@@ -33,10 +33,10 @@ class Subject:
         logits: of the images, once measured.
         rows: the place of each of these among all images to test with.
         scores: of these logits.
-        eps: the size of the audit's changes, in [0, 1]; None for what is usual.
+        eps: the size of the audit's changes, in [0, 1]; None for the usual size.
         deadline: when the check's time is over, by time.perf_counter.
-        misfed: whether the model was found to want its images fed in another way.
-        notes: what the question that is asked was limited to.
+        misfed: whether the model was found to need other preprocessing.
+        notes: the limits of the current question.
     """
 
     target: Target
@@ -57,10 +57,15 @@ class Subject:
         return torch.tensor(images.pixels).float() / 255
 
     def affordable(self, seconds: float, passes: float = 1, least: int = 1) -> int:
-        """Return how many images can be passed forward so many times within the seconds.
+        """Return how many images can be passed forward within the seconds.
+
+        Args:
+            seconds: the time.
+            passes: forward passes of each image.
+            least: the fewest images that are enough.
 
         Raises:
-            Skipped: they are fewer than the least.
+            Skipped: when they are fewer than least.
         """
         count = int(seconds / passes / max(self.per_image, 1e-6))
         if count < least:

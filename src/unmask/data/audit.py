@@ -38,24 +38,24 @@ def audit_data(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> DataAudit:
-    """Look for what is wrong with a labelled set of images.
+    """Find the faults of a labelled set of images.
 
     Args:
         data: a Source with its parts, or Images, which are then the part "train".
-        probabilities: by part, out-of-sample class probabilities float64[n, k] of a model; of
-            other parts they come from a quick cross-validated model.
-        labels: whether label errors are looked for in parts without given probabilities.
-        near: whether nearly equal images are looked for.
+        probabilities: by part, out-of-sample class probabilities float64[n, k] of a model; those of
+            other parts come from a quick cross-validated model.
+        labels: whether label errors are searched for in parts without given probabilities.
+        near: whether nearly equal images are searched for.
         extra: by part, more measures of each image that must be unrelated to its class, float64[n]
             or float64[n, k]; those of its file are known where data came from files.
         seed: of folds and patches.
-        progress: told what is being done.
+        progress: called with each step, in words.
 
     Returns:
         The findings and verdicts.
 
     Raises:
-        UserError: probabilities don't fit the images.
+        UserError: when probabilities don't fit the images.
     """
     parts = _parts(data)
     first = next(iter(parts.values()))
@@ -135,7 +135,7 @@ def _doubts(probabilities: NDArray[np.float64], part: Images) -> LabelErrors:
 def _cross_validated(
     parts: dict[str, Images], names: Sequence[str], seed: int
 ) -> dict[str, LabelErrors]:
-    """Doubt the labels of several parts at once: each helps to judge the others."""
+    """Return doubtful labels of several parts at once, each judged with the help of the others."""
     chosen = [parts[name] for name in names]
     labels = np.concatenate([p.labels for p in chosen])
     if len(labels) < 50 or len(np.unique(labels)) < 2:

@@ -1,4 +1,4 @@
-"""Images that are there twice: byte for byte, or nearly, within and across the parts of a set."""
+"""Duplicate images: exact or near, within and across the parts of a set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 _SIDE = 16
 _COMPONENTS = 16
 _NEIGHBOURS = 6
-# Of zero-mean images: the correlation from which two are taken for one and the same.
+# The correlation of zero-mean images from which on two count as the same image.
 ALIKE = 0.995
 _SAMPLE = 5000
 
@@ -21,6 +21,9 @@ def exact_duplicates(pixels: NDArray[np.uint8]) -> list[NDArray[np.int64]]:
 
     Args:
         pixels: uint8[n, c, h, w].
+
+    Returns:
+        The groups, int64[k] each.
     """
     places: dict[bytes, list[int]] = defaultdict(list)
     for i, image in enumerate(pixels):
@@ -29,7 +32,7 @@ def exact_duplicates(pixels: NDArray[np.uint8]) -> list[NDArray[np.int64]]:
 
 
 def thumbnails(pixels: NDArray[np.uint8], side: int = _SIDE) -> NDArray[np.float32]:
-    """Return luma float32[n, side, side] in 0..255 by averaging boxes, smaller images enlarged."""
+    """Return luma float32[n, side, side] in 0..255, by box averages; small images are enlarged."""
     import torch
     from torch.nn import functional
 
@@ -42,16 +45,19 @@ def thumbnails(pixels: NDArray[np.uint8], side: int = _SIDE) -> NDArray[np.float
 
 
 def near_duplicates(pixels: NDArray[np.uint8], *, alike: float = ALIKE) -> NDArray[np.int64]:
-    """Return pairs [k, 2] of places, first < second, whose images correlate by `alike` or more.
+    """Return pairs of places whose images correlate by `alike` or more.
 
-    Brightness and contrast play no part, so that a copy that was compressed, resized, brightened or
-    slightly blurred is found. Candidates are the nearest neighbours among the main components of
-    small copies; each pair is then compared at twice their resolution. Exact duplicates and plain
-    images are left out.
+    The correlation ignores brightness and contrast, so a copy that was compressed, resized,
+    brightened or slightly blurred is found. Candidates are the nearest neighbours among the main
+    components of small copies; each pair is then compared at twice their resolution. Exact
+    duplicates and plain images are left out.
 
     Args:
         pixels: uint8[n, c, h, w].
         alike: the least correlation, below 1.
+
+    Returns:
+        int64[k, 2], first < second.
     """
     from scipy.spatial import cKDTree
 
@@ -85,5 +91,5 @@ def _unit(images: NDArray[np.float32]) -> NDArray[np.float32]:
     flat = images.reshape(len(images), -1)
     flat = flat - flat.mean(1, keepdims=True)
     length = np.linalg.norm(flat, axis=1, keepdims=True)
-    # An image without contrast is like any other of its kind.
+    # An image without contrast resembles any other of its kind.
     return np.where(length > flat.shape[1] ** 0.5, flat / np.maximum(length, 1e-6), 0)

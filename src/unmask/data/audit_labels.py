@@ -24,8 +24,9 @@ class LabelErrors:
         confidence: the probability of the suggested class minus that of the label, float64[k].
         accuracy: of the model whose probabilities were used, against the labels as given.
         images: how many labels were compared with probabilities.
-        surest: (labels contradicted, labels) of the half and of the quarter of the images whose
-            class the model is surest of. Its own mistakes are rare there, wrong labels are not.
+        surest: (labels contradicted, labels) of the half and of the quarter of the images with the
+            most confident predictions. The model's own mistakes are rare there, wrong labels are
+            not.
     """
 
     rows: NDArray[np.int64]
@@ -39,12 +40,12 @@ class LabelErrors:
 def confident_errors(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> LabelErrors:
     """Return the labels that out-of-sample probabilities contradict with confidence.
 
-    A class is likely for an image when its probability is at least the mean that images labelled
-    so get; a label is in doubt when another class is likely and is the likeliest of all.
+    A class is likely for an image when its probability is at least the mean over images with that
+    label; a label is in doubt when another class is likely and is the likeliest of all.
 
     Args:
         probabilities: float64[n, k], from a model that wasn't trained on these labels; rows of NaN
-            are images that it wasn't given.
+            are images without probabilities.
         labels: int64[n].
     """
     known = np.flatnonzero(np.isfinite(probabilities).all(1))
@@ -56,7 +57,7 @@ def confident_errors(probabilities: NDArray[np.float64], labels: NDArray[np.int6
     counts = np.bincount(labels, minlength=classes)
     sums = np.bincount(labels, own, minlength=classes)
     threshold = np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)
-    # Equal probabilities have a mean that may be larger by rounding.
+    # The mean of equal probabilities may be larger by rounding.
     likely = np.where(probabilities >= threshold - 1e-9, probabilities, -1.0)
     best = likely.argmax(1)
     doubted = np.flatnonzero((likely[np.arange(len(labels)), best] > own) & (best != labels))
@@ -73,13 +74,16 @@ def confident_errors(probabilities: NDArray[np.float64], labels: NDArray[np.int6
 
 
 def patch_features(pixels: NDArray[np.uint8], seed: int = 0) -> NDArray[np.float32]:
-    """Return float32[n, d]: how strongly whitened random patches respond, pooled over a grid.
+    """Return the responses of images to whitened random patches, pooled over a grid.
 
-    Coates & Ng, 2011. Good enough to doubt labels by, without any training.
+    Coates & Ng, 2011. Good enough to find doubtful labels, without any training.
 
     Args:
         pixels: uint8[n, c, h, w].
         seed: of the patches.
+
+    Returns:
+        float32[n, d].
     """
     import torch
     from torch.nn import functional
@@ -122,7 +126,7 @@ def patch_features(pixels: NDArray[np.uint8], seed: int = 0) -> NDArray[np.float
 def cross_validated(
     features: NDArray[np.float32], labels: NDArray[np.int64], classes: int, seed: int = 0
 ) -> NDArray[np.float64]:
-    """Return probabilities float64[n, k], each image's from a ridge regression that hasn't seen it.
+    """Return each image's class probabilities from a ridge regression that wasn't fitted to it.
 
     Five folds; labels that the first round doubts are left out of the fit of a second.
 
@@ -131,6 +135,9 @@ def cross_validated(
         labels: int64[n].
         classes: k.
         seed: of the folds.
+
+    Returns:
+        float64[n, k].
     """
     n = len(labels)
     fold = seeded(seed, 82).permutation(n) % min(_FOLDS, n)

@@ -1,4 +1,4 @@
-"""What an audit of a labelled set of images found."""
+"""The result of an audit of a labelled set of images."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Group = Sequence[tuple[str, int]]
 
 @dataclass(frozen=True)
 class Shortcut:
-    """How well something unrelated to the class predicts it.
+    """The accuracy with which something unrelated to the class predicts it.
 
     Args:
-        name: what was used, such as "border pixels".
+        name: of the measure, such as "border pixels".
         images: how many.
         accuracy: cross-validated, of a linear model.
-        chance: the fraction of the commonest class.
+        chance: the fraction of the most common class.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The verdicts of an audit of data: a pure function of what it found."""
+"""The verdicts of an audit of data: a pure function of its findings."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ DataKind = Literal[
     "shortcut",
 ]
 
-# Of the test images: from how many exact copies in training on a leak is an error.
+# The fraction of test images with exact copies in training from which on a leak is an error.
 _LEAK, _LEAKS_MOST = 0.001, 3
 _NEAR = 0.005
 _LABELS_WARN = 0.005
-# Of the labels: what a model must be right for before its doubts weigh anything.
+# The accuracy from which on a model's doubts about labels count.
 _ABLE = 0.7
 _STARVED = 0.1
 _SHORTCUT, _SHORTCUT_ERROR = 0.5, 0.9
 _SHOWN = 5
-# Deviations from the median from which on an image is an outlier.
+# The deviations from the median above which an image is an outlier.
 ROBUST = 8.0
 
 
@@ -108,7 +108,7 @@ def _label_verdicts(part: str, errors: LabelErrors, names: tuple[str, ...]) -> l
         f"{row} ({names[to]})"
         for row, to in zip(errors.rows[:_SHOWN], errors.suggested[:_SHOWN], strict=True)
     )
-    # A model that is often wrong itself doubts labels that are right, but seldom where it is sure.
+    # A model that is often wrong doubts correct labels too, but rarely where it is confident.
     least = min((wilson(wrong, of)[0] for wrong, of in errors.surest if of), default=0.0)
     trusted = errors.accuracy >= _ABLE and least >= _LABELS_WARN
     wrong, of = errors.surest[-1] if errors.surest else (0, 0)

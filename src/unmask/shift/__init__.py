@@ -1,6 +1,6 @@
-"""Does it hold in the wild? What is left of a classifier under blur, noise, another runtime.
+"""Does it hold in the wild? A classifier under blur, noise, weather, another runtime.
 
-unmask.shift(model, data) measures and judges it; see measure_shift for what it takes.
+unmask.shift(model, data) measures and judges it; see measure_shift for the arguments.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ class _Room(types.ModuleType):
     """A package that can be called: unmask.shift(...) beside unmask.shift.corruptions."""
 
     def __call__(self, model: Any, data: Any, **settings: Any) -> Shift:
-        """Measure what is left of a classifier under shift, and judge it.
+        """Measure a classifier under shift, and judge it.
 
         Args:
-            model: an nn.Module, a function of pixels in [0, 1], a shipped name, a file or an
-                import path.
+            model: an nn.Module, a function of pixels in [0, 1], a shipped name, a file or an import
+                path.
             data: a named set, a folder or zip, Images, (pixels, labels) or a DataLoader.
             settings: those of unmask.shift.result.ShiftPlan, such as images=500 or
                 corruptions=("fog",), and directory, resume and progress of measure_shift.
@@ -30,7 +30,7 @@ class _Room(types.ModuleType):
             A Shift: figures(), verdicts, and everything measured.
 
         Raises:
-            UserError: the model, the data or a setting can't be used.
+            UserError: when the model, the data or a setting can't be used.
         """
         from unmask.errors import unknown
         from unmask.shift.measurement import measure_shift

@@ -1,4 +1,4 @@
-"""Fixes that are cheap enough to be tried: a temperature, batch-norm statistics measured anew."""
+"""Fixes that are cheap enough to be tried: a temperature, and new batch-norm statistics."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def reestimated(target: Target, pixels: Tensor) -> Target:
 
     Args:
         target: a model with batch norm.
-        pixels: float32[n, c, h, w] in [0, 1], n of 100 or more for statistics worth having.
+        pixels: float32[n, c, h, w] in [0, 1]; n of 100 or more gives useful statistics.
     """
     assert target.module is not None
     network: nn.Module = copy.deepcopy(target.module).eval()
     for layer in network.modules():
         if isinstance(layer, _BatchNorm) and layer.running_mean is not None:
             layer.reset_running_stats()
-            # The mean over all batches.
+            # None takes the mean over all batches.
             layer.momentum = None
             layer.train()
     with torch.no_grad():

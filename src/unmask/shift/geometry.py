@@ -23,13 +23,13 @@ MOVES = (-0.1, 0.0, 0.1)
 
 @dataclass(frozen=True)
 class WorstCase:
-    """How many images stay right whichever transformation of a grid is chosen for each.
+    """Accuracy when the worst transformation of a grid is chosen for each image.
 
     Args:
         images: how many were tried.
-        clean: the fraction right as they are.
-        mean: the fraction right over all images and transformations.
-        worst: the fraction right under every transformation.
+        clean: the clean accuracy.
+        mean: the accuracy over all images and transformations.
+        worst: the fraction of images that are right under every transformation.
         angles: degrees tried.
         moves: translations tried along each axis, in fractions of the side.
     """
@@ -54,14 +54,14 @@ def worst_case(
     angles: Sequence[float] = ANGLES,
     moves: Sequence[float] = MOVES,
 ) -> WorstCase:
-    """Return what the worst of all rotations and translations of a grid leaves.
+    """Return the accuracy under the worst rotation and translation of a grid.
 
     Args:
         target: the model.
         pixels: float32[n, c, h, w] in [0, 1].
         labels: int64[n].
-        angles: degrees.
-        moves: fractions of the side, along both axes.
+        angles: in degrees.
+        moves: translations along both axes, in fractions of the side.
     """
     truth = torch.from_numpy(labels)
     clean = target.logits(pixels).argmax(1) == truth

@@ -1,4 +1,4 @@
-"""What the figures of a shift measurement say: verdicts, each with the fix that was tried."""
+"""Verdicts on a shift measurement, each with the fix that was tried."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ShiftKind = Literal[
     "weak class",
 ]
 
-# Of accuracy at severity 3: what is lost before a corruption is worth a warning.
+# The loss of accuracy at severity 3 from which a corruption is worth a warning.
 _FRAGILE = 0.3
 _MOST_FRAGILE = 5
 _CALIBRATED, _CALIBRATED_SHIFTED = 0.05, 0.15
@@ -41,12 +41,12 @@ _CURED, _CHANCE = 0.02, 0.005
 
 
 def judge(found: Shift) -> list[Verdict]:
-    """Return what is wrong, worst first."""
+    """Return the verdicts, worst first."""
     return worst_first(v for judged in _JUDGES for v in judged(found))
 
 
 def named_mistake(mistakes: list[Mistake]) -> Verdict | None:
-    """Return the verdict on a model that does better when it is fed in another way, if any does."""
+    """Return the verdict on a model that does better with other preprocessing, or None."""
     tried = [m for m in mistakes if m.cure]
     cures = [
         m for m in tried if m.accuracy - m.stated >= _CURED and m.p_value < _CHANCE / len(tried)
@@ -145,7 +145,7 @@ def _calibration(found: Shift) -> Iterator[Verdict]:
             f"fitted on, the error became {found.temperature.ece_after:.3f} instead of "
             f"{found.temperature.ece_before:.3f}"
         )
-    # With few images the error of a perfect model isn't zero either.
+    # With few images even a perfect model's error isn't zero.
     noise = 1 / clean.images**0.5
     if clean.ece > _CALIBRATED + noise:
         yield Verdict(

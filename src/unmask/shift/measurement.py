@@ -28,14 +28,20 @@ from unmask.shift.target import Target, as_images, as_target, batch_size_of, fit
 from unmask.train.temperature import TEMPERATURES, fitted_temperature
 
 _BISECTIONS = 4
-# Of the images: how many geometry, pipeline and runtimes are tried on.
+# The most images for geometry, pipeline, runtimes and adaptation.
 _GEOMETRY, _PIPELINE, _RUNTIMES, _ADAPTED = 200, 1000, 500, 500
 _CELLS = "cells.json"
 
 
 @dataclass(frozen=True)
 class ShiftProgress:
-    """How far a measurement is: what it is doing, steps done and steps in all."""
+    """The progress of a measurement.
+
+    Args:
+        doing: the current step, in words.
+        done: steps done.
+        total: steps in all.
+    """
 
     doing: str
     done: int
@@ -52,24 +58,24 @@ def measure_shift(
     resume: bool = False,
     progress: Callable[[ShiftProgress], None] | None = None,
 ) -> Shift:
-    """Measure what is left of a classifier under shift, and judge it.
+    """Measure a classifier under shift, and judge it.
 
     Args:
         model: an nn.Module, a function of pixels in [0, 1], a shipped name, a .safetensors or .onnx
             file, or an import path.
         data: labelled images in any form that as_images takes.
         plan: the settings, ShiftPlan() by default.
-        files: bytes and labels of image files, to try other ways of reading them.
-        directory: where the scores of each corruption are kept as soon as it is done.
-        resume: whether scores kept there by the same measurement are used again.
-        progress: told what is being done.
+        files: bytes and labels (int64[n]) of image files, to try other ways of reading them.
+        directory: where the scores of each corruption are stored as soon as it is done.
+        resume: whether scores that the same measurement stored there are used again.
+        progress: called at each step.
 
     Returns:
         The figures and verdicts.
 
     Raises:
-        UserError: the model or data is missing or doesn't fit, or scores in the directory are of
-            another measurement.
+        UserError: when the model or data is missing or doesn't fit, or scores in the directory are
+            of another measurement.
     """
     plan = plan or ShiftPlan()
     target = as_target(model)
@@ -237,7 +243,7 @@ def _smallest(
 
 
 def _few(pixels: Tensor, most: int) -> Tensor:
-    """Return the places of at most so many images, spread over all."""
+    """Return the places of at most this many images, spread evenly."""
     kept = min(most, len(pixels))
     return torch.arange(kept) * len(pixels) // kept
 
@@ -246,7 +252,7 @@ def _temperature(logits: Tensor, labels: NDArray[np.int64], classes: int) -> Tem
     if len(labels) < 20:
         return None
     if bool((logits[::2].argmax(1).numpy() == labels[::2]).all()):
-        # Without a mistake the sharpest probabilities fit best, which says nothing.
+        # Without a mistake the sharpest probabilities fit best, which shows nothing.
         return None
     best = fitted_temperature(logits[::2], labels[::2], *TEMPERATURES)
     rest, truth = logits[1::2], labels[1::2]
@@ -303,12 +309,12 @@ class _Store:
         self.content = kept
 
     def row(self, name: str) -> dict[str, Any] | None:
-        """Return what was kept of a corruption, or None."""
+        """Return the stored row of a corruption, or None."""
         row: dict[str, Any] | None = self.content["rows"].get(name)
         return row
 
     def keep(self, name: str, row: dict[str, Any]) -> None:
-        """Keep the row of a corruption."""
+        """Store the row of a corruption."""
         self.content["rows"][name] = row
         if self.path is not None:
             with write_atomically(self.path) as file:

@@ -1,4 +1,4 @@
-"""What another deployment does to the same images: channel order, scaling, resize, JPEG, EXIF."""
+"""Mistakes of other deployments with the same images: channels, scaling, resize, JPEG, EXIF."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from unmask.shift.corruptions.filters import grey
 from unmask.shift.corruptions.registry import Draw
 from unmask.shift.target import Target
 
-# The means and deviations of ImageNet that most published networks are trained with.
+# The mean and standard deviation of ImageNet, which most published networks are trained with.
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A way of feeding the model that isn't the stated one, and what it costs.
+    """Preprocessing that isn't the stated one, and its cost.
 
     Args:
-        name: what is done, in words.
+        name: of the change, in words.
         images: how many were tried.
         accuracy: with it.
         stated: the accuracy without it, on the same images.
         gained: images that are right only with it.
         lost: images that are right only without it.
-        cure: whether doing it on purpose would mend a model that needs it.
+        cure: whether doing it on purpose would fix a model that needs it.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Mistake:
 
     @property
     def p_value(self) -> float:
-        """The probability of so many gains by chance (McNemar's exact test, one-sided)."""
+        """The probability of as many gains by chance (McNemar's exact test, one-sided)."""
         from scipy.stats import binomtest
 
         count = self.gained + self.lost
@@ -69,11 +69,12 @@ def _affine(mean: Sequence[float], std: Sequence[float], channels: int) -> tuple
 
 
 def changes(target: Target, pixels: Tensor) -> dict[str, tuple[Change, bool]]:
-    """Return the mistakes that are made with pixel values, by name, and whether each can be a cure.
+    """Return common mistakes with pixel values by name, and whether each can be a cure.
 
     Args:
-        target: whose mean and deviation are used where it tells them, those of ImageNet otherwise.
-        pixels: float32[n, c, h, w] in [0, 1], for their own mean and deviation.
+        target: whose mean and standard deviation are used if it states them, those of ImageNet
+            otherwise.
+        pixels: float32[n, c, h, w] in [0, 1], for their own mean and standard deviation.
     """
     channels = pixels.shape[1]
     known = bool(target.mean) and any(target.mean)
@@ -138,7 +139,15 @@ def _letterboxed(x: Tensor) -> Tensor:
 def compared(
     name: str, logits: Tensor, stated: Tensor, labels: NDArray[np.int64], *, cure: bool = False
 ) -> Mistake:
-    """Return what the logits with a mistake are worth beside the stated ones."""
+    """Return the cost of a mistake, from its logits and the stated ones.
+
+    Args:
+        name: of the mistake.
+        logits: with the mistake, float[n, classes].
+        stated: without it, likewise.
+        labels: int64[n].
+        cure: whether doing it on purpose would fix a model that needs it.
+    """
     truth = torch.from_numpy(labels)
     right, before = logits.argmax(1) == truth, stated.argmax(1) == truth
     return Mistake(
@@ -155,7 +164,7 @@ def compared(
 def value_mistakes(
     target: Target, pixels: Tensor, labels: NDArray[np.int64], *, names: Sequence[str] = ()
 ) -> list[Mistake]:
-    """Return what each mistake with pixel values costs, the most expensive first.
+    """Return the cost of each mistake with pixel values, the most expensive first.
 
     Args:
         target: the model.
@@ -176,7 +185,7 @@ Decoder = Callable[[bytes], NDArray[np.uint8]]
 
 
 def decoders(size: tuple[int, int], channels: int) -> dict[str, Decoder]:
-    """Return ways of making uint8[c, h, w] of an image file, by name; OpenCV's where installed.
+    """Return ways of decoding an image file to uint8[c, h, w], by name; OpenCV's where installed.
 
     Args:
         size: (height, width) of the model's input.
@@ -250,7 +259,7 @@ def file_mistakes(
     size: tuple[int, int],
     channels: int,
 ) -> list[Mistake]:
-    """Return what other ways of reading the same image files cost, the most expensive first.
+    """Return the cost of other ways of reading the same image files, the most expensive first.
 
     Args:
         target: the model.

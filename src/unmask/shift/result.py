@@ -1,4 +1,4 @@
-"""What a shift measurement was asked for and what it found, and its figures by name."""
+"""The settings and results of a shift measurement, and its figures by name."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ class ShiftPlan:
     """Every setting of a shift measurement.
 
     Args:
-        corruptions: names; empty for all that suit the images.
-        severities: whole ones or any in (0, 5], growing.
+        corruptions: names; () for all that suit the images.
+        severities: whole ones or any in (0, 5], increasing.
         images: how many, spread evenly over those given.
-        drop: the loss of accuracy whose smallest severity is looked for.
+        drop: the loss of accuracy whose smallest severity is searched for.
         seed: of everything random.
-        smallest: whether the smallest severity is looked for, by bisection.
-        geometry: whether the worst rotation and translation is looked for.
+        smallest: whether the smallest severity is searched for, by bisection.
+        geometry: whether the worst rotation and translation is searched for.
         pipeline: whether mistakes of the pipeline are tried.
         runtimes: whether other runtimes are tried.
         compiled: whether torch.compile is one of them.
         fixes: whether a temperature and new batch-norm statistics are tried.
 
     Raises:
-        UserError: a setting is out of range or unknown.
+        UserError: when a setting is out of range or unknown.
     """
 
     corruptions: tuple[str, ...] = ()
@@ -83,7 +83,13 @@ class ShiftPlan:
 
 @dataclass(frozen=True)
 class Temperature:
-    """A temperature fitted on one half of the images, and the calibration error on the other."""
+    """A temperature fitted on one half of the images, and its effect on the other.
+
+    Args:
+        temperature: that the logits are divided by, above 0.
+        ece_before: the expected calibration error without it.
+        ece_after: with it.
+    """
 
     temperature: float
     ece_before: float
@@ -92,7 +98,13 @@ class Temperature:
 
 @dataclass(frozen=True)
 class Adapted:
-    """Accuracy under a corruption at severity 3 before and after new batch-norm statistics."""
+    """Accuracy under a corruption at severity 3 before and after new batch-norm statistics.
+
+    Args:
+        corruption: its name.
+        before: the accuracy with the model's own statistics.
+        after: with those of the corrupted images.
+    """
 
     corruption: str
     before: float
@@ -101,31 +113,32 @@ class Adapted:
 
 @dataclass(frozen=True, eq=False)
 class Shift:
-    """What is left of a classifier under shift.
+    """The result of a shift measurement.
 
     Args:
         model: its name.
         data: the name of the images.
         class_names: in the order of the logits.
         class_counts: images of each class.
-        plan: what was asked for.
-        clean: scores of the images as they are.
-        not_finite: of those, how many get logits that are NaN or infinite, which count as wrong.
-        labels_only: whether the model gives the class alone, which has no confidence.
+        plan: the settings.
+        clean: scores of the unchanged images.
         cells: by corruption, the scores at each severity of the plan.
         flips: by corruption, the mean fraction of predictions that change from one severity to the
             next, from 0 on.
         smallest: by corruption, the smallest severity that costs plan.drop of accuracy; None where
             5 doesn't.
-        framings: accuracy by another framing.
+        framings: accuracy with another framing.
         geometry: the worst case of a grid, or None.
         mistakes: of the pipeline, with pixel values.
         file_mistakes: of the pipeline, with image files.
-        runtimes: how other runtimes agree.
-        temperature: what calibration would be, or None.
-        adapted: what new batch-norm statistics would bring.
+        runtimes: the agreement of other runtimes.
+        temperature: the effect of calibration, or None.
+        adapted: the effect of new batch-norm statistics.
         provenance: what is needed to replay it.
         verdicts: worst first.
+        not_finite: how many unchanged images get logits that are NaN or infinite, which count as
+            wrong.
+        labels_only: whether the model returns the class alone, without confidence.
     """
 
     model: str

@@ -1,4 +1,4 @@
-"""The same network by other means: half precision, channels last, compiled, ONNX, 8 bits."""
+"""The same network in other runtimes: half precision, channels last, compiled, ONNX, 8 bits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from unmask.shift.target import Target
 
 @dataclass(frozen=True)
 class RuntimeResult:
-    """How another runtime agrees with PyTorch in fp32 on n images.
+    """The agreement of another runtime with PyTorch in fp32 on n images.
 
     Args:
         name: of the runtime.
@@ -124,14 +124,14 @@ def runtimes(
     compiled: bool = False,
     onnx: bool = True,
 ) -> list[RuntimeResult]:
-    """Return how other runtimes agree with the model as it is.
+    """Return the agreement of other runtimes with the model as it is.
 
     Args:
         target: the model; a black box has no other runtime.
         pixels: float32[n, c, h, w] in [0, 1].
         labels: int64[n].
-        compiled: whether torch.compile is tried, which takes a C++ compiler and a minute.
-        onnx: whether ONNX Runtime is tried, fp32 and int8, which takes the exporter.
+        compiled: whether torch.compile is tried, which needs a C++ compiler and about a minute.
+        onnx: whether ONNX Runtime is tried, fp32 and int8, which needs the exporter.
     """
     module = target.module
     if module is None:

@@ -1,4 +1,4 @@
-"""What logits are worth on labelled images: accuracy, calibration, and confidence as a warning."""
+"""Figures of logits on labelled images: accuracy, calibration, and confidence as a warning."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ class Scores:
 
     Args:
         images: n.
-        right: how many are classified right.
+        right: how many are classified correctly.
         confidence: the mean probability of the predicted class.
         ece: the expected calibration error over 15 bins (Guo et al., 2017).
-        auroc: the probability that a right answer is more confident than a wrong one; None where
-            all are right or all wrong.
-        recall: by class, the fraction of its images classified right; None for a class without.
+        auroc: the probability that a correct prediction is more confident than a wrong one; None
+            where all are correct or all wrong.
+        recall: by class, the fraction of its images classified correctly; None for a class without
+            images.
     """
 
     images: int
@@ -38,7 +39,7 @@ class Scores:
 
     @property
     def accuracy(self) -> float:
-        """The fraction of the images that are classified right."""
+        """The fraction of the images that are classified correctly."""
         return self.right / self.images
 
     @property
@@ -58,7 +59,14 @@ class Scores:
 
 
 def scores_of(logits: Tensor, labels: NDArray[np.int64], classes: int) -> Scores:
-    """Return the figures of logits float[n, k]; what isn't finite counts as wrong and unsure."""
+    """Return the figures of logits.
+
+    Args:
+        logits: float[n, k] on the CPU; a row that isn't finite is a wrong prediction of confidence
+            1 / k.
+        labels: int64[n], in [0, classes).
+        classes: the number of classes in recall.
+    """
     finite = logits.isfinite().all(1)
     probabilities = torch.where(finite[:, None], logits, 0).double().softmax(1)
     top, predicted = probabilities.max(1)
