@@ -1,4 +1,4 @@
-"""The attacks, each a function of a victim, images, a goal and a threat, registered by its name."""
+"""The attacks: functions of a victim, images, a goal and a threat, registered by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Auto-PGD: projected descent that halves its own steps, on two losses."""
+"""Auto-PGD: projected gradient descent that halves its own step size, on two losses."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from unmask.fool.refinement import HALVINGS, to_boundary
 from unmask.fool.victim import Loss, Victim, cross_entropy, margin
 
 _INERTIA, _OSCILLATING = 0.75, 0.75
-# In hundredths of the steps: the first stretch, by how much each is shorter, and the shortest.
+# In per cent of the steps: the first stretch, by how much each is shorter, and the shortest.
 _FIRST, _SHORTER, _SHORTEST = 22, 3, 6
 _TINY = 1e-12
 _NORMS = ("l2", "linf", "l1")
-# After which part of the steps a margin is looked at, each against the one before; a short descent
-# is never left.
+# The fractions of the steps after which a margin is compared with the one before, and the least
+# steps of a descent that may be given up.
 _LOOKS, _LONG = (0.12, 0.25, 0.5), 50
 _CLOSE = 1e-3
 
@@ -41,12 +41,27 @@ def apgd_ce(
 ) -> Adversarials:
     """Descend the cross-entropy (Croce and Hein, 2020, APGD-CE).
 
-    pixels: float32[n, c, h, w] in [0, 1]. The step starts at 2 eps and is halved at checkpoints
-    where the loss fell in less than three quarters of the steps since the last, or where neither
-    step nor best loss changed; the search then goes on from the best point. An image that reaches
-    its goal leaves at once; so does one whose margin is hopeless: patience, float or float[n],
-    times its fall since half as many steps, for each doubling that is left, would not close it. At
-    most restarts * (steps + 1) gradients an image. Raises UserError without eps.
+    The step starts at 2 eps and is halved at checkpoints where the loss fell in fewer than three
+    quarters of the steps since the last, or where neither step nor best loss changed; the search
+    then continues from the best point. An image that reaches its goal is done at once.
+
+    Args:
+        victim: a model with gradients.
+        pixels: float32[n, c, h, w] in [0, 1].
+        goal: of each image.
+        threat: the norm and eps.
+        generator: of the starts.
+        steps: gradient steps of each descent.
+        restarts: descents of each image; at most restarts * (steps + 1) gradients an image.
+        patience: a number, or float[n]. An image is given up when its margin would stay above 0
+            even if it fell, in each doubling of the steps that is left, by patience times its last
+            fall. Infinity gives none up.
+
+    Returns:
+        The images, unchanged where the attack failed, and their steps.
+
+    Raises:
+        UserError: without eps.
     """
     found = Found(pixels, threat)
     for _ in range(restarts):
@@ -66,9 +81,25 @@ def apgd_dlr(
     restarts: int = 1,
     patience: Tensor | float = math.inf,
 ) -> Adversarials:
-    """Descend the ratio of logit differences, which is blind to their scale (APGD-DLR).
+    """Descend the difference of logits ratio, which ignores their scale (APGD-DLR).
 
-    As apgd_ce, with the loss ratio.
+    As apgd_ce, with the loss ratio (Croce and Hein, 2020).
+
+    Args:
+        victim: a model with gradients.
+        pixels: float32[n, c, h, w] in [0, 1].
+        goal: of each image.
+        threat: the norm and eps.
+        generator: of the starts.
+        steps: gradient steps of each descent.
+        restarts: descents of each image.
+        patience: a number, or float[n], see apgd_ce.
+
+    Returns:
+        The images, unchanged where the attack failed, and their steps.
+
+    Raises:
+        UserError: without eps.
     """
     found = Found(pixels, threat)
     for _ in range(restarts):
@@ -89,12 +120,29 @@ def apgd_t(
     classes_tried: int = 9,
     patience: Tensor | float = math.inf,
 ) -> Adversarials:
-    """Descend the ratio of logit differences towards one class after another (APGD-T).
+    """Descend the difference of logits ratio towards one class after another (APGD-T).
 
-    As apgd_ce, with the targeted difference of logits ratio for a loss. Without a target, the
-    classes the victim holds likeliest are tried in turn, targets of them; any other class than the
-    true one ends the search. One forward an image more then, and up to targets times the
-    gradients.
+    As apgd_ce, with the targeted loss ratio (Croce and Hein, 2020). Without a target, the most
+    likely wrong classes are tried in turn, and any of them ends the search; that costs one more
+    forward pass an image.
+
+    Args:
+        victim: a model with gradients.
+        pixels: float32[n, c, h, w] in [0, 1].
+        goal: of each image.
+        threat: the norm and eps.
+        generator: of the starts.
+        steps: gradient steps of each descent.
+        restarts: descents of each image and class.
+        classes_tried: the most classes without a target; at most as many times the gradients of
+            apgd_ce.
+        patience: a number, or float[n], see apgd_ce.
+
+    Returns:
+        The images, unchanged where the attack failed, and their steps.
+
+    Raises:
+        UserError: without eps.
     """
     found = Found(pixels, threat)
     if goal.targets is not None:
@@ -121,23 +169,23 @@ def apgd_minimal(
     steps: int = 50,
     searches: int = 10,
 ) -> Adversarials:
-    """Seek the smallest change by bisection of each image's eps, a descent of Auto-PGD at each.
+    """Search for the smallest change by bisection of each image's eps, with Auto-PGD at each.
 
-    A descent starts from the nearest adversarial found so far, brought into the ball, or from
-    noise; where it succeeds the boundary is bisected towards the image. Cross-entropy and the ratio
-    of logits take turns.
+    A descent starts from the nearest adversarial image so far, projected into the ball, or from
+    noise; where it succeeds the boundary is bisected towards the original. Cross-entropy and the
+    difference of logits ratio alternate as the loss.
 
     Args:
         victim: a model with gradients.
         pixels: float32[n, c, h, w] in [0, 1].
-        goal: what is to be predicted.
-        threat: the norm; with an eps an image is done within it.
+        goal: of each image.
+        threat: the norm; with an eps, an image is done when its change is within it.
         generator: of the starts.
-        steps: gradients a search.
+        steps: gradients a descent.
         searches: sizes tried for each image.
 
     Returns:
-        The nearest images found.
+        The nearest images found, unchanged where none was, and their steps.
     """
     norm, found = threat.norm, Found(pixels, threat)
     rows = found.open()
@@ -150,7 +198,7 @@ def apgd_minimal(
     for search in range(searches):
         noise = norm.noise(pixels, guess, generator)
         rows = found.open()
-        # What is within a thousandth of its bounds isn't worth a descent.
+        # An image whose bounds are within a thousandth of each other isn't worth a descent.
         rows = rows[found.size[rows] - low[rows] > _CLOSE * found.size[rows].clamp(max=1e9)]
         rows = rows[found.size[rows] > 0]
         if not len(rows):
@@ -174,11 +222,16 @@ def apgd_minimal(
 
 
 def ratio(logits: Tensor, goal: Goal) -> Tensor:
-    """Return the margin over z1 - (z3 + z4) / 2 targeted, z1 - z3 untargeted, float[b].
+    """Return the difference of logits ratio, float[b].
 
-    z1 >= z2 >= ... are the logits sorted, which makes the loss blind to their scale. Until another
-    class wins, the margin is the true class's logit less the target's (Croce and Hein, 2020). With
-    too few classes for it, the margin itself.
+    The margin is divided by z1 - (z3 + z4) / 2 if targeted, else by z1 - z3, where z1 >= z2 >= ...
+    are the sorted logits; so the loss ignores their scale. Until another class wins, the margin is
+    the true class's logit less the target's (Croce and Hein, 2020). With too few classes it is the
+    margin itself.
+
+    Args:
+        logits: float[b, classes].
+        goal: of each image.
     """
     highest = logits.topk(min(4, logits.shape[1]), dim=1).values
     if goal.targets is None and highest.shape[1] >= 3:
@@ -189,7 +242,7 @@ def ratio(logits: Tensor, goal: Goal) -> Tensor:
 
 
 def checkpoints(steps: int) -> list[int]:
-    """Return after which of so many steps their length is looked at, ascending."""
+    """Return the steps after which the step size is checked, ascending."""
     stretch, parts = _FIRST, [_FIRST]
     while parts[-1] < 100:
         stretch = max(stretch - _SHORTER, _SHORTEST)
@@ -199,7 +252,7 @@ def checkpoints(steps: int) -> list[int]:
 
 @dataclass
 class _Descent:
-    """Where the images still to be fooled stand, one row each."""
+    """The state of the images that are still attacked, one row each."""
 
     rows: Tensor
     start: Tensor
@@ -225,14 +278,14 @@ class _Descent:
                 setattr(self, name, values[going])
 
     def step(self, threat: Threat, inertia: float) -> None:
-        """Go length against the gradient, then on as before, within the ball."""
+        """Move by length against the gradient, with momentum, within the ball."""
         to = self.at - wide(self.length, self.at) * threat.norm.step(self.gradient)
         to = self._allowed(to, threat)
         to = self.at + inertia * (to - self.at) + (1 - inertia) * (self.at - self.before)
         self.before, self.at = self.at, self._allowed(to, threat)
 
     def arrive(self, loss: Tensor, gradient: Tensor) -> None:
-        """Note the loss and its gradient at the new place."""
+        """Record the loss and its gradient at the new place."""
         self.falls = self.falls + (loss < self.loss)
         self.loss, self.gradient = loss, gradient
         better = loss < self.best_loss
@@ -252,8 +305,8 @@ class _Descent:
         self.gradient = torch.where(back, self.best_gradient, self.gradient)
 
     def hopeless(self, doublings: float) -> Tensor:
-        """Return bool[k]: whose margin patience times its last fall, for each doubling, leaves."""
-        # Infinite patience times no fall is NaN, and more than that is nothing.
+        """Return whose margin stays above 0 by patience times its last fall a doubling, bool[k]."""
+        # Infinite patience times no fall is NaN, and no margin is larger than that.
         gone = self.lowest > self.patience * (self.checked_margin - self.lowest) * doublings
         self.checked_margin = self.lowest
         return gone
@@ -275,7 +328,7 @@ def _descend(
 ) -> None:
     """Descend the loss of wish from a random start; an image is done when it reaches its goal."""
     norm, eps = found.threat.norm, found.threat.bound
-    # Drawn for all, so that what one image meets doesn't depend on which others are left.
+    # Drawn for all, so that an image's noise doesn't depend on which others are left.
     noise = norm.noise(found.originals, eps, generator)
     noise = noise * wide(eps / norm.size(noise), noise)
     rows = found.open()

@@ -1,4 +1,4 @@
-"""What every attack is made of: its entry in the registry, and the best images it has found."""
+"""The common parts of every attack: its entry in the registry, and the best images so far."""
 
 from __future__ import annotations
 
@@ -21,13 +21,18 @@ F = TypeVar("F", bound=Callable[..., Adversarials])
 
 @dataclass(frozen=True)
 class AttackSpec:
-    """An attack's name, its function, and what it is for; all serve goals with and without target.
+    """An attack's name, function and properties; all serve goals with and without target.
 
-    function(victim, pixels, goal, threat, *, generator, ...) gives Adversarials. norms: those it
-    knows. bounded: it needs eps. minimal: it seeks the smallest change where there is no eps.
-    budget: the setting of an audit that its keyword of that name takes, "steps" or "queries"; ""
-    for one that decides itself. patient: it has a keyword patience, float or float[n], and leaves
-    an image whose margin falls too slowly for it.
+    Args:
+        name: as users write it.
+        function: (victim, pixels, goal, threat, *, generator, ...) to Adversarials.
+        norms: the names of those it knows.
+        needs_gradient: whether it can't attack a black box.
+        bounded: whether it needs eps.
+        budget: the setting of an audit that limits it and is its keyword, "steps" or "queries"; ""
+            for one without.
+        patient: whether it has a keyword patience, float or float[n], and gives up an image whose
+            margin falls too slowly.
     """
 
     name: str
@@ -40,7 +45,7 @@ class AttackSpec:
 
     @property
     def minimal(self) -> bool:
-        """Whether it seeks the smallest change where the threat has no eps."""
+        """Whether it searches for the smallest change where the threat has no eps."""
         return not self.bounded
 
     def check(self, victim: Victim, threat: Threat) -> None:
@@ -73,10 +78,18 @@ def attack(
     budget: str = "",
     patient: bool = False,
 ) -> Callable[[F], F]:
-    """Register a function as the attack of that name; see AttackSpec for the arguments.
+    """Return a decorator that registers a function as an attack.
+
+    Args:
+        name: as users write it.
+        norms: the names of those it knows.
+        needs_gradient: whether it can't attack a black box.
+        bounded: whether it needs eps.
+        budget: the setting of an audit that limits it, see AttackSpec.
+        patient: whether it has a keyword patience, see AttackSpec.
 
     Returns:
-        A decorator that gives the function back as it is.
+        A decorator that returns the function unchanged.
 
     Raises:
         UserError: when another attack has that name already.
@@ -91,10 +104,14 @@ def attack(
 
 
 class Found:
-    """The nearest images found so far that reach their goals; where none is, the originals.
+    """The nearest images so far that reach their goals; the originals where none does.
 
-    Every image that an attack shows to its victim is offered here, so that no success on the way
+    Every image that an attack passes to its victim is offered here, so that no success on the way
     is lost.
+
+    Args:
+        originals: float32[n, c, h, w] in [0, 1].
+        threat: the norm; with an eps, an image is done when its change is within it.
     """
 
     def __init__(self, originals: Tensor, threat: Threat) -> None:
@@ -106,10 +123,15 @@ class Found:
         self.sought = torch.ones_like(self.steps, dtype=torch.bool)
 
     def offer(self, rows: Tensor, tries: Tensor, reached: Tensor) -> Tensor:
-        """Keep the tries that reached their goals by the smallest change yet.
+        """Keep the tries that reached their goals with the smallest change so far.
 
-        rows: int64[k], which images were tried; tries: float32[k, c, h, w]; reached: bool[k].
-        Returns bool[k]: which are still to be sought. Those within a given eps are done.
+        Args:
+            rows: which images were tried, int64[k].
+            tries: float32[k, c, h, w] in [0, 1].
+            reached: which tries reached their goals, bool[k].
+
+        Returns:
+            Which images to attack further, bool[k]: all but those with a success within eps.
         """
         self.steps[rows] += 1
         change = tries - self.originals[rows]
@@ -122,14 +144,14 @@ class Found:
         return self.sought[rows]
 
     def open(self) -> Tensor:
-        """Return int64[k]: the images still to be sought."""
+        """Return the images to attack further, int64[k]."""
         return self.sought.nonzero().flatten()
 
     def adversarials(self) -> Adversarials:
-        """Return what was found, for the judge."""
+        """Return the images found, for the judge."""
         return Adversarials(self.pixels, self.steps)
 
 
 def cosine(first: float, last: float, step: int, steps: int) -> float:
-    """Return a value that falls from first to last by half a wave of the cosine over steps."""
+    """Return a value that falls from first to last along half a cosine wave over steps."""
     return last + (first - last) * (1 + math.cos(math.pi * step / steps)) / 2

@@ -14,7 +14,7 @@ from unmask.fool.outcome import Adversarials
 from unmask.fool.victim import Victim
 
 _BETAS, _TINY = (0.9, 0.999), 1e-8
-# A pixel of exactly 0 or 1 would lie infinitely far away.
+# A pixel of exactly 0 or 1 would have an infinite w.
 _INSIDE = 0.999999
 _PROGRESS, _CHECKS = 0.9999, 10
 
@@ -33,14 +33,26 @@ def carlini_wagner(
     first_weight: float = 1e-3,
     stop_early: bool = True,
 ) -> Adversarials:
-    """Minimise the squared change plus c times the margin above 0, for the c that does best.
+    """Minimise the squared change plus c times the margin above 0 (Carlini and Wagner, 2017).
 
-    pixels: float32[n, c, h, w] in [0, 1]. Each pixel is (1 + tanh w) / 2, and Adam at rate descends
-    in w for steps steps. c starts at first_weight and grows tenfold until the goal is reached; then
-    it is halved in between, searches descents in all (Carlini and Wagner, 2017). stop_early ends a
-    image's descent when a tenth of the steps brought less than 0.01 %. generator is not drawn
-    from. At most searches * steps gradients an image; with an eps, fewer where a change within it
-    is found.
+    Each pixel is (1 + tanh w) / 2, and Adam descends in w. The weight c grows tenfold until the
+    goal is reached; then it is bisected.
+
+    Args:
+        victim: a model with gradients.
+        pixels: float32[n, c, h, w] in [0, 1].
+        goal: of each image.
+        threat: L2; with an eps, an image is done when its change is within it.
+        generator: not used.
+        searches: descents of each image, each with another c; at most searches * steps gradients.
+        steps: gradients of each descent.
+        rate: the learning rate of Adam.
+        first_weight: the first c.
+        stop_early: end an image's descent when a tenth of the steps improved it by less than 0.01
+            %.
+
+    Returns:
+        The nearest images found, unchanged where none was, and their steps.
     """
     found = Found(pixels, threat)
     weight = pixels.new_full((len(pixels),), first_weight)
@@ -67,7 +79,7 @@ def _descend(
     rate: float,
     stop_early: bool,
 ) -> Tensor:
-    """Descend with the weights given, float32[k]; return bool[k]: where the goal was reached."""
+    """Descend with the given weights, float32[k]; return where the goal was reached, bool[k]."""
     good = torch.zeros(len(every), dtype=torch.bool, device=every.device)
     rows = torch.arange(len(every), device=every.device)
     w = ((found.originals[every] * 2 - 1) * _INSIDE).atanh()

@@ -22,11 +22,24 @@ def fgsm(
     generator: torch.Generator,
     loss: Loss = cross_entropy,
 ) -> Adversarials:
-    """Go once from each image as far as allowed against the gradient (Goodfellow et al., 2015).
+    """Move each image once, by eps, against the gradient (Goodfellow et al., 2015).
 
-    pixels: float32[n, c, h, w] in [0, 1]. The step is returned whether or not it reaches the goal;
-    an image that has reached it already stays. generator is not drawn from. One gradient a
-    image. Raises UserError without eps.
+    The result is returned whether or not it reaches the goal; an image that reaches it already
+    stays.
+
+    Args:
+        victim: a model with gradients.
+        pixels: float32[n, c, h, w] in [0, 1].
+        goal: of each image.
+        threat: the norm and eps.
+        generator: not used.
+        loss: of the logits and the goal, to descend.
+
+    Returns:
+        The images; one gradient each.
+
+    Raises:
+        UserError: without eps.
     """
     eps = threat.bound
     logits, _, gradient = victim.gradient(pixels, goal, loss)
@@ -52,18 +65,34 @@ def pgd(
     random_start: bool = True,
     loss: Loss = cross_entropy,
 ) -> Adversarials:
-    """Descend the loss within the ball of eps, back into it after every step (Madry et al., 2018).
+    """Descend the loss, projected into the ball of eps after every step (Madry et al., 2018).
 
-    pixels: float32[n, c, h, w] in [0, 1]. step: the norm of one step, in units of pixels; None
-    takes 2.5 eps / steps. An image that reaches its goal leaves at once; the others start again
-    elsewhere, restarts times in all. At most restarts * steps gradients and restarts forwards a
-    image. Raises UserError without eps.
+    An image that reaches its goal is done at once.
+
+    Args:
+        victim: a model with gradients.
+        pixels: float32[n, c, h, w] in [0, 1].
+        goal: of each image.
+        threat: the norm and eps.
+        generator: of the starts.
+        steps: gradients of each descent.
+        step: the norm of one step, in units of pixels; None takes 2.5 eps / steps.
+        restarts: descents of each image; at most restarts * steps gradients and restarts forward
+            passes.
+        random_start: start uniformly in the ball rather than at the image.
+        loss: of the logits and the goal, to descend.
+
+    Returns:
+        The images, unchanged where the attack failed, and their steps.
+
+    Raises:
+        UserError: without eps.
     """
     eps, norm = threat.bound, threat.norm
     length = 2.5 * eps / steps if step is None else step
     found = Found(pixels, threat)
     for _ in range(restarts):
-        # Drawn for all, so that what one image meets doesn't depend on which others are left.
+        # Drawn for all, so that an image's noise doesn't depend on which others are left.
         noise = norm.noise(pixels, eps, generator)
         rows = found.open()
         start, wish = pixels[rows], goal[rows]

@@ -1,4 +1,4 @@
-"""Attacks that see the predicted class and nothing else: RayS for Linf, HopSkipJump for L2."""
+"""Attacks that use only the predicted class: RayS for Linf, HopSkipJump for L2."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unmask.fool.norms import NORMS, Threat, wide
 from unmask.fool.outcome import Adversarials
 from unmask.fool.victim import Victim
 
-# Of the largest possible change: how exactly a distance along a ray is known.
+# The precision of a distance along a ray, as a fraction of the largest possible change.
 _EXACT = 1e-3
 _HALVINGS = 12
 _STARTS = 100
@@ -31,22 +31,22 @@ def rays(
     generator: torch.Generator,
     queries: int = 5000,
 ) -> Adversarials:
-    """Seek the smallest Linf change along directions of signs, block by block (RayS).
+    """Search for the smallest Linf change along directions of signs, block by block (RayS).
 
-    The signs of ever smaller blocks of the image are flipped, and a flip is kept where the class
-    changes nearer along the new direction, which one query tells; then the distance is bisected
-    (Chen and Gu, 2020). Every image has its own direction, block and budget.
+    The signs of smaller and smaller blocks of the image are flipped. A flip is kept where the class
+    changes at a shorter distance along the new direction, which one query tells; then the distance
+    is bisected (Chen and Gu, 2020). Every image has its own direction, block and budget.
 
     Args:
-        victim: a model that need give no more than the class.
+        victim: a model that needs to return no more than the class.
         pixels: float32[n, c, h, w] in [0, 1].
         goal: untargeted goals; a target is tried in the same way and rarely reached.
-        threat: Linf; with an eps an image is done within it.
-        generator: is not drawn from.
+        threat: Linf; with an eps, an image is done when its change is within it.
+        generator: not used.
         queries: forward passes an image.
 
     Returns:
-        The nearest images found.
+        The nearest images found, unchanged where none was, and their queries.
     """
     found = Found(pixels, threat)
     n, size = len(pixels), pixels[0].numel() if len(pixels) else 0
@@ -78,7 +78,7 @@ def rays(
             done = block[rows] >= 2 ** level[rows]
             level[rows[done]] += 1
             block[rows[done]] = 0
-            # Blocks of single values are the last; then it begins anew.
+            # Blocks of single values come last; then the search starts again.
             level[rows] %= max(math.ceil(math.log2(max(size, 2))) + 1, 1)
         first = False
 
@@ -94,23 +94,23 @@ def hopskipjump(
     queries: int = 5000,
     first_samples: int = 100,
 ) -> Adversarials:
-    """Walk along the boundary by gradients estimated from classes alone (HopSkipJump).
+    """Move along the boundary by gradients estimated from classes alone (HopSkipJump).
 
-    From noise of another class the boundary is bisected towards the image, its normal estimated
+    From noise of another class the boundary is bisected towards the image, its normal is estimated
     from samples around it, first_samples times the root of the round, and a step of geometrically
-    falling length taken along it (Chen, Jordan and Wainwright, 2020).
+    decreasing length is taken along the normal (Chen, Jordan and Wainwright, 2020).
 
     Args:
-        victim: a model that need give no more than the class.
+        victim: a model that needs to return no more than the class.
         pixels: float32[n, c, h, w] in [0, 1].
         goal: untargeted goals; a target is reached where noise happens to be of its class.
-        threat: L2; with an eps an image is done within it.
+        threat: L2; with an eps, an image is done when its change is within it.
         generator: of the starts and samples.
         queries: forward passes an image.
-        first_samples: how many tell the first normal.
+        first_samples: samples of the first estimate.
 
     Returns:
-        The nearest images found.
+        The nearest images found, unchanged where none was, and their queries.
     """
     found = Found(pixels, threat)
     _ask(victim, found, goal, found.open(), pixels)
@@ -126,7 +126,7 @@ def hopskipjump(
         at[rows[good]] = noise[rows[good]]
         started[rows[good]] = True
     dimensions = pixels[0].numel() if len(pixels) else 1
-    # As in the paper: the error of the bisection, over the distance.
+    # The error of the bisection over the distance, as in the paper.
     exact = 1 / (dimensions * math.sqrt(dimensions))
     rows = found.open()
     rows = rows[started[rows]]
@@ -157,7 +157,7 @@ def hopskipjump(
 
 
 def _ask(victim: Victim, found: Found, goal: Goal, rows: Tensor, tries: Tensor) -> Tensor:
-    """Return bool[k]: which tries reach their goals, offered to found at the cost of one each."""
+    """Return which tries reach their goals, bool[k], offered to found at the cost of one each."""
     if not len(rows):
         return torch.zeros(0, dtype=torch.bool, device=rows.device)
     reached = goal[rows].reached(victim.logits(tries))
@@ -194,7 +194,7 @@ def _nearest(
 
 
 def _block(size: int, level: Tensor, block: Tensor) -> Tensor:
-    """Return bool[k, size]: which values lie in that block of 2**level equal ones."""
+    """Return which values lie in that block of 2**level equal ones, bool[k, size]."""
     length = torch.ceil(size / 2.0**level).long()[:, None]
     place = torch.arange(size, device=level.device)[None]
     return torch.div(place, length, rounding_mode="floor") == block[:, None]
@@ -224,17 +224,17 @@ def _normal(
     count: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Return the estimated unit normal of the boundary at each image, into the goal's side."""
+    """Return the estimated unit normal of the boundary at each image, towards the goal's side."""
     total = torch.zeros_like(here)
     drawn = torch.zeros_like(here)
     hits = here.new_zeros(len(rows))
     for first in range(0, count, _TOGETHER):
         k = min(_TOGETHER, count - first)
-        # One draw for all images: what one meets doesn't depend on which others are left.
+        # One draw for all images, so that none depends on which others are left.
         noise = torch.randn((k, *here.shape[1:]), generator=generator).to(here)
         noise = NORMS["l2"].direction(noise)
         tries = (here[:, None] + spread[:, None, None, None, None] * noise[None]).clamp(0, 1)
-        # What clipping left of the sample is what was tried.
+        # Only what clipping left of the sample was tried.
         moved = (tries - here[:, None]) / spread[:, None, None, None, None]
         flat = tries.flatten(0, 1)
         reached = goal[rows.repeat_interleave(k)].reached(victim.logits(flat)).view(len(rows), k)
@@ -245,6 +245,6 @@ def _normal(
     found.steps[rows] += count
     mean = hits / count
     normal = total / count - wide(mean, here) * drawn / count
-    # Where all samples are of one side, they point there, or away from it.
+    # Where all samples lie on one side, their mean points there, or away from it.
     normal = torch.where(wide(mean.abs() >= 1, here), wide(mean, here) * drawn, normal)
     return NORMS["l2"].direction(normal)

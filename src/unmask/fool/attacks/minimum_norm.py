@@ -25,11 +25,24 @@ def ddn(
     gamma: float = 0.05,
     loss: Loss = cross_entropy,
 ) -> Adversarials:
-    """Turn on a sphere that shrinks where the goal is reached and grows where it isn't.
+    """Descend on a sphere that shrinks where the goal is reached and grows elsewhere (DDN).
 
-    pixels: float32[n, c, h, w] in [0, 1]. The radius, first_radius pixels at the start, changes by
-    the factor 1 - gamma or 1 + gamma a step; the step along the loss falls from 1 to 0.01 (Rony et
-    al., 2019). steps gradients an image; with an eps, fewer where a change within it is found.
+    The radius changes by the factor 1 - gamma or 1 + gamma at each step; the length of the step
+    against the gradient falls from 1 to 0.01 (Rony et al., 2019).
+
+    Args:
+        victim: a model with gradients.
+        pixels: float32[n, c, h, w] in [0, 1].
+        goal: of each image.
+        threat: the norm; with an eps, an image is done when its change is within it.
+        generator: of directions where there is no gradient.
+        steps: gradients an image.
+        first_radius: in units of pixels.
+        gamma: the relative change of the radius in a step, in (0, 1).
+        loss: of the logits and the goal, to descend.
+
+    Returns:
+        The nearest images found, unchanged where none was, and their steps.
     """
     norm = threat.norm
     found = Found(pixels, threat)
@@ -45,7 +58,7 @@ def ddn(
         direction = norm.direction(gradient)
         flat = norm.size(direction) == 0
         if flat.any():
-            # Without a gradient any direction is as good; the radius then still grows.
+            # Without a gradient any direction will do, while the radius still grows.
             anyhow = norm.direction(torch.randn(pixels.shape, generator=generator).to(pixels))
             direction[flat] = anyhow[rows[flat]]
         change = change - cosine(1.0, 0.01, step, steps) * direction
@@ -72,11 +85,22 @@ def fmn(
 ) -> Adversarials:
     """Descend the margin within a ball that closes in on the nearest success (Pintor et al., 2021).
 
-    pixels: float32[n, c, h, w] in [0, 1]. Until the first success the ball is as large as the
-    margin's slope says is needed, and grows by gamma at least; then its radius changes by gamma a
-    step, which falls to 0.001, and in L0 by one value at least.
-    length: the L2 norm of the first step, which falls to a hundredth. generator is not drawn from.
-    steps gradients an image; with an eps, fewer where a change within it is found.
+    Until the first success the ball is as large as the margin and its slope require, and grows by
+    at least gamma; then its radius changes by gamma at each step, which falls to 0.001, and in L0
+    by at least one value.
+
+    Args:
+        victim: a model with gradients.
+        pixels: float32[n, c, h, w] in [0, 1].
+        goal: of each image.
+        threat: the norm; with an eps, an image is done when its change is within it.
+        generator: not used.
+        steps: gradients an image.
+        length: the L2 norm of the first step, in units of pixels, which falls to a hundredth.
+        gamma: the first relative change of the radius in a step, in (0, 1).
+
+    Returns:
+        The nearest images found, unchanged where none was, and their steps.
     """
     norm, euclidean = threat.norm, NORMS["l2"]
     found = Found(pixels, threat)
@@ -93,7 +117,7 @@ def fmn(
         nearest = found.size[rows]
         slope = norm.dual(gradient)
         needed = torch.where(slope > 0, missed.abs() / slope, float("inf"))
-        # Clipping to [0, 1] can shorten the step for ever below the linear estimate.
+        # Clipping to [0, 1] can keep the step below the linear estimate forever.
         larger = torch.maximum(radius * (1 + rate), radius + norm.unit)
         wider = torch.maximum(norm.size(change) + needed, larger)
         grown = torch.where(nearest.isinf(), wider, larger)

@@ -1,4 +1,4 @@
-"""The search for the fewest values: a smooth count of them, and what can be taken back."""
+"""The search for the fewest changed values: a smooth count of them, and a greedy reduction."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unmask.fool.norms import Threat, wide
 from unmask.fool.outcome import Adversarials
 from unmask.fool.victim import Victim, margin
 
-# Of the smooth count d^2 / (d^2 + sigma), and how far the threshold moves in a step of length 1.
+# sigma of the smooth count d^2 / (d^2 + sigma), and the threshold's change in a step of length 1.
 _SIGMA, _THRESHOLD_STEP = 1e-3, 0.01
 _HALVINGS = 12
 
@@ -28,25 +28,25 @@ def sigma_zero(
     threshold: float = 0.3,
     greedy: bool = True,
 ) -> Adversarials:
-    """Seek the fewest changed values by a smooth count of them (sigma-zero, Cina et al., 2025).
+    """Search for the fewest changed values by a smooth count (sigma-zero, Cina et al., 2025).
 
     Each step descends the margin, where the goal is missed, and the smooth count; changes below a
-    threshold, which rises while the goal is reached and falls while it isn't, become 0. Before it
-    the values that the first gradient says gain most are tried, changed as far as they go; in the
-    end what gains least is taken back, for as long as the goal is reached.
+    threshold, which rises while the goal is reached and falls otherwise, become 0. Before that, the
+    values with the largest gain by the first gradient are changed by their whole range; at the end,
+    those with the least gain are restored for as long as the goal is reached.
 
     Args:
         victim: a model with gradients.
         pixels: float32[n, c, h, w] in [0, 1].
-        goal: what is to be predicted.
-        threat: L0; with an eps an image is done within so many values.
-        generator: is not drawn from.
-        steps: gradients; three more, and some tens of forwards, take values back.
+        goal: of each image.
+        threat: L0; with an eps, an image is done when at most that many values are changed.
+        generator: not used.
+        steps: gradients; restoring values takes three more, and some tens of forward passes.
         threshold: the first.
-        greedy: whether it begins with the values that the first gradient says gain most.
+        greedy: whether to begin with the values of the largest gain.
 
     Returns:
-        The images with the fewest values changed that were found.
+        The images with the fewest changed values, unchanged where none was found, and their steps.
     """
     found = Found(pixels, threat)
     rows = found.open()
@@ -91,9 +91,9 @@ def sigma_zero(
 def _take_back(
     victim: Victim, found: Found, goal: Goal, rows: Tensor, change: Tensor, gradient: Tensor
 ) -> None:
-    """Offer the changes of the rows without as many values as the goal can do without.
+    """Offer the changes of the rows with as many values restored as the goal allows.
 
-    Those whose change gains least by the gradient are taken back first; how many is bisected.
+    Values whose change gains least by the gradient are restored first; their number is bisected.
     """
     gain = torch.where(change != 0, -(gradient * change), -torch.inf).flatten(1)
     # 0 for the value that gains most.

@@ -1,4 +1,4 @@
-"""The Square attack: random squares of change, by the logits alone."""
+"""The Square attack: random square changes, using the logits alone."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from unmask.fool.norms import NORMS, Threat, wide
 from unmask.fool.outcome import Adversarials
 from unmask.fool.victim import Victim, cross_entropy, margin
 
-# After which of 10,000 queries the part of the image that is tried is halved.
+# The queries, of 10,000, after which the changed fraction of the image is halved.
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 _SCHEDULE = 10_000
 _TILES, _SMALLEST = 5, 3
 _TINY = 1e-12
-# After which part of the queries a margin is looked at, each from the third on against the one
-# before; what is below a quarter of the first stays in any case, and so does all of a short search.
+# The fractions of the queries after which a margin is checked, from the third on against the one
+# before; the fraction of the first margin below which an image is never given up; and the least
+# queries of a search in which images are.
 _CHECKS, _NEAR, _LONG = (0.02, 0.05, 0.1, 0.2, 0.4), 0.25, 1000
 
 
@@ -36,14 +37,28 @@ def square(
     first_part: float = 0.8,
     patience: float = 3.0,
 ) -> Adversarials:
-    """Change random squares as far as allowed and keep what lowers the loss.
+    """Change random squares by eps and keep the changes that lower the loss.
 
-    pixels: float32[n, c, h, w] in [0, 1]. The loss is the margin, or the cross-entropy of a target
-    (Andriushchenko et al., 2020). first_part of the image is changed at first, less by and by. A
-    image that reaches its goal leaves at once: at most queries forwards an image, and no
-    gradient. So does one whose margin is hopeless: patience times its fall since half as many
-    queries, for each doubling that is left, would not close it; infinity spends all queries on
-    each. Raises UserError without eps.
+    The loss is the margin, or the cross-entropy of a target (Andriushchenko et al., 2020). An image
+    that reaches its goal is done at once. It needs no gradients.
+
+    Args:
+        victim: a model, which may be a black box.
+        pixels: float32[n, c, h, w] in [0, 1].
+        goal: of each image.
+        threat: the norm and eps.
+        generator: of the squares.
+        queries: the most forward passes an image.
+        first_part: the fraction of the image that is changed at first, in (0, 1]; it decreases.
+        patience: an untargeted image is given up when its margin would stay above 0 even if it
+            fell, in each doubling of the queries that is left, by patience times its last fall.
+            Infinity gives none up.
+
+    Returns:
+        The images, unchanged where the attack failed, and their queries.
+
+    Raises:
+        UserError: without eps.
     """
     loss = margin if goal.targets is None else cross_entropy
     drawn = moves(threat.norm.name, pixels, threat.bound, generator)
@@ -78,26 +93,29 @@ def square(
 
 
 def _part(done: float) -> float:
-    """Return what is left of the part changed when done of all queries are spent."""
+    """Return the factor on the changed fraction when done of all queries are spent."""
     halvings: int = sum(int(done * _SCHEDULE) > after for after in _HALVINGS)
     return 0.5**halvings
 
 
 class Moves(Protocol):
-    """Where the search starts and what it tries next, for n images and one norm."""
+    """The start of the search and its next tries, for n images and one norm."""
 
     def start(self) -> Tensor:
-        """Return the first tries, float32[n, c, h, w] in [0, 1], eps away."""
+        """Return the first tries, float32[n, c, h, w] in [0, 1], at distance eps."""
 
     def tries(self, rows: Tensor, best: Tensor, part: float) -> Tensor:
-        """Return the next tries for the images of rows, int64[k], float32[k, c, h, w].
+        """Return the next tries, float32[k, c, h, w].
 
-        best: what served them best so far; part: how much of an image to change, in (0, 1].
+        Args:
+            rows: the images, int64[k].
+            best: their best images so far, float32[k, c, h, w].
+            part: the fraction of an image to change, in (0, 1].
         """
 
 
 class _Drawn:
-    """Draws for all n images at once: what one meets doesn't depend on which others are left."""
+    """Draws for all n images at once, so that none depends on which others are left."""
 
     def __init__(self, pixels: Tensor, eps: float, generator: torch.Generator) -> None:
         self.pixels, self.eps, self.generator = pixels, eps, generator
@@ -138,10 +156,10 @@ class L2Moves(_Drawn):
     """Two-sided bumps in a grid at first, then the change of one square moved into another."""
 
     def start(self) -> Tensor:
-        """Return the images with a grid of bumps of random sign, eps away in all."""
+        """Return the images with a grid of bumps of random sign, at distance eps in all."""
         side = max(min(self.h, self.w) // _TILES, 1)
         change = torch.zeros_like(self.pixels)
-        # What the tiles don't fill is left as a margin on every side.
+        # The tiles leave a margin on every side where they don't fit.
         for top in range(self.h % side // 2, self.h - side + 1, side):
             for left in range(self.w % side // 2, self.w - side + 1, side):
                 change[:, :, top : top + side, left : left + side] = self._bumps(side)
@@ -175,7 +193,7 @@ class L2Moves(_Drawn):
         return side if side <= largest else largest - (1 - largest % 2)
 
     def _bumps(self, side: int) -> Tensor:
-        """Return bumps float32[n, c, side, side] of norm 1 a channel, standing or lying."""
+        """Return bumps float32[n, c, side, side] of norm 1 a channel, vertical or horizontal."""
         bump = _bump(side).to(self.pixels)
         lying = torch.rand((self.n, 1, 1, 1), generator=self.generator) < 0.5
         turned = torch.where(lying.to(bump.device), bump.T, bump)
