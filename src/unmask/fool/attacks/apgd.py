@@ -294,7 +294,7 @@ class _Descent:
         self.best_gradient = torch.where(wide(better, self.at), gradient, self.best_gradient)
 
     def check(self, span: int) -> None:
-        """Halve the steps that led nowhere in the last span of them, and go back to the best."""
+        """Halve step sizes that brought no progress in the last span; return to the best point."""
         stuck = ~self.halved & (self.best_loss >= self.checked_loss)
         self.halved = stuck | (self.falls <= _OSCILLATING * span)
         self.checked_loss = self.best_loss

@@ -1,4 +1,4 @@
-"""Were the attacks at fault? The indicators of attack failure, on a few images.
+"""Did the attacks fail? The indicators of attack failure, on a few images.
 
 After Pintor et al., 2022, "Indicators of Attack Failure: Debugging and Improving Optimization of
 Adversarial Examples".
@@ -22,18 +22,23 @@ from unmask.verdict import Verdict
 _UNCONSTRAINED_STEPS = 50
 _LATE, _STILL = 0.9, 0.1
 _BORDER = 1e-5
-# Of each norm, as torch.cdist counts them.
+# The order of each norm for torch.cdist.
 _ORDERS = {"l2": 2.0, "linf": float("inf"), "l1": 1.0, "l0": 0.0}
 _WATCHED_QUERIES = 1000
 
 
 @dataclass(frozen=True)
 class Watched:
-    """What was seen of one attack on the way.
+    """The observations of one attack on its way.
 
-    eps: None for the smallest change. fooled: by the judge. silent: the images that it fooled on
-    the way without giving that image back. unfinished: of those that it didn't fool, the part for
-    which its margin fell by more than a tenth of its whole fall in the last tenth of its looks.
+    Args:
+        attack: its name.
+        eps: of the attack, None for the smallest change.
+        pictures: the number of images.
+        fooled: of them, by the judge.
+        silent: images that it fooled on the way without returning that image.
+        unfinished: of the images that it didn't fool, the fraction whose margin fell in the last
+            tenth of its queries by more than a tenth of its whole fall.
     """
 
     attack: str
@@ -46,8 +51,15 @@ class Watched:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The indicators on n images; unconstrained: the part that projected gradient descent fools
-    when pixels may become anything, None for a black box."""
+    """The indicators on a few images.
+
+    Args:
+        pictures: the number of images.
+        unconstrained: the fraction that projected gradient descent fools when pixels may take any
+            value, None for a black box.
+        watched: the observations of each attack.
+        verdicts: the warnings that follow.
+    """
 
     pictures: int
     unconstrained: float | None
@@ -56,10 +68,10 @@ class Diagnosis:
 
 
 class _Watcher(Victim):
-    """A victim that notes which of some images each look belongs to, and the margin there.
+    """A victim that records which image each query belongs to, and the margin there.
 
-    A look belongs to the image that it is nearer to than half that image's distance from any
-    other; looks so far away that this can't be told are left out.
+    A query belongs to an image when it is nearer to it than half that image's distance from any
+    other; queries that are too far away are left out.
     """
 
     def __init__(self, victim: Victim, originals: Tensor, goal: Goal, threat: Threat) -> None:
@@ -68,7 +80,7 @@ class _Watcher(Victim):
         self.order = _ORDERS[threat.norm.name]
         apart = torch.cdist(originals.flatten(1), originals.flatten(1), p=self.order)
         apart.fill_diagonal_(float("inf"))
-        # A single image owns every look.
+        # With a single image every query belongs to it.
         self.territory = apart.amin(1) / 2 if len(originals) else originals.new_empty(0)
         self.margins: list[list[float]] = [[] for _ in range(len(originals))]
         self.reached = torch.zeros(len(originals), dtype=torch.bool, device=originals.device)
@@ -93,7 +105,7 @@ class _Watcher(Victim):
         goal = self.goal[rows]
         within = self.threat.allows(pixels - self.originals[rows])
         margins = goal.margin(logits)
-        # On the very border, rounding in a batch of another size may turn the answer.
+        # On the very border, the rounding of another batch size may change the prediction.
         beyond = margins < -_BORDER * logits.abs().amax(1)
         self.reached[rows[beyond & within]] = True
         for row, value in zip(rows.tolist(), margins.tolist(), strict=True):
@@ -101,12 +113,16 @@ class _Watcher(Victim):
 
 
 def diagnose(victim: Victim, pixels: Tensor, labels: Tensor, plan: AuditPlan) -> Diagnosis:
-    """Run every attack of the plan on a few images that the model gets right, and watch it.
+    """Run every attack of the plan on a few images, and observe it on its way.
 
-    pixels: float32[n, c, h, w]; labels: int64[n].
+    Args:
+        victim: the classifier.
+        pixels: images that it classifies correctly, float32[n, c, h, w] in [0, 1].
+        labels: int64[n].
+        plan: of the audit.
     """
     goal = Goal(labels)
-    # Of each attack the last run: at the smallest of the sizes asked for, where it is hardest.
+    # The last run of each attack is at the smallest size, where it is hardest.
     last = {spec.name: i for i, (spec, _) in enumerate(plan.runs(victim))}
     watched = tuple(_watch(victim, pixels, goal, plan, i) for i in sorted(last.values()))
     free = _unconstrained(victim, pixels, goal) if victim.differentiable and len(pixels) else None
@@ -144,7 +160,7 @@ def _still_falling(margins: list[float]) -> bool:
 def _unconstrained(victim: Victim, pixels: Tensor, goal: Goal) -> float:
     threat = Threat(NORMS["linf"], 1.0)
     generator = torch.Generator().manual_seed(0)
-    # From the image itself: a random start so large fools by itself.
+    # It starts from the image itself, since a random start in so large a ball already fools.
     found = pgd(
         victim,
         pixels,

@@ -14,7 +14,13 @@ _COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operato
 
 @dataclass(frozen=True)
 class Gate:
-    """A condition such as "median_l2<1.0" that an audit fails when it holds."""
+    """A condition on a figure, such as "median_l2<1.0", under which an audit fails.
+
+    Args:
+        name: of the figure.
+        sign: "<", "<=", ">" or ">=".
+        bound: the number to compare with.
+    """
 
     name: str
     sign: str
@@ -22,7 +28,14 @@ class Gate:
 
     @staticmethod
     def parse(text: str) -> Gate:
-        """Return the condition that the text writes. Raises UserError for another form."""
+        """Return the condition that a text states.
+
+        Args:
+            text: such as "median_l2<1.0".
+
+        Raises:
+            UserError: for another form.
+        """
         found = re.fullmatch(r"\s*([a-z]\w*(?:\.\d+)?)\s*(<=|>=|<|>)\s*([-+.\deE]+)\s*", text)
         try:
             bound = float(found[3]) if found else float("nan")
@@ -43,7 +56,14 @@ class Gate:
             raise unknown("figure", self.name, known)
 
     def holds(self, figures: Mapping[str, float]) -> bool:
-        """Return whether the condition is met. Raises UserError for a figure that isn't there."""
+        """Return whether the condition holds.
+
+        Args:
+            figures: by name.
+
+        Raises:
+            UserError: when there is no figure of that name.
+        """
         self.check(figures)
         return bool(_COMPARE[self.sign](figures[self.name], self.bound))
 

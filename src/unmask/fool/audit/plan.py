@@ -1,4 +1,4 @@
-"""What an audit is to do: which changes, which attacks, on how many images."""
+"""The plan of an audit: which changes, which attacks, on how many images."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from unmask.fool.attacks import ATTACKS, AttackSpec
 from unmask.fool.norms import NORMS, Norm, Threat
 from unmask.fool.victim import Victim
 
-# The cheap ones first: each is shown only what those before it left. What is named again starts
-# elsewhere, which counts on models whose loss has many maxima.
+# Cheap attacks come first: each gets only the images that those before it left. An attack that is
+# named again starts elsewhere, which matters on models whose loss has many maxima.
 _WITHIN = ("apgd-ce", "apgd-t", "square", "apgd-dlr", "apgd-ce", "apgd-ce")
 ENSEMBLES = {
     "linf": ("apgd-minimal", *_WITHIN),
@@ -19,9 +19,9 @@ ENSEMBLES = {
     "l1": ("fmn", "apgd-ce", "apgd-t", "apgd-dlr", "apgd-ce"),
     "l0": ("sigma-zero", "fmn"),
 }
-# Of a model that gives the class and nothing else.
+# The attacks on a model that returns the class alone.
 _LABELS_ONLY = {"linf": ("rays",), "l2": ("hopskipjump",)}
-# Of the smallest changes towards every class.
+# The attacks for the smallest changes towards every class.
 PAIR_ATTACKS = {"linf": "apgd-minimal", "l2": "ddn", "l1": "fmn", "l0": "sigma-zero"}
 # The usual sizes by norm, of grey and of coloured images.
 _USUAL = {"linf": (0.3, 8 / 255), "l2": (1.5, 0.5), "l1": (10.0, 12.0), "l0": (20.0, 24.0)}
@@ -31,13 +31,22 @@ _USUAL = {"linf": (0.3, 8 / 255), "l2": (1.5, 0.5), "l1": (10.0, 12.0), "l0": (2
 class AuditPlan:
     """Every setting of an audit.
 
-    norm: "linf", "l2", "l1" or "l0". eps: the sizes, in units of pixels in [0, 1] (in l0 numbers of
-    values), at which every attack that needs one is run. attacks: names in ATTACKS, in order;
-    empty for the norm's ensemble. images: how many, spread evenly over those given. pairs: of how
-    many images of each class the smallest change towards every other class is sought, 0 for none.
-    steps: gradients of each attack that takes steps (C&W but its own), for each class tried.
-    queries: forward passes of the black box. shard: images attacked together, which bounds memory.
-    Raises UserError.
+    Args:
+        norm: "linf", "l2", "l1" or "l0".
+        eps: the sizes at which every attack that needs one is run, in units of pixels in [0, 1], in
+            l0 numbers of values.
+        attacks: names in ATTACKS, in order; () for the norm's ensemble.
+        images: how many, spread evenly over those given.
+        pairs: the images of each class whose smallest change towards every other class is searched
+            for, 0 for none.
+        steps: gradients of each attack that takes steps (C&W has its own number), for each class
+            tried.
+        queries: forward passes of a black-box attack.
+        seed: of everything random.
+        shard: images attacked together, which bounds memory.
+
+    Raises:
+        UserError: for values out of range and unknown names.
     """
 
     norm: str = "linf"
@@ -72,28 +81,33 @@ class AuditPlan:
 
     @property
     def geometry(self) -> Norm:
-        """The norm itself."""
+        """The norm, as an object."""
         return NORMS[self.norm]
 
     def settings(self, spec: AttackSpec) -> dict[str, int]:
-        """Return how much an attack of the plan may spend, as its keyword arguments."""
+        """Return the budget of an attack of the plan, as its keyword arguments."""
         if not spec.budget:
             return {}
         budget = getattr(self, spec.budget)
-        # Up to ten searches take so many each.
+        # It takes that many in each of up to ten searches.
         return {spec.budget: max(budget // 2, 1) if spec.name == "apgd-minimal" else budget}
 
     def pair_settings(self, spec: AttackSpec) -> dict[str, int]:
-        """Return what the attack on each pair of an image and a class may spend."""
+        """Return the budget of the attack on each pair of an image and a class."""
         if spec.name == "apgd-minimal":
             return {"steps": max(self.steps // 5, 1), "searches": 6}
         return self.settings(spec)
 
     def specs(self, victim: Victim) -> list[AttackSpec]:
-        """Return the attacks to run on that victim.
+        """Return the attacks to run on a victim.
 
-        The ensemble leaves out what needs gradients that aren't there. Raises UserError when an
-        attack that was asked for can't be run.
+        The ensemble leaves out attacks whose gradients are unavailable.
+
+        Args:
+            victim: the classifier.
+
+        Raises:
+            UserError: when an attack of the plan can't be run, or none is left.
         """
         if not self.attacks:
             usual = _LABELS_ONLY.get(self.norm, ()) if victim.labels_only else ENSEMBLES[self.norm]
@@ -112,10 +126,16 @@ class AuditPlan:
         return specs
 
     def runs(self, victim: Victim) -> list[tuple[AttackSpec, Threat]]:
-        """Return the attacks with their threats, in order: the smallest change first.
+        """Return the attacks with their threats, in order: those for the smallest change first.
 
-        What the cheap ones fool at a size needn't be attacked by the dear ones; the sizes come in
-        descending order, since what fools within a small one has been found by then.
+        What the cheap attacks fool at a size needn't be attacked by the expensive ones. Sizes come
+        in descending order, since an image that can be fooled within a small one is known by then.
+
+        Args:
+            victim: the classifier.
+
+        Raises:
+            UserError: as specs does.
         """
         specs = self.specs(victim)
         free = [(s, Threat(self.geometry)) for s in specs if s.minimal]
@@ -139,7 +159,11 @@ class AuditPlan:
 
 
 def default_eps(norm: str, channels: int) -> float:
-    """Return the usual size of a change: of grey images (one channel) and of coloured ones.
+    """Return the usual size of a change.
+
+    Args:
+        norm: "linf", "l2", "l1" or "l0".
+        channels: of the images: 1 for grey ones, more for coloured ones.
 
     Raises:
         UserError: for an unknown norm.

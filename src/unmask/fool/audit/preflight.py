@@ -1,4 +1,4 @@
-"""Before any attack: is this a classifier that attacks can be judged on?"""
+"""Before any attack: can attacks on this classifier be judged?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SMALL = 1e-3
 _MODES = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
 _SAME = 1e-4
 _TRIED = 50
-# What models are usually trained with, of grey and of coloured images.
+# The preprocessing that models are usually trained with, for grey and for coloured images.
 _CONVENTIONS = {
     1: (
         Preprocessing(scale=255),
@@ -43,16 +43,24 @@ _CONVENTIONS = {
 
 @dataclass(frozen=True)
 class Preflight:
-    """What was measured on n images, and what it warns of.
+    """The measurements on n images, and the warnings that follow.
 
-    accuracy: on the images as they are. accuracy_255: on images in 0 to 255. spread: the
-    largest difference of logits between two looks at the same image, and batch_spread between a
-    image alone and in a batch, both over the largest logit. unmoved: the part of the images
-    whose logits don't change at all when every pixel moves by up to 0.001. no_gradient and
-    no_margin_gradient: the part with a zero gradient of the cross-entropy and of the margin; None
-    for a black box. not_finite: gradients of the two that hold NaN or infinity. convention: the
-    usual preprocessing under which more images are classified right, "" where none is better, and
-    convention_accuracy the accuracy with it on the first images.
+    Args:
+        pictures: n.
+        accuracy: on the unchanged images.
+        accuracy_255: on the images in 0 to 255.
+        spread: the largest difference of logits between two passes of the same image, over the
+            largest logit.
+        batch_spread: the same between an image alone and in a batch.
+        unmoved: the fraction of images whose logits don't change at all when every pixel changes by
+            up to 0.001.
+        no_gradient: the fraction with a zero gradient of the cross-entropy, None for a black box.
+        no_margin_gradient: the fraction with a zero gradient of the margin, None for a black box.
+        verdicts: the warnings.
+        not_finite: the number of gradients of the two that hold NaN or infinity.
+        convention: the usual preprocessing with which more images are classified correctly, ""
+            where none is better.
+        convention_accuracy: the accuracy with it on the first images.
     """
 
     pictures: int
@@ -75,17 +83,22 @@ class Preflight:
 
 
 def preflight(victim: Victim, pixels: Tensor, labels: Tensor) -> Preflight:
-    """Look at a model through a few dozen of its images.
+    """Measure a model on a few dozen images.
 
-    pixels: float32[n, c, h, w] in [0, 1]; labels: int64[n]. The model is used as it stands. Raises
-    UserError for a model that can't take the images, or whose logits aren't finite.
+    Args:
+        victim: the classifier, used as it is.
+        pixels: float32[n, c, h, w] in [0, 1].
+        labels: int64[n].
+
+    Raises:
+        UserError: for a model that can't take the images, or whose logits aren't finite.
     """
     logits = _first(victim, pixels)
     again, alone = victim.logits(pixels), victim.logits(pixels[:1])
     moved = victim.logits(_moved(pixels))
     finite = logits.isfinite().all(1)
     wanted, gain = (None, 0.0)
-    # Where numbers overflow, another range only hides it.
+    # Where numbers overflow, another range would only hide it.
     if finite.all():
         wanted, gain = _convention(victim, pixels[:_TRIED], logits[:_TRIED], labels[:_TRIED])
     largest = float(logits[finite].abs().max()) or 1.0
@@ -238,7 +251,7 @@ def _verdicts(
         )
         return tuple(warnings)
     if probabilities:
-        # A second softmax flattens gradients by itself: the cause is named already.
+        # A second softmax flattens gradients by itself, and that verdict is there already.
         return tuple(warnings)
     if found.unmoved > 0.5:
         warnings.append(
@@ -274,7 +287,7 @@ def _verdicts(
 
 
 def _clamped(logits: Tensor) -> tuple[float, float]:
-    """Return the extreme logit that most images share, and the part of them; 0 where too few."""
+    """Return the extreme logit that most images share, and their fraction; 0 where too few."""
     if logits.shape[1] == 2 and not bool(logits[:, 0].any()):
         # A single logit: the other is 0 by construction.
         return 0.0, 0.0
@@ -288,7 +301,7 @@ def _clamped(logits: Tensor) -> tuple[float, float]:
 def _convention(
     victim: Victim, pixels: Tensor, logits: Tensor, labels: Tensor
 ) -> tuple[Preprocessing | None, float]:
-    """Return the usual preprocessing that makes clearly more images right, and by what part."""
+    """Return the usual preprocessing that clearly raises accuracy, and by what fraction."""
     right = logits.argmax(1) == labels
     best, most, gain = None, 0, 0.0
     for tried in _CONVENTIONS.get(pixels.shape[1], ()):

@@ -1,4 +1,4 @@
-"""What an audit found, and the figures that follow from it."""
+"""The result of an audit, and the figures that follow from it."""
 
 from __future__ import annotations
 
@@ -24,29 +24,34 @@ from unmask.stats import wilson
 from unmask.verdict import Verdict
 
 _ROUNDING = 1e-5
-# A change of any pixel by so much of its range is hardly seen.
+# A change of every pixel by this fraction of its range is hardly visible.
 _UNSEEN = 8 / 255
 _QUANTILES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
 _FORMAT = "unmask-audit/1"
-# How many points more a black box may fool than all gradients before these are doubted.
+# The fraction of images that a black box may fool beyond all gradients before these are doubted.
 _BLACK_BOX = 0.05
 
 
 @dataclass(frozen=True)
 class Share:
-    """A part of some images with its 95 % confidence interval (Wilson, 1927)."""
+    """A fraction of some images with its 95 % confidence interval (Wilson, 1927).
+
+    Args:
+        count: the images counted.
+        of: all images.
+    """
 
     count: int
     of: int
 
     @property
     def value(self) -> float:
-        """The part; NaN of no images."""
+        """The fraction; NaN of no images."""
         return self.count / self.of if self.of else float("nan")
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Where the true part lies."""
+        """The 95 % confidence interval of the fraction."""
         return wilson(self.count, self.of)
 
     def as_dict(self) -> dict[str, Any]:
@@ -68,12 +73,23 @@ def figure_names(plan: AuditPlan) -> list[str]:
 
 @dataclass(frozen=True)
 class Audit:
-    """An audit of one model on some images; every figure is the judge's, none an attack's word.
+    """An audit of one model on some images; every figure is the judge's, not an attack's own.
 
-    worst: the nearest adversarial of each image over the whole ensemble. pairs: None where none
-    were asked for. examples: uint8[k, c, h, w], the nearest adversarial of each class, of the
-    images example_rows. records: one for each attack and eps, summed over all images.
-    failures: the shards that could not be attacked, a line each; their images are missing.
+    Args:
+        model: its name.
+        data: the name of the images.
+        class_names: in the order of the logits.
+        plan: the settings.
+        worst: the nearest adversarial image of each image over the whole ensemble.
+        pairs: the smallest changes towards other classes; None where none were wanted.
+        records: one for each attack and eps, summed over all images.
+        unstable: how many adversarial images get another prediction in another pass.
+        examples: the nearest adversarial image of each class, uint8[k, c, h, w].
+        example_rows: the images that these come from, int64[k].
+        preflight: the measurements before the attacks.
+        diagnosis: the indicators of attack failure.
+        stamp: the provenance.
+        failures: a line for each shard that could not be attacked; its images are missing.
     """
 
     model: str
@@ -97,37 +113,40 @@ class Audit:
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        """bool[n]: which images the model classifies right as they are."""
+        """Which images the model classifies correctly, bool[n]."""
         right: NDArray[np.bool_] = self.worst.clean == self.worst.labels
         return right
 
     @property
     def clean(self) -> Share:
-        """The part of all images that is classified right as they are."""
+        """The clean accuracy."""
         return Share(int(self.right.sum()), len(self.worst))
 
     def robust(self, eps: float) -> Share:
-        """Return the part of all images that no attack fooled within eps, in units of pixels.
+        """Return the robust accuracy: the fraction of all images that no attack fooled within eps.
 
-        An image that the model misjudges as it is counts as fooled.
+        An image that the model misclassifies unchanged counts as fooled.
+
+        Args:
+            eps: in units of pixels in [0, 1], in l0 a number of values.
         """
         return Share(int((self.worst.size > eps + _ROUNDING).sum()), len(self.worst))
 
     def fooled(self, eps: float) -> Share:
-        """Return the part of the images classified right that some attack fooled within eps."""
+        """Return the fraction of correctly classified images that some attack fooled within eps."""
         sizes = self.worst.size[self.right]
         return Share(int((sizes <= eps + _ROUNDING).sum()), len(sizes))
 
     @property
     def reach(self) -> float:
-        """A size a tenth beyond those asked for and nearly all changes found."""
+        """A size a tenth beyond those of the plan and nearly all changes found."""
         found = self.worst.size[np.isfinite(self.worst.size)]
         return 1.1 * max([*self.plan.eps, float(np.quantile(found, 0.99)) if len(found) else 0.0])
 
     def curve(
         self, end: float, points: int = 201
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return sizes from 0 to end and the part of all images that withstands each."""
+        """Return sizes from 0 to end and the robust accuracy at each, float64[points] each."""
         sizes = np.linspace(0, end, points)
         counts = (self.worst.size[None, :] > sizes[:, None] + _ROUNDING).mean(1)
         return sizes, counts
@@ -136,8 +155,8 @@ class Audit:
     def smallest(self) -> dict[str, float | None]:
         """The quantiles and the mean of the smallest change in the audit's norm.
 
-        Over the images classified right; one that nothing fooled counts as infinite in the
-        quantiles, and None is said where the quantile is. The mean is over those fooled.
+        They are over the images classified correctly; one that nothing fooled counts as infinite in
+        the quantiles, and a quantile that is infinite is None. The mean is over those fooled.
         """
         sizes = np.sort(self.worst.size[self.right])
         found = sizes[np.isfinite(sizes)]
@@ -150,7 +169,7 @@ class Audit:
 
     @property
     def meaning(self) -> str:
-        """What the smallest changes mean, in one sentence."""
+        """The meaning of the smallest changes, in one sentence."""
         half = self.smallest["median"]
         if half is None:
             return "No attack fooled half of the images that it gets right, at any size tried."
@@ -182,19 +201,19 @@ class Audit:
 
     @property
     def saved(self) -> Share:
-        """Of the adversarials found, the part that still fools as an 8-bit image."""
+        """Of the adversarial images found, the fraction that still fools as an 8-bit image."""
         found = self.worst.by >= 0
         return Share(int(self.worst.saved[found].sum()), int(found.sum()))
 
     @property
     def black_box_gain(self) -> int:
-        """How many images a black box fooled, at a size where all gradients before had failed."""
+        """How many images a black box fooled at a size where all gradients before had failed."""
         gradients = any(r.needs_gradient for r in self.records)
         return sum(r.nearer for r in self.records if not r.needs_gradient and r.eps) * gradients
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
-        """Every reason not to take the figures at their face."""
+        """Every reason not to take the figures at face value."""
         found = [*self.preflight.verdicts, *self.diagnosis.verdicts]
         if self.failures:
             found.append(
@@ -242,10 +261,14 @@ class Audit:
         return tuple(found)
 
     def matrix(self, name: str) -> NDArray[np.float64]:
-        """Return float64[k, k] by true class (row) and class passed for (column).
+        """Return a figure by true class (row) and target class (column).
 
-        name: "success", the part of the pairs reached; "l2", "linf" or "similarity", means over
-        those reached. NaN on the diagonal and where there is none.
+        Args:
+            name: "success", the fraction of the pairs reached; "l2", "linf" or "similarity", means
+                over those reached.
+
+        Returns:
+            float64[k, k]; NaN on the diagonal and where there is no pair.
         """
         k = len(self.class_names)
         total, count = np.zeros((k, k)), np.zeros((k, k))
@@ -275,8 +298,8 @@ class Audit:
     def figures(self) -> dict[str, float]:
         """Return the figures that a gate may name, figure_names; infinity where nothing fooled.
 
-        robust_accuracy is that of all images at the largest eps, fooled the part of those
-        classified right there, warnings the number of findings.
+        robust_accuracy is that of all images at the largest eps, fooled the fraction of those
+        classified correctly there, warnings the number of findings.
         """
         largest = max(self.plan.eps)
         named: dict[str, float] = {
@@ -292,7 +315,7 @@ class Audit:
         return named
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the figures as plain values, their denominators beside them."""
+        """Return the figures as plain values, with their denominators."""
         pairs = self.pairs
         return {
             "format": _FORMAT,
@@ -362,7 +385,14 @@ class Audit:
 
     @staticmethod
     def load(path: Path) -> Audit:
-        """Read what save wrote. Raises UserError when the file is missing or damaged."""
+        """Read what save wrote.
+
+        Args:
+            path: of the NPZ file.
+
+        Raises:
+            UserError: when the file is missing or damaged.
+        """
         arrays, h = read_arrays(path)
         if not isinstance(h, dict) or h.get("format") != _FORMAT:
             raise UserError(f"{path} is no audit", do="give an audit.npz that Unmask wrote")
@@ -389,7 +419,7 @@ class Audit:
                 _verdicts(seen["findings"]),
             ),
             stamp=h["stamp"],
-            # Audits of earlier versions know of none.
+            # Audits of earlier versions have none.
             failures=tuple(h.get("failures", ())),
         )
 
@@ -408,7 +438,7 @@ def _verdicts(entries: list[dict[str, Any]]) -> tuple[Verdict, ...]:
 
 
 def _as_dict(verdict: Verdict) -> dict[str, Any]:
-    # "do" is what the remedy was called in 0.1, and what readers of the JSON look for.
+    # "do" was the remedy's name in 0.1, which readers of the JSON expect.
     return {**verdict.as_dict(), "do": verdict.fix}
 
 

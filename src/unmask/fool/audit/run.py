@@ -1,4 +1,4 @@
-"""The audit itself: preflight, shards of attacks that resume, and what they add up to."""
+"""The audit itself: preflight, shards of attacks that resume, and their sum."""
 
 from __future__ import annotations
 
@@ -38,15 +38,23 @@ from unmask.train.evaluation import counted
 
 _LOOKED_AT, _WATCHED = 256, 32
 _PAIR_PICTURES = 25
-# Of the images of a shard, of which an attack holds about ten copies.
+# The most bytes of a shard's images, of which an attack holds about ten copies.
 _SHARD_BYTES = 1 << 26
-# More would take longer than all else: pairs of many classes are a sample.
+# More pairs would take longer than all else: those of many classes are a sample.
 _MOST_PAIRED = 200
 
 
 @dataclass(frozen=True)
 class AuditProgress:
-    """How far an audit is: what it is doing, and the shards done, running and failed of all."""
+    """The progress of an audit.
+
+    Args:
+        doing: the current step, in words.
+        done: shards done.
+        shards: shards in all.
+        running: shards that are being attacked.
+        failed: shards that failed.
+    """
 
     doing: str
     done: int
@@ -57,12 +65,12 @@ class AuditProgress:
 
 @dataclass(frozen=True)
 class _Shared:
-    """What every task reads: it travels to a node once."""
+    """The input of every task, sent to a node once."""
 
     model: Victim
     images: Images
     plan: AuditPlan
-    # Rounding may depend on it, so the workers take as many as this process.
+    # Rounding may depend on it, so the workers use as many as this process.
     threads: int
 
     def victim(self) -> Victim:
@@ -99,34 +107,34 @@ def audit(
     resume: bool = False,
     progress: Callable[[AuditProgress], None] | None = None,
 ) -> Audit:
-    """Attack a classifier with an ensemble: what is left of it, and whether that can be believed.
+    """Attack a classifier with an ensemble; measure its robust accuracy, and whether to trust it.
 
     Args:
         model: a network, a function of float32[b, c, h, w] to logits, a model that ships, a file,
             or "my_module:make_model".
         data: images with labels: Images, "mnist", a folder, or (images, labels), the images
-            float[n, c, h, w] in [0, 1] (kept on 8 bits) or uint8.
+            float[n, c, h, w] in [0, 1] (rounded to 8 bits) or uint8.
         eps: the largest changes, in units of pixels in [0, 1], in l0 numbers of values; by default
             0.3 (grey) or 8/255 for linf, 1.5 or 0.5 for l2, 10 or 12 for l1, 20 or 24 for l0.
         norm: "linf", "l2", "l1" or "l0".
         images: how many, spread evenly over those given.
         attacks: names in unmask.fool.attacks.ATTACKS; the norm's ensemble by default.
-        pairs: how many images of each class are taken towards every other class, 0 for none.
-        steps: gradients an attack takes.
+        pairs: how many images of each class are changed towards every other class, 0 for none.
+        steps: gradients that an attack takes.
         queries: forward passes an image that a black-box attack takes.
-        mean: what the model wants taken away from the images, one number or one a channel.
-        std: what it wants them divided by then.
-        batch_size: how many images go through the model at a time.
+        mean: that the model expects to be subtracted from the images, one number or one a channel.
+        std: that it expects them to be divided by then, likewise, above 0.
+        batch_size: images in a forward pass.
         seed: of everything random.
-        directory: where parts are kept as they are done; resume goes on from there.
-        resume: whether to use what lies in directory.
-        progress: called as the audit goes on.
+        directory: where parts are stored as they are done.
+        resume: whether parts of the same audit in directory are used again.
+        progress: called as the audit proceeds.
 
     Returns:
         The audit: print it, or read clean, robust(eps), smallest, verdicts, figures().
 
     Raises:
-        UserError: for images that don't suit the model and a model that can't be judged.
+        UserError: for images that don't fit the model and a model that can't be judged.
     """
     found = as_images(data)
     victim = as_victim(model, mean=mean, std=std, batch_size=batch_size, images=found.pixels)
@@ -153,7 +161,11 @@ def audit(
 
 
 def as_images(data: Images | str | Path | tuple[Any, Any]) -> Images:
-    """Return the images of a name, a folder, or arrays; see audit.
+    """Return the images of a name, a folder, or arrays.
+
+    Args:
+        data: Images, a named set, a folder, or (images, labels), the images float[n, c, h, w] in
+            [0, 1] (rounded to 8 bits) or uint8.
 
     Raises:
         UserError: when there are none, or the arrays aren't images in [0, 1] with labels.
@@ -186,15 +198,27 @@ def run_audit(
     on: Executor | None = None,
     progress: Callable[[AuditProgress], None] | None = None,
 ) -> Audit:
-    """Attack a model with the whole ensemble and judge every image afresh.
+    """Attack a model with the whole ensemble and judge every image.
 
-    images: of the model's size and classes. directory keeps each shard as soon as it is done; with
-    resume those of the same audit are used again, to the very bits of an audit that was never
-    stopped. on: who attacks the shards, this process by default; the bits are the same. A shard
-    that fails is named in Audit.failures, and its images are left out of every figure. Memory is
-    that of one shard, however many images there are. Raises UserError for images that don't
-    suit the model, a model that can't be judged, shards of another audit, and when no shard can be
-    attacked.
+    Memory is that of one shard, however many images there are.
+
+    Args:
+        model: the classifier.
+        images: of the model's size and classes.
+        plan: the settings.
+        directory: where each shard is stored as soon as it is done.
+        resume: whether shards of the same audit in directory are used again; the bits are those of
+            an audit that was never stopped.
+        on: the executor of the shards, this process by default; the bits are the same.
+        progress: called as the audit proceeds.
+
+    Returns:
+        The audit. A shard that fails is named in failures, and its images are left out of every
+        figure.
+
+    Raises:
+        UserError: for images that don't fit the model, a model that can't be judged, shards of
+            another audit, and when no shard can be attacked.
     """
     _check(model, images, plan)
     images = _counted(model, images)
@@ -208,7 +232,7 @@ def run_audit(
     tell = progress or (lambda _: None)
     tell(AuditProgress("looking at the model", 0, total))
     before, seen = _look(victim, images, rows, plan)
-    # What a model answers tells which attacks it can be shown.
+    # The attacks depend on the model's outputs.
     specs = ", ".join(dict.fromkeys(s.name for s in plan.specs(victim)))
     shared = _Shared(model, images, plan, torch.get_num_threads())
     on = on or LocalExecutor()
@@ -225,7 +249,7 @@ def run_audit(
         for column in zip(*(p.records for p in parts), strict=True)
     )
     pairs = None
-    # Which images are paired depends on all of them.
+    # The choice of images for pairs depends on all of them.
     if plan.pairs and victim.differentiable and not failures:
         chosen = Parts(store.pairs, _to_pair(images, worst, plan))
         for _ in chosen.made(on, _paired, shared):
@@ -267,7 +291,7 @@ def _look(
 
 
 def _to_pair(images: Images, worst: Worst, plan: AuditPlan) -> list[NDArray[np.int64]]:
-    """Return the rows of the images that are taken towards every class, in tasks."""
+    """Return the rows of the images that are changed towards every class, by task."""
     right = worst.clean == worst.labels
     of_class = [
         np.flatnonzero(right & (worst.labels == k))[: plan.pairs]
@@ -323,14 +347,14 @@ def _check(model: Victim, images: Images, plan: AuditPlan) -> None:
 
 
 def _counted(model: Victim, images: Images) -> Images:
-    """Return the images with the model's number of classes, where its answer tells."""
+    """Return the images with the model's number of classes, where its output shows it."""
     if model.class_names is not None:
         return images
     probe, first = model.fresh(), as_tensors(images, np.zeros(1, np.int64), model)[0]
     try:
         logits = probe.logits(first)
     except Exception:
-        # Of classes alone the number isn't known; what else is wrong, the preflight names.
+        # The class alone doesn't tell their number; the preflight finds other faults.
         return images
     return counted(images, logits.shape[1])
 

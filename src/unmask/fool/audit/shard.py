@@ -27,18 +27,25 @@ from unmask.runtime import seeded, write_atomically
 from unmask.saved_state import check_array, check_keys, damaged, parse_json, reading
 
 _ATTACK_STREAM, _PAIR_STREAM = 21, 22
-# An image whose smallest change so far is no more than so many eps is attacked to the end.
+# An image whose smallest change so far is at most this many eps is never given up.
 _NEARLY, _PATIENCE = 1.15, 3.0
-# Of how many classes an image is taken towards every other one; of more, towards so many.
+# With up to this many classes an image is changed towards all others; with more, towards a sample.
 MOST_TARGETS = 20
 
 
 @dataclass(frozen=True)
 class AttackRecord:
-    """What one attack did: how many images it was shown, fooled, and what that cost.
+    """The result of one attack at one size, and its cost.
 
-    eps: None for the smallest change. fooled: by the judge. nearer: for how many its change is the
-    smallest of the attacks up to it.
+    Args:
+        name: of the attack.
+        eps: None for the smallest change.
+        needs_gradient: whether the attack uses gradients.
+        tried: the number of images attacked.
+        fooled: of them, by the judge.
+        nearer: for how many its change is the smallest of the attacks so far.
+        forwards: images in forward passes.
+        backwards: images in backward passes.
     """
 
     name: str
@@ -58,13 +65,21 @@ class AttackRecord:
 
 @dataclass(frozen=True)
 class Worst:
-    """The nearest judged adversarial of each of n images, each array [n].
+    """The nearest adversarial image, as judged, of each of n images, each array [n].
 
-    rows: the image's place among those given. clean: the class said of the image itself. size:
-    of the smallest change in the audit's norm, 0 where the image itself is misjudged and infinity
-    where no attack succeeded. said, certainty, l2, linf, similarity, saved: of that adversarial
-    (saved: whether it still fools as an 8-bit image); NaN and -1 where there is none. by: the
-    attack, as an index into the records.
+    Args:
+        rows: the image's place among those given.
+        labels: the true class.
+        clean: the class predicted for the unchanged image.
+        size: of the smallest change in the audit's norm; 0 where the unchanged image is
+            misclassified and infinity where no attack succeeded.
+        said: the class predicted for the adversarial image, -1 where there is none.
+        certainty: the confidence of that prediction, NaN where there is none.
+        l2: the size of its change in L2, likewise.
+        linf: the size of its change in Linf, likewise.
+        similarity: its SSIM with the original, likewise.
+        saved: whether it still fools as an 8-bit image.
+        by: the attack, as an index into the records, -1 where there is none.
     """
 
     rows: NDArray[np.int64]
@@ -84,7 +99,7 @@ class Worst:
 
     @staticmethod
     def joined(parts: list[Worst]) -> Worst:
-        """Return the parts one after the other."""
+        """Return the concatenated parts."""
         return Worst(
             **{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Worst)}
         )
@@ -92,7 +107,18 @@ class Worst:
 
 @dataclass(frozen=True)
 class Pairs:
-    """The smallest change of an image towards each other class, each array [pairs]."""
+    """The smallest change of an image towards each other class, each array [pairs].
+
+    Args:
+        rows: the image's place among those given.
+        labels: the true class.
+        targets: the target class.
+        reached: whether it was reached.
+        reached_saved: whether the 8-bit image reaches it too.
+        l2: the size of the change in L2.
+        linf: the size of the change in Linf.
+        similarity: the SSIM with the original.
+    """
 
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
@@ -105,7 +131,7 @@ class Pairs:
 
     @staticmethod
     def joined(parts: list[Pairs]) -> Pairs:
-        """Return the parts one after the other."""
+        """Return the concatenated parts."""
         return Pairs(
             **{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Pairs)}
         )
@@ -113,10 +139,14 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Shard:
-    """What attacking some of the images came to.
+    """The result of attacking some of the images.
 
-    examples: uint8[k, c, h, w], the nearest adversarial of each class that has one, of the images
-    example_rows. unstable: how many adversarials another look at judges otherwise.
+    Args:
+        worst: the nearest adversarial images.
+        records: one for each attack and eps.
+        unstable: how many adversarial images get another prediction in another pass.
+        examples: the nearest adversarial image of each class that has one, uint8[k, c, h, w].
+        example_rows: the images that these come from, int64[k].
     """
 
     worst: Worst
@@ -134,7 +164,14 @@ class Shard:
 
     @staticmethod
     def load(path: Path) -> Shard:
-        """Read what save wrote. Raises UserError when the file is damaged."""
+        """Read what save wrote.
+
+        Args:
+            path: of the NPZ file.
+
+        Raises:
+            UserError: when the file is missing or damaged.
+        """
         arrays, header = read_arrays(path)
         check_keys(header, ("records", "unstable"), path)
         worst = {k.removeprefix("worst_"): v for k, v in arrays.items() if k[:6] == "worst_"}
@@ -159,9 +196,14 @@ class Shard:
 def attack_shard(
     victim: Victim, images: Images, rows: NDArray[np.int64], plan: AuditPlan, number: int
 ) -> Shard:
-    """Attack the images of these rows with every attack of the plan, worst case by image.
+    """Attack the images of some rows with every attack of the plan, worst case by image.
 
-    number: the shard's, which with the plan's seed settles everything random.
+    Args:
+        victim: the classifier.
+        images: all images.
+        rows: of the images to attack, int64[k].
+        plan: the settings.
+        number: the shard's, which with the plan's seed determines everything random.
     """
     pixels, labels = as_tensors(images, rows, victim)
     clean = predicted(victim.logits(pixels))
@@ -215,9 +257,9 @@ def attack_shard(
 def _patience(
     spec: AttackSpec, threat: Threat, plan: AuditPlan, size: NDArray[np.float64]
 ) -> dict[str, Tensor]:
-    """Return how patient an attack within eps is with images of these smallest changes so far.
+    """Return the patience of an attack within eps with images of these smallest changes so far.
 
-    Nothing is spared on those nearly within eps, nor when attacks were chosen by name.
+    Images that are nearly within eps are never given up, nor any when attacks were chosen by name.
     """
     if not spec.patient or plan.attacks or threat.eps is None:
         return {}
@@ -226,7 +268,7 @@ def _patience(
 
 
 def _shortened(victim: Victim, pixels: Tensor, found: Adversarials, goal: Goal) -> Adversarials:
-    """Bring what fools within a size nearer, since such attacks spend the whole of it."""
+    """Move adversarial images within a size nearer, since such attacks use the whole size."""
     fools = goal.reached(victim.logits(found.pixels))
     nearest = found.pixels.clone()
     nearest[fools] = to_boundary(victim, pixels[fools], found.pixels[fools], goal[fools])
@@ -236,11 +278,11 @@ def _shortened(victim: Victim, pixels: Tensor, found: Adversarials, goal: Goal) 
 def attack_pairs(
     victim: Victim, images: Images, rows: NDArray[np.int64], plan: AuditPlan, number: int
 ) -> Pairs:
-    """Seek the smallest change of these images towards every other class."""
+    """Search for the smallest change of these images towards every other class."""
     pixels, labels = as_tensors(images, rows, victim)
     places, goal = every_target(labels, len(images.class_names))
     if len(images.class_names) > MOST_TARGETS:
-        # Evenly spread over the classes, and from another one on for each image.
+        # Evenly spread over the classes, with another first one for each image.
         classes = len(images.class_names) - 1
         step = -(-classes // MOST_TARGETS)
         at = torch.arange(len(places), device=places.device)
@@ -271,7 +313,7 @@ def attack_pairs(
 
 
 def as_tensors(images: Images, rows: NDArray[np.int64], victim: Victim) -> tuple[Tensor, Tensor]:
-    """Return these images as float32 in [0, 1], and their labels, where the victim is."""
+    """Return these images as float32 in [0, 1], and their labels, on the victim's device."""
     pixels = torch.from_numpy(images.pixels[rows]).to(victim.device).float() / 255
     return pixels, torch.from_numpy(images.labels[rows]).to(victim.device)
 
@@ -286,7 +328,14 @@ def write_arrays(path: Path, arrays: dict[str, Any], header: Any) -> None:
 
 
 def read_arrays(path: Path) -> tuple[dict[str, Any], Any]:
-    """Return what write_arrays wrote. Raises UserError when the file is missing or damaged."""
+    """Return what write_arrays wrote.
+
+    Args:
+        path: of the NPZ file.
+
+    Raises:
+        UserError: when the file is missing or damaged.
+    """
     arrays: dict[str, Any] = saved_state.read_arrays(path)
     with reading(path):
         header = arrays.pop("header").tobytes()
@@ -294,14 +343,21 @@ def read_arrays(path: Path) -> tuple[dict[str, Any], Any]:
 
 
 def read_pairs(path: Path) -> Pairs:
-    """Return the pairs that write_arrays wrote. Raises UserError when the file is damaged."""
+    """Return the pairs that write_arrays wrote.
+
+    Args:
+        path: of the NPZ file.
+
+    Raises:
+        UserError: when the file is missing or damaged.
+    """
     arrays, _ = read_arrays(path)
     _rows(arrays, Pairs, path)
     return Pairs(**arrays)
 
 
 def _rows(arrays: dict[str, Any], kind: type[Worst | Pairs], path: Path) -> NDArray[np.int64]:
-    """Return the rows of a table that was read, each of whose columns was checked."""
+    """Return the rows of a table that was read, after checking each of its columns."""
     check_keys(arrays, [f.name for f in fields(kind)], path, "it")
     rows: NDArray[np.int64] = check_array(arrays, "rows", path, dtype=np.int64, shape=(None,))
     if len(rows) and rows.min() < 0:
@@ -314,7 +370,7 @@ def _rows(arrays: dict[str, Any], kind: type[Worst | Pairs], path: Path) -> NDAr
 
 
 class _Running:
-    """The nearest adversarials so far of one shard."""
+    """The nearest adversarial images so far of one shard."""
 
     def __init__(self, pixels: Tensor, clean: Tensor, labels: Tensor, plan: AuditPlan) -> None:
         self.norm, self.labels = plan.norm, labels
@@ -331,12 +387,12 @@ class _Running:
         }
 
     def open(self, threat: Threat) -> Tensor:
-        """Return the images still to be attacked, int64[k]."""
+        """Return the images to attack further, int64[k]."""
         limit = 0.0 if threat.eps is None else threat.eps
         return torch.from_numpy(np.flatnonzero(self.size > limit + 1e-5)).to(self.labels.device)
 
     def take(self, going: Tensor, found: Tensor, outcome: Outcome, by: int) -> int:
-        """Keep what comes nearer than anything before; return how many that is."""
+        """Keep images that are nearer than any before; return how many."""
         rows = going.cpu().numpy()
         size = outcome.size
         nearer = outcome.reached & (size < self.size[rows])
@@ -351,7 +407,7 @@ class _Running:
         return len(kept)
 
     def unstable(self, victim: Victim) -> int:
-        """Return how many adversarials are judged otherwise at another look."""
+        """Return how many adversarial images get another prediction in another pass."""
         rows = torch.from_numpy(np.flatnonzero(self.by >= 0))
         if not len(rows):
             return 0
@@ -359,7 +415,7 @@ class _Running:
         return int((again != self.said[rows.numpy()]).sum())
 
     def examples(self, classes: int) -> Tensor:
-        """Return of each class the image whose change is smallest, where it has one."""
+        """Return for each class the image whose change is smallest, where there is one."""
         labels = self.labels.cpu().numpy()
         chosen = []
         for k in range(classes):

@@ -1,4 +1,4 @@
-"""The parts of an audit: made by whoever carries out tasks, kept one by one, read in order."""
+"""The parts of an audit: made by an executor, stored one by one, read in order."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ S = TypeVar("S")
 
 @dataclass
 class Kept(Generic[P]):
-    """Where parts of one kind lie by number: in files, or without a folder in memory."""
+    """The parts of one kind by number: in files, or without a folder in memory."""
 
     folder: Path | None
     prefix: str
@@ -42,7 +42,14 @@ class Kept(Generic[P]):
             self.write(part, self._file(number))
 
     def get(self, number: int) -> P:
-        """Return a part that is there. Raises UserError when its file is damaged."""
+        """Return a part that is there.
+
+        Args:
+            number: of the part.
+
+        Raises:
+            UserError: when its file is damaged.
+        """
         return self.here[number] if self.folder is None else self.load(self._file(number))
 
     def _file(self, number: int) -> Path:
@@ -51,9 +58,15 @@ class Kept(Generic[P]):
 
 
 class Store:
-    """Where an audit's shards and pairs lie.
+    """The stored shards and pairs of an audit.
 
-    Raises UserError when the folder holds those of another audit and they are to be used again.
+    Args:
+        directory: their folder, None to keep them in memory.
+        key: plain values that distinguish this audit from others.
+        resume: whether parts in the folder are used again.
+
+    Raises:
+        UserError: when the folder holds those of another audit and they are to be used again.
     """
 
     def __init__(self, directory: Path | None, key: dict[str, Any], resume: bool) -> None:
@@ -96,7 +109,7 @@ class Parts(Generic[P]):
         work: Callable[[S, tuple[int, NDArray[np.int64]]], P],
         shared: S,
     ) -> Iterator[tuple[int, int, int]]:
-        """Make what is missing; yield how many parts are done, running and failed, and so on."""
+        """Make what is missing; yield how many parts are done, running and failed, repeatedly."""
         missing = [i for i in range(len(self.rows)) if not self.kept.has(i)]
         done = len(self.rows) - len(missing)
         yield done, min(on.workers, len(missing)), 0
