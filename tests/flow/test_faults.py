@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from unmask.errors import UserError
 from unmask.flow.check import check_flow
 from unmask.verdict import Verdict
 
@@ -70,6 +71,15 @@ def without_gradient(net, x):
 
 def one_hot(loss):
     return lambda o, y: loss(o, functional.one_hot(y, CLASSES).float())
+
+
+def minus_dice(p, t):
+    return -2 * (p * t).sum() / (p.sum() + t.sum())
+
+
+def minus_correlation(a, b):
+    a, b = a - a.mean(), b - b.mean()
+    return -(a * b).sum() / (a.norm() * b.norm() + 1e-8)
 
 
 BEFORE = "activation before the loss"
@@ -138,6 +148,8 @@ def test_the_line_of_the_loss_is_named():
         (mlp, lambda o, y: -(o.softmax(1)[torch.arange(len(y)), y]).mean()),
         (mlp, lambda o, y: functional.cross_entropy(o, y, reduction="sum")),
         (mlp, lambda o, y: functional.cross_entropy(o, y, label_smoothing=0.1)),
+        (mlp, lambda o, y: minus_dice(o.softmax(1), functional.one_hot(y, CLASSES).float())),
+        (mlp, lambda o, y: minus_correlation(o[:, 0], y.float())),
     ],
 )
 def test_healthy_losses_are_silent(model, loss):
@@ -168,6 +180,18 @@ def test_a_graph_that_is_cut(forward, operation):
     assert verdict.subject == "trunk"
     assert operation in verdict.cause
     assert "test_faults.py:" in verdict.location
+
+
+def test_a_loss_without_a_path_to_the_model():
+    def loss(output, targets):
+        return functional.mse_loss(output.argmax(1).float().requires_grad_(), targets.float())
+
+    verdicts = found(mlp(), loss)
+    assert list(verdicts) == ["no graph"]
+    verdict = verdicts["no graph"]
+    assert verdict.severity == "error"
+    assert "argmax" in verdict.cause
+    assert verdict.location.endswith(f"test_faults.py:{loss.__code__.co_firstlineno + 1}")
 
 
 def test_a_stop_of_the_gradient_that_is_meant():
@@ -309,6 +333,9 @@ def test_nan_in_the_data_is_the_datas():
     x, y = batches(1)[0]
     x[0, 0] = math.nan
     assert list(found(mlp(), pairs=[(x, y)])) == ["bad data"]
+    (verdict,) = found(mlp(), pairs=[(x.fill_(math.inf), y)]).values()
+    assert verdict.kind == "bad data"
+    assert "NaN or infinity" in verdict.message
 
 
 def test_labels():
@@ -341,6 +368,88 @@ def test_images_that_are_mixed():
     assert found(Rows(batch_first=True)) == {}
     normed = nn.Sequential(nn.Linear(20, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, CLASSES))
     assert found(normed) == {}
+
+
+def test_healthy_models_that_look_odd():
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.gate = nn.Linear(20, 20), nn.Linear(20, 1)
+            self.head = nn.Linear(20, CLASSES)
+
+        def forward(self, x):
+            h = self.body(x).relu()
+            return self.head(h * torch.sigmoid(self.gate(h)))
+
+    class Cell(nn.Module):
+        """Reads a black row before the others."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell, self.head = nn.RNNCell(5, 32), nn.Linear(32, CLASSES)
+
+        def forward(self, x):
+            state = None
+            for row in (torch.zeros(len(x), 5), *x.unflatten(1, (4, 5)).unbind(1)):
+                state = self.cell(row, state)
+            return self.head(state)
+
+    assert found(Gated()) == {}
+    assert found(Cell()) == {}
+    # The last batch of an epoch may hold one image.
+    assert found(mlp(), pairs=[*batches(4), *batches(1, 1)]) == {}
+
+
+@pytest.mark.parametrize(
+    ("model", "loss", "kind"),
+    [
+        # Each was told as a signal or as a rate once.
+        (mlp, functional.nll_loss, "wrong loss"),
+        (mlp, lambda o, y: -functional.cross_entropy(o, y), "wrong loss"),
+        (lambda: mlp(outputs=1), lambda o, y: functional.cross_entropy(o, y * 0), "wrong loss"),
+        (
+            lambda: mlp(nn.Softmax(1), outputs=1),
+            lambda o, y: functional.binary_cross_entropy(o, (y > 2).float()[:, None]),
+            BEFORE,
+        ),
+    ],
+)
+def test_the_cause_is_told_before_what_it_brings_about(model, loss, kind):
+    verdicts = found(model(), loss)
+    assert next(iter(verdicts)) == kind
+    assert not {"exploding", "vanishing"} & set(verdicts)
+    assert not {"learning rate too high", "learning rate too low"} & set(verdicts)
+
+
+def test_a_sum_with_the_rate_of_a_mean():
+    def loss(output, targets):
+        return functional.cross_entropy(output, targets, reduction="sum")
+
+    verdict = found(mlp(), loss, optimizer=lambda p: torch.optim.SGD(p, 0.1))
+    (verdict,) = verdict.values()
+    assert "sums over 48 images" in verdict.cause
+    assert "mean" in verdict.fix
+
+
+@pytest.mark.parametrize(
+    ("model", "change", "do"),
+    [
+        (mlp, lambda x, y: (x, y.float()), "y.long()"),
+        (mlp, lambda x, y: (x, y + 1), "subtract 1"),
+        (mlp, lambda x, y: (x, y[:, None]), "y.squeeze(1)"),
+        (mlp, lambda x, y: (x.numpy(), y.numpy()), "torch.from_numpy"),
+        (
+            lambda: nn.Sequential(nn.Linear(20, 32), nn.BatchNorm1d(32), nn.Linear(32, CLASSES)),
+            lambda x, y: (x[:1], y[:1]),
+            "drop_last=True",
+        ),
+    ],
+)
+def test_what_torch_refuses_is_told_with_what_to_do(model, change, do):
+    with pytest.raises(UserError) as caught:
+        found(model(), pairs=[change(*batches(1)[0])])
+    assert do in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_side_branches_that_are_small_by_design():

@@ -21,6 +21,7 @@ from unmask.flow.measure.calls import LossTap
 from unmask.flow.measure.experiments import experiment
 from unmask.flow.measure.origin import origin
 from unmask.flow.measure.probe import GradientProbe
+from unmask.flow.measure.slopes import ActivationMode
 from unmask.flow.measure.statistics import FlowStats, Origin
 from unmask.flow.measure.wrappers import unwrap
 from unmask.runtime import environment_stamp
@@ -153,11 +154,16 @@ def _run(
             if probe.window is not None and result.requires_grad:
                 probe.window.see_loss(name, output, target, options, result)
 
+        def cut(operation: str) -> None:
+            # Those within the model its own window sees.
+            if probe.window is not None and not probe.window.busy:
+                probe.window.see_cut(operation)
+
         for step, (inputs, targets) in enumerate(islice(cycle(batches), steps if stepper else 1)):
             if progress is not None:
                 progress(step + 1, steps if stepper else 1)
             torch.manual_seed(step)
-            with LossTap(seen, every=True):
+            with LossTap(seen, every=True), ActivationMode(None, cut):
                 loss = loss_of(network, inputs, targets, loss_fn)
             network.zero_grad(set_to_none=True)
             if probe.window is not None:

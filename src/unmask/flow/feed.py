@@ -108,6 +108,12 @@ def refuse_unfit(model: nn.Module, pair: Batch | None) -> None:
             "the model is on the meta device, where weights have no values",
             do="make it on a real one",
         )
+    if any(type(part).__module__ == "numpy" for part in (inputs, pair[1])):
+        raise UserError(
+            "the batch holds NumPy arrays",
+            got=f"{type(inputs).__name__} and {type(pair[1]).__name__}",
+            do="convert both with torch.from_numpy, or use a torch.utils.data.DataLoader",
+        )
     tensors = [inputs] if isinstance(inputs, Tensor) else []
     if isinstance(inputs, (dict, tuple, list)):
         values = inputs.values() if isinstance(inputs, dict) else inputs

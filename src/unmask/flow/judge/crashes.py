@@ -21,6 +21,10 @@ _KNOWN: tuple[tuple[str, str], ...] = (
         "labels must lie from 0 to the number of outputs - 1: count the classes, or subtract 1",
     ),
     (
+        r"0D or 1D target tensor expected|multi-target not supported",
+        "give class numbers of shape (n,): y.squeeze(1), or y.argmax(1) of one-hot labels",
+    ),
+    (
         r"Expected more than 1 value per channel",
         "batch normalisation needs two values a channel: DataLoader(..., drop_last=True)",
     ),

@@ -65,6 +65,7 @@ FOLLOWS: dict[str, frozenset[str]] = {
     kind: frozenset(follows)
     for kind, follows in {
         "activation before the loss": ("images mixed", "loss independent of the images"),
+        "no graph": ("wrong loss", "parameters without gradient", "no step", "constant outputs"),
         "no step": ("parameters without gradient", "constant outputs"),
         "loss scale collapses": ("no step",),
         "weights drawn anew": ("learning rate too low",),

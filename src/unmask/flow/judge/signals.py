@@ -89,7 +89,7 @@ def inputs(history: list[FlowStats]) -> Verdict | None:
         s.input is not None and s.input.variation is not None and s.input.variation < 1e-6
         for s in history
     ]
-    if x is not None and all(same):
+    if x is not None and math.isfinite(x.maximum) and all(same):
         return Verdict(
             "bad data",
             "error",

@@ -100,6 +100,24 @@ def _unreached(history: list[FlowStats], facts: list[ParameterFacts]) -> Iterato
     never = [n for n in first.unreached if all(n in f.unreached for f in facts)]
     if not never:
         return
+    cuts = [c for s in history for c in s.cuts]
+    if set(never) >= set(first.trainable):
+        # Of what cuts the whole graph, the last operation stands between the model and its loss.
+        where = next((c for c in reversed(cuts) if c.operation != ".item()"), None)
+        yield Verdict(
+            "no graph",
+            "error",
+            "the loss has no path to the model: no parameter gets a gradient",
+            f"leave out {where.operation} on the way to the loss"
+            if where is not None
+            else "look for what cuts the graph on the way to the loss: .detach(), .data, argmax, "
+            "torch.no_grad(), or a tensor made anew",
+            cause=where.operation if where is not None else "",
+            location=where.location if where is not None else None,
+            step=history[-1].step,
+            evidence={"tensors": float(len(never))},
+        )
+        return
     layers: dict[str, list[str]] = {}
     for name in first.trainable:
         layers.setdefault(name.rpartition(".")[0] or "(model)", []).append(name)
@@ -108,17 +126,16 @@ def _unreached(history: list[FlowStats], facts: list[ParameterFacts]) -> Iterato
     last = history[-1].step
     unused = [x for x in missing if x in uncalled]
     cut = [x for x in missing if x not in uncalled]
-    cuts = [c for s in history for c in s.cuts if c.layer in missing]
+    cuts = [c for c in cuts if c.layer in missing]
     harsh = [c for c in cuts if c.operation != ".item()"] or cuts
     under = [x for x in unused if any(c.layer == x and "no_grad" in c.operation for c in cuts)]
     unused = [x for x in unused if x not in under]
     cut = [*cut, *under]
     if cut:
         where = harsh[-1] if harsh else None
-        everything = set(never) >= set(first.trainable)
         yield Verdict(
             "parameters without gradient",
-            "error" if where is not None or everything else "warning",
+            "error" if where is not None else "warning",
             f"no gradient comes to {_some(cut)}, of {len(layers)} layers with parameters",
             f"leave out {where.operation} there, or set requires_grad_(False) where it is meant"
             if where is not None

@@ -70,7 +70,7 @@ class ActivationMode(TorchFunctionMode):
         cut: receives the name of each operation that passes no gradient to an input that needs one.
     """
 
-    def __init__(self, seen: Seen, cut: Callable[[str], None] | None = None) -> None:
+    def __init__(self, seen: Seen | None, cut: Callable[[str], None] | None = None) -> None:
         super().__init__()
         self._seen, self._cut = seen, cut
         self._suprema: dict[Any, float] = {}
@@ -95,8 +95,8 @@ class ActivationMode(TorchFunctionMode):
             if isinstance(args[0], Tensor) and args[0].requires_grad:
                 self._cut(_CUTS[func])
             return
-        name = _NAME_OF.get(func)
-        if name is not None:
+        name, seen = _NAME_OF.get(func), self._seen
+        if name is not None and seen is not None:
             z, rest, named = (*args, None)[0], args[1:], dict(kwargs)
             z = named.pop("input", None) if z is None else z
             if isinstance(z, Tensor) and z.is_floating_point() and z.numel():
@@ -105,7 +105,7 @@ class ActivationMode(TorchFunctionMode):
                     result: Tensor = func(x, *rest, **named)
                     return result
 
-                self._seen(name, derivative(phi, few(z)), self._supremum(name, phi, rest, named))
+                seen(name, derivative(phi, few(z)), self._supremum(name, phi, rest, named))
 
     def _supremum(
         self, name: str, phi: Callable[[Tensor], Tensor], rest: Any, named: dict[str, Any]

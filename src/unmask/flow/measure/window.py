@@ -76,7 +76,7 @@ class Window:
         self.ledger = ParameterLedger(probe.model)
         self._forget()
         self._depth = 0
-        self._mode = ActivationMode(self._see_slope, self._see_cut)
+        self._mode = ActivationMode(self._see_slope, self.see_cut)
         self.scale = self._current_scale()
         self._handles = [
             hooks.register_module_forward_pre_hook(self._before_forward),
@@ -92,6 +92,7 @@ class Window:
         self._collected: dict[str, Collected] = {}
         self._current: Layer | None = None
         self._input: InputStats | None = None
+        self._first: Layer | None = None
         self._output: OutputStats | None = None
         self._result: int | None = None
         self._before: dict[Optimizer, list[tuple[Collected, list[Tensor]]]] = {}
@@ -170,11 +171,18 @@ class Window:
             return
         if self._graph and not torch.is_grad_enabled() and self._trains(layer):
             self.cuts.append(Cut("torch.no_grad()", layer.name, user_line()))
-        if layer.matrix and self._input is None and torch.is_grad_enabled():
+        if layer.matrix and self._reads(layer) and torch.is_grad_enabled():
             x = next(tensors_in(args), None)
             if x is not None:
+                self._first = layer
                 with torch._C.DisableTorchFunction():
                     self._input = input_stats(x)
+
+    def _reads(self, layer: Layer) -> bool:
+        """Return whether a layer is the first, or is again and saw a constant slice before."""
+        if self._input is None:
+            return True
+        return layer is self._first and self._input.variation == 0
 
     @_quiet
     def _after_forward(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -262,7 +270,8 @@ class Window:
         units = self.probe.units.setdefault(self._current.name, Units())
         units.see(slope, supremum, self._current.unit_dim if slope.ndim > 2 else -1)
 
-    def _see_cut(self, operation: str) -> None:
+    def see_cut(self, operation: str) -> None:
+        """Keep a place where the graph is cut."""
         layer = self._current.name if self._current else None
         self.cuts.append(Cut(operation, layer, user_line()))
 
