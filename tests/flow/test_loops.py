@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 
 import pytest
@@ -212,7 +213,20 @@ def test_images_that_are_mixed_and_gradients_that_fade_in_time():
     assert list(found) == ["vanishing"]
     assert found["vanishing"].cause == "through time"
     assert seen(lambda: train(Rows(), steps=6)) == {}
+    # Its gates open as it learns.
+    assert seen(lambda: train(Rows(rows=20), steps=6)) == {}
     assert seen(lambda: train(Rows(nn.RNN, rows=160, mean=True), steps=6)) == {}
+
+
+def test_images_that_come_class_by_class_between_the_probed_steps():
+    turn = itertools.count()
+
+    def by_class(x, y):
+        y = torch.full_like(y, next(turn) // 8 % 5)
+        return CENTRES[y] + torch.randn(len(y), 20), y
+
+    found = seen(lambda: train(net(), steps=40, change=by_class))
+    assert list(found) == ["batches sorted by class"]
 
 
 def test_labels_that_images_do_not_tell():

@@ -70,6 +70,7 @@ FOLLOWS: dict[str, frozenset[str]] = {
         "loss scale collapses": ("no step",),
         "weights drawn anew": ("learning rate too low",),
         "bad data": ("inputs badly scaled", "constant outputs", "dead units"),
+        "batches sorted by class": ("labels constant", "labels imbalanced"),
         "not a number": ("inputs badly scaled", "constant outputs", "dead units"),
         "parameters without gradient": ("no step",),
         "inputs badly scaled": (*CONSEQUENCES, "constant outputs"),

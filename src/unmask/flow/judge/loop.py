@@ -27,6 +27,8 @@ STALLS, HASTY = 0.8, 0.03
 # Inputs whose deviations differ by this factor, or whose means by a deviation.
 APART = 2.0
 LEAST_VALIDATED, SEEN = 32, 0.98
+# Batches from which an order by class is sure, and how many of them must show it.
+SORTED_BATCHES, IN_ORDER = 20, 0.95
 
 
 @dataclass
@@ -237,6 +239,17 @@ def _inputs(facts: InputFacts) -> Iterator[Verdict]:
                     "validation_mean": other,
                     "validation_std": spread,
                 },
+            )
+    if len(facts.classes) > 2 and facts.batches >= SORTED_BATCHES:
+        in_order = facts.few / facts.batches
+        if in_order >= IN_ORDER:
+            yield Verdict(
+                "batches sorted by class",
+                "error",
+                f"{in_order:.0%} of {facts.batches:,} batches hold at most half of the "
+                f"{len(facts.classes)} classes: every step unlearns the others",
+                "shuffle: DataLoader(..., shuffle=True)",
+                evidence={"classes": float(len(facts.classes)), "batches": float(facts.batches)},
             )
     if facts.validated >= LEAST_VALIDATED and facts.seen >= SEEN:
         yield Verdict(

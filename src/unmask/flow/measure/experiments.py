@@ -67,12 +67,16 @@ def _alive(model: nn.Module) -> nn.Module:
 def _through_time(
     model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Tensor
 ) -> float | None:
-    """Return the least ratio, over recurrent layers, of a gradient's first tenth to its last."""
-    fed: list[tuple[Tensor, bool]] = []
+    """Return the least ratio, over recurrent layers, of a gradient's first tenth to its last.
+
+    The gates of an LSTM or GRU are half shut at the start and open as they learn: for them the cube
+    root of the ratio counts.
+    """
+    fed: list[tuple[Tensor, nn.RNNBase]] = []
 
     def take(module: nn.RNNBase, args: Any) -> Any:
         leaf = args[0].detach().requires_grad_()
-        fed.append((leaf, module.batch_first))
+        fed.append((leaf, module))
         return (leaf, *args[1:])
 
     for module in model.modules():
@@ -83,13 +87,14 @@ def _through_time(
     output = logits_in(call(model, x[:LEAST_IMAGES]))
     output.float().square().sum().backward()
     ratios = []
-    for leaf, batch_first in fed:
+    for leaf, layer in fed:
         if leaf.grad is None or leaf.ndim != 3:
             continue
-        size = leaf.grad.double().square().sum((0, 2) if batch_first else (1, 2)).sqrt()
+        size = leaf.grad.double().square().sum((0, 2) if layer.batch_first else (1, 2)).sqrt()
         tenth = max(1, len(size) // 10)
         if len(size) >= LEAST_TIMES and float(size[-tenth:].mean()) > 0:
-            ratios.append(float(size[:tenth].mean() / size[-tenth:].mean()))
+            ratio = float(size[:tenth].mean() / size[-tenth:].mean())
+            ratios.append(ratio if isinstance(layer, nn.RNN) else ratio ** (1 / 3))
     return min(ratios, default=None)
 
 

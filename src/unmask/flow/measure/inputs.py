@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from torch import Tensor
 KEPT, ENTRIES, PASSES = 200_000, 64, 16
 # Images kept for a fit of the labels, pixels of each, and passes until there are enough.
 FIT, PIXELS, FIT_PASSES = 512, 256, 24
+# Batches whose labels are counted, and the most labels of each; labels a class with which a batch
+# is expected to hold most of the classes.
+BATCHES, LABELS, ENOUGH = 2_000, 4_096, 3
 
 
 Batch = tuple[int, tuple[int, ...]] | None
@@ -20,7 +24,7 @@ Batch = tuple[int, tuple[int, ...]] | None
 
 @dataclass(frozen=True)
 class InputFacts:
-    """The inputs of training passes and of passes without gradients.
+    """The inputs of training passes and of passes without gradients, and the labels of batches.
 
     Args:
         train: (mean, standard deviation) of the entries of training inputs, None where there were
@@ -28,12 +32,19 @@ class InputFacts:
         validation: the same of passes without gradients.
         validated: the number of images in passes without gradients.
         seen: the fraction of those that also occurred in training, bit for bit.
+        classes: the number of labels of each class.
+        batches: the number of batches of labels.
+        few: the number of batches that held at most half of all classes, though they had enough
+            labels for more.
     """
 
     train: tuple[float, float] | None = None
     validation: tuple[float, float] | None = None
     validated: int = 0
     seen: float = 0.0
+    classes: dict[int, int] = field(default_factory=dict)
+    batches: int = 0
+    few: int = 0
 
 
 class _Moments:
@@ -64,6 +75,9 @@ class InputLedger:
         self._pairs: list[tuple[Tensor, Tensor]] = []
         self._rows: Tensor | None = None
         self._fits = 0
+        # Of each batch of labels how many it holds, and of how many classes.
+        self._batches: list[tuple[int, int]] = []
+        self._classes: Counter[int] = Counter()
 
     def trained(self, args: Any, probed: bool) -> None:
         """Record a training pass's inputs."""
@@ -80,12 +94,22 @@ class InputLedger:
             self._fits += 1
 
     def labelled(self, target: Any) -> None:
-        """Record the labels of the last images."""
+        """Count the labels of a batch, and record them beside the last images."""
         x, self._rows = self._rows, None
+        self._count(target)
         if x is None or not isinstance(target, Tensor) or target.ndim != 1:
             return
         if len(target) == len(x) and not target.is_floating_point():
             self._pairs.append((x, target.detach().clone()))
+
+    def _count(self, target: Any) -> None:
+        if not isinstance(target, Tensor) or target.ndim != 1 or target.device.type != "cpu":
+            return
+        if target.is_floating_point() or len(self._batches) >= BATCHES or len(target) > LABELS:
+            return
+        counts = Counter(target.tolist())
+        self._batches.append((len(target), len(counts)))
+        self._classes.update(counts)
 
     def validated(self, args: Any) -> None:
         """Record the inputs of a pass without gradients."""
@@ -119,7 +143,17 @@ class InputLedger:
         if self._checked and self._seen:
             checked = torch.cat(self._checked)
             seen = float(torch.isin(checked, torch.cat(self._seen)).double().mean())
-        return InputFacts(self._train.read(), self._validation.read(), self._counts[1], seen)
+        k = len(self._classes)
+        few = sum(2 * own <= k and n >= ENOUGH * k for n, own in self._batches)
+        return InputFacts(
+            self._train.read(),
+            self._validation.read(),
+            self._counts[1],
+            seen,
+            dict(self._classes),
+            len(self._batches),
+            few,
+        )
 
     def _add(self, x: Tensor, to: list[Tensor], which: int) -> None:
         if self._counts[which] >= KEPT:
