@@ -1,1 +1,1 @@
-"""What the measured gradients say is wrong with a network: pure functions of its statistics."""
+"""Verdicts on the measured gradients of a network: pure functions of its statistics."""

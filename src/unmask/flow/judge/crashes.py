@@ -1,10 +1,10 @@
-"""Errors of torch that end a training, in words that say what to do."""
+"""Errors of torch that end a training, and what to do about them."""
 
 from __future__ import annotations
 
 import re
 
-# What torch says, and what to do about it.
+# Torch's message, and what to do about it.
 _KNOWN: tuple[tuple[str, str], ...] = (
     (
         r"expected (?:scalar type|target dtype to be) Long|expected scalar type Long|"
@@ -82,6 +82,6 @@ _KNOWN: tuple[tuple[str, str], ...] = (
 
 
 def advice(error: BaseException | str) -> str:
-    """Return what to do about an error of torch's, or "" where nothing is known of it."""
+    """Return what to do about one of torch's errors, or "" where it isn't known."""
     text = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else error
     return next((do for pattern, do in _KNOWN if re.search(pattern, text)), "")

@@ -1,4 +1,4 @@
-"""Judges of the data: what the labels are, and what changes of a batch show."""
+"""Judges of the data: the labels, and the outcomes of changing a batch."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from unmask.verdict import Verdict
 
 _CLASSIFIERS = ("cross_entropy", "nll_loss")
 LEAST_LABELS, MAJORITY, MANY = 32, 0.9, 1000
-# Batches that hold so small a fraction of all classes seen, and at least so many of them.
+# Batches with at most this fraction of all classes seen, and the fewest such batches.
 SORTED, SORTED_BATCHES = 0.5, 3
 MIXED, SWAPPED, LEAST_VALUES = 1e-6, 1e-7, 4
-# An output that varies this much over images, and what is fed to the loss that doesn't.
+# The variation over images of an output that varies, and of a loss's input that doesn't.
 VARIED, SAME = 0.01, 1e-6
-# What comes of a gradient from a sequence's end to its start.
+# The fraction of a gradient that passes from a sequence's end to its start.
 FADED_IN_TIME = 1e-4
 # Standard errors above chance that a linear fit of related labels passes on a few hundred images.
 ABOVE_CHANCE = 2.0

@@ -1,4 +1,4 @@
-"""What mends a fault, with the number to set."""
+"""Fixes of each fault, with the number to set."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from unmask.flow.measure.statistics import FlowStats, LayerStats
 from unmask.flow.theory import critical_sigma_w2
 from unmask.models.activations import ACTIVATIONS
 
-# A step that changes weights by a thousandth of their size is the usual middle.
+# The usual step changes weights by about a thousandth of their size.
 USUAL_RATIO = 1e-3
 # Normalisation layers that multiply by less than this shrink the signal, layer by layer.
 SMALL_NORM = 0.3
-# The bias variance at which an activation's critical line is taken: 0 where it has a point there.
+# The bias variance at which an activation's critical line is used: 0 where it has a point there.
 # GELU and SiLU have none below 0.173 and 0.555; biases that large train worse than normalisation.
 BIAS_VARIANCE = {"tanh": 0.05, "lecun": 0.05, "erf": 0.05}
 
@@ -34,7 +34,7 @@ def main_activation(stats: FlowStats) -> str | None:
 
 
 def initialise(stats: FlowStats) -> str:
-    """Name the critical initialisation for the network's activation."""
+    """Return the critical initialisation for the network's activation, in words."""
     name = main_activation(stats)
     if name in (None, "sigmoid", "softplus", "hardsigmoid", "logsigmoid"):
         what, instead = critical("tanh"), "tanh"
@@ -56,13 +56,13 @@ def initialise(stats: FlowStats) -> str:
 
 
 def dead(stats: FlowStats, layer: LayerStats) -> str:
-    """Say how to wake the units after a layer."""
+    """Return how to revive the units after a layer."""
     rate = f", learning rate {rounded(stats.learning_rate / 10)}" if stats.learning_rate else ""
     return f"set the biases of {layer.name} to 0 and use leaky ReLU (slope 0.01){rate}"
 
 
 def saturated(stats: FlowStats, layer: LayerStats) -> str:
-    """Say by what to divide the weights so that pre-activations have unit size."""
+    """Return by what to divide the weights so that pre-activations have unit size."""
     assert layer.output is not None
     if layer.output.rms > 1:
         return f"divide the weights and biases of {layer.name} by {layer.output.rms:.2g}"
@@ -70,24 +70,24 @@ def saturated(stats: FlowStats, layer: LayerStats) -> str:
 
 
 def underflow(stats: FlowStats) -> str:
-    """Say what keeps gradients within the number format."""
+    """Return what keeps gradients within the number format."""
     return initialise(stats)
 
 
 def diverged(history: list[FlowStats]) -> str:
-    """Say which learning rate would not have diverged."""
+    """Return the learning rate that would not have diverged, in words."""
     if history[0].learning_rate is None or len(history) < 2:
         return f"{initialise(history[0])}, and check the inputs for NaN"
     return slower(history)
 
 
 def slower(history: list[FlowStats]) -> str:
-    """Name the learning rate that brings the first step's update ratio down to the usual."""
+    """Return the learning rate that brings the first step's update ratio to the usual, in words."""
     return f"learning rate {rounded(slower_rate(history))}"
 
 
 def slower_rate(history: list[FlowStats]) -> float:
-    """Return that learning rate, at most a third of the present one."""
+    """Return that learning rate as a number, at most a third of the present one."""
     rate = history[0].learning_rate or 1e-2
     ratios = update_ratios(history[0])
     scale = USUAL_RATIO / max(ratios) if ratios and max(ratios) > 0 else 0.1
@@ -95,12 +95,12 @@ def slower_rate(history: list[FlowStats]) -> float:
 
 
 def faster(history: list[FlowStats]) -> str:
-    """Name the learning rate that brings the update ratio up to the usual."""
+    """Return the learning rate that brings the update ratio up to the usual, in words."""
     return f"learning rate {rounded(faster_rate(history))}"
 
 
 def faster_rate(history: list[FlowStats]) -> float:
-    """Return that learning rate, at least three times the present one."""
+    """Return that learning rate as a number, at least three times the present one."""
     rate = history[-1].learning_rate or 1e-3
     ratios = update_ratios(history[-1])
     middle = ratios[len(ratios) // 2] if ratios else 0.0

@@ -1,4 +1,4 @@
-"""Judges of what the loss is fed: the activation before it, its targets, its shapes."""
+"""Judges of the loss's inputs: the activation before it, its targets, its shapes."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from unmask.flow.measure.calls import LossCall
 from unmask.flow.measure.statistics import FlowStats
 from unmask.verdict import Severity, Verdict
 
-# Classes that fewer outputs than this are no classifier's.
+# Fewer outputs than this are no classifier's.
 _SEVERAL = 2
-# A loss this many times as large as that of guessing is no start.
+# A loss this many times as large as that of guessing is no sound start.
 FAR = 10.0
 _REGRESSIONS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 _BOUNDED = ("sigmoid", "tanh", "hardtanh", "relu")
 
 
 def head(history: list[FlowStats]) -> Iterator[Verdict]:
-    """Judge every loss that was called, once a place: first what it is fed, then its targets."""
+    """Judge every loss that was called, once a place: first its input, then its targets."""
     done: set[tuple[str, str | None, str]] = set()
     yield from _maximised(history)
     for stats in history:
@@ -216,7 +216,7 @@ def _regression(call: LossCall, verdict: object) -> Iterator[Verdict]:
 
 
 def _class_indices(call: LossCall) -> bool:
-    """Return whether targets are the numbers of classes: whole, from 0, none left out."""
+    """Return whether targets are class indices: whole numbers from 0, none left out."""
     one_each = math.prod(call.shape) == call.shape[0] if call.shape else False
     numbers = sorted(call.classes)
     whole = len(numbers) > 2 and numbers == list(range(len(numbers))) and len(numbers) <= 1000

@@ -1,4 +1,4 @@
-"""Scale-free readings of a step's statistics: how a gradient fades with depth, and why."""
+"""Scale-free indicators of a step's statistics: how a gradient fades with depth, and why."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from itertools import pairwise
 from unmask.flow.measure.statistics import FlowStats, LayerStats
 from unmask.stats import student_t
 
-# The spread of log10 RMS between equal layers of width 256: a fit can't be surer than this.
+# The spread of log10 RMS between equal layers of width 256: no fit can be more certain than this.
 LAYER_NOISE = 0.1
 
-# How many steps from its start a network may be judged by how its loss responds to its weights: one
-# that has learnt all it can responds no more.
+# Steps from the start within which a network is judged by its loss's response to its weights: one
+# that has learnt all it can no longer responds.
 FRESH = 20
 
 UNBORN = 0.1
 
-# A network that trains answers a relative change of any layer's weights with about as large a
-# relative change of its loss. Below this not even doubling the weights moves it by 1 %.
+# In a network that trains, a relative change of any layer's weights changes the loss by about the
+# same fraction. Below this not even doubling the weights changes it by 1 %.
 UNRESPONSIVE = 0.005
 
 
@@ -29,9 +29,12 @@ UNRESPONSIVE = 0.005
 class Decay:
     """The straight line through log10 of the gradient's norm, layer by layer from the input.
 
-    per_layer is the change from a layer to the one before it, so negative where the gradient
-    fades on its way back; low and high bound it with 95 % confidence. layers is how many the
-    gradient crosses.
+    Args:
+        per_layer: the change from a layer to the one before it, in powers of ten; negative where
+            the gradient fades on its way back.
+        low: the lower bound of per_layer, with 95 % confidence.
+        high: the upper bound.
+        layers: how many the gradient crosses.
     """
 
     per_layer: float
@@ -47,13 +50,18 @@ class Decay:
 
 @dataclass(frozen=True)
 class Factors:
-    """What a layer multiplies the gradient by, in geometric mean: derivative times weights."""
+    """The factors on the gradient from layer to layer, geometric means.
+
+    Args:
+        derivative: of the activation's derivative.
+        weights: of the weights.
+    """
 
     derivative: float
     weights: float
 
     def cause(self, fading: bool) -> str:
-        """Return which factor is to blame, in words with its figure."""
+        """Return which factor is responsible, in words with its figure."""
         if (self.derivative < self.weights) if fading else (self.derivative > self.weights):
             return f"derivative factor {self.derivative:.2g} a layer (weights {self.weights:.2g})"
         return f"weight factor {self.weights:.2g} a layer (derivative {self.derivative:.2g})"
@@ -62,7 +70,11 @@ class Factors:
 def gradient_norm(layer: LayerStats) -> float:
     """Return the norm of dE/dz of a layer for one image, which does not depend on its width.
 
-    NaN where it was not measured.
+    Args:
+        layer: one layer at one step.
+
+    Returns:
+        NaN where it was not measured.
     """
     if layer.output_gradient is None:
         return math.nan
@@ -70,11 +82,17 @@ def gradient_norm(layer: LayerStats) -> float:
 
 
 def decay(stats: FlowStats) -> Decay | None:
-    """Fit the decay over the hidden layers; None with fewer than three that carry a gradient.
+    """Fit the gradient's decay over the hidden layers.
 
-    Layers of one kind are compared with one another: a branch has a scale of its own, and what
-    comes back along a residual stream shows in each kind of layer alike. Of several kinds the one
-    with most layers counts, and of equally many the one whose gradient keeps its size best.
+    Layers of one kind are compared with one another: a branch has a scale of its own, and the
+    gradient of a residual stream shows in each kind of layer alike. Of several kinds the one with
+    most layers counts, and of equally many the one whose gradient keeps its size best.
+
+    Args:
+        stats: of one step.
+
+    Returns:
+        None with fewer than three layers that have a gradient.
     """
     norms = [gradient_norm(layer) for layer in stats.matrix_layers[:-1]]
     points = [(i, math.log10(n)) for i, n in enumerate(norms) if 0 < n < math.inf]
@@ -83,7 +101,7 @@ def decay(stats: FlowStats) -> Decay | None:
         layer = stats.matrix_layers[i]
         roles.setdefault((re.sub(r"\d+", "#", layer.name), layer.kind), []).append((i, y))
     alike = [p for p in roles.values() if len(p) > 2]
-    # With layers of many names and kinds, each a few times, there is no better order than theirs.
+    # With layers of many names and kinds, each a few times, all are fitted in their order.
     fits = [fit for p in alike or [points] if (fit := _fit(p)) is not None]
     most = max(map(len, alike), default=0)
     best = [f for f, p in zip(fits, alike, strict=False) if len(p) == most] or fits
@@ -105,14 +123,20 @@ def _fit(points: list[tuple[int, float]]) -> Decay | None:
 
 
 def factors(stats: FlowStats) -> Factors | None:
-    """Split the mean factor between hidden layers in two; None where phi' is not known.
+    """Split the mean factor between hidden layers into derivative and weights.
 
     dE/dz of a layer is phi'(z) times the next layer's weights times its dE/dz.
+
+    Args:
+        stats: of one step.
+
+    Returns:
+        None where phi' is not known.
     """
     derivative: list[float] = []
     weights: list[float] = []
     layers = stats.matrix_layers
-    # The step to the output layer is of another width; it counts only where there is little else.
+    # The output layer has another width; its factor counts only where there are few others.
     for layer, after in pairwise(layers[:-1] if len(layers) > 3 else layers):
         here, there = gradient_norm(layer), gradient_norm(after)
         if layer.slopes is None or not (0 < here < math.inf and 0 < there < math.inf):
@@ -126,12 +150,17 @@ def factors(stats: FlowStats) -> Factors | None:
 
 
 def way_round(stats: FlowStats) -> float | None:
-    """Return how much more gradient passes a layer than its weights let through, in powers of ten.
+    """Return how much more gradient passes a layer than its weights transmit, in powers of ten.
 
-    Through one layer alone the gradient's norm changes by sqrt(E[phi'^2]) |W| / sqrt(units), W
-    being the next layer's weights: 0 in a plain network. Where something takes a way round the
-    layers, as in a residual network, it changes by more. The median over the layers; None where
-    too little is known.
+    Through one layer alone the gradient's norm changes by sqrt(E[phi'^2]) |W| / sqrt(units), where
+    W are the next layer's weights; in a plain network the result is 0. Where something bypasses the
+    layers, as in a residual network, the norm changes by more.
+
+    Args:
+        stats: of one step.
+
+    Returns:
+        The median over the layers; None where too little is known.
     """
     off = []
     for layer, after in pairwise(stats.matrix_layers[:-1]):
@@ -145,11 +174,17 @@ def way_round(stats: FlowStats) -> float | None:
 
 
 def sensitivities(stats: FlowStats) -> list[float]:
-    """Return per layer that mixes units |dE/dW| |W| / E: the loss's relative response to W.
+    """Return for each layer that mixes units the loss's relative response to W, |dE/dW| |W| / E.
 
-    About 1 in a network that trains, whatever its width, its loss or its optimiser. NaN where
-    nothing was measured or the loss is not known: relative to one another the layers say little,
-    for where weights are small all of them fade alike. A loss below zero has no natural size.
+    It is about 1 in a network that trains, whatever its width, loss or optimiser. Relative to one
+    another the layers show little, since small weights make all of them fade alike.
+
+    Args:
+        stats: of one step.
+
+    Returns:
+        One number a layer; NaN where it was not measured or the loss is not known, or is below
+        zero, where it has no natural size.
     """
     if not stats.loss or stats.loss < 0:
         return [math.nan for _ in stats.matrix_layers]
@@ -162,12 +197,18 @@ def sensitivities(stats: FlowStats) -> list[float]:
 
 
 def front_response(stats: FlowStats) -> tuple[float, LayerStats] | None:
-    """Return how the loss responds to the layers at the input, and which of them it answers most.
+    """Return how the loss responds to the layers at the input, and to which of them most.
 
-    The first eighth of the layers that mix units, and at least one: where one of them is answered,
-    the gradient has come all the way, whatever side branches keep for themselves. Layers that are
-    small by design, among others that are not, and an output layer that starts at zero are judged
-    as if their weights had the usual size. None where nothing is known.
+    These are the first eighth of the layers that mix units, and at least one: where the loss
+    responds to one of them, the gradient has come all the way, even if side branches keep their
+    own. Layers that are small by design, among others that are not, and an output layer that starts
+    at zero are judged as if their weights had the usual size.
+
+    Args:
+        stats: of one step.
+
+    Returns:
+        The response and the layer; None where nothing is known.
     """
     layers, response = stats.matrix_layers, sensitivities(stats)
     if len(layers) < 2:
@@ -188,13 +229,13 @@ def front_response(stats: FlowStats) -> tuple[float, LayerStats] | None:
 
 
 def normalised(stats: FlowStats) -> bool:
-    """Return whether the network normalises as it goes, so that its weights' scale means little."""
+    """Return whether the network has normalisation, so that its weights' scale matters little."""
     norms = sum("Norm" in layer.kind for layer in stats.layers)
     return norms > 1 and norms >= len(stats.matrix_layers) / 8
 
 
 def adaptive(stats: FlowStats) -> bool:
-    """Return whether the optimiser divides by the gradient's size: a small one matters less."""
+    """Return whether the optimiser divides by the gradient's size, so a small one matters less."""
     name = (stats.optimizer or "").lower()
     return any(part in name for part in ("ada", "rmsprop", "rprop", "lion", "lamb", "novograd"))
 
@@ -208,10 +249,14 @@ def relative_gain(stats: FlowStats) -> float | None:
 
 
 def unborn(layer: LayerStats) -> bool:
-    """Return whether a layer's weights are (nearly) zero yet, as of an output layer set to 0.
+    """Return whether a layer's weights are still (nearly) zero, as of an output layer set to 0.
 
-    Its first updates are large beside its weights, and little gets through it to other layers,
-    which is no fault. Weights of the usual size have an RMS of about 1 / sqrt(fan_in).
+    Its first updates are large beside its weights, and little gradient passes it, which is no
+    fault.
+
+    Args:
+        layer: one layer at one step; weights of the usual size have an RMS of about 1 /
+            sqrt(fan_in).
     """
     return layer.weight is not None and layer.weight.rms * math.sqrt(layer.fan_in) < UNBORN
 
@@ -220,6 +265,9 @@ def update_ratios(stats: FlowStats) -> list[float]:
     """Return, sorted, the update-to-weight ratios of the layers that mix units and were updated.
 
     Layers whose weights are nearly zero count only where all are.
+
+    Args:
+        stats: of one step.
     """
     layers = [x for x in stats.matrix_layers if x.update_to_weight_ratio is not None]
     grown = [x for x in layers if not unborn(x)] or layers
@@ -234,8 +282,14 @@ def finite(values: Sequence[float]) -> list[float]:
 def pace(stats: FlowStats) -> float | None:
     """Return how fast the weights change: the typical update ratio, or the output layer's.
 
-    The latter is relative to weights of the usual size, RMS 1 / sqrt(fan_in): as long as the
-    output layer is small, it holds the others back.
+    The latter is relative to weights of the usual size, RMS 1 / sqrt(fan_in): as long as the output
+    layer is small, it holds the others back.
+
+    Args:
+        stats: of one step.
+
+    Returns:
+        The larger of the two; None before any update.
     """
     ratios, layers = update_ratios(stats), stats.matrix_layers
     if not ratios:
@@ -248,7 +302,7 @@ def pace(stats: FlowStats) -> float | None:
 
 
 def median(values: Sequence[float]) -> float:
-    """Return the middle value, the upper one of two."""
+    """Return the middle value, or the upper one of two."""
     return sorted(values)[len(values) // 2]
 
 

@@ -1,11 +1,11 @@
-"""The kinds of fault that a flow check knows, in the order in which equally bad ones are told."""
+"""The kinds of fault that a flow check knows, in the order in which equally bad ones are listed."""
 
 from __future__ import annotations
 
 from typing import Literal, get_args
 
 FlowKind = Literal[
-    # What the step does: the causes.
+    # Faults of the step itself: the causes.
     "not a number",
     "bad data",
     "no graph",
@@ -30,7 +30,7 @@ FlowKind = Literal[
     "wrong mode",
     "batch too small",
     "dropout too strong",
-    # What the signals show.
+    # Faults that the signals show.
     "diverged",
     "symmetric initialisation",
     "inputs badly scaled",
@@ -52,7 +52,7 @@ FlowKind = Literal[
 ]
 KINDS: tuple[FlowKind, ...] = get_args(FlowKind)
 
-# Faults of the step itself; what they bring about is not told beside them.
+# Faults of the step itself; their consequences are not reported beside them.
 CAUSES: frozenset[str] = frozenset(KINDS[: KINDS.index("labels constant")])
 CONSEQUENCES: frozenset[str] = frozenset(
     (
@@ -60,7 +60,7 @@ CONSEQUENCES: frozenset[str] = frozenset(
         *("learning rate too high", "learning rate too low"),
     )
 )
-# What else follows from an error of a kind, so that it is not told beside it.
+# The consequences of an error of each kind, which are not reported beside it.
 FOLLOWS: dict[str, frozenset[str]] = {
     kind: frozenset(follows)
     for kind, follows in {
@@ -85,10 +85,10 @@ FOLLOWS: dict[str, frozenset[str]] = {
         "exploding": ("diverged", "learning rate too high"),
     }.items()
 }
-# What a rate that is too high makes of a network that showed none of it before the first step.
+# Consequences of a rate that is too high, in a network without them before the first step.
 OF_THE_RATE = frozenset(("dead units", "saturated", "constant outputs", "vanishing", "exploding"))
 
 
 def rank(kind: str) -> int:
-    """Return the place of a kind among those that are equally bad; those of others come last."""
+    """Return the place of a kind among those that are equally bad; unknown kinds come last."""
     return KINDS.index(kind) if kind in KINDS else len(KINDS)

@@ -1,4 +1,4 @@
-"""Judges of a training loop as a whole: what no single step shows."""
+"""Judges of a training loop as a whole: faults that no single step shows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import pairwise
 from unmask.flow.measure.inputs import InputFacts
 from unmask.verdict import Verdict
 
-# Gradients may be accumulated over this many backward passes before anything is amiss.
+# Gradients may be accumulated over this many backward passes before it counts as a fault.
 PATIENCE = 64
 # Steps after which a rate that fell to a thousandth of its peak, for half of them, is at an end.
 LEAST_STEPS, FALLEN = 20, 1e-3
@@ -18,7 +18,7 @@ CLIPPED, CLIPS = 1e-3, 0.9
 VALIDATIONS = 3
 IDLE = 3
 REDRAWN = 2
-# A scale that fell to this fraction over this many updates meets infinities all the time.
+# A scale that fell by this factor over this many updates meets infinities all the time.
 SCALES, COLLAPSED = 8, 256.0
 # A loss that rises to this many times its start.
 SPIKE = 1.3
@@ -33,20 +33,32 @@ SORTED_BATCHES, IN_ORDER = 20, 0.95
 
 @dataclass
 class LoopFacts:
-    """What is counted while a training runs, of one model and the optimisers that hold it.
+    """The counts of a training, for one model and the optimisers that hold it.
 
-    forwards, backwards: passes with gradients. steps: of any optimiser. empty: steps at which no
-    parameter had a gradient, cleared: those of them after a backward pass. rates: the learning rate
-    of each step. clips: the fraction that each clipping left of the gradient. training_validations:
-    passes without gradients in training mode, of a model with dropout or batch normalisation, with
-    no step between. evaluating_backwards: backward passes in evaluation mode, of such a model.
-    fresh_norms: its running statistics have never been updated. losses: of backward passes, where
-    known. scales: of the GradScaler. redrawn: the steps before which the weights had been replaced.
-    twice: how often a parameter was moved by two optimisers with one gradient. attention: the model
-    has attention layers. pace: the update ratio of a typical layer at the start. graded: a gradient
-    has come to its parameters. inputs: what it was fed.
-    lines: places in the user's code, by "step", "backward", "validation", "zero_grad",
-    "schedule" and "clip".
+    Args:
+        forwards: passes with gradients.
+        backwards: backward passes.
+        steps: of any optimiser.
+        empty: steps at which no parameter had a gradient.
+        cleared: those of them after a backward pass.
+        rates: the learning rate of each step.
+        clips: the fraction that each clipping left of the gradient.
+        losses: of backward passes, where known.
+        scales: of the GradScaler.
+        redrawn: the steps before which the weights had been replaced.
+        twice: by parameter, how often two optimisers moved it with one gradient.
+        attention: whether the model has attention layers.
+        pace: the update ratio of a typical layer at the start.
+        graded: whether any gradient has reached its parameters.
+        inputs: the facts of its inputs.
+        normalises_steps: whether the optimiser divides by the gradient's size.
+        training_validations: passes without gradients in training mode, of a model with dropout or
+            batch normalisation, with no step between.
+        evaluating_backwards: backward passes in evaluation mode, of such a model.
+        fresh_norms: whether its running statistics have never been updated.
+        schedules: steps of learning rate schedules.
+        lines: places in the user's code, by "step", "backward", "validation", "zero_grad",
+            "schedule" and "clip".
     """
 
     forwards: int = 0
@@ -76,8 +88,8 @@ def loop(facts: LoopFacts, ended: bool = False) -> Iterator[Verdict]:
     """Judge a loop so far, or, once it has ended, as a whole.
 
     Args:
-        facts: what was counted.
-        ended: whether there is more to come.
+        facts: the counts.
+        ended: whether the training is over.
     """
     yield from _no_step(facts, ended)
     yield from _rates(facts)
@@ -159,7 +171,7 @@ def _rates(facts: LoopFacts) -> Iterator[Verdict]:
 
 
 def _state(facts: LoopFacts) -> Iterator[Verdict]:
-    """Judge what is done to weights beside the steps, and the scale of the loss."""
+    """Judge changes of the weights between the steps, and the scale of the loss."""
     if len(facts.redrawn) >= REDRAWN:
         yield Verdict(
             "weights drawn anew",

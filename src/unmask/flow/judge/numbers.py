@@ -1,4 +1,4 @@
-"""The judge of NaN and infinity: what made the first of them, or that training diverged."""
+"""The judge of NaN and infinity: their source, or that training diverged."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from unmask.flow.judge import fixes
 from unmask.flow.measure.statistics import FlowStats, LayerStats, Magnitude
 from unmask.verdict import Verdict
 
-# A loss that grew to this many times its start is one that steps have driven off.
+# A loss that grew to this many times its start diverged by its steps.
 RAN_AWAY = 1e4
 
-# Operations that make NaN or infinity of some finite numbers, whatever the learning rate: what to
+# Operations that make NaN or infinity from some finite numbers, whatever the learning rate: what to
 # do, and why.
 _AWAY, _MASKED = "divide by x.clamp_min(1e-8)", "leave one place of each row unmasked"
 _RISKY: dict[str, tuple[str, str]] = {
@@ -40,7 +40,7 @@ _RISKY: dict[str, tuple[str, str]] = {
 
 
 def numbers(history: list[FlowStats]) -> Verdict | None:
-    """Find the first NaN or infinity, and what made it where that is known."""
+    """Find the first NaN or infinity, and its source where that is known."""
     for stats in history:
         bad = next((x for x in stats.layers if not all(m.finite for m in _magnitudes(x))), None)
         losses = [x for x in (stats.loss, stats.loss_after) if x is not None]
@@ -85,7 +85,7 @@ def _made(stats: FlowStats, first: bool) -> Verdict | None:
     name = origin.operation.rstrip("_")
     known = next((k for k in (name, name.rpartition("_")[2]) if k in _RISKY), None)
     if known is None and not first:
-        # Numbers that grew too large: the steps are to blame.
+        # The numbers grew too large, which is the fault of the steps.
         return None
     fix, cause = _RISKY[known] if known else ("compute it in float32, on smaller numbers", "")
     return Verdict(

@@ -23,17 +23,17 @@ FAST, FAR_TOO_FAST, KEPT, HASTY_SHARE = 0.15, 0.3, 0.45, 0.25
 # Probed steps that must agree where the loss after a step is not known.
 WITNESSES = 5
 FAST_GAIN, OVERSHOT, LOSS_GREW = 5.0, 0.1, 3.0
-# A step that takes this much off the loss of its own batch is no overshoot, whatever was promised.
+# A step that reduces its own batch's loss by this fraction is no overshoot, whatever was predicted.
 LOWERS = 0.1
 
 
 def too_high(history: list[FlowStats]) -> Verdict | None:
-    """Judge by the update ratio, the loss, and what was left of the gain the gradient promised."""
+    """Judge by the update ratio, the loss, and how much of the predicted gain was achieved."""
     ratios = [median(r) for r in map(update_ratios, history) if r]
     if not ratios:
         return None
     typical = median(ratios)
-    # The steps of a line search are as long as it finds them good.
+    # A line search sets the length of its steps itself.
     searched = (history[0].optimizer or "").startswith("LBFGS")
     gains = finite([g for g in map(relative_gain, history) if g is not None])
     kept = [k for k in map(_kept_promise, history) if k is not None]
@@ -45,19 +45,19 @@ def too_high(history: list[FlowStats]) -> Verdict | None:
     losses = [s.loss for s in history if s.loss is not None]
     after = history[-1].loss_after
     recent = [*losses[-2:], *([after] if after is not None else [])]
-    # By difference, for a loss may be negative.
+    # By difference, since a loss may be negative.
     grew = len(losses) > 2 and min(recent) - losses[0] > (LOSS_GREW - 1) * abs(losses[0])
-    # As long as it is below that of guessing, the task changed rather than the network.
+    # As long as the loss is below that of guessing, the task changed rather than the network.
     outputs = max((c.shape[1] for c in history[-1].calls if _classifies(c)), default=0)
     grew = grew and not (outputs and min(recent) < math.log(outputs))
     if not hasty and not overshoots and not grew:
         return None
     if not kept and not grew and (len(history) < WITNESSES or _halves(losses)):
-        # Where no step's own outcome is known, the course of the loss decides.
+        # Where no step's own effect is known, the course of the loss decides.
         return None
     stats = history[-1]
-    # Gradient descent may overshoot at first and settle down as the gradient shrinks. Optimisers
-    # that divide by the gradient's size go on with steps as large.
+    # Gradient descent may overshoot at first and settle as the gradient shrinks. Optimisers that
+    # divide by the gradient's size keep taking steps as large.
     settles = bool(losses) and recent[-1] < losses[0] and not _normalises(history[0])
     summed = next((c for s in history for c in s.calls if c.reduction == "sum"), None)
     return Verdict(
@@ -75,7 +75,7 @@ def too_high(history: list[FlowStats]) -> Verdict | None:
 
 
 def too_low(history: list[FlowStats]) -> Verdict | None:
-    """Judge by the update ratio and, where the loss is known, the gain a step promises."""
+    """Judge by the update ratio and, where the loss is known, the predicted gain of a step."""
     fastest = pace(history[-1])
     if fastest is None or history[-1].step > FRESH:
         return None
@@ -108,20 +108,20 @@ def _halves(losses: list[float]) -> bool:
 
 
 def _fall(stats: FlowStats) -> float | None:
-    """Return how much of its own batch's loss a step took off, or None."""
+    """Return how much a step reduced its own batch's loss, or None."""
     if not stats.loss or stats.loss_after is None:
         return None
     return (stats.loss - stats.loss_after) / abs(stats.loss)
 
 
 def _kept_promise(stats: FlowStats) -> float | None:
-    """Return the decrease of the loss over the one its gradient promised, or None."""
+    """Return the decrease of the loss over the one that its gradient predicted, or None."""
     gain, fall = relative_gain(stats), _fall(stats)
     return None if fall is None or not gain else fall / gain
 
 
 def _hasty(stats: FlowStats) -> bool:
-    """Return whether the step was large and kept little of what its gradient promised."""
+    """Return whether the step was large and achieved little of the gain that was predicted."""
     ratios, kept = update_ratios(stats), _kept_promise(stats)
     return bool(ratios) and kept is not None and median(ratios) > FAST and kept < KEPT
 

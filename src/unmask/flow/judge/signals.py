@@ -1,4 +1,4 @@
-"""Judges of the signals: what goes forward through the layers, and what comes back."""
+"""Judges of the signals: forward through the layers, and back."""
 
 from __future__ import annotations
 
@@ -29,22 +29,21 @@ BOUNDED = ("tanh", "sigmoid", "softsign", "erf", "hardtanh", "hardsigmoid", "rel
 RECTIFIERS = ("relu", "relu6")
 
 FAINT, FORCEFUL, OVERRESPONSIVE, OVERRESPONSIVE_UNKNOWN = 0.5, 3.0, 100.0, 1000.0
-# Total change of the gradient across the hidden layers, in powers of ten, that the whole of the
-# confidence interval must lie beyond. What it loses on its way across few layers is soon made up:
-# plain nets of torch's own initialisation train up to a loss of about FADED_FAR, seven tanh layers
-# or five of ReLU.
+# The total change of the gradient across the hidden layers, in powers of ten, beyond which the whole
+# confidence interval must lie. A loss across few layers is soon made up: plain nets with torch's own
+# initialisation train up to a loss of about FADED_FAR, seven tanh layers or five of ReLU.
 FADED, FADED_FAR, MANY_LAYERS = -0.65, -1.5, 7
-# A loss that answers this much, and so many times as much as at the start, is finding its way.
+# A loss that responds this much, and this many times as much as at the start, is recovering.
 ANSWERS, ANSWERS_MORE = 0.03, 2.0
 WAY_ROUND = 0.1
 GROWN, GROWN_PLAIN, GROWN_A_LAYER = 0.9, 0.35, 0.04
 GROWN_NORMALISED = 3.0
-# A fading gradient does little harm where a step still lowers the loss by more than this share.
+# A fading gradient does little harm where a step still lowers the loss by more than this fraction.
 CRAWLS = 0.006
 DEAD, SATURATED = 0.8, 0.6
 # Dropout that may be too strong, and is where so few units of an image are left.
 STRONG, FEW_UNITS = 0.9, 4
-# Half of the units may sleep in a network whose loss has fallen to this share of its first.
+# Half of the units may be dead in a network whose loss has fallen to this fraction of its first.
 LEARNS = 0.95
 DEAD_CLASSES, SHUT_OUTPUTS = 0.1, 0.8
 ALIKE = 1e-3
@@ -60,7 +59,7 @@ def symmetric(history: list[FlowStats]) -> Verdict | None:
     stats = history[0]
     hidden = [x for x in stats.matrix_layers[:-1] if x.weight_spread is not None]
     alike = [x for x in hidden if _units_alike(x)]
-    # One layer at zero, as at the end of a residual branch, is told apart by its gradients.
+    # One layer at zero, as at the end of a residual branch, is recognised by its gradients.
     stuck = [x for x in alike if x.gradient_spread is not None and x.gradient_spread < ALIKE]
     if not stuck and not (alike and len(alike) == len(hidden)):
         return None
@@ -77,12 +76,12 @@ def symmetric(history: list[FlowStats]) -> Verdict | None:
 
 
 def _units_alike(x: LayerStats) -> bool:
-    # Zero weights with different biases are no symmetry: the outputs tell.
+    # Zero weights with different biases are no symmetry, which the outputs show.
     return all(s is None or s < ALIKE for s in (x.weight_spread, x.spread))
 
 
 def inputs(history: list[FlowStats]) -> Verdict | None:
-    """Judge the inputs by what the first layer makes of them."""
+    """Judge the inputs by the first layer's response to them."""
     stats = history[0]
     x, kinds = stats.input, [layer.kind for layer in stats.layers]
     same = [
@@ -105,7 +104,7 @@ def inputs(history: list[FlowStats]) -> Verdict | None:
     first = stats.layers[matrix[0]]
     rms = math.hypot(x.mean, x.std)
     size = first.weight.rms * math.sqrt(first.fan_in) if first.weight else 1.0
-    # Weights that are further off than the inputs have verdicts of their own.
+    # Weights whose scale is further off than the inputs' have verdicts of their own.
     theirs = rms == 0 or (size > 0 and abs(math.log(rms)) >= abs(math.log(size)))
     badly = theirs and not FIRST_RMS[0] <= rms * size <= FIRST_RMS[1]
     off = abs(x.mean) / x.std if x.std > 0 else math.inf
@@ -126,7 +125,7 @@ def inputs(history: list[FlowStats]) -> Verdict | None:
 
 
 def dropout(history: list[FlowStats]) -> Verdict | None:
-    """Find dropout that leaves hardly a unit of an image."""
+    """Find dropout that leaves hardly any units of an image."""
     stats = history[-1]
     found = stats.dropout
     if found is None or found.rate < STRONG:
@@ -206,7 +205,7 @@ def _got_there_learning(history: list[FlowStats], name: str) -> bool:
 def underflow(history: list[FlowStats]) -> Verdict | None:
     """Find signals that are too small for their number format."""
     stats = history[0]
-    # Forwards what is lost are outputs; backwards, gradients.
+    # Outputs are lost on the way forward, gradients on the way back.
     outputs = [(x, x.output) for x in stats.matrix_layers if x.output is not None]
     gradients = [
         (x, x.weight_gradient)
@@ -237,9 +236,12 @@ def underflow(history: list[FlowStats]) -> Verdict | None:
 
 
 def vanishing(history: list[FlowStats]) -> Verdict | None:
-    """Judge how the gradient fades on its way back, and whether the loss answers the first layers.
+    """Judge how the gradient fades on its way back, and whether the first layers' weights matter.
 
     A fading gradient alone is no error: what counts is whether the layers at the input learn.
+
+    Args:
+        history: of one training, in order.
     """
     stats = _first_profile(history)
     hidden, d = stats.matrix_layers[:-1], decay(stats)
@@ -257,7 +259,7 @@ def vanishing(history: list[FlowStats]) -> Verdict | None:
     crawls = median(gains) < CRAWLS if gains else d is None or total < FADED_FAR
     far = d is None or d.layers >= MANY_LAYERS or total < FADED_FAR
     answers = weakest is not None and now >= max(ANSWERS, ANSWERS_MORE * weakest)
-    # Through normalisation and residual connections a gradient finds its way as steps are made.
+    # With normalisation and residual connections a gradient recovers as steps are made.
     stuck = silent or (crawls and far and not normalised(stats))
     x = front[1] if front is not None else hidden[0]
     said = []
@@ -272,7 +274,7 @@ def vanishing(history: list[FlowStats]) -> Verdict | None:
             f"{weakest:.1g} %"
         )
     f = factors(stats)
-    # Steps that don't depend on the gradient's size get over a gradient that is merely small.
+    # Steps that don't depend on the gradient's size cope with a gradient that is merely small.
     harmless = adaptive(history[-1]) and not silent
     return Verdict(
         "vanishing",
@@ -294,8 +296,11 @@ def _first_profile(history: list[FlowStats]) -> FlowStats:
 def exploding(history: list[FlowStats]) -> Verdict | None:
     """Judge how the gradient grows on its way back.
 
-    Where layers are normalised the scale of their weights cancels, and so do its consequences: a
-    warning is all that can be said.
+    Where layers are normalised the scale of their weights cancels, and so do its consequences: the
+    verdict is then a warning at most.
+
+    Args:
+        history: of one training, in order.
     """
     stats = _first_profile(history)
     d, calm = decay(stats), normalised(stats)
@@ -343,7 +348,7 @@ def _natural(stats: FlowStats) -> float:
 
 
 def _grows(d: Decay, round_about: float | None) -> bool:
-    # Residual networks gain a little with every block, and are none the worse.
+    # In residual networks the gradient grows a little with every block, which is harmless.
     if d.total[0] > GROWN:
         return True
     plain = round_about is not None and abs(round_about) < WAY_ROUND
@@ -376,7 +381,7 @@ def constant(history: list[FlowStats]) -> Verdict | None:
     elif output is not None:
         variation = output.variation
         if output.operation in _SQUASHED and variation is not None:
-            # Around its middle a sigmoid's mean hides how outputs differ.
+            # Around its middle a sigmoid's large mean hides how its outputs differ.
             variation = max(variation, last.variation or 0.0)
     else:
         both = [v for v in (before.variation, last.variation) if v is not None]

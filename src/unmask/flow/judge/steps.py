@@ -1,4 +1,4 @@
-"""Judges of what every step does with the parameters: who reaches, holds and moves them."""
+"""Judges of the parameters in every step: which are reached, held and moved."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from unmask.flow.judge.indicators import UNRESPONSIVE, front_response
 from unmask.flow.measure.statistics import FlowStats, ParameterFacts
 from unmask.verdict import Severity, Verdict
 
-# Weight decay twice as large as the gradient leaves the loss no say; as large as it, it costs much:
-# 22 points of a small network on MNIST.
+# Weight decay twice as large as the gradient overrides the loss; as large as it, it costs much: 22
+# points of a small network on MNIST.
 DECAYS, DECAYS_MUCH = 0.75, 2.0
 _NAMED = 4
 
 
 def steps(history: list[FlowStats]) -> Iterator[Verdict]:
-    """Judge the steps by what was the same in all that were seen."""
+    """Judge the steps by what is the same in all of them."""
     seen = [(s, s.parameters) for s in history if s.parameters is not None]
     if not seen:
         return
@@ -79,7 +79,7 @@ def steps(history: list[FlowStats]) -> Iterator[Verdict]:
             step=seen[-1][0].step,
             evidence={"steps": float(carried)},
         )
-    # In the end every decay balances its gradient: what counts is the start.
+    # In the end every decay balances its gradient, so only the start counts.
     decay = facts[0].decay
     # Beside a gradient that is lost on its way any decay is large.
     front = front_response(stats) if stats.step == 0 else None

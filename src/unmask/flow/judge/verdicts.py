@@ -1,4 +1,4 @@
-"""Verdicts: what the statistics of a few steps say is wrong, where, why, and what mends it."""
+"""Verdicts on the statistics of a few steps: what is wrong, where, why, and how to fix it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _JUDGES: list[Judge] = [
 
 
 def register_judge(judge: Judge) -> Judge:
-    """Add a judge to those that every check asks; usable as a decorator.
+    """Add a judge to those that every check runs; usable as a decorator.
 
     Args:
         judge: a function from the statistics of a training's steps, in order, to one verdict,
@@ -45,11 +45,10 @@ def register_judge(judge: Judge) -> Judge:
 
 
 def verdicts(stats: FlowStats | Sequence[FlowStats]) -> list[Verdict]:
-    """Return what is wrong with a network's gradient flow, worst first; nothing when all is well.
+    """Return what is wrong with a network's gradient flow, worst first; [] when all is well.
 
     A pure function: the same statistics always give the same verdicts. All are free of scale: they
-    compare layers with one another, inputs with the weights they meet, and changes with what
-    changes.
+    compare layers with one another, inputs with weights, and changes with the changed values.
 
     Args:
         stats: one step, or several of one training in order.
@@ -80,7 +79,7 @@ def _given(judges: Iterable[Judge], history: list[FlowStats]) -> list[Verdict]:
 
 
 def ordered(verdicts: Iterable[Verdict]) -> list[Verdict]:
-    """Return the verdicts worst first, without those that others bring about."""
+    """Return the verdicts worst first, without those that follow from others."""
     found = sorted(verdicts, key=lambda v: (-SEVERITIES.index(v.severity), rank(v.kind)))
     errors = [v.kind for v in found if v.severity == "error"]
     follow: set[str] = set()
