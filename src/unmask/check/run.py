@@ -130,7 +130,7 @@ def _answered(name: str, ask: Callable[[], Any], subject: Subject) -> Part:
         return Part(name, "skipped", str(reason), time.perf_counter() - start)
     except UserError as error:
         return _failed(name, str(error), time.perf_counter() - start)
-    except Exception as error:  # whatever a stranger's model raises, the other questions go on
+    except Exception as error:  # a model may raise anything; the other questions continue
         return _failed(name, told(error, 250), time.perf_counter() - start)
     took = time.perf_counter() - start
     return Part(name, "done", "; ".join(subject.notes), took, figures, tuple(verdicts))

@@ -33,7 +33,7 @@ def _weakly(method: Callable[..., None]) -> Callable[..., None]:
 
 
 class ProbeCallback:
-    """The common part of both callbacks: a probe that runs from the start of a training to its end.
+    """The base of both callbacks: a probe that runs from the start of a training to its end.
 
     It ends with the training, with an exception that the trainer reports, and at the latest when
     the callback itself is deleted.

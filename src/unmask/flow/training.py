@@ -88,7 +88,7 @@ class Training:
         return found
 
     def _credible(self, tried: Experiments) -> Experiments:
-        """Return the experiments, the fit of the labels only where the loss says nothing else."""
+        """Return the experiments, with the fit of the labels unless the loss contradicts it."""
         late = self.facts.losses[LONG - LOOK : LONG]
         learns = bool(late) and sum(late) / len(late) < LEARNS * self._entropy
         if tried.linear is None or (len(late) == LOOK and not learns):

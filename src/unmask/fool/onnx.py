@@ -1,4 +1,4 @@
-"""An ONNX file as a victim: whatever its input is called, shaped, typed or ordered."""
+"""An ONNX file as a victim, for any name, shape, type and order of its input."""
 
 from __future__ import annotations
 

@@ -208,7 +208,7 @@ class Packed:
                     do="give its import path (load_victim), or one of Unmask's classifiers",
                 )
             card = json.dumps(module.card.as_dict())
-        # Clones, since the format refuses tensors that share memory.
+        # Cloned, since the format refuses tensors that share memory.
         state = {k: v.detach().cpu().clone().contiguous() for k, v in module.state_dict().items()}
         return Packed(path, card, save(state), tuple(m.training for m in module.modules()))
 

@@ -29,9 +29,10 @@ BOUNDED = ("tanh", "sigmoid", "softsign", "erf", "hardtanh", "hardsigmoid", "rel
 RECTIFIERS = ("relu", "relu6")
 
 FAINT, FORCEFUL, OVERRESPONSIVE, OVERRESPONSIVE_UNKNOWN = 0.5, 3.0, 100.0, 1000.0
-# The total change of the gradient across the hidden layers, in powers of ten, beyond which the whole
-# confidence interval must lie. A loss across few layers is soon made up: plain nets with torch's own
-# initialisation train up to a loss of about FADED_FAR, seven tanh layers or five of ReLU.
+# The total change of the gradient across the hidden layers, in powers of ten, beyond which the
+# whole confidence interval must lie. A decrease across few layers is soon made up: plain nets with
+# torch's own initialisation train with one of up to about FADED_FAR, seven tanh layers or five of
+# ReLU.
 FADED, FADED_FAR, MANY_LAYERS = -0.65, -1.5, 7
 # A loss that responds this much, and this many times as much as at the start, is recovering.
 ANSWERS, ANSWERS_MORE = 0.03, 2.0
@@ -375,7 +376,7 @@ def constant(history: list[FlowStats]) -> Verdict | None:
         if last.slopes.activation in RECTIFIERS and last.slopes.saturated >= SHUT_OUTPUTS:
             silenced = max(silenced, last.slopes.saturated)
     before = layers[-2] if len(layers) > 1 else last
-    # An output layer that starts at zero predicts the same for every image, and is none the worse.
+    # An output layer that starts at zero predicts the same for every image, which is harmless.
     if unborn(last):
         variation = before.variation if output is None or before.feeds(last) else None
     elif output is not None:

@@ -169,7 +169,7 @@ class InputLedger:
 
 
 def batch_of(args: Any) -> Batch:
-    """Return what tells one batch in memory from another, None where there are no images."""
+    """Return a key that distinguishes batches in memory, None where there are no images."""
     x = _images(args)
     return None if x is None else (x.data_ptr(), tuple(x.shape))
 

@@ -96,7 +96,7 @@ class _Search(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Run an operation and look at what it made of finite numbers."""
+        """Run an operation and check whether it made NaN or infinity from finite numbers."""
         result = func(*args, **(kwargs or {}))
         if self.first is None:
             with torch._C.DisableTorchFunction(), torch.no_grad():

@@ -66,7 +66,7 @@ class ParameterLedger:
                 self._stale |= self._carried.get(id(p), False)
                 self._lost |= id(p) in self.arrived and p.grad is None
                 if wd and p.ndim > 1 and p.grad is not None:
-                    # Steps of these are about as large as the rate, whatever the gradient.
+                    # Steps of these are about as large as the rate, for any gradient.
                     g = (
                         math.sqrt(p.numel())
                         if decoupled

@@ -17,7 +17,7 @@ from unmask.fool.victim import Victim
 _EXACT = 1e-3
 _HALVINGS = 12
 _STARTS = 100
-# Samples drawn at once, the same whatever the batch is.
+# Samples drawn at once, the same for any batch.
 _TOGETHER = 16
 
 

@@ -44,7 +44,7 @@ from unmask.runtime import environment_stamp
 from unmask.train.evaluation import counted, matched
 
 FILE = "certification.npz"
-# Numbers that the widest layer may take for a batch, by how much a bound needs.
+# The most numbers in the widest layer of a batch, by the memory that a bound needs.
 _WIDE = {"attack": 1 << 22, "ibp": 1 << 20, "crown-ibp": 1 << 21, "crown": 1 << 16}
 _SAVE_EVERY = 10.0
 # Seconds that a batch should take: the clock is read between batches.
