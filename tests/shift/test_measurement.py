@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +15,10 @@ from torch import Tensor, nn
 
 import unmask
 from unmask.data.images import Images
+from unmask.data.mnist import load_mnist
 from unmask.errors import UserError
+from unmask.execution.address import executor_at
+from unmask.execution.executor import Done
 from unmask.report.shift import shift_page, write_shift
 from unmask.shift.fixes import reestimated
 from unmask.shift.geometry import worst_case
@@ -229,6 +235,65 @@ def test_a_measurement_resumes_and_refuses_another(tmp_path: Path) -> None:
     (tmp_path / "cells.json").write_text(json.dumps(content))
     half = measure_shift(Redness(), reddish(), plan, directory=tmp_path, resume=True)
     assert half.figures() == whole.figures()
+
+
+class _Backwards:
+    """Ends tasks in another order, and loses the first as if its worker had died."""
+
+    workers = 2
+
+    def __init__(self, lost: int = 0) -> None:
+        self.lost, self.ran = lost, 0
+
+    def run(self, work: Any, shared: Any, tasks: Any) -> Any:
+        for index, task in reversed(list(enumerate(tasks))):
+            self.ran += 1
+            lost = index < self.lost
+            yield Done(index, None if lost else work(shared, task), "lost" if lost else None)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def test_elsewhere_the_figures_are_the_same_and_what_was_lost_is_made_up(tmp_path: Path) -> None:
+    images = load_mnist()[1][:40]
+    plan = ShiftPlan(corruptions=("contrast", "rotate", "fog"), severities=(1, 3), **QUICK)
+    here = measure_shift("mnist", images, plan)
+    with pytest.raises(UserError, match="1 of 3 corruptions weren't measured"):
+        measure_shift("mnist", images, plan, directory=tmp_path, on=_Backwards(lost=1))
+    on = _Backwards()
+    there = measure_shift("mnist", images, plan, directory=tmp_path, resume=True, on=on)
+    assert on.ran == 1
+    assert there.cells == here.cells
+    assert list(there.cells) == list(here.cells)
+    assert (there.flips, there.smallest) == (here.flips, here.smallest)
+    with pytest.raises(UserError, match="can't travel"):
+        measure_shift(Redness(), reddish(), on=on)
+
+
+@pytest.mark.slow
+def test_on_ray_the_figures_are_the_same() -> None:
+    pytest.importorskip("ray")
+    images = load_mnist()[1][:40]
+    plan = ShiftPlan(corruptions=("contrast", "rotate"), severities=(3,), **QUICK)
+    here = measure_shift("mnist", images, plan)
+    # A path to a socket must be short.
+    folder = tempfile.mkdtemp(prefix="ray")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "RAY_ADDRESS": "local",
+            "RAY_AUTH_MODE": "disabled",
+            "RAY_TMPDIR": folder,
+            "RAY_raylet_start_wait_time_s": "120",
+            "RAY_worker_register_timeout_seconds": "300",
+        }.items():
+            patch.setenv(name, value)
+        with executor_at("ray") as on:
+            there = measure_shift("mnist", images, plan, on=on)
+    shutil.rmtree(folder, ignore_errors=True)
+    # A library's rounding may differ between processes, and then an image or two.
+    for name, row in here.cells.items():
+        assert abs(there.cells[name][0].right - row[0].right) <= 2
 
 
 def test_the_page_holds_every_corruption_and_needs_nothing_else(tmp_path: Path) -> None:

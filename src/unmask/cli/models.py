@@ -18,9 +18,10 @@ def models(*, json: Annotated[bool, Parameter(help="print the list as JSON")] = 
     if json:
         print(json_module.dumps(rows))
         return 0
-    table = Table("name", "what it is", "test accuracy")
+    table = Table("name", "what it is", "test accuracy", "corrupted, severity 3")
     for row in rows:
-        accuracy = row["test_accuracy"]
-        table.add_row(row["name"], row["what"], "" if accuracy is None else f"{accuracy:.4f}")
+        figures = (row["test_accuracy"], row["shift_accuracy"])
+        shown = ("" if f is None else f"{f:.{d}f}" for f, d in zip(figures, (4, 3), strict=True))
+        table.add_row(row["name"], row["what"], *shown)
     Console().print(table)
     return 0

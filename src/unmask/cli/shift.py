@@ -10,7 +10,18 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from unmask.cli.console import Console, say
-from unmask.cli.options import MANY, Cifar10Source, Data, ImageCount, Model, Seed, Size, real
+from unmask.cli.options import (
+    MANY,
+    Cifar10Source,
+    Data,
+    ImageCount,
+    Model,
+    On,
+    Seed,
+    Size,
+    elsewhere,
+    real,
+)
 from unmask.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -54,6 +65,7 @@ def shift(
     resume: Annotated[
         bool, Parameter(help="continue the measurement in --out where it was stopped")
     ] = False,
+    on: On = "local",
     json: Annotated[bool, Parameter(help="print everything as JSON")] = False,
 ) -> int:
     """Measure a classifier under 26 corruptions, other framings, pipelines and runtimes.
@@ -89,13 +101,21 @@ def shift(
     shape = target.input_shape or (None if size is None else (3, size, size))
     chosen = as_images(load_shown(console, data, source, shape), target, most=images)
     require_writable(out)
-    with progress_bar(console, target.name) as bar:
+    with elsewhere(on) as executor, progress_bar(console, target.name) as bar:
 
         def show(p: ShiftProgress) -> None:
             bar.show(p.done, p.total, description=f"{target.name}: {p.doing}")
 
         try:
-            found = measure_shift(target, chosen, plan, directory=out, resume=resume, progress=show)
+            found = measure_shift(
+                target,
+                chosen,
+                plan,
+                directory=out,
+                resume=resume,
+                on=executor,
+                progress=show,
+            )
         except KeyboardInterrupt:
             raise KeyboardInterrupt("stopped; the same command with --resume continues") from None
     failed = gate is not None and gate.holds(found.figures())

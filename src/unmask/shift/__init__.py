@@ -24,7 +24,7 @@ class _Room(types.ModuleType):
                 path.
             data: a named set, a folder or zip, Images, (pixels, labels) or a DataLoader.
             settings: those of unmask.shift.result.ShiftPlan, such as images=500 or
-                corruptions=("fog",), and directory, resume and progress of measure_shift.
+                corruptions=("fog",), and directory, resume, on and progress of measure_shift.
 
         Returns:
             A Shift: figures(), verdicts, and everything measured.
@@ -36,7 +36,7 @@ class _Room(types.ModuleType):
         from unmask.shift.measurement import measure_shift
         from unmask.shift.result import ShiftPlan
 
-        others = ("files", "directory", "resume", "progress")
+        others = ("files", "directory", "resume", "on", "progress")
         kept = {k: settings.pop(k) for k in others if k in settings}
         known = ShiftPlan.__dataclass_fields__
         for name in settings:

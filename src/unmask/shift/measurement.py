@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unmask.data.images import Images
 from unmask.errors import UserError
+from unmask.execution.executor import Executor
 from unmask.runtime import environment_stamp, write_atomically
 from unmask.shift.corruptions.registry import Corruption, corrupt, corruptions
 from unmask.shift.fixes import has_batch_norm, reestimated
@@ -56,6 +57,7 @@ def measure_shift(
     files: tuple[Sequence[bytes], NDArray[np.int64]] | None = None,
     directory: Path | None = None,
     resume: bool = False,
+    on: Executor | None = None,
     progress: Callable[[ShiftProgress], None] | None = None,
 ) -> Shift:
     """Measure a classifier under shift, and judge it.
@@ -68,14 +70,16 @@ def measure_shift(
         files: bytes and labels (int64[n]) of image files, to try other ways of reading them.
         directory: where the scores of each corruption are stored as soon as it is done.
         resume: whether scores that the same measurement stored there are used again.
+        on: where each corruption is measured, in this process by default. Elsewhere the model is
+            loaded again from its name or file, which must be there too.
         progress: called at each step.
 
     Returns:
         The figures and verdicts.
 
     Raises:
-        UserError: when the model or data is missing or doesn't fit, or scores in the directory are
-            of another measurement.
+        UserError: when the model or data is missing or doesn't fit, scores in the directory are of
+            another measurement, or corruptions failed elsewhere (what was measured is stored).
     """
     plan = plan or ShiftPlan()
     target = as_target(model)
@@ -96,16 +100,19 @@ def measure_shift(
     tell("clean images")
     logits = _logits(target, pixels)
     clean = scores_of(logits, labels, classes)
-    cells, flips, smallest = {}, {}, {}
-    for found in suite:
-        tell(found.name)
-        row = store.row(found.name)
-        if row is None:
-            row = _row(target, pixels, labels, classes, logits, found.name, plan, clean)
-            store.keep(found.name, row)
-        cells[found.name] = tuple(Scores.from_dict(s) for s in row["scores"])
-        flips[found.name], smallest[found.name] = row["flips"], row["smallest"]
-        done += 1
+    shared = _Shared(target, images, plan, logits, clean, torch.get_num_threads())
+    missing = [c.name for c in suite if store.row(c.name) is None]
+    done = len(suite) - len(missing)
+    if on is None:
+        for name in missing:
+            tell(name)
+            store.keep(name, _row(shared, name))
+            done += 1
+    else:
+        for name in _elsewhere(on, shared, missing, store):
+            done += 1
+            tell(name)
+    rows = {c.name: store.row(c.name) or {} for c in suite}
     result = Shift(
         model=target.name,
         data=images.name,
@@ -115,9 +122,9 @@ def measure_shift(
         clean=clean,
         labels_only=target.labels_only,
         not_finite=int((~logits.isfinite().all(1)).sum()),
-        cells=cells,
-        flips=flips,
-        smallest=smallest,
+        cells={n: tuple(Scores.from_dict(s) for s in row["scores"]) for n, row in rows.items()},
+        flips={name: row["flips"] for name, row in rows.items()},
+        smallest={name: row["smallest"] for name, row in rows.items()},
         provenance=environment_stamp(
             model=target.identity,
             data=images.sha256,
@@ -189,18 +196,34 @@ def _logits(
     return torch.cat(found)
 
 
-def _row(
-    target: Target,
-    pixels: Tensor,
-    labels: NDArray[np.int64],
-    classes: int,
-    logits: Tensor,
-    name: str,
-    plan: ShiftPlan,
-    clean: Scores,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Shared:
+    """What measuring each corruption takes; it travels to a worker once.
+
+    Args:
+        target: the model.
+        images: labelled.
+        plan: the settings.
+        logits: of the images as they are.
+        clean: their scores.
+        threads: of torch, on which rounding may depend.
+    """
+
+    target: Target
+    images: Images
+    plan: ShiftPlan
+    logits: Tensor
+    clean: Scores
+    threads: int
+
+
+def _row(shared: _Shared, name: str) -> dict[str, Any]:
+    """Return what the store keeps of a corruption: scores by severity, flips, smallest."""
+    target, plan, labels = shared.target, shared.plan, shared.images.labels
+    pixels = torch.tensor(shared.images.pixels)
+    classes = len(shared.images.class_names)
     scores, changed = [], []
-    before = logits.argmax(1)
+    before = shared.logits.argmax(1)
     for severity in plan.severities:
         found = _logits(target, pixels, name, severity, plan.seed)
         scores.append(scores_of(found, labels, classes))
@@ -210,10 +233,56 @@ def _row(
     return {
         "scores": [s.as_dict() for s in scores],
         "flips": sum(changed) / len(changed),
-        "smallest": _smallest(target, pixels, labels, name, plan, clean, scores)
+        "smallest": _smallest(target, pixels, labels, name, plan, shared.clean, scores)
         if plan.smallest
         else None,
     }
+
+
+def _row_there(shared: tuple[str, str, _Shared], name: str) -> dict[str, Any]:
+    """Return the row of a corruption, with the model loaded on the machine that this runs on."""
+    source, identity, rest = shared
+    torch.set_num_threads(rest.threads)
+    target = as_target(source)
+    if target.identity != identity:
+        raise UserError(
+            "the model there isn't the one here",
+            got=source,
+            do="put the same file on every machine of the cluster",
+        )
+    target, images = fitted(target, rest.images)
+    return _row(replace(rest, target=target, images=images), name)
+
+
+def _elsewhere(on: Executor, shared: _Shared, names: list[str], store: _Store) -> Iterator[str]:
+    """Measure corruptions by an executor and keep each row; yield the name of each as it ends."""
+    target = shared.target
+    if not target.source:
+        raise UserError(
+            "this model can't travel to other machines",
+            got=target.name,
+            do="give its name, file or import path, or leave out where to work",
+        )
+    # A function and what it refers to stay here: a worker loads them again.
+    bare = Target(target.name, function=_unloaded)
+    failed: list[str] = []
+    travelling = target.source, target.identity, replace(shared, target=bare)
+    for outcome in on.run(_row_there, travelling, names):
+        if outcome.result is None:
+            failed.append(f"{names[outcome.index]}: {outcome.error}")
+        else:
+            store.keep(names[outcome.index], outcome.result)
+            yield names[outcome.index]
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(names)} corruptions weren't measured",
+            got=failed[0],
+            do="--resume continues with these",
+        )
+
+
+def _unloaded(pixels: Tensor) -> Tensor:
+    raise UserError("the model wasn't loaded here")
 
 
 def _smallest(

@@ -46,6 +46,7 @@ class Target:
         device: where it runs.
         classes: their number, for a model that returns the class alone; see fitted.
         labels_only: whether it returns the class alone, whose logits are 1 and 0; see fitted.
+        source: the name or file it was loaded from, "" for one that was made in this process.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Target:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     classes: int | None = None
     labels_only: bool = False
+    source: str = ""
 
     @torch.no_grad()
     def logits(self, pixels: Tensor) -> Tensor:
@@ -130,7 +132,7 @@ def as_target(model: Any, name: str | None = None) -> Target:
     if isinstance(model, Target):
         return model
     if isinstance(model, (str, Path)):
-        return _loaded(str(model))
+        return replace(_loaded(str(model)), source=str(model))
     if isinstance(model, Classifier):
         card = model.card
         return Target(
