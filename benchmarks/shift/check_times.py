@@ -5,7 +5,7 @@
 
 Each in a process of its own: the shipped MNIST classifier on MNIST within --minutes 1 (asked: a
 full report in under 60 s on two cores), and a ResNet-18 with random weights on 2,000 made-up colour
-images of 224 px within the default 5 minutes (asked: done by then, and under 3 GB). The last line is
+images of 224 px within the default 5 minutes (asked: done by then, under 3 GB). The last line is
 JSON.
 """
 
