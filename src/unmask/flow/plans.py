@@ -23,7 +23,14 @@ BALANCING_ROUNDS = 3
 def network_plans(
     check: FlowCheck, kinds: set[str], initialise: Callable[..., Fix]
 ) -> Iterator[tuple[Fix, ...]]:
-    """Yield changes of the network, simple plans first."""
+    """Yield changes of the network, simple plans first.
+
+    Args:
+        check: of the network.
+        kinds: of its verdicts.
+        initialise: makes the initialisation from stats, other fixes and an activation, as balanced
+            does.
+    """
     stats = check.history[0]
     layers = stats.matrix_layers
     if not layers:
@@ -81,7 +88,16 @@ def balanced(
     outside: Sequence[Fix],
     activation: str | None = None,
 ) -> Fix:
-    """Return the critical initialisation, corrected until a batch's gradient keeps its size."""
+    """Return the critical initialisation, corrected until a batch's gradient keeps its size.
+
+    Args:
+        model: the network.
+        loss_fn: of output and targets.
+        pair: inputs and targets.
+        stats: of the network's first step.
+        outside: other fixes that are applied with it.
+        activation: None for the network's own.
+    """
     correction = 1.0
     for _ in range(BALANCING_ROUNDS):
         fix = changes.critical_initialisation(stats, activation, correction)

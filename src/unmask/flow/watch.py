@@ -402,7 +402,13 @@ def watch(
     tell: Callable[[Verdict], None] | None = None,
     stop_on: Severity | None = None,
 ) -> Watch:
-    """Return a context in which every training of this process is watched; see Watch."""
+    """Return a context in which every training of this process is watched; see Watch.
+
+    Args:
+        every: the interval of later probed steps, see GradientProbe.
+        tell: receives each verdict as soon as it is certain; None prints it.
+        stop_on: raises Stopped at the first certain verdict of that severity or a worse one.
+    """
     return Watch(every=every, tell=tell or _print, stop_on=stop_on)
 
 

@@ -63,8 +63,9 @@ class LossCall:
         high: the largest.
         target_low: the smallest entry of the targets.
         target_high: the largest.
-        integers: whether the targets are whole numbers.
-        classes: the number of targets of each class, where they are whole numbers of one dimension.
+        integers: whether the targets have an integer dtype.
+        classes: the number of targets of each class; {} unless they are integers of at most 10,000
+            values, or whole floats of one dimension.
         operation: the last operation of the outputs, as in OutputStats.
         dim: the dimension of a softmax.
         reduction: "mean", "sum" or "none".
@@ -289,7 +290,15 @@ def _loss_mode(tap: LossTap) -> Any:
 def loss_call(
     name: str, output: Any, target: Any, options: dict[str, Any], result: Any
 ) -> LossCall:
-    """Return the record of a loss's call."""
+    """Return the record of a loss's call.
+
+    Args:
+        name: of the function in torch.nn.functional.
+        output: its first argument, a tensor.
+        target: its second, likewise.
+        options: its other arguments by name.
+        result: the loss.
+    """
     import torch
 
     with torch.no_grad():

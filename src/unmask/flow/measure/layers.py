@@ -31,7 +31,14 @@ _LOOKED_UP = re.compile(r"token|pos|embed|bias|table|prompt|query|scale|gamma|be
 
 @dataclass(frozen=True)
 class Layer:
-    """A module with parameters of its own; its weights are those with two dimensions or more."""
+    """A module with parameters of its own.
+
+    Args:
+        name: as in named_modules, "(model)" for the network itself.
+        module: with the parameters.
+        weights: its parameters of two dimensions or more, or all where there is none.
+        names: of the weights in the module.
+    """
 
     name: str
     module: nn.Module
@@ -95,7 +102,12 @@ def attends(model: nn.Module) -> bool:
 
 @dataclass
 class Tally:
-    """The rows that measure returns for tensors that belong together."""
+    """The rows that measure returns for tensors that belong together.
+
+    Args:
+        rows: one for each tensor.
+        counts: entries of each tensor.
+    """
 
     rows: list[tuple[float, ...]] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
@@ -113,7 +125,24 @@ class Tally:
 
 @dataclass
 class Collected:
-    """The measurements of one layer during a probed step."""
+    """The measurements of one layer during a probed step.
+
+    Args:
+        layer: the layer.
+        place: in the order of execution.
+        output: of z.
+        output_gradient: of dE/dz.
+        weight: of W.
+        weight_gradient: of dE/dW.
+        output_size: entries of z an image.
+        contrasts: the variations of z over images and over units, a row for each pass.
+        weight_spread: see LayerStats.
+        gradient_spread: see LayerStats.
+        activation: the name of the one that follows, "" for none.
+        slopes: what describe returned for each pass.
+        update_to_weight_ratio: see LayerStats.
+        expected_gain: see LayerStats.
+    """
 
     layer: Layer
     place: int
@@ -208,7 +237,13 @@ class Units:
         self.images = 0
 
     def see(self, slope: Tensor, supremum: float, unit_dim: int) -> None:
-        """Add the derivatives of a batch."""
+        """Add the derivatives of a batch.
+
+        Args:
+            slope: phi', [images, ...] with units along unit_dim.
+            supremum: the largest |phi'| of the activation.
+            unit_dim: the dimension of the units.
+        """
         fired = alive(slope, supremum, unit_dim)
         n = len(slope) if slope.ndim > 1 else 1
         if self._silent is None or self._silent.shape != fired.shape:

@@ -154,7 +154,16 @@ def describe(slope: Tensor, supremum: float) -> tuple[float, ...]:
 
 
 def alive(slope: Tensor, supremum: float, unit_dim: int) -> Tensor:
-    """Return for each unit whether |phi'| reached 0.1 % of its supremum for any image."""
+    """Return for each unit whether |phi'| reached 0.1 % of its supremum for any image.
+
+    Args:
+        slope: phi' of any shape.
+        supremum: the largest |phi'| of the activation.
+        unit_dim: the dimension of the units.
+
+    Returns:
+        bool[units].
+    """
     size = slope.abs()
     rest = [d for d in range(size.ndim) if d != unit_dim % size.ndim]
     return (size.amax(dim=rest) if rest else size) >= DEAD_BELOW * supremum

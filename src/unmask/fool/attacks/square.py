@@ -201,7 +201,14 @@ class L2Moves(_Drawn):
 
 
 def moves(norm: str, pixels: Tensor, eps: float, generator: torch.Generator) -> Moves:
-    """Return the moves of a norm of that name."""
+    """Return the moves of a norm.
+
+    Args:
+        norm: "linf" or "l2".
+        pixels: float32[n, c, h, w] in [0, 1].
+        eps: the size of the changes, in units of pixels.
+        generator: of the squares.
+    """
     kinds: dict[str, type[LinfMoves] | type[L2Moves]] = {"linf": LinfMoves, "l2": L2Moves}
     return kinds[norm](pixels, eps, generator)
 

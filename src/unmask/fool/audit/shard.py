@@ -278,7 +278,15 @@ def _shortened(victim: Victim, pixels: Tensor, found: Adversarials, goal: Goal) 
 def attack_pairs(
     victim: Victim, images: Images, rows: NDArray[np.int64], plan: AuditPlan, number: int
 ) -> Pairs:
-    """Search for the smallest change of these images towards every other class."""
+    """Search for the smallest change of some images towards every other class.
+
+    Args:
+        victim: a model with gradients.
+        images: all images.
+        rows: of the images to change, int64[k].
+        plan: the settings.
+        number: of the task, which with the plan's seed determines everything random.
+    """
     pixels, labels = as_tensors(images, rows, victim)
     places, goal = every_target(labels, len(images.class_names))
     if len(images.class_names) > MOST_TARGETS:
@@ -313,7 +321,16 @@ def attack_pairs(
 
 
 def as_tensors(images: Images, rows: NDArray[np.int64], victim: Victim) -> tuple[Tensor, Tensor]:
-    """Return these images as float32 in [0, 1], and their labels, on the victim's device."""
+    """Return some images and their labels as tensors on the victim's device.
+
+    Args:
+        images: all images.
+        rows: int64[k].
+        victim: the classifier.
+
+    Returns:
+        float32[k, c, h, w] in [0, 1], and int64[k].
+    """
     pixels = torch.from_numpy(images.pixels[rows]).to(victim.device).float() / 255
     return pixels, torch.from_numpy(images.labels[rows]).to(victim.device)
 

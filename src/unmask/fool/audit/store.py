@@ -22,7 +22,15 @@ S = TypeVar("S")
 
 @dataclass
 class Kept(Generic[P]):
-    """The parts of one kind by number: in files, or without a folder in memory."""
+    """The parts of one kind by number: in files, or without a folder in memory.
+
+    Args:
+        folder: of the files, None for memory.
+        prefix: of the files' names.
+        write: a part to a file.
+        load: a part from a file.
+        here: the parts in memory.
+    """
 
     folder: Path | None
     prefix: str
@@ -96,7 +104,12 @@ class Store:
 
 
 class Parts(Generic[P]):
-    """Parts of an audit, each of some rows of the images: made where they are missing."""
+    """Parts of an audit, each of some rows of the images: made where they are missing.
+
+    Args:
+        kept: the stored parts.
+        rows: of the images of each part, int64[k] each.
+    """
 
     def __init__(self, kept: Kept[P], rows: list[NDArray[np.int64]]) -> None:
         self.kept: Kept[P] = kept
@@ -109,7 +122,16 @@ class Parts(Generic[P]):
         work: Callable[[S, tuple[int, NDArray[np.int64]]], P],
         shared: S,
     ) -> Iterator[tuple[int, int, int]]:
-        """Make what is missing; yield how many parts are done, running and failed, repeatedly."""
+        """Make the missing parts, and yield the progress.
+
+        Args:
+            on: the executor.
+            work: of shared and a task, the number and the rows of a part.
+            shared: the input of every task.
+
+        Returns:
+            The numbers of parts that are done, running and failed, after each.
+        """
         missing = [i for i in range(len(self.rows)) if not self.kept.has(i)]
         done = len(self.rows) - len(missing)
         yield done, min(on.workers, len(missing)), 0

@@ -101,7 +101,13 @@ Splits = Mapping[int, Tensor]
 
 
 def intervals(network: Network, region: Region, splits: Splits | None = None) -> Relaxed:
-    """Return the boxes of interval arithmetic (IBP), widened by their rounding."""
+    """Return the boxes of interval arithmetic (IBP), widened by their rounding.
+
+    Args:
+        network: whose nodes are bounded.
+        region: the images.
+        splits: signs that are assumed, see Splits.
+    """
     return _forward(network, region, splits or {}, refine=False)
 
 

@@ -20,7 +20,12 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Interval:
-    """Elementwise bounds, each float[b, *shape]."""
+    """Elementwise bounds.
+
+    Args:
+        lower: float[b, *shape].
+        upper: likewise, at least lower.
+    """
 
     lower: Tensor
     upper: Tensor

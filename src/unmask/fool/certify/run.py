@@ -124,7 +124,23 @@ def certify_victim(
     resume: bool = False,
     progress: Show | None = None,
 ) -> Certification:
-    """Certify a loaded model by a plan; see certify."""
+    """Certify a loaded model by a plan.
+
+    Args:
+        victim: a network in eval mode, of pixels in [0, 1].
+        images: labelled.
+        plan: the settings.
+        out: a folder to save the state in as it grows.
+        resume: continue from the state in out.
+        progress: called as the work proceeds.
+
+    Returns:
+        The state of every image.
+
+    Raises:
+        UserError: for a black box, a model with preprocessing or with a layer whose bounds are
+            unknown, no images, and a state that is missing or of another certification.
+    """
     if victim.module is None:
         raise UserError(
             "a proof needs the network itself",

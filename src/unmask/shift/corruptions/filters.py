@@ -81,7 +81,16 @@ def convolve(x: Tensor, kernel: Tensor) -> Tensor:
 
 
 def disk(radius: float, alias: float, device: torch.device) -> Tensor:
-    """Return the kernel [1, k, k] of a lens out of focus; the disk's rim is blurred by alias."""
+    """Return the kernel of a lens out of focus, of sum 1.
+
+    Args:
+        radius: of the disk in pixels.
+        alias: the standard deviation of the blur of its rim, in pixels.
+        device: of the kernel.
+
+    Returns:
+        float32[1, k, k], k odd.
+    """
     half = math.ceil(radius) + 2
     line = torch.arange(-half, half + 1, device=device, dtype=torch.float32)
     distance = torch.hypot(line[:, None], line[None])
@@ -133,7 +142,13 @@ def zoomed(x: Tensor, factor: float, dims: tuple[int, int] = (-2, -1)) -> Tensor
 
 
 def displaced(x: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
-    """Return x[b, c, h, w] sampled bilinearly at points moved by dx, dy [b, h, w], in pixels."""
+    """Return images sampled bilinearly at displaced points, reflected at the edges.
+
+    Args:
+        x: float32[b, c, h, w].
+        dx: the displacement to the right in pixels, float32[b, h, w].
+        dy: the displacement downwards, likewise.
+    """
     height, width = x.shape[2:]
     across = torch.arange(width, device=x.device) + dx
     down = torch.arange(height, device=x.device)[:, None] + dy
