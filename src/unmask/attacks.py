@@ -1,19 +1,19 @@
 """Attacks on any classifier: a network and tensors in, the changed images out.
 
-An image that an attack failed on comes back unchanged or as its last try: `unmask.audit` judges
-afresh. The network is used as it stands: call model.eval() first. All take:
+An image on which an attack failed is returned unchanged or as the last try; `unmask.audit` judges
+them. The network is used as it is: call model.eval() first. All attacks take:
 
 Args:
-    model: a network, or for the black boxes (square, rays, hopskipjump) any function, of
-        float32[b, c, h, w] to logits [b, classes]; rays and hopskipjump make do with classes [b].
+    model: a network, or for the black-box attacks (square, rays, hopskipjump) any function, of
+        float32[b, c, h, w] to logits [b, classes]; classes [b] are enough for rays and hopskipjump.
     images: float[n, c, h, w] in [0, 1], a tensor or an array.
     labels: the true classes, int[n].
     eps: the largest change, in units of pixels in [0, 1].
-    norm: the norm that a change is measured in, of those that the attack knows.
+    norm: the norm of the change, one of those that the attack knows.
     targets: the classes to reach, int[n]; None for any but the true one.
-    mean: one number or one a channel that the model wants taken away from the images.
-    std: one number or one a channel that it wants them divided by then.
-    batch_size: how many images go through the model at a time.
+    mean: that the model expects to be subtracted from the images, one number or one a channel.
+    std: that it expects them to be divided by then, likewise, above 0.
+    batch_size: images in a forward pass.
     seed: of everything random; the same seed gives the same images.
 
 Returns:
@@ -48,7 +48,7 @@ X = TypeVar("X", Tensor, NDArray[Any])
 
 
 class Common(TypedDict, total=False):
-    """What every attack takes besides its own settings; see the module."""
+    """The arguments of every attack besides its own settings; see the module."""
 
     targets: Any
     mean: float | Sequence[float] | None
@@ -89,19 +89,19 @@ def run(
     seed: int = 0,
     **settings: Any,
 ) -> X:
-    """Attack images with the attack of that name, your own registered ones included.
+    """Attack images with the attack of a name, including your own registered ones.
 
     Args:
         name: a name in unmask.fool.attacks.ATTACKS, such as "apgd-ce".
-        model: it and all others but settings: see the module.
-        eps: None for the smallest change, which the minimum-norm attacks seek.
+        model: for this and all arguments but eps and settings see the module.
+        eps: None for the smallest change, which the minimum-norm attacks search for.
         settings: the attack's own keyword arguments.
 
     Returns:
         The changed images.
 
     Raises:
-        UserError: for an unknown name or norm, and as the module says.
+        UserError: for an unknown name or norm, and as the module describes.
     """
     if name not in ATTACKS:
         raise unknown("attack", name, ATTACKS)
@@ -124,7 +124,7 @@ def run(
 
 
 def _goal(victim: Victim, pixels: Tensor, labels: Any, targets: Any) -> Goal:
-    # The first answer tells how many classes there are.
+    # The first output shows how many classes there are.
     if len(pixels):
         _ = victim.logits(pixels[:1])
     given = {"labels": labels} if targets is None else {"labels": labels, "targets": targets}
@@ -156,7 +156,7 @@ def fgsm(
     norm: Usual = "linf",
     **common: Unpack[Common],
 ) -> X:
-    """Take one step of the largest change allowed (Goodfellow et al., 2015)."""
+    """Take one step of size eps against the gradient (Goodfellow et al., 2015)."""
     return run("fgsm", model, images, labels, eps=eps, norm=norm, **common)
 
 
@@ -205,7 +205,7 @@ def apgd(
     restarts: int = 1,
     **common: Unpack[Common],
 ) -> X:
-    """Descend with steps that halve themselves (Auto-PGD, Croce and Hein, 2020).
+    """Descend with a step size that halves itself (Auto-PGD, Croce and Hein, 2020).
 
     Args:
         steps: gradients a start.
@@ -235,10 +235,10 @@ def apgd_minimal(
     searches: int = 10,
     **common: Unpack[Common],
 ) -> X:
-    """Seek the smallest change by bisection of eps, a descent of Auto-PGD at each.
+    """Search for the smallest change by bisection of eps, with Auto-PGD at each.
 
     Args:
-        steps: gradients a search.
+        steps: gradients a descent.
         searches: sizes tried for each image.
         others: see the module.
     """
@@ -271,7 +271,7 @@ def apgd_t(
     Args:
         steps: gradients a start and class.
         restarts: random starts.
-        classes_tried: how many classes are tried, the likeliest first.
+        classes_tried: the number of classes tried, the most likely first.
         others: see the module.
     """
     return run(
@@ -298,10 +298,10 @@ def square(
     queries: int = 5000,
     **common: Unpack[Common],
 ) -> X:
-    """Change random squares, by the logits alone (Andriushchenko et al., 2020).
+    """Change random squares, using the logits alone (Andriushchenko et al., 2020).
 
     Args:
-        queries: images a start may show to the model.
+        queries: the most forward passes an image.
         others: see the module.
     """
     return run("square", model, images, labels, eps=eps, norm=norm, queries=queries, **common)
@@ -315,10 +315,10 @@ def ddn(
     steps: int = 300,
     **common: Unpack[Common],
 ) -> X:
-    """Seek the smallest L2 change by decoupled direction and norm (Rony et al., 2019).
+    """Search for the smallest L2 change by decoupled direction and norm (Rony et al., 2019).
 
     Args:
-        steps: gradients.
+        steps: gradients an image.
         others: see the module.
     """
     return run("ddn", model, images, labels, norm="l2", steps=steps, **common)
@@ -333,10 +333,10 @@ def fmn(
     steps: int = 300,
     **common: Unpack[Common],
 ) -> X:
-    """Seek the smallest change in any norm (fast minimum-norm, Pintor et al., 2021).
+    """Search for the smallest change in any norm (fast minimum-norm, Pintor et al., 2021).
 
     Args:
-        steps: gradients.
+        steps: gradients an image.
         others: see the module.
     """
     return run("fmn", model, images, labels, norm=norm, steps=steps, **common)
@@ -350,10 +350,10 @@ def sigma_zero(
     steps: int = 300,
     **common: Unpack[Common],
 ) -> X:
-    """Seek the fewest changed values, its norm l0 (sigma-zero, Cina et al., 2025).
+    """Search for the fewest changed values, in l0 (sigma-zero, Cina et al., 2025).
 
     Args:
-        steps: gradients.
+        steps: gradients an image.
         others: see the module.
     """
     return run("sigma-zero", model, images, labels, norm="l0", steps=steps, **common)
@@ -368,7 +368,7 @@ def carlini_wagner(
     steps: int = 1000,
     **common: Unpack[Common],
 ) -> X:
-    """Seek the smallest L2 change by a search over a weight (Carlini and Wagner, 2017).
+    """Search for the smallest L2 change by a search over a weight (Carlini and Wagner, 2017).
 
     Args:
         searches: weights tried.
@@ -386,7 +386,7 @@ def rays(
     queries: int = 5000,
     **common: Unpack[Common],
 ) -> X:
-    """Seek the smallest Linf change by predicted classes alone (RayS, Chen and Gu, 2020).
+    """Search for the smallest Linf change by predicted classes alone (RayS, Chen and Gu, 2020).
 
     Args:
         queries: forward passes an image.
@@ -403,7 +403,7 @@ def hopskipjump(
     queries: int = 5000,
     **common: Unpack[Common],
 ) -> X:
-    """Seek the smallest L2 change by predicted classes alone (HopSkipJump, Chen et al., 2020).
+    """Search for the smallest L2 change by classes alone (HopSkipJump, Chen et al., 2020).
 
     Args:
         queries: forward passes an image.

@@ -155,7 +155,7 @@ def _run(
                 probe.window.see_loss(name, output, target, options, result)
 
         def cut(operation: str) -> None:
-            # Those within the model its own window sees.
+            # The model's own window records the cuts within it.
             if probe.window is not None and not probe.window.busy:
                 probe.window.see_cut(operation)
 

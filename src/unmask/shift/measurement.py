@@ -263,7 +263,7 @@ def _elsewhere(on: Executor, shared: _Shared, names: list[str], store: _Store) -
             got=target.name,
             do="give its name, file or import path, or leave out where to work",
         )
-    # A function and what it refers to stay here: a worker loads them again.
+    # The function and its references aren't sent: a worker loads them again.
     bare = Target(target.name, function=_unloaded)
     failed: list[str] = []
     travelling = target.source, target.identity, replace(shared, target=bare)

@@ -26,8 +26,8 @@ def data(history: list[FlowStats]) -> Iterator[Verdict]:
     """Judge the labels of all steps seen together, and the outcomes of the experiments."""
     last = history[-1].step
     batches = [(s, c) for s in history for c in s.calls if c.name in _CLASSIFIERS and c.classes]
-    # Of places in an image or words in a text most may well be of one class, and of pairs that are
-    # compared the first may always be the right one.
+    # Most places in an image or words in a text may well be of one class, and the first of two that
+    # are compared may always be the right one.
     batches = [(s, c) for s, c in batches if len(c.shape) > 1 and 1 < c.shape[1] < MANY]
     batches = [(s, c) for s, c in batches if c.own and len(c.target_shape) == 1]
     counts: Counter[int] = Counter()

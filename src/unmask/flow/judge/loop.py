@@ -27,7 +27,7 @@ STALLS, HASTY = 0.8, 0.03
 # Inputs whose deviations differ by this factor, or whose means by a deviation.
 APART = 2.0
 LEAST_VALIDATED, SEEN = 32, 0.98
-# Batches from which an order by class is sure, and how many of them must show it.
+# The batches that make an order by class certain, and the fraction of them that must show it.
 SORTED_BATCHES, IN_ORDER = 20, 0.95
 
 

@@ -42,7 +42,7 @@ GROWN_NORMALISED = 3.0
 # A fading gradient does little harm where a step still lowers the loss by more than this fraction.
 CRAWLS = 0.006
 DEAD, SATURATED = 0.8, 0.6
-# Dropout that may be too strong, and is where so few units of an image are left.
+# The rate of dropout that may be too strong, and the units of an image that are too few.
 STRONG, FEW_UNITS = 0.9, 4
 # Half of the units may be dead in a network whose loss has fallen to this fraction of its first.
 LEARNS = 0.95
@@ -51,7 +51,7 @@ ALIKE = 1e-3
 AT_FLOOR, LOST = 0.01, 0.5
 CONSTANT = 0.01
 _SQUASHED = ("sigmoid", "softmax", "log_softmax")
-# The RMS of what a first layer makes of its inputs, and how far off centre they are: |mean| / std.
+# The range of the RMS of a first layer's outputs, and the most |mean| / std of its inputs.
 FIRST_RMS, OFF_CENTRE = (0.02, 20.0), 10.0
 
 
@@ -182,7 +182,7 @@ def saturated(history: list[FlowStats]) -> Verdict | None:
     share, x = max(layers, key=lambda pair: pair[0])
     if share < SATURATED / 2 or x.slopes is None or x.output is None:
         return None
-    # Where a gradient has a way round them, as in residual networks, saturated units block little.
+    # Where a gradient can bypass them, as in residual networks, saturated units block little.
     blocks = (way_round(stats) or 0.0) < WAY_ROUND and not _got_there_learning(history, x.name)
     return Verdict(
         "saturated",
@@ -220,7 +220,7 @@ def underflow(history: list[FlowStats]) -> Verdict | None:
         ("weight gradients", gradients, still_to_come),
     ):
         for (x, m), passed in zip(sizes, near, strict=True):
-            # Where numbers were lost to the format, those before them come close to its floor.
+            # If numbers were lost to the format, those before them are close to its smallest.
             at_floor = any(n.tiny > AT_FLOOR for _, n in passed)
             if at_floor and m.zero + m.tiny >= LOST:
                 return Verdict(
@@ -313,7 +313,7 @@ def exploding(history: list[FlowStats]) -> Verdict | None:
     grows = d is not None and forceful and _grows(d, way_round(stats))
     if calm:
         grows = grows and d is not None and d.total[0] > GROWN_NORMALISED
-    # What is natural for a loss of the user's own is only roughly known.
+    # The natural size of a loss of the user's own is only roughly known.
     limit = OVERRESPONSIVE if stats.calls else OVERRESPONSIVE_UNKNOWN
     if not grows and not (strongest is not None and strongest > limit and not calm):
         return None

@@ -46,7 +46,7 @@ def steps(history: list[FlowStats]) -> Iterator[Verdict]:
         yield _unheld(unheld, first, stats)
     still = [n for n in first.still if all(n in f.still for f in facts)]
     rate = seen[-1][0].learning_rate
-    # In full precision, and with a rate above 0, it is the rate that is too low.
+    # In full precision, and with a rate above 0, the rate is too low, which has its own verdict.
     if len(seen) > 1 and still and (rate == 0 or facts[-1].half):
         yield verdict(
             "weights that don't move",
@@ -81,7 +81,7 @@ def steps(history: list[FlowStats]) -> Iterator[Verdict]:
         )
     # In the end every decay balances its gradient, so only the start counts.
     decay = facts[0].decay
-    # Beside a gradient that is lost on its way any decay is large.
+    # Any decay is large beside a gradient that is lost on its way.
     front = front_response(stats) if stats.step == 0 else None
     arrives = front is None or front[0] >= UNRESPONSIVE
     if decay is not None and decay > DECAYS and arrives:
@@ -102,7 +102,7 @@ def _unreached(history: list[FlowStats], facts: list[ParameterFacts]) -> Iterato
         return
     cuts = [c for s in history for c in s.cuts]
     if set(never) >= set(first.trainable):
-        # Of what cuts the whole graph, the last operation stands between the model and its loss.
+        # If the whole graph is cut, it was the last operation between the model and its loss.
         where = next((c for c in reversed(cuts) if c.operation != ".item()"), None)
         yield Verdict(
             "no graph",

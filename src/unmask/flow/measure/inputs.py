@@ -14,8 +14,8 @@ from torch import Tensor
 KEPT, ENTRIES, PASSES = 200_000, 64, 16
 # Images kept for a fit of the labels, pixels of each, and passes until there are enough.
 FIT, PIXELS, FIT_PASSES = 512, 256, 24
-# Batches whose labels are counted, and the most labels of each; labels a class with which a batch
-# is expected to hold most of the classes.
+# The most batches whose labels are counted, and the most labels of each; the labels a class from
+# which on a batch should hold most of the classes.
 BATCHES, LABELS, ENOUGH = 2_000, 4_096, 3
 
 
@@ -75,7 +75,7 @@ class InputLedger:
         self._pairs: list[tuple[Tensor, Tensor]] = []
         self._rows: Tensor | None = None
         self._fits = 0
-        # Of each batch of labels how many it holds, and of how many classes.
+        # For each batch, the number of its labels and that of their classes.
         self._batches: list[tuple[int, int]] = []
         self._classes: Counter[int] = Counter()
 

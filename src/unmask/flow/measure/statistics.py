@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 SATURATED_BELOW, DEAD_BELOW = 0.05, 0.001
-# Enough of a batch to know the statistics of its activations to a per cent.
+# The part of a batch that gives the statistics of its activations to a per cent.
 ENTRIES, LEAST_IMAGES = 1 << 16, 8
 # Between these a float32 holds the square of every entry that matters beside the largest.
 SAFE = (1e-12, 1e12)

@@ -148,8 +148,8 @@ class Samples:
             coefficients=coefficients,
             remainder=remainder,
             mirrored_remainder=np.clip(mirrored - power @ signs, -remainder, remainder),
-            # What k^-p leaves after K terms falls by 2^(p-1) from K/2 to K: 1.4 for a jump, where
-            # p = 3/2, and 2.8 for a kink, where p = 5/2.
+            # The remainder of k^-p after K terms falls by 2^(p-1) from K/2 to K: 1.4 for a jump,
+            # where p = 3/2, and 2.8 for a kink, where p = 5/2.
             jumps=bool(earlier.sum() < 2 * remainder.sum()),
         )
 

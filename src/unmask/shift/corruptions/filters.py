@@ -52,7 +52,7 @@ def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
 def _banded(matrix: Tensor, sigma: float) -> list[tuple[Tensor, int, int]]:
     """Return blocks of rows of a blur's matrix, each with the columns that aren't 0."""
     side, reach = len(matrix), max(1, math.ceil(4 * sigma))
-    # Blocks as large as what they reach beyond themselves waste the least.
+    # Blocks as large as the columns beyond them waste the least.
     block = max(32, 2 * reach)
     found = []
     for start in range(0, side, block):
