@@ -51,7 +51,7 @@ _LARGEST_CERTIFIED = 2_000_000
 
 
 def ask_accuracy(subject: Subject, seconds: float) -> Answer:
-    """How many images are right, how narrow is that figure, and is confidence worth its name?"""
+    """How many images are right, how narrow is that figure, and can confidence be trusted?"""
     images, classes = subject.images, len(subject.images.class_names)
     most = subject.affordable(seconds, least=min(10, len(images)))
     order = np.random.default_rng(subject.seed).permutation(len(images))

@@ -31,7 +31,7 @@ class Shortcut:
 
 @dataclass(frozen=True, eq=False)
 class DataAudit:
-    """What was found in a set of images; places are indices into a part, such as "test".
+    """The findings in a set of images; places are indices into a part, such as "test".
 
     Args:
         name: of the set.
@@ -41,7 +41,7 @@ class DataAudit:
         conflicts: groups of equal images with different labels.
         label_errors: by part, likely label errors.
         outliers: by part and measure, the places of images far from all others.
-        shortcuts: what else predicts the class.
+        shortcuts: measures that predict the class but shouldn't.
         verdicts: worst first.
         provenance: what is needed to replay it.
     """

@@ -198,13 +198,13 @@ def _logits(
 
 @dataclass(frozen=True)
 class _Shared:
-    """What measuring each corruption takes; it travels to a worker once.
+    """The input of every task, sent to a worker once.
 
     Args:
         target: the model.
         images: labelled.
         plan: the settings.
-        logits: of the images as they are.
+        logits: of the unchanged images.
         clean: their scores.
         threads: of torch, on which rounding may depend.
     """
@@ -218,7 +218,7 @@ class _Shared:
 
 
 def _row(shared: _Shared, name: str) -> dict[str, Any]:
-    """Return what the store keeps of a corruption: scores by severity, flips, smallest."""
+    """Return the stored row of a corruption: scores by severity, flips, smallest."""
     target, plan, labels = shared.target, shared.plan, shared.images.labels
     pixels = torch.tensor(shared.images.pixels)
     classes = len(shared.images.class_names)

@@ -271,7 +271,7 @@ class Window:
         units.see(slope, supremum, self._current.unit_dim if slope.ndim > 2 else -1)
 
     def see_cut(self, operation: str) -> None:
-        """Keep a place where the graph is cut."""
+        """Record a place where the graph is cut."""
         layer = self._current.name if self._current else None
         self.cuts.append(Cut(operation, layer, user_line()))
 

@@ -149,7 +149,7 @@ class AuditPlan:
 
     @staticmethod
     def from_dict(entries: dict[str, Any]) -> AuditPlan:
-        """Return the plan that as_dict wrote; audits of 0.1 call the images images."""
+        """Return the plan that as_dict wrote; audits of 0.1 have another name for images."""
         plain: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in entries.items()
         }
