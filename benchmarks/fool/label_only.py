@@ -38,7 +38,9 @@ class Counted(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         self.queries += len(pixels)
         with torch.no_grad():
-            return nn.functional.one_hot(self.model(pixels).argmax(1), 10).float()
+            # ART asks in double precision.
+            classes = self.model(pixels.float()).argmax(1)
+            return nn.functional.one_hot(classes, 10).float()
 
 
 def art(model: Counted, pixels: Tensor, iterations: int) -> Tensor:
@@ -55,7 +57,7 @@ def art(model: Counted, pixels: Tensor, iterations: int) -> Tensor:
         device_type="cpu",
     )
     attack = HopSkipJump(wrapped, norm=2, max_iter=iterations, batch_size=256, verbose=False)
-    return torch.from_numpy(attack.generate(pixels.numpy()))
+    return torch.from_numpy(attack.generate(pixels.numpy())).float()
 
 
 def main() -> None:
@@ -87,7 +89,7 @@ def main() -> None:
         if name.startswith("ART"):
             changed = art(model, x, asked.iterations)
         else:
-            changed = getattr(attacks, name)(answer, x, y, queries=queries)
+            changed = getattr(attacks, name)(answer, x, y, queries=queries, classes=10)
         seconds, spent = time.process_time() - begun, model.queries
         with torch.no_grad():
             fooled = classifier(changed).argmax(1) != y

@@ -14,6 +14,7 @@ Args:
     mean: that the model expects to be subtracted from the images, one number or one a channel.
     std: that it expects them to be divided by then, likewise, above 0.
     batch_size: images in a forward pass.
+    classes: how many there are, for a model that gives the class alone.
     seed: of everything random; the same seed gives the same images.
 
 Returns:
@@ -54,6 +55,7 @@ class Common(TypedDict, total=False):
     mean: float | Sequence[float] | None
     std: float | Sequence[float] | None
     batch_size: int
+    classes: int | None
     seed: int
 
 
@@ -66,6 +68,7 @@ __all__ = [
     "fgsm",
     "fmn",
     "hopskipjump",
+    "pdpgd",
     "pgd",
     "rays",
     "run",
@@ -86,6 +89,7 @@ def run(
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
     batch_size: int = 256,
+    classes: int | None = None,
     seed: int = 0,
     **settings: Any,
 ) -> X:
@@ -109,6 +113,8 @@ def run(
         raise unknown("norm", norm, NORMS)
     spec, threat = ATTACKS[name], Threat(NORMS[norm], None if eps is None else float(eps))
     victim = as_victim(model, mean=mean, std=std, batch_size=batch_size, images=images)
+    if classes is not None:
+        victim = victim.fresh(classes)
     spec.check(victim, threat)
     pixels = torch.as_tensor(images)
     require_images(pixels, victim.input_shape)
@@ -340,6 +346,24 @@ def fmn(
         others: see the module.
     """
     return run("fmn", model, images, labels, norm=norm, steps=steps, **common)
+
+
+def pdpgd(
+    model: Model,
+    images: X,
+    labels: Any,
+    *,
+    norm: Convex = "linf",
+    steps: int = 200,
+    **common: Unpack[Common],
+) -> X:
+    """Seek the smallest change by the margin and the norm together (after PDPGD, 2021).
+
+    Args:
+        steps: gradients.
+        others: see the module.
+    """
+    return run("pdpgd", model, images, labels, norm=norm, steps=steps, **common)
 
 
 def sigma_zero(

@@ -28,6 +28,7 @@ FEW = {
     "apgd-dlr": {"steps": 20},
     "apgd-minimal": {"steps": 10, "searches": 4},
     "sigma-zero": {"steps": 20},
+    "pdpgd": {"steps": 20},
     "square": {"queries": 30},
     "rays": {"queries": 60},
     "hopskipjump": {"queries": 200, "first_samples": 20},

@@ -7,7 +7,7 @@ import pytest
 import torch
 from linear import Linear
 
-from unmask.fool.attacks import apgd_ce, apgd_t, carlini_wagner, ddn, fgsm, fmn, pgd, square
+from unmask.fool.attacks import apgd_ce, apgd_t, carlini_wagner, ddn, fgsm, fmn, pdpgd, pgd, square
 from unmask.fool.norms import NORMS, Threat
 from unmask.fool.outcome import judge
 from unmask.fool.victim import margin
@@ -48,6 +48,17 @@ def test_the_smallest_change_is_found_within_one_percent(name, targeted):
     ratio = size / linear.smallest(NORMS[norm]).numpy()
     assert ratio.min() > 1 - 1e-4
     assert ratio.max() < 1.01
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_primal_dual_descent_comes_near(norm):
+    linear = Linear(2)
+    outcome = run(pdpgd, linear, linear.untargeted(), Threat.parse(norm), steps=300)
+    assert outcome.reached.all()
+    ratio = outcome.size / linear.smallest(NORMS[norm]).numpy()
+    assert ratio.min() > 1 - 1e-4
+    assert np.median(ratio) < 1.02
+    assert ratio.max() < 1.1
 
 
 def split(linear: Linear, norm: str) -> tuple[Threat, np.ndarray]:

@@ -84,9 +84,10 @@ def test_the_descent_alone_comes_near_the_fewest_values() -> None:
     assert sizes.mean() < 1.3 * fewest.mean()
 
 
-def test_the_smallest_sum_of_changes_is_found() -> None:
+@pytest.mark.parametrize("name", ["fmn", "pdpgd"])
+def test_the_smallest_sum_of_changes_is_found(name: str) -> None:
     smallest, _ = closed_form()
-    found = size(unmask.attacks.fmn(MODEL, IMAGES, LABELS, norm="l1"), "l1")
+    found = size(getattr(unmask.attacks, name)(MODEL, IMAGES, LABELS, norm="l1"), "l1")
     ratio = found / smallest
     assert ratio.min() > 1 - 1e-4
     assert np.median(ratio) < 1.03

@@ -254,7 +254,8 @@ def test_norms_are_those_of_the_plan() -> None:
 def test_the_cheap_attacks_come_before_the_dear_ones() -> None:
     victim = Victim(lambda pixels: pixels.flatten(1), classes=4)
     runs = [(spec.name, threat.eps) for spec, threat in AuditPlan(eps=(0.2,)).runs(victim)]
-    assert runs[:4] == [
+    assert runs[:5] == [
+        ("pdpgd", None),
         ("apgd-minimal", None),
         ("apgd-ce", 0.2),
         ("apgd-t", 0.2),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import unmask
+from unmask.errors import UserError
 from unmask.fool.attacks import ATTACKS
 from unmask.fool.goal import Goal
 from unmask.fool.norms import Threat
@@ -60,3 +61,12 @@ def test_an_audit_of_classes_alone_runs_what_can_be_run() -> None:
     done = unmask.audit(bright, (IMAGES, LABELS), eps=0.07, pairs=0, queries=600)
     assert [r.name for r in done.records] == ["rays"]
     assert (done.clean.count, done.robust(0.07).count) == (3, 2)
+
+
+@pytest.mark.parametrize("name", ["rays", "hopskipjump"])
+def test_a_function_of_classes_alone_is_attacked_once_their_number_is_known(name: str) -> None:
+    attack = getattr(unmask.attacks, name)
+    found = attack(bright, IMAGES, LABELS, queries=300, classes=2)
+    assert (bright(found) != LABELS).all()
+    with pytest.raises(UserError, match="say how many classes there are"):
+        attack(bright, IMAGES, LABELS, queries=300)

@@ -98,6 +98,22 @@ def test_a_descents_step_has_norm_one_and_goes_up(norm):
     assert torch.equal(norm.step(torch.zeros(2, 1, 3, 3)), torch.zeros(2, 1, 3, 3))
 
 
+@pytest.mark.parametrize("norm", NORMS.values(), ids=lambda norm: norm.name)
+def test_no_change_is_better_than_the_shrunk_one(norm):
+    change, weight = changes(7), torch.tensor([0.1, 0.3, 1.0, 3.0])
+
+    def value(other):
+        return (other - change).square().flatten(1).sum(1) / 2 + weight * norm.size(other)
+
+    shrunk, generator = norm.shrunk(change, weight), torch.Generator().manual_seed(0)
+    others = [change, 0 * change, 0.5 * change]
+    for scale in (1e-3, 1e-2, 0.1, 1.0):
+        noise = torch.randn((50, *change.shape), generator=generator)
+        others += list(shrunk + scale * noise)
+    for other in others:
+        assert (value(shrunk) <= value(other) + 1e-4).all()
+
+
 @given(seeds, st.integers(0, 18))
 @settings(max_examples=30, deadline=None)
 def test_in_l0_the_largest_values_are_kept(seed, count):

@@ -60,6 +60,10 @@ class Norm(ABC):
             generator: on the CPU.
         """
 
+    @abstractmethod
+    def shrunk(self, change: Tensor, weight: Tensor) -> Tensor:
+        """Return the change that is best by half the squared distance plus weight[b] times norm."""
+
     def step(self, gradient: Tensor) -> Tensor:
         """Return the change of norm 1 that a descent moves by; 0 where the gradient is 0."""
         return self.direction(gradient)
@@ -94,6 +98,10 @@ class L2(Norm):
         part = torch.rand(len(like), generator=generator).to(like) ** (1 / like.shape[1:].numel())
         return self.direction(normal) * wide(part * _per_picture(radius, like), like)
 
+    def shrunk(self, change: Tensor, weight: Tensor) -> Tensor:
+        size = self.size(change)
+        return change * wide((1 - weight / _safe(size)).clamp(min=0), change)
+
 
 class Linf(Norm):
     """The largest change of any one value."""
@@ -116,6 +124,10 @@ class Linf(Norm):
     def noise(self, like: Tensor, radius: Tensor | float, generator: torch.Generator) -> Tensor:
         uniform = torch.rand(like.shape, generator=generator).to(like) * 2 - 1
         return uniform * wide(_per_picture(radius, like), like)
+
+    def shrunk(self, change: Tensor, weight: Tensor) -> Tensor:
+        # What is taken away is the projection onto the ball of the dual norm (Moreau, 1962).
+        return change - NORMS["l1"].project(change, weight)
 
 
 class L1(Norm):
@@ -167,6 +179,9 @@ class L1(Norm):
         signs = torch.randint(2, parts.shape, generator=generator).to(like) * 2 - 1
         return (parts * signs).view_as(like) * wide(_per_picture(radius, like), like)
 
+    def shrunk(self, change: Tensor, weight: Tensor) -> Tensor:
+        return change - NORMS["linf"].project(change, weight)
+
 
 class L0(Norm):
     """The number of changed values, each channel counted; its balls aren't convex.
@@ -201,6 +216,9 @@ class L0(Norm):
         order = torch.rand(like.shape, generator=generator).to(like)
         values = torch.rand(like.shape, generator=generator).to(like) * 2 - 1
         return torch.where(self.project(order, radius) > 0, values, 0)
+
+    def shrunk(self, change: Tensor, weight: Tensor) -> Tensor:
+        return torch.where(change.square() > 2 * wide(weight, change), change, 0)
 
 
 NORMS: dict[str, Norm] = {norm.name: norm for norm in (L2(), Linf(), L1(), L0())}

@@ -7,7 +7,7 @@ from unmask.fool.attacks.base import ATTACKS, AttackSpec, attack
 from unmask.fool.attacks.carlini_wagner import carlini_wagner
 from unmask.fool.attacks.descent import fgsm, pgd
 from unmask.fool.attacks.label_only import hopskipjump, rays
-from unmask.fool.attacks.minimum_norm import ddn, fmn
+from unmask.fool.attacks.minimum_norm import ddn, fmn, pdpgd
 from unmask.fool.attacks.sparse import sigma_zero
 from unmask.fool.attacks.square import square
 
@@ -24,6 +24,7 @@ __all__ = [
     "fgsm",
     "fmn",
     "hopskipjump",
+    "pdpgd",
     "pgd",
     "rays",
     "sigma_zero",

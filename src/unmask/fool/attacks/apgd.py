@@ -25,9 +25,11 @@ _NORMS = ("l2", "linf", "l1")
 # steps of a descent that may be given up.
 _LOOKS, _LONG = (0.12, 0.25, 0.5), 50
 _CLOSE = 1e-3
+# Of a size that is known to suffice: the first that is tried, and where nothing is left to gain.
+_BELOW, _HARDLY = 0.95, 0.99
 
 
-@attack("apgd-ce", norms=_NORMS, budget="steps", patient=True)
+@attack("apgd-ce", norms=_NORMS, budget="steps", hints=("patience",))
 def apgd_ce(
     victim: Victim,
     pixels: Tensor,
@@ -69,7 +71,7 @@ def apgd_ce(
     return found.adversarials()
 
 
-@attack("apgd-dlr", norms=_NORMS, budget="steps", patient=True)
+@attack("apgd-dlr", norms=_NORMS, budget="steps", hints=("patience",))
 def apgd_dlr(
     victim: Victim,
     pixels: Tensor,
@@ -107,7 +109,7 @@ def apgd_dlr(
     return found.adversarials()
 
 
-@attack("apgd-t", norms=_NORMS, budget="steps", patient=True)
+@attack("apgd-t", norms=_NORMS, budget="steps", hints=("patience",))
 def apgd_t(
     victim: Victim,
     pixels: Tensor,
@@ -158,7 +160,7 @@ def apgd_t(
     return found.adversarials()
 
 
-@attack("apgd-minimal", bounded=False, budget="steps")
+@attack("apgd-minimal", bounded=False, budget="steps", hints=("below",))
 def apgd_minimal(
     victim: Victim,
     pixels: Tensor,
@@ -168,6 +170,7 @@ def apgd_minimal(
     generator: torch.Generator,
     steps: int = 50,
     searches: int = 10,
+    below: Tensor | None = None,
 ) -> Adversarials:
     """Search for the smallest change by bisection of each image's eps, with Auto-PGD at each.
 
@@ -183,6 +186,8 @@ def apgd_minimal(
         generator: of the starts.
         steps: gradients a descent.
         searches: sizes tried for each image.
+        below: float[n], sizes that are known to suffice: smaller changes alone are sought, from
+            just below them.
 
     Returns:
         The nearest images found, unchanged where none was, and their steps.
@@ -193,18 +198,21 @@ def apgd_minimal(
     found.offer(rows, pixels, goal.reached(logits))
     farthest = norm.size(torch.maximum(pixels, 1 - pixels))
     low, needed = torch.zeros_like(farthest), missed / norm.dual(gradient)
-    known = needed.isfinite() & (needed > 0)
-    guess = torch.where(known, torch.minimum(2 * needed, farthest / 2), farthest / 4)
+    sloped = needed.isfinite() & (needed > 0)
+    guess = torch.where(sloped, torch.minimum(2 * needed, farthest / 2), farthest / 4)
+    ceiling = torch.full_like(guess, math.inf) if below is None else below.to(guess)
     for search in range(searches):
         noise = norm.noise(pixels, guess, generator)
         rows = found.open()
         # An image whose bounds are within a thousandth of each other isn't worth a descent.
         rows = rows[found.size[rows] - low[rows] > _CLOSE * found.size[rows].clamp(max=1e9)]
-        rows = rows[found.size[rows] > 0]
+        rows = rows[(found.size[rows] > 0) & (low[rows] < _HARDLY * ceiling[rows])]
         if not len(rows):
             break
         reached = found.size[rows].isfinite()
-        eps = torch.where(reached, (low[rows] + found.size[rows]) / 2, guess[rows])
+        top = torch.minimum(found.size[rows], ceiling[rows])
+        middle = torch.where(reached | (low[rows] > 0), (low[rows] + top) / 2, _BELOW * top)
+        eps = torch.where(top.isfinite(), middle, guess[rows])
         near = norm.project(found.pixels[rows] - pixels[rows], eps)
         begin = torch.where(wide(reached, near), near, noise[rows])
         before = found.size[rows].clone()

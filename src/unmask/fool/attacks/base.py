@@ -31,8 +31,8 @@ class AttackSpec:
         bounded: whether it needs eps.
         budget: the setting of an audit that limits it and is its keyword, "steps" or "queries"; ""
             for one without.
-        patient: whether it has a keyword patience, float or float[n], and gives up an image whose
-            margin falls too slowly.
+        hints: what it takes of other attacks' results, keywords with float[n]: "patience", to give
+            up an image whose margin falls too slowly, and "below", a size known to suffice.
     """
 
     name: str
@@ -41,7 +41,7 @@ class AttackSpec:
     needs_gradient: bool
     bounded: bool
     budget: str = ""
-    patient: bool = False
+    hints: tuple[str, ...] = ()
 
     @property
     def minimal(self) -> bool:
@@ -76,7 +76,7 @@ def attack(
     needs_gradient: bool = True,
     bounded: bool = True,
     budget: str = "",
-    patient: bool = False,
+    hints: tuple[str, ...] = (),
 ) -> Callable[[F], F]:
     """Return a decorator that registers a function as an attack.
 
@@ -86,7 +86,7 @@ def attack(
         needs_gradient: whether it can't attack a black box.
         bounded: whether it needs eps.
         budget: the setting of an audit that limits it, see AttackSpec.
-        patient: whether it has a keyword patience, see AttackSpec.
+        hints: what it takes of other attacks' results, see AttackSpec.
 
     Returns:
         A decorator that returns the function unchanged.
@@ -96,7 +96,7 @@ def attack(
     """
 
     def register(function: F) -> F:
-        spec = AttackSpec(name, function, norms, needs_gradient, bounded, budget, patient)
+        spec = AttackSpec(name, function, norms, needs_gradient, bounded, budget, hints)
         ATTACKS.register(name)(spec)
         return function
 

@@ -1,4 +1,4 @@
-"""Searches for the smallest change: decoupled direction and norm, and fast minimum-norm."""
+"""Searches for the smallest change: DDN, fast minimum-norm, and primal-dual descent."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from unmask.fool.goal import Goal
 from unmask.fool.norms import NORMS, Threat, wide
 from unmask.fool.outcome import Adversarials
 from unmask.fool.victim import Loss, Victim, cross_entropy, margin
+
+# Of the proximal step of the norm, in those at which it would undo the first step of the margin.
+_FIRST_WEIGHT = 0.1
 
 
 @attack("ddn", norms=("l2",), bounded=False, budget="steps")
@@ -129,4 +132,68 @@ def fmn(
         if not going.all():
             rows, start, wish, change = rows[going], start[going], wish[going], change[going]
             radius, farthest = radius[going], farthest[going]
+    return found.adversarials()
+
+
+@attack("pdpgd", norms=("l2", "linf", "l1"), bounded=False, budget="steps")
+def pdpgd(
+    victim: Victim,
+    pixels: Tensor,
+    goal: Goal,
+    threat: Threat,
+    *,
+    generator: torch.Generator,
+    steps: int = 200,
+    length: float = 3.0,
+    gamma: float = 0.1,
+) -> Adversarials:
+    """Descend margin and norm together, their balance set by what is reached.
+
+    After the primal-dual proximal gradient descent of Matyasko and Chau (2021): a step along the
+    margin's gradient, of L2 norm 1 times a length, is followed by the proximal step of the norm.
+    The weight of that grows by gamma where the goal is reached, and shrinks where it is missed;
+    gamma falls to a twentieth.
+
+    Args:
+        victim: a model with gradients.
+        pixels: float32[n, c, h, w] in [0, 1].
+        goal: what is to be predicted.
+        threat: the norm; with an eps an image is done within it.
+        generator: is not drawn from.
+        steps: gradients an image; with an eps, fewer where a change within it is found.
+        length: of the first step, in sizes of the smallest change so far, or of the one that the
+            first slope says is needed; it falls to a hundredth.
+        gamma: of the first step.
+
+    Returns:
+        The nearest images found.
+    """
+    norm, euclidean = threat.norm, NORMS["l2"]
+    found = Found(pixels, threat)
+    rows, start, wish = found.open(), pixels, goal
+    change = torch.zeros_like(pixels)
+    # The L2 norm of the longest change of norm 1.
+    longest = pixels[0].numel() ** 0.5 if len(pixels) and norm.name == "linf" else 1.0
+    farthest = norm.size(torch.maximum(pixels, 1 - pixels))
+    weight = guess = farthest
+    for step in range(steps):
+        at = start + change
+        logits, missed, gradient = victim.gradient(at, wish, margin)
+        reached = wish.reached(logits)
+        going = found.offer(rows, at, reached)
+        direction = euclidean.direction(gradient)
+        if step == 0:
+            weight = _FIRST_WEIGHT * norm.dual(direction)
+            needed = missed / norm.dual(gradient)
+            guess = torch.where(needed > 0, torch.minimum(needed, farthest), farthest)
+        rate = cosine(gamma, gamma / 20, step, steps)
+        weight = torch.where(reached, weight * (1 + rate), weight / (1 + rate))
+        nearest = found.size[rows]
+        size = torch.where(nearest.isfinite(), nearest, guess)
+        moved = length * longest * size * 0.01 ** (step / steps)
+        change = norm.shrunk(change - wide(moved, change) * direction, moved * weight)
+        change = (start + change).clamp(0, 1) - start
+        if not going.all():
+            rows, start, wish, change = rows[going], start[going], wish[going], change[going]
+            weight, guess, farthest = weight[going], guess[going], farthest[going]
     return found.adversarials()

@@ -25,7 +25,7 @@ _TINY = 1e-12
 _CHECKS, _NEAR, _LONG = (0.02, 0.05, 0.1, 0.2, 0.4), 0.25, 1000
 
 
-@attack("square", needs_gradient=False, budget="queries")
+@attack("square", needs_gradient=False, budget="queries", hints=("patience",))
 def square(
     victim: Victim,
     pixels: Tensor,
@@ -35,7 +35,7 @@ def square(
     generator: torch.Generator,
     queries: int = 5000,
     first_part: float = 0.8,
-    patience: float = 3.0,
+    patience: Tensor | float = 3.0,
 ) -> Adversarials:
     """Change random squares by eps and keep the changes that lower the loss.
 
@@ -52,7 +52,7 @@ def square(
         first_part: the fraction of the image that is changed at first, in (0, 1]; it decreases.
         patience: an untargeted image is given up when its margin would stay above 0 even if it
             fell, in each doubling of the queries that is left, by patience times its last fall.
-            Infinity gives none up.
+            Infinity gives none up. A float, or float[n].
 
     Returns:
         The images, unchanged where the attack failed, and their queries.
@@ -65,8 +65,9 @@ def square(
     found = Found(pixels, threat)
     rows, tries = found.open(), drawn.start()
     best, lowest = tries, pixels.new_full((len(pixels),), float("inf"))
-    watched = goal.targets is None and queries >= _LONG and patience < float("inf")
+    watched = goal.targets is None and queries >= _LONG
     checks = [round(part * queries) for part in _CHECKS] if watched else []
+    patient = torch.as_tensor(patience, device=pixels.device).expand(len(pixels))
     first = before = lowest
     for query in range(queries):
         if query:
@@ -81,8 +82,9 @@ def square(
             if query == checks[0]:
                 first = lowest
             elif query > checks[1]:
-                still = patience * (before - lowest) * math.log2(queries / query)
-                going = going & ((lowest <= still) | (lowest < _NEAR * first))
+                still = patient[rows] * (before - lowest) * math.log2(queries / query)
+                # Infinite patience times no fall is NaN, and nothing is more than that.
+                going = going & (~(lowest > still) | (lowest < _NEAR * first))
             before = lowest
         if not going.all():
             rows, best, lowest = rows[going], best[going], lowest[going]

@@ -14,8 +14,8 @@ from unmask.fool.victim import Victim
 # named again starts elsewhere, which matters on models whose loss has many maxima.
 _WITHIN = ("apgd-ce", "apgd-t", "square", "apgd-dlr", "apgd-ce", "apgd-ce")
 ENSEMBLES = {
-    "linf": ("apgd-minimal", *_WITHIN),
-    "l2": ("ddn", "fmn", "apgd-minimal", *_WITHIN),
+    "linf": ("pdpgd", "apgd-minimal", *_WITHIN),
+    "l2": ("ddn", "pdpgd", "apgd-minimal", *_WITHIN),
     "l1": ("fmn", "apgd-ce", "apgd-t", "apgd-dlr", "apgd-ce"),
     "l0": ("sigma-zero", "fmn"),
 }
@@ -89,8 +89,9 @@ class AuditPlan:
         if not spec.budget:
             return {}
         budget = getattr(self, spec.budget)
-        # It takes that many in each of up to ten searches.
-        return {spec.budget: max(budget // 2, 1) if spec.name == "apgd-minimal" else budget}
+        # Up to ten searches take half as many each; the one that searches once takes twice.
+        shares = {"apgd-minimal": max(budget // 2, 1), "pdpgd": 2 * budget}
+        return {spec.budget: shares.get(spec.name, budget)}
 
     def pair_settings(self, spec: AttackSpec) -> dict[str, int]:
         """Return the budget of the attack on each pair of an image and a class."""

@@ -222,7 +222,7 @@ def attack_shard(
                 threat,
                 generator=generator,
                 **plan.settings(spec),
-                **_patience(spec, threat, plan, worst.size[going.cpu().numpy()]),
+                **_hints(spec, threat, plan, worst.size[going.cpu().numpy()]),
             )
             if threat.eps is not None:
                 found = _shortened(victim, pixels[going], found, goal)
@@ -254,17 +254,20 @@ def attack_shard(
     )
 
 
-def _patience(
+def _hints(
     spec: AttackSpec, threat: Threat, plan: AuditPlan, size: NDArray[np.float64]
 ) -> dict[str, Tensor]:
-    """Return the patience of an attack within eps with images of these smallest changes so far.
+    """Return what an attack is told of these images' smallest changes so far.
 
     Images that are nearly within eps are never given up, nor any when attacks were chosen by name.
     """
-    if not spec.patient or plan.attacks or threat.eps is None:
-        return {}
-    far = torch.from_numpy(size > _NEARLY * threat.eps)
-    return {"patience": torch.where(far, _PATIENCE, math.inf)}
+    told = {}
+    if "patience" in spec.hints and threat.eps is not None:
+        far = torch.from_numpy((size > _NEARLY * threat.eps) & (not plan.attacks))
+        told["patience"] = torch.where(far, _PATIENCE, math.inf)
+    if "below" in spec.hints and threat.eps is None and not plan.attacks:
+        told["below"] = torch.from_numpy(size)
+    return told
 
 
 def _shortened(victim: Victim, pixels: Tensor, found: Adversarials, goal: Goal) -> Adversarials:
