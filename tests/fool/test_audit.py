@@ -205,7 +205,7 @@ def test_a_black_box_is_attacked_without_gradients() -> None:
         ({"eps": (float("nan"),)}, "eps is no size"),
         ({"eps": ()}, "needs an eps"),
         ({"norm": "l3"}, "unknown norm"),
-        ({"attacks": ("pdg",)}, "did you mean 'pgd'"),
+        ({"attacks": ("sqare",)}, "did you mean 'square'"),
         ({"images": 0}, "number of images must be a whole number: got 0"),
     ],
 )
