@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
+import zipfile
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from torch import Tensor, nn
@@ -180,6 +183,60 @@ def test_a_model_that_raises_or_a_budget_too_small_leaves_one_line_each() -> Non
         unmask.check(Colours(), coloured(), minutes=0)
     with pytest.raises(UserError, match="did you mean 'audit'"):
         unmask.check(Colours(), coloured(), questions=("audits",))
+
+
+def test_one_image_or_one_class_is_asked_what_can_be_asked() -> None:
+    images = coloured(90)
+    for few in (images[:1], images[np.flatnonzero(images.labels == 0)]):
+        found = unmask.check(Colours(), few, minutes=0.5, questions=(*FEW, "flow"))
+        assert all(p.status in ("done", "skipped") for p in found.parts)
+        assert found.parts[0].status == "done"
+        assert found.figures()["accuracy.accuracy"] == 1
+    assert "missing class" in {v.kind for v in found.verdicts}
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "match"),
+    [
+        ((1, 12, 12), NAMES, "can't take images of shape"),
+        ((3, 12, 12), (*NAMES, "violet"), "tells 3 classes apart"),
+    ],
+)
+def test_what_does_not_fit_fails_the_preflight_in_one_line(
+    shape: tuple[int, int, int], classes: tuple[str, ...], match: str
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (40, *shape)).astype(np.uint8)
+    labels = (np.arange(40) % len(classes)).astype(np.int64)
+    found = unmask.check(Colours(), Images(pixels, labels, classes, "misfits"), questions=FEW)
+    assert match in found.unanswered
+    assert "\n" not in found.unanswered
+    assert {p.name: p.status for p in found.parts} == {
+        "preflight": "failed",
+        "accuracy": "skipped",
+        "data": "done",
+    }
+
+
+def test_a_class_that_the_model_does_not_know_and_an_archive_in_an_archive(tmp_path: Path) -> None:
+    for name in ("3", "violet"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for i in range(3):
+            array = np.full((28, 28), 40 * i, np.uint8)
+            array[i : i + 9, 5:20] = 200
+            PIL.Image.fromarray(array).save(tmp_path / "set" / name / f"{i}.png")
+    with pytest.raises(UserError, match="classes that the model doesn't know"):
+        unmask.check("mnist", tmp_path / "set", minutes=0.5)
+    (tmp_path / "set" / "violet").rename(tmp_path / "set" / "4")
+    inner = Path(shutil.make_archive(str(tmp_path / "inner"), "zip", tmp_path / "set"))
+    shutil.copy(inner, tmp_path / "set" / "4" / "more.zip")
+    outer = shutil.make_archive(str(tmp_path / "outer"), "zip", tmp_path / "set")
+    found = unmask.check("mnist", outer, minutes=0.5, questions=FEW)
+    assert found.figures()["data.images"] == 6
+    alone = tmp_path / "alone.zip"
+    with zipfile.ZipFile(alone, "w") as archive:
+        archive.write(inner, "inner.zip")
+    with pytest.raises(UserError):
+        unmask.check("mnist", alone, minutes=0.5)
 
 
 def test_a_stateful_and_a_random_model_are_warned_of() -> None:

@@ -58,7 +58,9 @@ def ask_preflight(subject: Subject, seconds: float) -> Answer:
     subject.per_image = (time.perf_counter() - start) / len(few)
     finite = logits.isfinite().all(1)
     bad = int((~finite).sum())
-    figures = {"seconds_an_image": subject.per_image, "not_finite": bad / len(few)}
+    figures = {"seconds_an_image": subject.per_image}
+    if bad:
+        figures["not_finite"] = bad / len(few)
     found = [not_finite(bad, len(few))] if bad else []
     if not bool(finite.any()):
         return figures, found

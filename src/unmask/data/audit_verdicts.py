@@ -122,7 +122,7 @@ def _label_verdicts(part: str, errors: LabelErrors, names: tuple[str, ...]) -> l
             subject=part,
             cause=f"a model that is right for {errors.accuracy:.1%} of the labels contradicts "
             f"them with confidence{sure}",
-            fix="look at these images and correct their labels; the list is in the report",
+            fix="look at these images and correct their labels; unmask data audit lists them all",
             evidence={"fraction": k / n, "model_accuracy": errors.accuracy, "least": least},
         )
     ]
@@ -134,7 +134,8 @@ def _named(group: Group) -> str:
 
 def _some(groups: Sequence[Group]) -> str:
     shown = "; ".join(_named(g) for g in groups[:_SHOWN])
-    return f"{shown}; ..." if len(groups) > _SHOWN else shown
+    more = len(groups) - _SHOWN
+    return f"{shown}; and {more:,} more" if more > 0 else shown
 
 
 def _duplicate_verdicts(found: DataAudit) -> list[Verdict]:
