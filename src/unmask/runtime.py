@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from importlib import metadata
 from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 try:
     import fcntl
@@ -44,6 +45,9 @@ def seeded(*key: int) -> np.random.Generator:
     for part in key:
         if part < 0:
             raise UserError("a seed is a whole number of 0 or more", got=part)
+    # Imported here, since it takes longer than all the help that needs none of it.
+    import numpy as np
+
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
 

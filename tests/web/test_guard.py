@@ -76,6 +76,27 @@ def test_an_origin_that_is_none_may_not_post(origin: str) -> None:
     assert guarded().post("/api/x", headers={"origin": origin}).status_code == 403
 
 
+@pytest.mark.parametrize("body", [b"\x89PNG", b"", b"{", b"[" * 100_000, b"\xff{}"])
+def test_what_is_no_json_does_not_reach_the_page(body: bytes) -> None:
+    answer = guarded().post("/gradio_api/run/predict", content=body)
+    # An empty body gets as far as the application, which has no such route here.
+    assert answer.status_code == (422 if body else 404)
+
+
+def test_a_fault_is_one_line_that_tells_nothing_of_the_request(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def broken(request):
+        raise ValueError(f"a name: {await request.body()!r}")
+
+    inner = Starlette(routes=[Route("/api/x", broken, methods=["POST"])])
+    guard = Guard(inner, Limits(), secret=None, hosts=None)
+    answer = TestClient(guard).post("/api/x", content=b"a face")
+    assert (answer.status_code, answer.json()) == (500, {"error": "this request can't be answered"})
+    assert "ValueError in" in caplog.text
+    assert "face" not in caplog.text
+
+
 def test_a_forwarded_address_is_not_believed() -> None:
     client = guarded(rate=4)
     told = [

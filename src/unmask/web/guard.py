@@ -6,8 +6,10 @@ import asyncio
 import base64
 import binascii
 import json
+import logging
 import re
 import secrets
+import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from ipaddress import IPv4Address, IPv6Network, ip_address
 from typing import Any
@@ -19,6 +21,8 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+_LOG = logging.getLogger("uvicorn.error")
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 # Only those of gradio's routes that the page needs: none receives or sends files, none fetches.
@@ -88,8 +92,16 @@ class Guard:
             body = None
             return message
 
+        begun = broken = False
+
         async def dressed(message: Message) -> None:
+            nonlocal begun, broken
+            # The frameworks' own words for a fault are no JSON.
+            broken |= message.get("status") == 500
+            if broken:
+                return
             if message["type"] == "http.response.start":
+                begun = True
                 given = {name.lower() for name, _ in message["headers"]}
                 added = [*_HEADERS, (b"content-security-policy", _PAGE_POLICY.encode())]
                 if not scope["path"].startswith(("/assets/", "/static/")):
@@ -101,7 +113,15 @@ class Guard:
                 ]
             await send(message)
 
-        await self._application(scope, replayed, dressed)
+        try:
+            await self._application(scope, replayed, dressed)
+        except Exception as error:
+            # Where it happened and nothing of what was sent: no image and no name goes into a log.
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            _LOG.error("%s in %s, line %s", type(error).__name__, where.filename, where.lineno)
+            broken = True
+        if broken and not begun:
+            await refuse(send, RefusedError(500, "this request can't be answered"))
 
     def _admit(self, scope: MutableMapping[str, Any], headers: dict[str, str]) -> None:
         host = headers.get("host", "")
@@ -160,10 +180,14 @@ class Guard:
                     if total > limit:
                         raise too_large
                     if not message.get("more_body", False):
-                        return b"".join(parts)
+                        break
         except TimeoutError:
             wait = self._limits.seconds
             raise RefusedError(408, f"the request was not complete within {wait:g} s") from None
+        body = b"".join(parts)
+        if scope["path"].startswith("/gradio_api/") and body and not _is_json(body):
+            raise RefusedError(422, "the page's own calls are JSON")
+        return body
 
 
 async def refuse(send: Send, refused: RefusedError) -> None:
@@ -198,6 +222,14 @@ def network(client: str) -> str:
     if address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
     return str(IPv6Network((address, 64), strict=False))
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _place(origin: str) -> str:
