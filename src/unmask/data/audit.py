@@ -62,7 +62,8 @@ def audit_data(
     names = first.class_names
     tell = progress or (lambda _: None)
     tell("duplicates")
-    pixels = np.concatenate([p.pixels for p in parts.values()])
+    several = len(parts) > 1
+    pixels = np.concatenate([p.pixels for p in parts.values()]) if several else first.pixels
     every = np.concatenate([p.labels for p in parts.values()])
     place = [(name, i) for name, p in parts.items() for i in range(len(p))]
     groups = exact_duplicates(pixels)
@@ -166,12 +167,14 @@ def find_shortcuts(
     counts = np.bincount(labels)
     if kept < 50 or (counts > 0).sum() < 2:
         return []
-    x = images.pixels[rows].astype(np.float32) / 255
+    x = images.pixels if kept == len(images) else images.pixels[rows]
     frame = np.concatenate([x[:, :, 0], x[:, :, -1], x[:, :, :, 0], x[:, :, :, -1]], 2)
+    # Of the bytes themselves: all pixels as floats would take four times their memory.
+    colour = x.mean((2, 3), dtype=np.float32) / 255
     step = max(1, frame.shape[2] // 128)
     measured = {
-        "border pixels": frame[:, :, ::step].reshape(kept, -1),
-        "mean colour": np.concatenate([x.mean((2, 3)), x.mean((2, 3)) ** 2], 1),
+        "border pixels": frame[:, :, ::step].reshape(kept, -1).astype(np.float32) / 255,
+        "mean colour": np.concatenate([colour, colour**2], 1),
         **{name: _scaled(values[rows]) for name, values in extra.items()},
     }
     chance = float(counts.max() / kept)
