@@ -14,6 +14,8 @@ _NEIGHBOURS = 6
 # The correlation of zero-mean images from which on two count as the same image.
 ALIKE = 0.995
 _SAMPLE = 5000
+# Of images that are compared at a time, so that memory stays bounded.
+_VALUES = 20_000_000
 
 
 def exact_duplicates(pixels: NDArray[np.uint8]) -> list[NDArray[np.int64]]:
@@ -37,8 +39,9 @@ def thumbnails(pixels: NDArray[np.uint8], side: int = _SIDE) -> NDArray[np.float
     from torch.nn import functional
 
     found = []
-    for start in range(0, len(pixels), 2000):
-        x = torch.tensor(pixels[start : start + 2000]).float()
+    size = max(1, min(2000, _VALUES // max(1, pixels[:1].size)))
+    for start in range(0, len(pixels), size):
+        x = torch.tensor(pixels[start : start + size]).float()
         grey = x.mean(1, keepdim=True)
         found.append(functional.interpolate(grey, (side, side), mode="area")[:, 0].numpy())
     return np.concatenate(found) if found else np.zeros((0, side, side), np.float32)
@@ -80,7 +83,7 @@ def near_duplicates(pixels: NDArray[np.uint8], *, alike: float = ALIKE) -> NDArr
     if not len(pairs):
         return np.zeros((0, 2), np.int64)
     kept = []
-    for chunk in np.array_split(pairs, max(1, len(pairs) // 4000)):
+    for chunk in np.array_split(pairs, 1 + len(pairs) * pixels[:1].size // _VALUES):
         a, b = (_unit(thumbnails(pixels[chunk[:, k]], 2 * _SIDE)) for k in (0, 1))
         same = (pixels[chunk[:, 0]] == pixels[chunk[:, 1]]).all((1, 2, 3))
         kept.append(chunk[((a * b).sum(1) >= alike) & ~same])
