@@ -178,7 +178,7 @@ def test_an_onnx_file_is_a_black_box(place: Path, capsys: pytest.CaptureFixture[
         (["--eps=-8/255"], "eps is no size of a change"),
         (["--eps", "big"], "eps is no number: got 'big'"),
         (["--eps", "1/0"], "eps is no size of a change: got 1/0"),
-        (["--norm", "l1"], "linf"),
+        (["--norm", "l3"], "linf"),
         (["--attacks", "pgd", "sqare"], "did you mean 'square'"),
         (["--seed=-1"], "seed"),
         (["--fail-if", "median_l2"], "a condition has the form"),

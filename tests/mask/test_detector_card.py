@@ -63,6 +63,7 @@ def close(found: object, expected: object, where: str = "") -> None:
         assert found == expected, where
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.skipif(not FACES.is_dir(), reason="the face mask set is not there")
 def test_the_shipped_card_is_made_again_from_what_ships(shipped: ModelCard) -> None:
