@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ from unmask.train.device import autocast, described, pick_device, placed
 from unmask.train.distributed import processes
 from unmask.train.evaluation import accuracy, logits_of
 from unmask.train.history import EpochFigures, History
+from unmask.train.loggers import Logger, TensorBoardLogger
 from unmask.train.loop import Descent, Progress
 from unmask.train.teacher import Teacher
-from unmask.train.tensorboard import Scalars
 
 _ORDER_STREAM = 3
 # Fast adversarial training can lose all it has gained within an epoch (Wong et al., 2020).
@@ -75,6 +75,7 @@ def fit(
     device: str = "auto",
     progress: Callable[[FitProgress], None] | None = None,
     tensorboard: bool = False,
+    log: Sequence[Logger] = (),
 ) -> History:
     """Train a model that takes pixels in [0, 1], float[b, c, h, w], to logits.
 
@@ -100,6 +101,7 @@ def fit(
         device: auto, cpu, cuda or cuda:N.
         progress: called about five times a second.
         tensorboard: write events to directory/tensorboard.
+        log: get each epoch's figures, see train.loggers.
 
     Returns:
         The history of the run.
@@ -115,8 +117,10 @@ def fit(
     file = directory / "checkpoint.safetensors" if directory and checkpoints else None
     if resume and file:
         run.restore(file)
-    if tensorboard and directory and run.together.first:
-        run.scalars = Scalars(directory, len(run.epochs))
+    if run.together.first:
+        run.loggers = list(log)
+        if tensorboard and directory:
+            run.loggers.append(TensorBoardLogger(directory / "tensorboard", len(run.epochs)))
     ended = "interrupted"
     try:
         run.run(file)
@@ -175,7 +179,7 @@ class _Run(Descent[EpochFigures]):
         self.best_epoch = 0
         self.best: dict[str, Tensor] = {}
         self.train_seconds = 0.0
-        self.scalars: Scalars | None = None
+        self.loggers: list[Logger] = []
         self.drawn: dict[int, tuple[Draws, tuple[Tensor, ...]]] = {}
 
     @property
@@ -314,9 +318,11 @@ class _Run(Descent[EpochFigures]):
         return figures
 
     def ended(self) -> None:
-        """Write the epoch's figures to TensorBoard, if it is used."""
-        if self.scalars:
-            self.scalars.add(self.epochs[-1])
+        """Log the epoch's figures."""
+        figures = {k: v for k, v in asdict(self.epochs[-1]).items() if v is not None}
+        epoch = figures.pop("epoch")
+        for logger in self.loggers:
+            logger.numbers(epoch, figures)
 
     def keep_best(self) -> None:
         """Give the model its best weights, if an epoch has ended, and set it to eval mode."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from unmask.train.evaluation import Evaluation, evaluate, evaluation_of, logits_
 from unmask.train.fit import FitInterrupted, FitProgress, fit
 from unmask.train.history import History
 from unmask.train.holdout import hold_out
+from unmask.train.loggers import Logger
 from unmask.train.recipes import Recipe, prepared
 from unmask.train.teacher import Teacher
 from unmask.train.temperature import divide_logits, fitted_temperature
@@ -59,6 +60,7 @@ def train_classifier(
     device: str = "auto",
     progress: Callable[[FitProgress], None] | None = None,
     tensorboard: bool = False,
+    log: Sequence[Logger] = (),
 ) -> Trained:
     """Train by a recipe and write out/model.safetensors with its card, model.json.
 
@@ -127,6 +129,7 @@ def train_classifier(
             device=device,
             progress=progress,
             tensorboard=tensorboard,
+            log=log,
         )
     except FitInterrupted as stopped:
         history = stopped.history
