@@ -44,6 +44,7 @@ def test_mlflow_has_figures_and_verdicts(tmp_path: Path, monkeypatch: pytest.Mon
     # Its store of plain files; the others need more packages.
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     mlflow.set_tracking_uri(tmp_path.as_uri())
+    mlflow.set_experiment("unmask")
     with mlflow.start_run() as run:
         logger = MLflowLogger()
         for epoch, loss in enumerate(LOSSES, 1):
