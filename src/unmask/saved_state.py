@@ -105,7 +105,20 @@ def read_json(path: Path) -> Any:
     return parse_json(content, path)
 
 
-def check_keys(values: Any, wanted: Collection[str], path: Path, where: str = "its header") -> None:
+def holds(path: Path, text: str) -> bool:
+    """Return whether a file's content is this text. Raises UserError when it can't be read."""
+    with reading(path):
+        return read_regular(path, MAX_JSON_BYTES) == text.encode()
+
+
+def check_keys(
+    values: Any,
+    wanted: Collection[str],
+    path: Path,
+    where: str = "its header",
+    *,
+    missing: bool = False,
+) -> None:
     """Raise UserError unless values is a dict with the wanted keys and no others.
 
     Args:
@@ -113,11 +126,12 @@ def check_keys(values: Any, wanted: Collection[str], path: Path, where: str = "i
         wanted: the names that must be there.
         path: the file, for the error.
         where: the part of the file that holds the values, for the error.
+        missing: whether some may be missing.
     """
     if not isinstance(values, dict):
         raise damaged(path, f"{where} is {_kind(values)}, not names and values")
-    if missing := [name for name in wanted if name not in values]:
-        raise damaged(path, f"{where} lacks {missing[0]!r}")
+    if not missing and (lacking := [name for name in wanted if name not in values]):
+        raise damaged(path, f"{where} lacks {lacking[0]!r}")
     if strange := [name for name in values if name not in wanted]:
         raise damaged(path, f"{where} holds {str(strange[0])[:60]!r}, which isn't known")
 

@@ -14,11 +14,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from unmask.check.result import Check, compare
 from unmask.coursework.sections import keep, kept
 from unmask.errors import UserError
 from unmask.execution.shards import read_shards, shard_file
 from unmask.fool.audit.shard import AttackRecord, Pairs, Shard, Worst, read_pairs, write_arrays
+from unmask.fool.audit.store import Store
+from unmask.fool.certify.result import Certification, CertifyPlan
 from unmask.saved_state import MAX_JSON_DEPTH, check_keys, parse_json, read_arrays, read_json
+from unmask.shift import measurement
+from unmask.sweep import shards as sweep_shards
 from unmask.sweep.history import SweepHistory
 from unmask.sweep.spec import grid
 from unmask.train.history import EpochFigures, History
@@ -278,3 +283,95 @@ def test_an_epochs_figures_are_checked(values: object) -> None:
 def test_the_best_epoch_is_one_of_them(best: Any) -> None:
     with pytest.raises(ValueError, match="best epoch"):
         History((EpochFigures.of(EPOCH),), best, "finished")
+
+
+def certification() -> Certification:
+    counts = np.arange(3)
+    return Certification(
+        model="m",
+        identity="i",
+        data="d",
+        class_names=("a", "b"),
+        plan=CertifyPlan(eps=0.1),
+        rows=counts,
+        labels=counts % 2,
+        predicted=counts % 2,
+        status=np.zeros(3, np.int8),
+        stage=np.zeros(3, np.int8),
+        bound=np.zeros(3),
+        seconds=1.0,
+        stamp={},
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda a: a.pop("status"),
+        lambda a: a.update(more=np.zeros(1)),
+        lambda a: a.update(status=np.full(3, 9, np.int8)),
+        lambda a: a.update(stage=np.zeros(2, np.int8)),
+        lambda a: a.update(bound=np.zeros(3, np.float32)),
+        lambda a: a.update(rows=np.array(7)),
+        lambda a: a.update(head=np.array("[]")),
+        lambda a: a.update(head=np.array("[" * 10_000)),
+        lambda a: a.update(head=np.array(3.0)),
+    ],
+)
+def test_a_certification_is_checked(change: Callable[[Arrays], None], tmp_path: Path) -> None:
+    file = tmp_path / "c.npz"
+    certification().save(file)
+    assert Certification.load(file).rows.tolist() == [0, 1, 2]
+    arrays = read_arrays(file)
+    change(arrays)
+    npz(file, arrays)
+    refused(lambda: Certification.load(file), file)
+    file.write_bytes(file.read_bytes()[:-30])
+    refused(lambda: Certification.load(file), file)
+
+
+ROW = {"scores": [], "flips": 0.1, "smallest": None}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "\x00",
+        "[" * 10_000 + "]" * 10_000,
+        json.dumps({"rows": {}}),
+        json.dumps({"key": {}, "rows": []}),
+        json.dumps({"key": {}, "rows": {"fog": []}}),
+        json.dumps({"key": {}, "rows": {"foggy": ROW}}),
+        json.dumps({"key": {}, "rows": {"fog": ROW | {"scores": 3}}}),
+        json.dumps({"key": {}, "rows": {"fog": ROW | {"scores": [{"images": 1}]}}}),
+    ],
+)
+def test_a_shifts_rows_are_checked(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "cells.json"
+    file.write_text(text)
+    refused(lambda: measurement._Store(tmp_path, {}, True), file)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"[]"])
+def test_a_key_that_is_none_is_another_runs(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "shards" / "key.json"
+    file.parent.mkdir()
+    file.write_bytes(content)
+    with pytest.raises(UserError, match="are of another audit"):
+        Store(tmp_path, {"a": 1}, resume=True)
+    with pytest.raises(UserError, match="belongs to another sweep"):
+        sweep_shards._claim(file.parent, "{}", True)
+    file.unlink()
+    file.mkdir()
+    refused(lambda: Store(tmp_path, {"a": 1}, resume=True), file)
+    refused(lambda: sweep_shards._claim(file.parent, "{}", True), file)
+
+
+@pytest.mark.parametrize("text", ["[]", "\x00", "[" * 10_000, '{"verdicts": 3, "figures": {}}'])
+def test_a_baseline_that_is_none_is_one_line(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "check.json"
+    file.write_text(text)
+    now = Check("m", "d", (), 1.0, 1.0)
+    with pytest.raises(UserError, match=r"^the baseline is no check\.json"):
+        compare(now, file)

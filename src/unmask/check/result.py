@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unmask.errors import UserError
+from unmask.runtime import read_regular
+from unmask.saved_state import MAX_JSON_BYTES
 from unmask.verdict import SEVERITIES, Severity, Verdict, at_least, worst_first
 
 Status = Literal["done", "skipped", "failed"]
@@ -154,7 +156,7 @@ def compare(now: Check, baseline: Path) -> Comparison:
         UserError: when the file is missing or isn't a check.json.
     """
     try:
-        old = json.loads(baseline.read_text())
+        old = json.loads(read_regular(baseline, MAX_JSON_BYTES))
         known = {(v["kind"], v["subject"]): v for v in old["verdicts"]}
         rank: dict[tuple[str, str | None], int] = {}
         for v in old["verdicts"]:
@@ -164,7 +166,7 @@ def compare(now: Check, baseline: Path) -> Comparison:
         gone_from = {k: Verdict(**v) for k, v in known.items()}
     except OSError as error:
         raise UserError("can't read the baseline", got=baseline, do="give a check.json") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             "the baseline is no check.json", got=f"{baseline}: {error}", do="run unmask check first"
         ) from error

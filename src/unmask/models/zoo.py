@@ -279,6 +279,6 @@ def is_transformers_folder(path: Path) -> bool:
     """Return whether a folder holds the config of a transformers model."""
     try:
         found = json.loads((path / "config.json").read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(found, dict) and "model_type" in found

@@ -17,6 +17,7 @@ from unmask.data.images import Images
 from unmask.errors import UserError
 from unmask.execution.executor import Executor
 from unmask.runtime import environment_stamp, write_atomically
+from unmask.saved_state import check_keys, read_json, reading
 from unmask.shift.corruptions.registry import Corruption, corrupt, corruptions
 from unmask.shift.fixes import has_batch_norm, reestimated
 from unmask.shift.geometry import FRAMINGS, worst_case
@@ -362,14 +363,15 @@ class _Store:
         self.content: dict[str, Any] = {"key": key, "rows": {}}
         if self.path is None or not resume or not self.path.exists():
             return
-        try:
-            kept = json.loads(self.path.read_text())
-            same = kept["key"] == key
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(
-                f"{self.path} is damaged", got=str(error), do="leave out --resume to start anew"
-            ) from error
-        if not same:
+        kept = read_json(self.path)
+        check_keys(kept, ("key", "rows"), self.path, "it")
+        check_keys(kept["rows"], corruptions(), self.path, "rows", missing=True)
+        for name, row in kept["rows"].items():
+            check_keys(row, ("scores", "flips", "smallest"), self.path, f"the row {name}")
+            with reading(self.path):
+                for scores in row["scores"]:
+                    Scores.from_dict(scores)
+        if kept["key"] != key:
             raise UserError(
                 f"{self.path} holds another measurement",
                 got="another model, other images or settings",

@@ -19,7 +19,7 @@ from unmask.errors import UserError
 from unmask.execution.executor import Done, Executor
 from unmask.execution.shards import Arrays, read_shards, shard_file, write_shard, write_shards
 from unmask.runtime import cpu_threads, environment_stamp, write_atomically
-from unmask.saved_state import check_array, damaged
+from unmask.saved_state import check_array, damaged, holds
 from unmask.sweep.driver import Block, Figures, drive
 from unmask.sweep.history import DIVERGED, FINISHED, TEST_FIGURES
 from unmask.sweep.meter import SweepProgress, multiply_adds
@@ -137,7 +137,7 @@ def _claim(folder: Path, text: str, resume: bool) -> None:
                 f"{folder.parent} already holds a sweep",
                 do="resume it (--resume) or choose another folder (--out)",
             )
-        if file.read_text() != text:
+        if not holds(file, text):
             raise UserError(
                 f"{folder} belongs to another sweep",
                 got="other nets, data or instruction set",

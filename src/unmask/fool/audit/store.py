@@ -15,6 +15,7 @@ from unmask.errors import UserError
 from unmask.execution.executor import Executor
 from unmask.fool.audit.shard import Pairs, Shard, read_pairs, write_arrays
 from unmask.runtime import write_atomically
+from unmask.saved_state import holds
 
 P = TypeVar("P", Shard, Pairs)
 S = TypeVar("S")
@@ -90,7 +91,7 @@ class Store:
             return
         text = json.dumps(key, sort_keys=True)
         file = folder / "key.json"
-        if resume and file.exists() and file.read_text() != text:
+        if resume and file.exists() and not holds(file, text):
             raise UserError(
                 f"the shards in {folder} are of another audit",
                 got="another model, other images or other settings",

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from unmask.errors import MAX_SEED, UserError, require_whole
 from unmask.fool.norms import Threat
 from unmask.runtime import write_atomically
+from unmask.saved_state import check_array, check_keys, parse_json, read_arrays, reading
 from unmask.stats import wilson
 from unmask.verdict import Verdict
 
@@ -221,25 +222,24 @@ class Certification:
         Raises:
             UserError: when it is missing or damaged.
         """
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                head = json.loads(str(stored["head"]))
-                arrays = {name: stored[name] for name in _ARRAYS}
+        if not path.exists():
+            raise UserError("there is nothing to go on with", got=path, do="leave --resume away")
+        arrays: dict[str, Any] = read_arrays(path)
+        with reading(path):
+            head = parse_json(str(arrays.pop("head")), path)
+            check_keys(head, ("format", *_HEAD), path)
             if head.pop("format") != "unmask-certification/1":
                 raise ValueError("another format")
+            check_keys(arrays, _ARRAYS, path, "it")
+            count = len(arrays["rows"])
+            for name, dtype in _ARRAYS.items():
+                check_array(arrays, name, path, dtype=dtype, shape=(count,))
+            for name, kinds in (("status", STATUSES), ("stage", STAGES)):
+                if count and not 0 <= arrays[name].min() <= arrays[name].max() < len(kinds):
+                    raise ValueError(f"a {name} that isn't known")
             head["plan"] = CertifyPlan(**head["plan"])
             head["class_names"] = tuple(head["class_names"])
             return Certification(**head, **arrays)
-        except FileNotFoundError:
-            raise UserError(
-                "there is nothing to go on with", got=path, do="leave --resume away"
-            ) from None
-        except (OSError, ValueError, KeyError, TypeError, UserError) as error:
-            raise UserError(
-                f"{path} is no readable certification",
-                got=str(error),
-                do="certify again without --resume",
-            ) from error
 
     def _is(self, status: str) -> NDArray[np.bool_]:
         found: NDArray[np.bool_] = self.status == STATUSES.index(status)
@@ -254,4 +254,12 @@ class Certification:
         )
 
 
-_ARRAYS = ("rows", "labels", "predicted", "status", "stage", "bound")
+_ARRAYS = {
+    "rows": np.int64,
+    "labels": np.int64,
+    "predicted": np.int64,
+    "status": np.int8,
+    "stage": np.int8,
+    "bound": np.float64,
+}
+_HEAD = ("model", "identity", "data", "class_names", "plan", "seconds", "stamp")
