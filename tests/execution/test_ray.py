@@ -184,9 +184,10 @@ def test_a_client_server_that_dies_at_birth_is_asked_for_again(
         tried.append(arguments)
         if len(tried) > deaths:
             return answer(self, *arguments, **keywords)
-        return InitResponse(
-            ok=False, msg="Traceback\nRuntimeError: Starting Ray client server failed. See it."
-        )
+        told = "RuntimeError: Starting Ray client server failed. See it."
+        if len(tried) == 1:
+            told = "psutil.ZombieProcess: PID still exists but it's a zombie (pid=7)"
+        return InitResponse(ok=False, msg=f"Traceback\n{told}")
 
     monkeypatch.setattr(DataClient, "Init", dies)
     monkeypatch.setattr("unmask.execution.ray_connection._SECONDS_BETWEEN_TRIES", [0.0] * 4)

@@ -23,6 +23,10 @@ _SECONDS_BETWEEN_TRIES = (0.5, 1.0, 2.0, 4.0)
 _QUIET = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 
 
+# What the head answers when it finds that process gone, depending on when it looks.
+_DIED_AT_BIRTH = ("Starting Ray client server failed", "ZombieProcess", "NoSuchProcess")
+
+
 def connect(address: str) -> bool:
     """Connect this process to the cluster.
 
@@ -107,7 +111,7 @@ def _init(address: str) -> None:
         try:
             ray.init(address=address, **_QUIET)
         except Exception as error:
-            if seconds is None or "Starting Ray client server failed" not in str(error):
+            if seconds is None or not any(sign in str(error) for sign in _DIED_AT_BIRTH):
                 raise
             time.sleep(seconds)
         else:
