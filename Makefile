@@ -32,9 +32,8 @@ demo-full: $(VENV)/.installed
 test: $(VENV)/.developed
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(PYTEST_ARGS)
 
-# Many of these wait for other processes, so three share two cores.
 test-all: test
-	$(BIN)/python -m pytest -n 3 --dist loadfile -m slow $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(PYTEST_ARGS)
 
 # 20,000 changed files of each kind; what is found is kept by hypothesis and tried first next time.
 fuzz: $(VENV)/.developed

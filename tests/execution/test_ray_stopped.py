@@ -96,7 +96,8 @@ def test_a_command_goes_on_to_the_same_bits_after_its_driver_was_stopped(
         assert process.returncode == 130, stderr
         (line,) = [line for line in stderr.splitlines() if line.startswith("unmask: stopped; ")]
         assert "--resume" in line
-        assert 0 < int(line.split()[2]) <= kept(out)
+        # Workers write the shards: the driver may have heard of fewer than there are.
+        assert 0 <= int(line.split()[2]) <= kept(out)
     # Nobody works for it any more.
     free = apart.on
     until(lambda: ray.available_resources().get("CPU") == free.workers)
