@@ -85,6 +85,8 @@ def test_mistakes_are_told() -> None:
         made(targets=[own])
     with pytest.raises(UserError, match="unknown class"):
         made(targets=["frog"])
+    with pytest.raises(UserError, match="a grid knows no l1"):
+        made(threat=Threat.parse("l1"))
     threat = Threat.parse("l2")
     black_box = Victim(network(), differentiable=False, name="m.onnx")
     with pytest.raises(UserError, match="needs gradients"):

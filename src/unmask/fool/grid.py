@@ -154,10 +154,13 @@ def best_attack(
     size = pixels.new_full((len(pixels),), float("inf"))
     for name in _ENSEMBLES[threat.norm.name]:
         spec = ATTACKS[name]
-        open_ = torch.ones_like(size) > 0 if threat.eps is None else size > threat.eps + _ROUNDING
-        if (spec.bounded and threat.eps is None) or not open_.any():
+        if spec.bounded and threat.eps is None:
             continue
-        rows = open_.nonzero().flatten()
+        # Without an eps every attack may still come nearer.
+        enough = -1.0 if threat.eps is None else threat.eps + _ROUNDING
+        rows = (size > enough).nonzero().flatten()
+        if not len(rows):
+            continue
         found = spec.function(
             victim, pixels[rows], goal[rows], threat, generator=generator, **_STEPS.get(name, {})
         )
@@ -254,6 +257,12 @@ def fool_grid(
             an image has no target class left, or nothing could be attacked.
     """
     require_images(pixels, model.input_shape)
+    if attack is None and threat.norm.name not in _ENSEMBLES:
+        raise UserError(
+            f"a grid knows no {threat.norm.name}",
+            got=str(threat),
+            do=f"take {' or '.join(_ENSEMBLES)}, or give an attack",
+        )
     if model.module is None:
         raise UserError(
             "a grid of images by classes needs gradients",

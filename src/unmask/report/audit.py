@@ -15,6 +15,7 @@ from unmask.report.figures.audit import curve_figure, examples_figure, pairs_fig
 from unmask.report.figures.style import STYLES, to_png, to_svg
 from unmask.report.files import Content, data_uri, to_csv, to_json, write_files
 from unmask.report.html import drawing, render, stamp_rows
+from unmask.report.notation import NORMS
 
 PAGE = "report.html"
 QUANTILES = {
@@ -26,7 +27,6 @@ _COLUMNS = (
     *("picture", "class", "said", "smallest_change", "said_then", "certainty", "l2", "linf"),
     *("similarity", "fools_as_8_bit", "attack"),
 )
-NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 
 
 def write_audit(audits: Sequence[Audit], images: Images, folder: Path) -> Path:

@@ -19,9 +19,9 @@ from unmask.report.figures.certify import bracket_figure
 from unmask.report.figures.style import STYLES, to_png, to_svg
 from unmask.report.files import Content, to_csv, to_json, write_files
 from unmask.report.html import drawing, render, stamp_rows
+from unmask.report.notation import NORMS
 
 PAGE = "report.html"
-NORMS = {"linf": "L∞", "l2": "L2"}
 WORDS = {
     PROVED: "proved robust",
     OPEN: "open: neither proved nor attacked",

@@ -9,6 +9,9 @@ from markupsafe import Markup, escape
 
 from unmask.coursework.bounds.intervals import Interval, shown
 
+# How norms are written in reports and figures.
+NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
+
 _LETTERS = {
     "pi": "π",
     "inf": "∞",

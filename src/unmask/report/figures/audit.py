@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from unmask.data.images import Images
 from unmask.fool.audit.result import Audit
 from unmask.report.figures.style import GRID, MUTED, PAPER, STYLES, legible, styled_figure
+from unmask.report.notation import NORMS
 
 _LOOKS = (STYLES["tanh"], STYLES["relu"], STYLES["sigmoid"])
 _MOST_NUMBERS = 12
-_NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 MATRICES = {
     "success": "reached",
     "l2": "L2 of the change",
@@ -62,7 +62,7 @@ def curve_figure(audits: Sequence[Audit], *, narrow: bool = False) -> Figure:
         ax.axvline(eps, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     unit = "number of values" if norm == "l0" else "pixels in 0 to 1"
-    ax.set(ylim=(-0.02, 1.02), xlabel=f"{_NORMS[norm]} of the change, {unit}")
+    ax.set(ylim=(-0.02, 1.02), xlabel=f"{NORMS[norm]} of the change, {unit}")
     ax.set_xlim(left=0)
     ax.set_ylabel("still classified right" if narrow else "images still classified right")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=1 if narrow else 3, borderaxespad=0.2)
@@ -111,7 +111,7 @@ def examples_figure(found: Audit, images: Images) -> Figure:
         _caption(axes[1, column], f"{size:.3f}" if size < 1 else f"{size:.2f}")
         sure = f"{found.worst.certainty[i]:.0%}"
         _caption(axes[2, column], f"{legible(found.class_names[found.worst.said[i]])}, {sure}")
-    for ax, name in zip(axes[:, 0], ("is", _NORMS[found.plan.norm], "said"), strict=True):
+    for ax, name in zip(axes[:, 0], ("is", NORMS[found.plan.norm], "said"), strict=True):
         ax.set_ylabel(name, rotation=0, ha="right", va="center")
     return figure
 
