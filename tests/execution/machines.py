@@ -20,7 +20,9 @@ ENVIRONMENT = {
     "PYTHONPATH": str(HERE),
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "300",
+    "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "60",
+    # Without it one client in ten finds its process dead (ray-project/ray#63202).
+    "GRPC_ENABLE_FORK_SUPPORT": "0",
     "RAY_worker_register_timeout_seconds": "300",
     "RAY_health_check_timeout_ms": "60000",
     "RAY_raylet_start_wait_time_s": "120",

@@ -193,12 +193,13 @@ def test_a_client_server_that_dies_at_birth_is_asked_for_again(
     monkeypatch.setattr("unmask.execution.ray_connection._SECONDS_BETWEEN_TRIES", [0.0] * 4)
     address = f"ray://127.0.0.1:{apart.client_port}"
     if deaths == 5:
-        with pytest.raises(UserError, match="refuses this process: got RuntimeError: Starting Ray"):
+        with pytest.raises(UserError, match=r"dies at birth.*GRPC"):
             executor_at(address)
     else:
         with contextlib.closing(executor_at(address)) as on:
             assert [d.result for d in on.run(works.double, 5, [1])] == [7]
-    assert len(tried) == min(deaths + 1, 5)
+    # A true death may come between.
+    assert min(deaths + 1, 5) <= len(tried) <= 5
     assert not ray.is_initialized()
 
 

@@ -91,6 +91,12 @@ def _join(address: str) -> None:
     try:
         _init(address)
     except Exception as error:
+        if _died_at_birth(error):
+            raise UserError(
+                f"the process that the cluster at {address} starts for this one dies at birth",
+                got=last_line(error),
+                do="start the head with GRPC_ENABLE_FORK_SUPPORT=0 in its environment",
+            ) from error
         if "ersion mismatch" in str(error):
             raise UserError(
                 f"the cluster at {address} runs another version of Python or Ray",
@@ -111,11 +117,15 @@ def _init(address: str) -> None:
         try:
             ray.init(address=address, **_QUIET)
         except Exception as error:
-            if seconds is None or not any(sign in str(error) for sign in _DIED_AT_BIRTH):
+            if seconds is None or not _died_at_birth(error):
                 raise
             time.sleep(seconds)
         else:
             return
+
+
+def _died_at_birth(error: Exception) -> bool:
+    return any(sign in str(error) for sign in _DIED_AT_BIRTH)
 
 
 def _knock(address: str) -> None:
