@@ -16,12 +16,15 @@ import torch
 from torch import Tensor, nn
 
 import unmask
+from unmask.check.questions import QUESTIONS, Question, ask_audit
 from unmask.check.result import Check, Part, compare, failing
+from unmask.check.subject import Answer, Skipped, Subject
 from unmask.data.images import Images
 from unmask.data.sources import Source
 from unmask.errors import UserError
 from unmask.report.model_check import check_page
 from unmask.report.verdicts import junit, sarif
+from unmask.shift.target import as_target
 from unmask.verdict import Verdict
 
 NAMES = ("red", "green", "blue")
@@ -165,6 +168,35 @@ def test_a_black_box_is_asked_what_can_be_asked() -> None:
         "certificate": "skipped",
     }
     assert "black box" in next(p.reason for p in found.parts if p.name == "flow")
+
+
+def test_what_cannot_be_asked_leaves_its_time_to_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: dict[str, float] = {}
+
+    def ask(subject: Subject, seconds: float) -> Answer:
+        given[subject.target.name] = seconds
+        return {}, []
+
+    monkeypatch.setitem(QUESTIONS, "shift", Question(ask, QUESTIONS["shift"].weight))
+    model = Colours()
+    for one in (model, model.forward):
+        unmask.check(one, coloured(30), minutes=1, questions=("shift", "certificate"))
+    white, black = given.values()
+    assert 55 < black <= 60
+    weights = [QUESTIONS[n].weight for n in ("shift", "certificate")]
+    assert white == pytest.approx(black * weights[0] / sum(weights), rel=0.1)
+
+
+def test_a_slow_model_is_attacked_with_less() -> None:
+    subject = Subject(as_target(Colours()), coloured(), coloured(), 0, per_image=0.05)
+    # Eight images take 72 seconds with the one attack and a quarter with the other.
+    figures, _ = ask_audit(subject, 30)
+    assert subject.notes == ["13 images, apgd-ce alone"]
+    assert figures["images"] == 13
+    with pytest.raises(Skipped, match="enough for 4 images"):
+        ask_audit(subject, 10)
 
 
 def test_a_model_that_raises_or_a_budget_too_small_leaves_one_line_each() -> None:

@@ -370,3 +370,15 @@ def test_value_mistakes_of_grey_images_leave_colour_out() -> None:
 
     names = {m.name for m in value_mistakes(as_target(model), x, np.zeros(4, np.int64))}
     assert not any("blue" in name for name in names)
+
+
+def test_a_measurement_that_is_out_of_time_is_of_what_was_measured() -> None:
+    plan = ShiftPlan(
+        corruptions=("fog", "contrast", "snow"), severities=(3,), smallest=False, **QUICK
+    )
+    for minutes, measured in ((0, {"fog"}), (10, {"fog", "contrast", "snow"})):
+        found = measure_shift(Redness(), reddish(20), plan, minutes=minutes)
+        assert set(found.cells) == measured
+        assert found.figures()["mean_corruption_error"] == pytest.approx(
+            np.mean([1 - found.cells[name][0].accuracy for name in measured])
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,9 @@ _NARROW, _LEAST = 0.005, 1000
 # The accuracy from which on a model is used to doubt labels.
 _ABLE = 0.7
 _FLOW_BATCH, _FLOW_PASSES = 64, 40
-_STEPS = 20
+_STEPS, _FEWEST = 20, 8
+# The images of each corruption where time is short.
+_SHIFTED = 300
 # A shift measurement of corruptions and nothing else.
 _ALONE: dict[str, Any] = dict.fromkeys(
     ("smallest", "geometry", "pipeline", "runtimes", "fixes"), False
@@ -179,12 +181,7 @@ def ask_flow(subject: Subject, seconds: float) -> Answer:
     from unmask.flow.check import check_flow
 
     module = subject.target.module
-    if module is None or subject.target.labels_only:
-        raise Skipped("a black box has no gradients to follow")
-    if not any(p.requires_grad for p in module.parameters()):
-        raise Skipped("all parameters are frozen")
-    if len(subject.images) < 2:
-        raise Skipped("a batch needs two images or more")
+    assert module is not None
     most = subject.affordable(seconds, passes=_FLOW_PASSES, least=2)
     few = spread(subject.images, min(_FLOW_BATCH, most))
     network = copy.deepcopy(module).train()
@@ -200,6 +197,15 @@ def ask_flow(subject: Subject, seconds: float) -> Answer:
         for v in done.verdicts
     ]
     return {"parameters": done.parameters, "steps": len(done.history)}, found
+
+
+def _no_flow(subject: Subject) -> str:
+    module = subject.target.module
+    if module is None or subject.target.labels_only:
+        return "a black box has no gradients to follow"
+    if not any(p.requires_grad for p in module.parameters()):
+        return "all parameters are frozen"
+    return "a batch needs two images or more" if len(subject.images) < 2 else ""
 
 
 def _cross_entropy(output: Any, labels: Tensor) -> Tensor:
@@ -218,22 +224,21 @@ def ask_shift(subject: Subject, seconds: float) -> Answer:
     measure_shift(subject.target, few, tried)
     # The time includes the clean images, and a margin for slower corruptions.
     each = 0.75 * (time.perf_counter() - start) / len(few)
-    # Severities 1, 3 and 5 each.
-    images = min(300, len(subject.images))
-    affordable = int(seconds / (3 * each * images))
-    if affordable < 6:
-        images = max(30, int(seconds / (3 * each * 6)))
-        affordable = max(1, int(seconds / (3 * each * images)))
-    chosen = tuple(names[: min(affordable, len(names))])
+    # With much time all corruptions on more images, with little at least six on fewer; severities
+    # 1, 3 and 5 each.
+    fits = seconds / (3 * each)
+    images = int(max(fits / len(names), min(_SHIFTED, fits / 6), 30))
     plan = ShiftPlan(
-        corruptions=chosen,
+        corruptions=tuple(names),
         severities=(1, 3, 5),
-        images=images,
+        images=min(images, _LEAST, len(subject.images)),
         seed=subject.seed,
         **_ALONE,
     )
-    subject.notes.append(f"{len(chosen)} of {len(known)} corruptions, on {images:,} images")
-    found = measure_shift(subject.target, subject.images, plan)
+    left = max(seconds - (time.perf_counter() - start), 0)
+    found = measure_shift(subject.target, subject.images, plan, minutes=left / 60)
+    measured = len(found.cells)
+    subject.notes.append(f"{measured} of {len(known)} corruptions, on {plan.images:,} images")
     return found.figures(), list(found.verdicts)
 
 
@@ -242,25 +247,28 @@ def ask_audit(subject: Subject, seconds: float) -> Answer:
     from unmask.fool.audit.run import audit
 
     module = subject.target.module
-    # A step is a forward and a backward pass, which takes twice as long.
-    steps = _STEPS
-    cost = (2 * steps * 3 if module is not None else 100) * max(subject.per_image, 1e-6) * 1.5
-    count = min(100, len(subject.images), int(seconds / cost))
-    if count < 8:
-        raise Skipped(f"the time left is enough for {max(count, 0)} images, and 8 are the least")
-    few = spread(subject.images, count)
-    settings: dict[str, Any] = {"attacks": ("fmn", "apgd-ce")}
+    # With each list of attacks the forward passes that it takes; a step is a forward and a
+    # backward pass, which takes twice as long. The last resort of a slow model comes last.
+    ways: tuple[tuple[dict[str, Any], int], ...] = (
+        ({"attacks": ("fmn", "apgd-ce"), "steps": _STEPS}, 2 * 3 * _STEPS),
+        ({"attacks": ("apgd-ce",), "steps": _STEPS // 2}, 3 * _STEPS // 2),
+    )
     if subject.target.labels_only:
-        settings = {"attacks": ("rays",), "queries": 100}
+        ways = (({"attacks": ("rays",), "queries": 100}, 100),)
     elif module is None:
-        settings = {"attacks": ("square",), "queries": 100}
+        ways = (({"attacks": ("square",), "queries": 100}, 100),)
+    fits = [(w, int(seconds / (1.5 * n * max(subject.per_image, 1e-6)))) for w, n in ways]
+    settings, count = next((fit for fit in fits if fit[1] >= _FEWEST), fits[-1])
+    if count < _FEWEST:
+        raise Skipped(f"the time left is enough for {count} images, and {_FEWEST} are the least")
+    count = min(_LEAST, len(subject.images), count)
+    few = spread(subject.images, count)
     model: Any = module if module is not None else subject.target.function
     found = audit(
         model,
         few,
         images=count,
         pairs=0,
-        steps=steps,
         seed=subject.seed,
         eps=subject.eps,
         **settings,
@@ -294,13 +302,9 @@ def ask_certificate(subject: Subject, seconds: float) -> Answer:
     from unmask.fool.certify.run import certify
 
     module = subject.target.module
-    if module is None or subject.target.labels_only:
-        raise Skipped("a black box can't be bounded")
+    assert module is not None
     if seconds < _SHORTEST_PROOF:
         raise Skipped(f"proofs take {_SHORTEST_PROOF} seconds or more")
-    size = sum(p.numel() for p in module.parameters())
-    if size > _LARGEST_CERTIFIED:
-        raise Skipped(f"{size:,} parameters are more than {_LARGEST_CERTIFIED:,}")
     few = spread(subject.images, 16)
     eps = subject.eps or (0.02 if few.pixels.shape[1] == 1 else 0.5 / 255)
     try:
@@ -314,13 +318,41 @@ def ask_certificate(subject: Subject, seconds: float) -> Answer:
     return found.figures(), lesser
 
 
-QUESTIONS: dict[str, tuple[Callable[[Subject, float], Answer], float]] = {
-    # Each with its weight in the time; unused time goes to the questions after it.
-    "preflight": (ask_preflight, 10),
-    "accuracy": (ask_accuracy, 15),
-    "data": (ask_data, 20),
-    "flow": (ask_flow, 5),
-    "shift": (ask_shift, 25),
-    "audit": (ask_audit, 15),
-    "certificate": (ask_certificate, 10),
+def _no_certificate(subject: Subject) -> str:
+    module = subject.target.module
+    if module is None or subject.target.labels_only:
+        return "a black box can't be bounded"
+    size = sum(p.numel() for p in module.parameters())
+    if size > _LARGEST_CERTIFIED:
+        return f"{size:,} parameters are more than {_LARGEST_CERTIFIED:,}"
+    return ""
+
+
+def _never(_: Subject) -> str:
+    return ""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question of a check.
+
+    Args:
+        ask: answers it within some seconds.
+        weight: its part of the time; unused time goes to the questions after it.
+        skipped: why it can't be asked, "" when it can.
+    """
+
+    ask: Callable[[Subject, float], Answer]
+    weight: float
+    skipped: Callable[[Subject], str] = _never
+
+
+QUESTIONS: dict[str, Question] = {
+    "preflight": Question(ask_preflight, 10),
+    "accuracy": Question(ask_accuracy, 15),
+    "data": Question(ask_data, 20),
+    "flow": Question(ask_flow, 5, _no_flow),
+    "shift": Question(ask_shift, 25),
+    "audit": Question(ask_audit, 15),
+    "certificate": Question(ask_certificate, 10, _no_certificate),
 }

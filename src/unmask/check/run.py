@@ -80,8 +80,11 @@ def check_model(
     given: set[tuple[str, str | None]] = set()
     chosen = [n for n in QUESTIONS if not questions or n in questions or n == "preflight"]
     for i, name in enumerate(chosen):
-        ask, share = QUESTIONS[name]
-        fraction = share / sum(QUESTIONS[n][1] for n in chosen[i:])
+        question = QUESTIONS[name]
+        # What can't be asked leaves its time to the others.
+        asked = [QUESTIONS[n] for n in chosen[i:]]
+        weights = [q.weight for q in asked if not q.skipped(subject)]
+        fraction = question.weight / max(sum(weights), question.weight)
         used = time.perf_counter() - start
         left = 60 * minutes - used
         if progress:
@@ -92,7 +95,11 @@ def check_model(
         if left <= 0:
             end(Part(name, "skipped", f"the {minutes:g} minutes were over"))
             continue
-        part = _answered(name, functools.partial(ask, subject, fraction * left), subject)
+        if why := question.skipped(subject):
+            end(Part(name, "skipped", why))
+            continue
+        ask = functools.partial(question.ask, subject, fraction * left)
+        part = _answered(name, ask, subject)
         part = replace(part, verdicts=tuple(v for v in part.verdicts if _key(v) not in given))
         given |= {_key(v) for v in part.verdicts}
         end(part)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -59,6 +61,7 @@ def measure_shift(
     directory: Path | None = None,
     resume: bool = False,
     on: Executor | None = None,
+    minutes: float | None = None,
     progress: Callable[[ShiftProgress], None] | None = None,
 ) -> Shift:
     """Measure a classifier under shift, and judge it.
@@ -73,6 +76,8 @@ def measure_shift(
         resume: whether scores that the same measurement stored there are used again.
         on: where each corruption is measured, in this process by default. Elsewhere the model is
             loaded again from its name or file, which must be there too.
+        minutes: after which no further corruption is begun in this process, None for no limit; the
+            figures are of those that were measured, in the plan's order, at least one.
         progress: called at each step.
 
     Returns:
@@ -98,6 +103,7 @@ def measure_shift(
         if progress:
             progress(ShiftProgress(doing, done, steps))
 
+    end = math.inf if minutes is None else time.perf_counter() + 60 * minutes
     tell("clean images")
     logits = _logits(target, pixels)
     clean = scores_of(logits, labels, classes)
@@ -106,6 +112,8 @@ def measure_shift(
     done = len(suite) - len(missing)
     if on is None:
         for name in missing:
+            if done and time.perf_counter() > end:
+                break
             tell(name)
             store.keep(name, _row(shared, name))
             done += 1
@@ -113,7 +121,7 @@ def measure_shift(
         for name in _elsewhere(on, shared, missing, store):
             done += 1
             tell(name)
-    rows = {c.name: store.row(c.name) or {} for c in suite}
+    rows = {c.name: row for c in suite if (row := store.row(c.name)) is not None}
     result = Shift(
         model=target.name,
         data=images.name,
