@@ -36,8 +36,10 @@ test-all: test
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(PYTEST_ARGS)
 
 # 20,000 changed files of each kind; what is found is kept by hypothesis and tried first next time.
+# Then three minutes of random nets through the kernel under the sanitizers.
 fuzz: $(VENV)/.developed
 	UNMASK_FUZZ=$(or $(FUZZ),20000) $(BIN)/python -m pytest -n 2 tests/hostile/test_fuzz.py $(PYTEST_ARGS)
+	UNMASK_FUZZ_KERNEL=180 $(BIN)/python -m pytest tests/sweep/test_sanitizers.py $(PYTEST_ARGS)
 
 docs: $(VENV)/.documented
 	$(BIN)/python docs/api.py

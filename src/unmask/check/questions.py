@@ -216,14 +216,20 @@ def ask_shift(subject: Subject, seconds: float) -> Answer:
     """What is left under blur, noise, weather, compression?"""
     known = corruptions()
     grey = subject.images.pixels.shape[1] == 1
-    names = [n for n in BY_INFORMATION if n in known and not (grey and known[n].colour)]
+    ordered = dict.fromkeys(n for n in (*BY_INFORMATION, *known) if n in known)
+    names = [n for n in ordered if not (grey and known[n].colour)]
     subject.affordable(seconds, passes=5, least=min(30, len(subject.images)))
-    few = spread(subject.images, 24)
-    start = time.perf_counter()
-    tried = ShiftPlan(corruptions=("fog",), severities=(3,), images=len(few), **_ALONE)
-    measure_shift(subject.target, few, tried)
-    # The time includes the clean images, and a margin for slower corruptions.
-    each = 0.75 * (time.perf_counter() - start) / len(few)
+    few, start = spread(subject.images, 24), time.perf_counter()
+    took = []
+    for severities in ((3.0,), (1.0, 3.0, 5.0)):
+        tried = ShiftPlan(
+            corruptions=("contrast",), severities=severities, images=len(few), **_ALONE
+        )
+        begun = time.perf_counter()
+        measure_shift(subject.target, few, tried)
+        took.append(time.perf_counter() - begun)
+    # Two severities more, without what each measurement costs anyhow; most corruptions take longer.
+    each = 1.5 * max((took[1] - took[0]) / (2 * len(few)), subject.per_image, 1e-6)
     # With much time all corruptions on more images, with little at least six on fewer; severities
     # 1, 3 and 5 each.
     fits = seconds / (3 * each)

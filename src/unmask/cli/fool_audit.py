@@ -62,8 +62,14 @@ def audit_model(
     ] = None,
     images: ImageCount = 1000,
     pairs: Annotated[
-        int, whole(0, 100_000, "images of each class taken towards every other class, 0 for none")
-    ] = 10,
+        int | None,
+        whole(
+            0,
+            100_000,
+            "images of each class taken towards every other class, 0 for none; by default one for "
+            "each 100 images, 10 at most",
+        ),
+    ] = None,
     attacks: Annotated[
         list[str] | None,
         Parameter(help="their names; the norm's ensemble by default", consume_multiple=True),
@@ -102,7 +108,7 @@ def audit_model(
     # torch and matplotlib take a while to load, and --help needs none of them.
     from unmask.cli.progress import load_shown
     from unmask.fool.audit.gate import Gate
-    from unmask.fool.audit.plan import AuditPlan, default_eps
+    from unmask.fool.audit.plan import AuditPlan, default_eps, default_pairs
     from unmask.fool.audit.result import figure_names
     from unmask.fool.source import load_victim, normalisation
     from unmask.report.audit import audits_as_json, write_audit
@@ -129,7 +135,7 @@ def audit_model(
         eps=sizes(eps) if eps is not None else (usual,),
         attacks=_names(attacks or []),
         images=images,
-        pairs=pairs,
+        pairs=default_pairs(images) if pairs is None else pairs,
         steps=steps,
         queries=queries,
         seed=seed,

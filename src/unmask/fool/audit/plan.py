@@ -172,3 +172,12 @@ def default_eps(norm: str, channels: int) -> float:
     if norm not in _USUAL:
         raise unknown("norm", norm, _USUAL)
     return _USUAL[norm][0 if channels == 1 else 1]
+
+
+def default_pairs(images: int) -> int:
+    """Return how many images of each class are changed towards every other class.
+
+    Args:
+        images: how many are attacked: pairs, which take longest, grow with them.
+    """
+    return min(10, max(1, images // 100))

@@ -18,7 +18,7 @@ from unmask.data.sources import load_source
 from unmask.errors import UserError
 from unmask.execution.executor import Executor, LocalExecutor
 from unmask.fool.audit.diagnosis import Diagnosis, diagnose
-from unmask.fool.audit.plan import AuditPlan, default_eps
+from unmask.fool.audit.plan import AuditPlan, default_eps, default_pairs
 from unmask.fool.audit.preflight import Preflight, preflight
 from unmask.fool.audit.result import Audit
 from unmask.fool.audit.shard import (
@@ -96,7 +96,7 @@ def audit(
     norm: str = "linf",
     images: int = 1000,
     attacks: Sequence[str] = (),
-    pairs: int = 10,
+    pairs: int | None = None,
     steps: int = 100,
     queries: int = 5000,
     mean: float | Sequence[float] | None = None,
@@ -119,7 +119,8 @@ def audit(
         norm: "linf", "l2", "l1" or "l0".
         images: how many, spread evenly over those given.
         attacks: names in unmask.fool.attacks.ATTACKS; the norm's ensemble by default.
-        pairs: how many images of each class are changed towards every other class, 0 for none.
+        pairs: how many images of each class are changed towards every other class, 0 for none; by
+            default one for each 100 images, 10 at most.
         steps: gradients that an attack takes.
         queries: forward passes an image that a black-box attack takes.
         mean: that the model expects to be subtracted from the images, one number or one a channel.
@@ -145,7 +146,7 @@ def audit(
         eps=(float(eps),) if isinstance(eps, (int, float)) else tuple(float(e) for e in eps),
         attacks=tuple(attacks),
         images=images,
-        pairs=pairs,
+        pairs=default_pairs(images) if pairs is None else pairs,
         steps=steps,
         queries=queries,
         seed=seed,
