@@ -97,7 +97,7 @@ def test_with_more_classes_it_is_no_further_than_the_others_force_it() -> None:
     assert float(ratio.max()) <= 1.02
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     seed=st.integers(0, 1000),
     norm=st.sampled_from(["l2", "linf"]),

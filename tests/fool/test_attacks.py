@@ -1,5 +1,7 @@
 """What holds for every attack, whatever it is run on."""
 
+from functools import cache
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -66,6 +68,15 @@ def run(name, norm, victim, pixels, goal, seed=0):
     ), threat
 
 
+@cache
+def usual(name, norm):
+    """What an attack finds with the usual seed, the threat, and the cost; several tests look."""
+    victim, pixels, goal = subject()
+    before = victim.cost
+    found, threat = run(name, norm, victim, pixels, goal)
+    return found, threat, victim.cost - before
+
+
 def test_every_attack_is_tried_here():
     assert FEW.keys() == ATTACKS.keys()
     assert all(spec.name == name for name, spec in ATTACKS.items())
@@ -74,7 +85,7 @@ def test_every_attack_is_tried_here():
 @pytest.mark.parametrize(("name", "norm"), CASES)
 def test_what_is_given_back_lies_in_the_box_and_within_eps(name, norm):
     victim, pixels, goal = subject()
-    found, threat = run(name, norm, victim, pixels, goal)
+    found, threat, _ = usual(name, norm)
     assert found.pixels.shape == pixels.shape
     assert found.pixels.min() >= 0
     assert found.pixels.max() <= 1
@@ -85,7 +96,7 @@ def test_what_is_given_back_lies_in_the_box_and_within_eps(name, norm):
 @pytest.mark.parametrize(("name", "norm"), CASES)
 def test_the_same_seed_gives_the_same_bits_and_the_batch_changes_no_finding(name, norm):
     victim, pixels, goal = subject()
-    once, threat = run(name, norm, victim, pixels, goal)
+    once, threat, _ = usual(name, norm)
     again, _ = run(name, norm, victim, pixels, goal)
     assert torch.equal(once.pixels, again.pixels)
     assert torch.equal(once.steps, again.steps)
@@ -100,7 +111,7 @@ def test_the_same_seed_gives_the_same_bits_and_the_batch_changes_no_finding(name
 @pytest.mark.parametrize(("name", "norm"), CASES)
 def test_what_one_picture_gets_does_not_depend_on_which_others_are_fooled(name, norm):
     victim, pixels, goal = subject()
-    first, _ = run(name, norm, victim, pixels, goal)
+    first, _, _ = usual(name, norm)
     # Here all images but the first are fooled before the attack begins.
     wrong = Goal(torch.where(torch.arange(9) == 0, goal.labels, (goal.labels + 1) % 4))
     alone, threat = run(name, norm, victim, pixels, wrong)
@@ -112,12 +123,9 @@ def test_what_one_picture_gets_does_not_depend_on_which_others_are_fooled(name, 
 
 @pytest.mark.parametrize(("name", "norm"), CASES)
 def test_costs_are_the_steps(name, norm):
-    victim, pixels, goal = subject()
-    before = victim.cost
-    found, _ = run(name, norm, victim, pixels, goal)
-    spent = victim.cost - before
+    found, _, spent = usual(name, norm)
     # One class after another is ordered by one more forward.
-    assert spent.forwards == found.steps.sum() + (len(pixels) if name == "apgd-t" else 0)
+    assert spent.forwards == found.steps.sum() + (len(found.pixels) if name == "apgd-t" else 0)
     if not ATTACKS[name].needs_gradient:
         assert spent.backwards == 0
 

@@ -140,7 +140,7 @@ def test_the_command_counts_values(tmp_path: Path, capsys: pytest.CaptureFixture
         "--pairs",
         "0",
         "--steps",
-        "10",
+        "5",
         "--norm",
         "l0",
         "--json",

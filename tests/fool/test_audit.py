@@ -62,12 +62,15 @@ def smallest(images: Images, norm: str) -> np.ndarray:
 SETTINGS = {"images": 40, "pairs": 2, "shard": 16, "queries": 60, "steps": 60}
 # Where it doesn't matter how near an attack comes.
 SHORT: dict[str, Any] = {**SETTINGS, "queries": 10, "steps": 4}
+# One for the smallest change, one by gradients within eps and one without them, and one again.
+KINDS = ("pdpgd", "apgd-ce", "square", "apgd-ce")
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_the_worst_case_is_the_closed_form(norm: str) -> None:
     images = pictures()
-    found = run_audit(Victim.of(Plane()), images, AuditPlan(norm=norm, eps=(0.02,), **SETTINGS))
+    settings: dict[str, Any] = {**SETTINGS, "pairs": 0, "shard": 20}
+    found = run_audit(Victim.of(Plane()), images, AuditPlan(norm=norm, eps=(0.02,), **settings))
     known = smallest(images, norm)
     right = found.right
     assert right.tolist() == [False] * 4 + [True] * 36
@@ -89,7 +92,8 @@ def test_the_worst_case_is_the_closed_form(norm: str) -> None:
 
 def test_pairs_hold_the_distance_to_each_class() -> None:
     images = pictures()
-    found = run_audit(Victim.of(Plane()), images, AuditPlan(norm="linf", eps=(0.02,), **SETTINGS))
+    plan = AuditPlan(norm="linf", eps=(0.02,), attacks=("fgsm",), **SETTINGS)
+    found = run_audit(Victim.of(Plane()), images, plan)
     pairs = found.pairs
     assert pairs is not None
     # Two images of each class, of those classified right, towards each other class.
@@ -110,7 +114,7 @@ def test_an_interrupted_audit_resumes_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, subject = pictures(), Victim.of(Plane())
-    plan = AuditPlan(eps=(0.02,), **SHORT)
+    plan = AuditPlan(eps=(0.02,), attacks=KINDS, **SHORT)
     whole = run_audit(subject, images, plan)
     attack, made = run_module.attack_shard, []
 
@@ -134,14 +138,14 @@ def test_an_interrupted_audit_resumes_to_the_same_bits(
             np.testing.assert_array_equal(values, theirs[name])
     np.testing.assert_array_equal(resumed.examples, whole.examples)
     assert resumed.records == whole.records
-    other = AuditPlan(eps=(0.03,), **SHORT)
+    other = AuditPlan(eps=(0.03,), attacks=KINDS, **SHORT)
     with pytest.raises(UserError, match=r"shards in .* are of another audit"):
         run_audit(subject, images, other, directory=tmp_path, resume=True)
 
 
 def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
     images, subject = pictures(), Victim.of(Plane())
-    plan = AuditPlan(eps=(0.02,), **{**SHORT, "pairs": 0})
+    plan = AuditPlan(eps=(0.02,), attacks=("pgd",), **{**SHORT, "pairs": 0})
     run_audit(subject, images, plan, directory=tmp_path)
     (tmp_path / "shards" / "00001.npz").write_bytes(b"PK\x03\x04 half of")
     with pytest.raises(UserError, match=r"state is damaged: .*00001\.npz"):
@@ -149,7 +153,8 @@ def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
 
 
 def test_it_saves_and_loads(tmp_path: Path) -> None:
-    found = run_audit(Victim.of(Plane()), pictures(), AuditPlan(eps=(0.02, 0.05), **SHORT))
+    plan = AuditPlan(eps=(0.02, 0.05), attacks=KINDS, **SHORT)
+    found = run_audit(Victim.of(Plane()), pictures(), plan)
     found.save(tmp_path / "audit.npz")
     loaded = Audit.load(tmp_path / "audit.npz")
     assert loaded.as_dict() == json.loads(json.dumps(found.as_dict(), allow_nan=False))
@@ -161,11 +166,10 @@ def test_it_saves_and_loads(tmp_path: Path) -> None:
 
 
 def test_the_smaller_eps_never_shows_fewer_fooled_than_it_should() -> None:
-    both = run_audit(
-        Victim.of(Plane()), pictures(), AuditPlan(eps=(0.01, 0.03), attacks=("pgd",), **SETTINGS)
-    )
-    alone = run_audit(
-        Victim.of(Plane()), pictures(), AuditPlan(eps=(0.01,), attacks=("pgd",), **SETTINGS)
+    settings: dict[str, Any] = {**SETTINGS, "attacks": ("pgd",), "pairs": 0, "shard": 40}
+    both, alone = (
+        run_audit(Victim.of(Plane()), pictures(), AuditPlan(eps=eps, **settings))
+        for eps in ((0.01, 0.03), (0.01,))
     )
     assert both.robust(0.01).count <= alone.robust(0.01).count + 1
     assert both.robust(0.03).count <= both.robust(0.01).count
@@ -184,8 +188,8 @@ def test_memory_is_that_of_a_shard() -> None:
         return most
 
     peak(100)
-    # What is kept of an image is a few figures: ten times the images add under 1 kB each.
-    assert peak(1000) - peak(100) < 900 * 1000
+    # What is kept of an image is a few figures: five times the images add under 1 kB each.
+    assert peak(500) - peak(100) < 400 * 1000
 
 
 def test_a_black_box_is_attacked_without_gradients() -> None:

@@ -118,7 +118,7 @@ def test_logits_that_are_no_numbers_are_never_robust() -> None:
     assert found.clean.count <= int((~bad).sum())
     assert found.robust(0.3).count <= found.clean.count
     assert "not_finite" in {v.kind for v in found.verdicts}
-    shifted = unmask.shift(NotANumber(), coloured(), corruptions=("contrast",))
+    shifted = unmask.shift(NotANumber(), coloured(), corruptions=("contrast",), runtimes=False)
     (verdict,) = [v for v in shifted.verdicts if v.kind == "logits not finite"]
     assert verdict.severity == "error"
     assert verdict.evidence["images"] == int(bad.sum())
