@@ -1,4 +1,4 @@
-"""What all tests share: one thread for each library, and a Ctrl-C that is heard."""
+"""What all tests share: threads, compiled modules, and a Ctrl-C that is heard."""
 
 import os
 import signal
@@ -8,6 +8,10 @@ from hypothesis import settings
 # Threads that fight for two cores slow the tests tenfold.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+
+# Where no compiled modules may be kept, every process that a test starts compiles all of them anew,
+# which takes it longer than the test.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, which some of them send.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -129,6 +130,12 @@ def check(tmp_path, monkeypatch, capsys, mnist):
     return run
 
 
+@pytest.fixture
+def unwritten(monkeypatch):
+    """Have no report drawn, which takes longer than the check."""
+    monkeypatch.setattr("unmask.report.check.write_check", lambda *_: [Path("report.html")])
+
+
 def test_a_healthy_model_passes_and_has_a_report(check, tmp_path):
     status, out, _ = check("healthy")
     assert status == 0
@@ -138,12 +145,14 @@ def test_a_healthy_model_passes_and_has_a_report(check, tmp_path):
     assert (tmp_path / "runs/check/report.html").exists()
 
 
+@pytest.mark.usefixtures("unwritten")
 def test_pictures_are_flattened_for_a_model_that_takes_them_no_other_way(check):
     status, out, _ = check("rows", "--steps", "1")
     assert status == 0
     assert "fed as float32[64, 784]" in out
 
 
+@pytest.mark.usefixtures("unwritten")
 def test_a_broken_model_fails_with_cause_and_fix(check):
     status, out, _ = check("broken", "--optimizer", "none")
     assert status == 1
@@ -152,6 +161,7 @@ def test_a_broken_model_fails_with_cause_and_fix(check):
     assert "use tanh instead of sigmoid with sigma_w2 = 1.76, sigma_b2 = 0.05" in out
 
 
+@pytest.mark.usefixtures("unwritten")
 @pytest.mark.parametrize(("severity", "status"), [("error", 0), ("warning", 1), ("note", 1)])
 def test_the_severity_that_fails_can_be_chosen(check, severity, status):
     options = ("--optimizer", "none", "--fail-on", severity)
@@ -188,6 +198,7 @@ def test_json_holds_everything(check):
     assert json.loads(out) == found
 
 
+@pytest.mark.usefixtures("unwritten")
 def test_the_same_seed_gives_the_same_figures(check):
     options = ("--json", "--steps", "2", "--learning-rate", "0.01", "--optimizer", "momentum")
     first, again, other = (
@@ -197,6 +208,7 @@ def test_the_same_seed_gives_the_same_figures(check):
     assert first != other
 
 
+@pytest.mark.usefixtures("unwritten")
 def test_annotations_name_file_and_line(check):
     status, out, _ = check("broken", "--annotations", "--optimizer", "none")
     assert status == 1
@@ -223,6 +235,7 @@ def test_repair_says_what_worked_and_the_code_compiles(check, monkeypatch):
     assert "Nothing to repair" in check("healthy", "--repair", "--steps", "2")[1]
 
 
+@pytest.mark.usefixtures("unwritten")
 def test_pictures_of_ones_own(check, tmp_path):
     noise = np.random.default_rng(0)
     for name in ("cat", "dog"):
@@ -235,6 +248,7 @@ def test_pictures_of_ones_own(check, tmp_path):
     assert "6 images of pets train a step, fed as float32[6, 3, 9, 9]" in out
 
 
+@pytest.mark.usefixtures("unwritten")
 @pytest.mark.parametrize("data", [":loader", ":generator", ":Loader"])
 def test_a_loader_and_a_loss_of_ones_own(check, data):
     options = ("--data", data, "--loss", "torch.nn:MSELoss", "--optimizer", "sgd")
@@ -304,6 +318,7 @@ def test_import_paths_that_lead_nowhere(check, capsys, tmp_path, path, words):
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("unwritten")
 def test_a_file_by_its_path_and_weight_decay(check, capsys, tmp_path):
     path = str(tmp_path / "cli_check_models.py:healthy")
     assert main(["flow", "check", path, "--steps", "2", "--weight-decay", "9"]) == 1

@@ -70,6 +70,13 @@ def own(place: Path, *more: str) -> list[str]:
     return [*model, "--weights", "weights.safetensors", "--size", "8", *QUICK, *more]
 
 
+@pytest.fixture
+def unwritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no report drawn, which takes longer than the attacks."""
+    monkeypatch.setattr("unmask.report.audit.write_audit", lambda *_: Path("report.html"))
+
+
+@pytest.mark.usefixtures("unwritten")
 def test_ones_own_model_is_audited(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(place, *own(place, "--eps", "0.2", "--json"), capsys=capsys)
     assert status == 0
@@ -123,6 +130,7 @@ def test_ctrl_c_says_how_to_go_on(
     assert run(place, *arguments, capsys=capsys)[0] == 0
 
 
+@pytest.mark.usefixtures("unwritten")
 def test_a_gate_sets_the_status(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gate = ["--eps", "0.2", "--out", "gate", "--fail-if"]
     assert run(place, *own(place, *gate, "clean_accuracy<0.5"), capsys=capsys)[0] == 1
@@ -131,6 +139,7 @@ def test_a_gate_sets_the_status(place: Path, capsys: pytest.CaptureFixture[str])
     assert "passed: clean_accuracy is 0" in out
 
 
+@pytest.mark.usefixtures("unwritten")
 def test_a_gate_stays_shut_when_a_part_could_not_be_attacked(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +156,7 @@ def test_a_gate_stays_shut_when_a_part_could_not_be_attacked(
     assert "1 part could not be attacked" in out
 
 
+@pytest.mark.usefixtures("unwritten")
 def test_an_onnx_file_is_a_black_box(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = Classifier.create(
         "strided_cnn",

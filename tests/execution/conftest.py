@@ -7,20 +7,20 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
-from machines import ENVIRONMENT, Machines
+from machines import ENVIRONMENT, NODES, Machines
 
 from unmask.execution.executor import Executor
 
 
 @pytest.fixture(scope="module")
-def machines() -> Iterator[Machines]:
+def machines(request: pytest.FixtureRequest) -> Iterator[Machines]:
     # A path to a socket must be short.
     folder = tempfile.mkdtemp(prefix="ray")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**ENVIRONMENT, "RAY_TMPDIR": folder}.items():
             patch.setenv(name, value)
         patch.delenv("RAY_ADDRESS", raising=False)
-        started = Machines()
+        started = Machines(getattr(request.module, "NODES", NODES))
         yield started
         started.leave()
         started.cluster.shutdown()

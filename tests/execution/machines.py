@@ -1,4 +1,4 @@
-"""A real Ray cluster on loopback: three nodes, each with processes of its own."""
+"""A real Ray cluster on loopback: nodes, each with processes of its own."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ENVIRONMENT = {
 class Machines:
     """A cluster, and this process's connection to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, nodes: int = NODES) -> None:
         from ray.cluster_utils import Cluster
 
         with socket.socket() as free:
@@ -46,6 +46,7 @@ class Machines:
             "no_monitor": True,
             "ray_client_server_port": self.client_port,
         }
+        self._nodes = nodes
         self._on: Executor | None = None
         # Ray gives a node 30 seconds to start, which a busy machine may need twice.
         for attempt in range(ATTEMPTS):
@@ -61,7 +62,7 @@ class Machines:
         self.address: str = self.cluster.address
 
     def complete(self) -> None:
-        while len(self.cluster.worker_nodes) < NODES - 1:
+        while len(self.cluster.worker_nodes) < self._nodes - 1:
             self.cluster.add_node(wait=False, **self.small)
         self.cluster.wait_for_nodes(PATIENCE)
 

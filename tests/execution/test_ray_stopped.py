@@ -28,6 +28,8 @@ from unmask.sweep import SweepHistory
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
+# Every driver has new workers on every node, and each imports torch.
+NODES = 2
 
 # Nets of a twentieth of a second, and shards of images.
 COMMANDS = {
@@ -118,7 +120,7 @@ def test_a_fold_goes_on_to_the_same_bits_after_its_worker_was_killed(
     pictures = {f"image {i}": (64, 48, things) for i in range(4)}
     annotated, _ = read_annotated(write_voc(tmp_path / "faces", pictures))
     settings = DetectorSettings(
-        canvas=CanvasSettings(size=64), shape=DetectorShape(8, (16, 16, 32, 32), (1, 1, 1, 1), 32)
+        canvas=CanvasSettings(size=64), shape=DetectorShape(8, (8, 8, 16, 16), (1, 1, 1, 1), 16)
     )
     settings = replace(settings, fit=replace(settings.fit, epochs=2, batch_size=4))
     there = CrossValidation(annotated, tmp_path / "there", settings, count=2)

@@ -110,7 +110,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = partial(mask_train.DetectorSettings, shape=SMALL)
     monkeypatch.setattr(mask_train, "DetectorSettings", settings)
     monkeypatch.setattr(DetectorRun, "seconds_between_saves", 0.0)
-    # The same weights give the same bytes of ONNX: tests/mask/training/test_trainer.py.
+    # The same weights give the same bytes of ONNX: tests/mask/training/test_export.py.
     monkeypatch.setattr(mask_train, "export_detector", _weights)
 
 

@@ -1,25 +1,89 @@
-"""A detector in 8 bits: its numbers, what it finds, and what is refused."""
+"""A detector as ONNX: the same as its network, and in 8 bits nearly so, or refused."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 from PIL import Image
 
-from made_up_squares import Learnt
+from made_up_squares import NAMES, Learnt
+from unmask.cli import mask_export
 from unmask.cli.main import main
 from unmask.errors import UserError
+from unmask.mask.evaluate.confidence import found_in
+from unmask.mask.evaluate.metrics import measured
+from unmask.mask.runtime.calibration import Calibration
 from unmask.mask.runtime.detector import MaskDetector
 from unmask.mask.training import export
 from unmask.mask.training.export import Agreement, quantize_detector
+from unmask.mask.training.network import FaceNetwork, load_detector, network_detector
+from unmask.models.card import ModelCard
 
 pytestmark = pytest.mark.slow
 
 
 def pictures(learnt: Learnt) -> list[Image.Image]:
     return [Image.fromarray(learnt.annotated.pixels(i)) for i in range(len(learnt.annotated))]
+
+
+def test_four_pictures_are_learnt_by_heart(learnt: Learnt) -> None:
+    annotated = learnt.annotated
+    network, _ = load_detector(learnt.weights)
+    found = found_in(network_detector(network, NAMES, 1.0), annotated)
+    assert measured(annotated, found, threshold=0.3).mean_ap == pytest.approx(1.0)
+    # What is exported finds the same boxes as the network in training.
+    detector = MaskDetector.load(learnt.onnx)
+    through_onnx = found_in(detector.uncalibrated(), annotated)
+    for path, one, other in zip(annotated.paths, found, through_onnx, strict=True):
+        np.testing.assert_allclose(other.boxes[:3], one.boxes[:3], atol=0.05)
+        theirs, sure = detector.detect(path), one.scores >= 0.3
+        np.testing.assert_allclose(theirs.boxes, one.boxes[sure], atol=0.05)
+        np.testing.assert_allclose(theirs.scores, one.scores[sure], atol=1e-3)
+        np.testing.assert_array_equal(theirs.labels, one.labels[sure])
+
+
+def test_another_process_exports_the_same_bytes(learnt: Learnt, tmp_path: Path) -> None:
+    other = tmp_path / "other.onnx"
+    command = [sys.executable, "-m", "unmask", "mask", "export", str(learnt.weights), str(other)]
+    done = subprocess.run(
+        [*command, "--scale", "1", "--json"],
+        env={**os.environ, "PYTHONHASHSEED": "12"},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    told = json.loads(done.stdout)
+    assert told["largest_difference"] <= 1e-3
+    assert told["bytes"] == other.stat().st_size
+    assert other.read_bytes() == learnt.onnx.read_bytes()
+
+
+@pytest.fixture
+def already(learnt: Learnt, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have mask export take what it would write, by the test above, instead of making it again."""
+
+    def taken(
+        network: FaceNetwork,
+        card: ModelCard,
+        path: Path,
+        *,
+        calibration: Calibration,
+        scale: float,
+    ) -> float:
+        stored, its_card = load_detector(learnt.weights)
+        for name, tensor in stored.state_dict().items():
+            assert torch.equal(tensor, network.state_dict()[name]), name
+        assert (card, calibration, scale) == (its_card, Calibration(), 1.0)
+        path.write_bytes(learnt.onnx.read_bytes())
+        return 0.0
+
+    monkeypatch.setattr(mask_export, "export_detector", taken)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +145,7 @@ def test_eight_bits_that_lose_faces_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("already")
 def test_without_a_face_to_check_by_it_says_so(
     learnt: Learnt,
     tmp_path: Path,
@@ -95,6 +160,7 @@ def test_without_a_face_to_check_by_it_says_so(
     assert "not checked: no face was found in the images given" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("already")
 def test_from_the_command_line_a_broken_picture_is_named(
     learnt: Learnt, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
