@@ -35,12 +35,16 @@ def test_without_ray_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["", "ray://"])
-def test_an_address_where_nothing_listens_or_nothing_of_rays(scheme: str) -> None:
+def test_an_address_where_nothing_listens_or_nothing_of_rays(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("ray")
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         address = f"{scheme}127.0.0.1:{other.getsockname()[1]}"
         assert f"no Ray cluster answers at {address}" in refusal(address)
+        # The whole of its patience was tried above.
+        monkeypatch.setattr("unmask.execution.ray_connection._SECONDS_TO_ANSWER", 1.0)
         other.listen()
         assert f"no Ray cluster answers at {address}" in refusal(address)
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -231,46 +229,58 @@ def test_a_resumed_run_ends_with_the_same_bits(
     assert same(weights(finished), weights(whole))
 
 
+# One process imports torch, and every run is a fork of it.
 KILLED = """
+    import multiprocessing
+    import signal
     import sys
+    import time
     from pathlib import Path
     import numpy as np
     from unmask.data.images import Images
     from unmask.models.classifier import Classifier
     from unmask.train import FitConfig, fit
 
-    random = np.random.default_rng(0)
-    labels = random.integers(0, 2, 200)
-    pixels = (labels[:, None, None, None] * 90 + random.integers(0, 90, (200, 1, 12, 12)))
-    images = Images(pixels.astype(np.uint8), labels, ("a", "b"), "made up")
-    model = Classifier.create(
-        "block_cnn", {"widths": [8, 8]}, class_names=("a", "b"),
-        input_shape=(1, 12, 12), mean=(0.5,), std=(0.2,), seed=0,
-    )
-    config = FitConfig(epochs=12, batch_size=20, rate=0.01)
-    fit(
-        model, images, config, validation=images, directory=Path(sys.argv[1]), resume=True,
-        device="cpu",
-    )
-    model.save(Path(sys.argv[1]) / "model")
+    def train(folder):
+        random = np.random.default_rng(0)
+        labels = random.integers(0, 2, 200)
+        pixels = (labels[:, None, None, None] * 90 + random.integers(0, 90, (200, 1, 12, 12)))
+        images = Images(pixels.astype(np.uint8), labels, ("a", "b"), "made up")
+        model = Classifier.create(
+            "block_cnn", {"widths": [8, 8]}, class_names=("a", "b"),
+            input_shape=(1, 12, 12), mean=(0.5,), std=(0.2,), seed=0,
+        )
+        config = FitConfig(epochs=12, batch_size=20, rate=0.01)
+        fit(model, images, config, validation=images, directory=folder, resume=True, device="cpu")
+        model.save(folder / "model")
+
+    def started(name):
+        process = multiprocessing.get_context("fork").Process(target=train, args=(FOLDER / name,))
+        process.start()
+        return process
+
+    FOLDER = Path(sys.argv[1])
+    whole = started("whole")
+    whole.join()
+    assert whole.exitcode == 0
+    killed = started("killed")
+    while not (FOLDER / "killed" / "checkpoint.safetensors").exists():
+        assert killed.is_alive(), "it ended before it was killed"
+        time.sleep(0.001)
+    killed.kill()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
+    again = started("killed")
+    again.join()
+    assert again.exitcode == 0
 """
 
 
 @pytest.mark.slow
 def test_a_run_that_was_killed_ends_with_the_same_bits(tmp_path: Path) -> None:
-    def start(folder: Path) -> subprocess.Popen[bytes]:
-        code = textwrap.dedent(KILLED)
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen([sys.executable, "-c", code, str(folder)], env=environment)
-
-    assert start(tmp_path / "whole").wait() == 0
-    process = start(tmp_path / "killed")
-    while not (tmp_path / "killed" / "checkpoint.safetensors").exists():
-        assert process.poll() is None, "it ended before it was killed"
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert start(tmp_path / "killed").wait() == 0
+    code = textwrap.dedent(KILLED)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environment, check=True)
     files = [tmp_path / name / "model.safetensors" for name in ("whole", "killed")]
     assert files[0].read_bytes() == files[1].read_bytes()
 
