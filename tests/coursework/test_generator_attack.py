@@ -147,7 +147,7 @@ def test_a_given_eps_is_enough_where_the_smallest_change_is_less(norm: str) -> N
 @pytest.mark.parametrize("mode", ["fast", "course-report"])
 def test_neither_chunks_nor_neighbours_change_a_result(mode: str) -> None:
     victim, _ = linear()
-    pixels, goal = goal_of(victim, saved(middling(4)))
+    pixels, goal = goal_of(victim, saved(middling(3)))
     training = Training(pretraining=50)
 
     def attack(rows: slice, chunk: int | None) -> Adversarials:

@@ -107,6 +107,7 @@ def test_the_page_of_another_network_says_that_theory_is_silent(tmp_path):
     assert "gradients lie within" not in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_page_of_a_repair_has_every_trial_and_the_code(tmp_path):
     check, prediction = checked(mlp())
     before = Trial("as it was", "", "", (2.5, math.inf), (0.1, 0.2))
@@ -146,6 +147,7 @@ def test_the_figure_without_theory_draws_the_first_and_the_last_step():
     assert len(forward.lines) == 2
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_numbers_agree_with_what_was_found(tmp_path):
     check, prediction = checked(mlp())
     write_check(check, prediction, None, FED, tmp_path)

@@ -106,6 +106,7 @@ def test_the_page_needs_nothing_else_and_escapes_names(tmp_path: Path) -> None:
     assert written == {"report.html", "evaluation.json"} | figures
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_model_without_mistakes_has_no_figure_of_them(tmp_path: Path) -> None:
     evaluation, images = found(wrong=0)
     page = write_evaluation(evaluation, images, CARD, tmp_path).read_text()

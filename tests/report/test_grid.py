@@ -58,6 +58,7 @@ def test_what_is_saved_and_read_back_fools(grid: Grid, tmp_path: Path) -> None:
         np.testing.assert_allclose(read, grid.changed[i], atol=1e-6)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_numbers_come_back(grid: Grid, tmp_path: Path) -> None:
     write_grids([grid], tmp_path)
     found = json.loads((tmp_path / "data" / "made-up.json").read_text())
@@ -121,6 +122,7 @@ def test_nothing_is_said_to_be_certain(probability: float, text: str) -> None:
     assert percent(probability) == text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_folder_that_can_not_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="can't write"):

@@ -23,6 +23,7 @@ def made() -> TrainabilityMap:
     return TrainabilityMap(plan, accuracy, depth, 1.76, 0.1, {"command": "unmask flow map"})
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_numbers_come_back(made: TrainabilityMap, tmp_path: Path) -> None:
     files = write_map(made, tmp_path)
     assert all(f.exists() for f in files)
@@ -51,6 +52,7 @@ def test_the_figure_shows_every_net_and_cuts_the_endless_curve(made: Trainabilit
     assert np.isnan(curve).tolist() == [False, True, False, False]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_folder_that_can_not_be_written(made: TrainabilityMap, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="can't write"):

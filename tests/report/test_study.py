@@ -5,7 +5,6 @@ import errno
 import io
 import json
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -114,10 +113,11 @@ def test_a_folder_that_can_not_be_written_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_full_disk_leaves_what_was_there_whole(
-    made: Study, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    write_study(made, tmp_path)
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     synced = os.fsync
 

@@ -64,7 +64,7 @@ class Reader(HTMLParser):
 
 @pytest.fixture(scope="module")
 def made() -> Study:
-    return study()
+    return study(depths=(5, 40))
 
 
 @pytest.fixture(scope="module")

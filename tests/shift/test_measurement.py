@@ -57,7 +57,11 @@ class Redness(nn.Module):
 
 def test_a_model_of_colour_holds_under_noise_and_fails_without_colour() -> None:
     found = unmask.shift(
-        Redness(), reddish(), corruptions=("gaussian_noise", "saturate"), severities=(1, 2, 3)
+        Redness(),
+        reddish(),
+        corruptions=("gaussian_noise", "saturate"),
+        severities=(1, 2, 3),
+        runtimes=False,
     )
     assert found.clean.accuracy == 1
     assert [c.accuracy for c in found.cells["gaussian_noise"]] == [1, 1, 1]
