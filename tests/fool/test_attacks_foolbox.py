@@ -22,7 +22,7 @@ foolbox = pytest.importorskip("foolbox", reason="Foolbox is compared with only w
 theirs = foolbox.attacks
 
 COUNT = 100
-SEARCH = {"steps": 100, "rate": 0.05, "searches": 5, "first_weight": 0.1, "stop_early": False}
+SEARCH = {"steps": 100, "rate": 0.05, "searches": 3, "first_weight": 0.1, "stop_early": False}
 MINIMAL = {
     "ddn": ("l2", partial(ddn, steps=100), theirs.DDNAttack(steps=100)),
     "fmn": ("linf", partial(fmn, steps=100), theirs.LInfFMNAttack(steps=100)),
@@ -30,7 +30,7 @@ MINIMAL = {
         "l2",
         partial(carlini_wagner, **SEARCH),
         theirs.L2CarliniWagnerAttack(
-            binary_search_steps=5, steps=100, stepsize=0.05, initial_const=0.1, abort_early=False
+            binary_search_steps=3, steps=100, stepsize=0.05, initial_const=0.1, abort_early=False
         ),
     ),
 }
