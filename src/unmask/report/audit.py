@@ -100,7 +100,7 @@ def _page(audits: Sequence[Audit], curve: Markup, drawn: dict[str, list[str]]) -
     largest = max(first.plan.eps)
     return render(
         "audit.html",
-        {"percent": percent, "change": change, "count": lambda v: f"{v:,}", "part": _part},
+        {"percent": percent, "change": change, "count": "{:,}".format, "part": _part},
         audits=audits,
         first=first,
         largest=largest,

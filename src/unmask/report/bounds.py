@@ -45,7 +45,7 @@ def bounds_page(found: BoundsTable, stamp: dict[str, Any]) -> str:
     return render(
         "bounds.html",
         {
-            "title": lambda name: activation(name).title,
+            "title": _title,
             "math": mathml,
             "interval": interval_mathml,
             "value": _value_mathml,
@@ -59,6 +59,10 @@ def bounds_page(found: BoundsTable, stamp: dict[str, Any]) -> str:
         stamp=stamp,
         palette={},
     )
+
+
+def _title(name: str) -> str:
+    return activation(name).title
 
 
 def bounds_as_dict(found: BoundsTable) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def write_certification(found: Certification, folder: Path) -> Path:
     narrow = to_svg(bracket_figure(found, narrow=True), "bracket-narrow")
     page = render(
         "certify.html",
-        {"count": lambda v: f"{v:,}"},
+        {"count": "{:,}".format},
         found=found,
         norm=NORMS[found.plan.norm],
         bracket=bracket(found),

@@ -58,7 +58,7 @@ def evaluation_page(
     """
     return render(
         "evaluation.html",
-        {"four": lambda value: "–" if np.isnan(value) else f"{value:.4f}"},
+        {"four": _four},
         found=found,
         images=images,
         card=card,
@@ -81,3 +81,7 @@ def _rows(found: Evaluation) -> list[tuple[str, int, float, float, float, str]]:
         count = int(found.confusion[k].sum())
         rows.append((name, count, found.recall[k], found.precision[k], found.f1[k], taken))
     return rows
+
+
+def _four(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.4f}"

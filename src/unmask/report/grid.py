@@ -52,7 +52,7 @@ def grid_page(grids: Sequence[Grid]) -> str:
     """Return the grids as one self-contained HTML page."""
     return render(
         "grid.html",
-        {"two": lambda value: f"{value:.2f}", "three": lambda value: f"{value:.3f}"},
+        {"two": "{:.2f}".format, "three": "{:.3f}".format},
         grids=[_section(grid) for grid in grids],
         stamp=stamp_rows(grids[0].stamp),
         command=grids[0].stamp.get("command", ""),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from unmask.report.figures.style import GRID, INK, MUTED, PAPER, STYLES
@@ -31,6 +32,12 @@ def render(
         filters: functions that the template may call.
         values: what the template names; a name that is missing is an error.
     """
+    return _compiled(template, tuple((filters or {}).items())).render(**values)
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled(template: str, filters: tuple[tuple[str, Callable[..., Any]], ...]) -> Template:
+    """Return a template with its filters; to compile one takes longer than to fill it in."""
     environment = Environment(
         loader=PackageLoader("unmask.report"),
         autoescape=True,
@@ -39,8 +46,8 @@ def render(
         lstrip_blocks=True,
         finalize=_shown,
     )
-    environment.filters.update(filters or {})
-    return environment.get_template(template).render(**values)
+    environment.filters.update(filters)
+    return environment.get_template(template)
 
 
 def stamp_rows(stamp: Mapping[str, Any]) -> list[tuple[str, str]]:
