@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
+import runpy
+import warnings
 from pathlib import Path
 from types import ModuleType
 
@@ -52,13 +52,9 @@ def test_a_public_name_has_a_docstring_of_its_own(name: str) -> None:
 
 @pytest.mark.slow
 def test_the_reference_is_built_and_needs_no_network(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "docs" / "api.py"), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    # In this process, which has imported most of it.
+    with warnings.catch_warnings():
+        runpy.run_path(str(ROOT / "docs" / "api.py"))["build"](tmp_path)
     page = (tmp_path / "unmask.html").read_text()
     modules = {name for name in unmask.__all__ if isinstance(getattr(unmask, name), ModuleType)}
     assert all(f'id="{name}"' in page for name in set(unmask.__all__) - modules)
