@@ -98,7 +98,7 @@ def test_the_summary_counts_in_plain_words() -> None:
     summary.add(["with_mask", "with_mask", "not_judged"])
     summary.add(["without_mask"])
     assert summary.line() == (
-        "2 images: 4 faces: 2 with mask, 1 without mask, 1 too small or blurred to judge"
+        "2 images: 4 faces: 2 with mask, 1 without mask, 1 not clear enough to judge"
     )
     assert summary.as_dict()["faces"] == {"with_mask": 2, "without_mask": 1, "not_judged": 1}
     summary.passed_over.append("a.heic")

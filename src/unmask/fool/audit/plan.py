@@ -12,7 +12,7 @@ from unmask.fool.victim import Victim
 
 # Cheap attacks come first: each gets only the images that those before it left. An attack that is
 # named again starts elsewhere, which matters on models whose loss has many maxima.
-_WITHIN = ("apgd-ce", "apgd-t", "square", "apgd-dlr", "apgd-ce", "apgd-ce")
+_WITHIN = ("apgd-ce", "apgd-t", "square", "apgd-dlr", "apgd-ce", "apgd-ce", "square")
 ENSEMBLES = {
     "linf": ("pdpgd", "apgd-minimal", *_WITHIN),
     "l2": ("ddn", "pdpgd", "apgd-minimal", *_WITHIN),
@@ -89,8 +89,8 @@ class AuditPlan:
         if not spec.budget:
             return {}
         budget = getattr(self, spec.budget)
-        # Up to ten searches take half as many each; the one that searches once takes twice.
-        shares = {"apgd-minimal": max(budget // 2, 1), "pdpgd": 2 * budget}
+        # Up to ten searches take a quarter each; the one that searches once takes twice.
+        shares = {"apgd-minimal": max(budget // 4, 1), "pdpgd": 2 * budget}
         return {spec.budget: shares.get(spec.name, budget)}
 
     def pair_settings(self, spec: AttackSpec) -> dict[str, int]:

@@ -209,8 +209,12 @@ def attack_shard(
     clean = predicted(victim.logits(pixels))
     worst = _Running(pixels, clean, labels, plan)
     records = []
-    for i, (spec, threat) in enumerate(plan.runs(victim)):
+    runs = plan.runs(victim)
+    for i, (spec, threat) in enumerate(runs):
         going = worst.open(threat)
+        if not plan.attacks and spec.budget == "queries" and (spec, threat) in runs[:i]:
+            # Thousands of queries more only where they may be enough.
+            going = going[_nearly(worst.size[going.cpu().numpy()], threat)]
         generator = _generator(plan.seed, _ATTACK_STREAM, number, i)
         before, nearer, fooled = victim.cost, 0, 0
         if len(going):
@@ -263,11 +267,16 @@ def _hints(
     """
     told = {}
     if "patience" in spec.hints and threat.eps is not None:
-        far = torch.from_numpy((size > _NEARLY * threat.eps) & (not plan.attacks))
-        told["patience"] = torch.where(far, _PATIENCE, math.inf)
+        kept = _nearly(size, threat) | bool(plan.attacks)
+        told["patience"] = torch.where(kept, math.inf, _PATIENCE)
     if "below" in spec.hints and threat.eps is None and not plan.attacks:
         told["below"] = torch.from_numpy(size)
     return told
+
+
+def _nearly(size: NDArray[np.float64], threat: Threat) -> Tensor:
+    """Return which images' smallest changes so far are nearly within eps, bool[n]."""
+    return torch.from_numpy(size <= _NEARLY * threat.bound)
 
 
 def _shortened(victim: Victim, pixels: Tensor, found: Adversarials, goal: Goal) -> Adversarials:

@@ -23,7 +23,7 @@ _LONG = {
     WITH: "with mask",
     WITHOUT: "without mask",
     IMPROPER: "mask worn improperly",
-    NOT_JUDGED_NAME: "too small or blurred to judge",
+    NOT_JUDGED_NAME: "not clear enough to judge",
 }
 # For the classes of your own detector; distinct for people who can't distinguish red from green
 # (Okabe and Ito, 2008).
