@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from unmask.cli.console import Console
 from unmask.cli.progress import load_shown
@@ -19,6 +20,9 @@ from unmask.flow.feed import Batch, call, first_line
 from unmask.flow.measure.wrappers import unwrap
 from unmask.models.imported import foreign, load_object
 from unmask.runtime import seeded
+
+USUAL, LEAST = 64, 16
+_OPERATIONS = 1e11
 
 
 @dataclass(frozen=True)
@@ -36,14 +40,14 @@ class Batches:
     stamp: dict[str, Any] = field(default_factory=dict)
 
 
-def batches_for(model: nn.Module, data: str, batch_size: int, size: int | None) -> Batches:
+def batches_for(model: nn.Module, data: str, batch_size: int | None, size: int | None) -> Batches:
     """Return batches that the model's forward takes.
 
     Args:
         model: its parameters decide the device.
         data: mnist, cifar10, a folder or zip archive of images, or the import path of a loader or
             of a function that makes one.
-        batch_size: images in a batch; a loader decides for itself.
+        batch_size: images in a batch, None for as many as usual_batch; a loader decides for itself.
         size: the side in pixels at which to read your own images, None for natural_shape.
 
     Returns:
@@ -57,11 +61,15 @@ def batches_for(model: nn.Module, data: str, batch_size: int, size: int | None) 
         return _own(data)
     shape = None if size is None else (3, size, size)
     images = load_shown(Console(stderr=True), data, None, shape).train
-    first = _pixels(images, seeded(0).integers(len(images), size=min(batch_size, len(images))))
+    wanted = min(batch_size or USUAL, len(images))
+    first = _pixels(images, seeded(0).integers(len(images), size=wanted))
     device = next(unwrap(model).parameters()).device
     # Nothing can be computed on the meta device; the check reports that.
     place = "cpu" if device.type == "meta" else str(device)
+    if batch_size is None and device.type != "meta":
+        first = first[: usual_batch(model, first[:2].to(place))]
     flat = device.type != "meta" and _takes_flat_only(model, first.to(place))
+    batch_size = len(first)
 
     def of_seed(seed: int) -> Iterator[Batch]:
         generator = seeded(seed)
@@ -80,6 +88,28 @@ def batches_for(model: nn.Module, data: str, batch_size: int, size: int | None) 
         "between 0 and 1",
         {"data": images.name, "data sha256": images.sha256, "batch size": len(first)},
     )
+
+
+def usual_batch(model: nn.Module, inputs: Tensor) -> int:
+    """Return how many images to feed a network at once.
+
+    Counted operations rather than seconds decide, so that every machine feeds the same.
+
+    Args:
+        model: the network.
+        inputs: two images.
+
+    Returns:
+        64, or halves of it down to 16 where a forward pass would take over 100 billion operations;
+        64 where the forward doesn't take such images.
+    """
+    with FlopCounterMode(display=False) as counted, torch.no_grad():
+        refused = _refusal(model, inputs)
+    each = counted.get_total_flops() / len(inputs) if refused is None else 0
+    batch = USUAL
+    while batch > LEAST and batch * each > _OPERATIONS:
+        batch //= 2
+    return batch
 
 
 def _pixels(images: Images, rows: Any) -> Tensor:

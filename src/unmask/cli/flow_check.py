@@ -13,7 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from unmask.cli.console import Console
-from unmask.cli.options import BatchSize, On, Seed, Size, elsewhere, real, whole
+from unmask.cli.options import On, Seed, Size, elsewhere, real, whole
 from unmask.errors import UserError, unknown
 from unmask.verdict import SEVERITIES
 
@@ -61,7 +61,14 @@ def check(
     weight_decay: Annotated[
         float | None, real(0, 1e6, "of the optimiser; its own by default: 0.01 for adamw, else 0")
     ] = None,
-    batch_size: BatchSize = 64,
+    batch_size: Annotated[
+        int | None,
+        whole(
+            1,
+            1_000_000,
+            "images in a batch; by default 64, down to 16 where a step would take long",
+        ),
+    ] = None,
     steps: Annotated[int, whole(1, 100_000, "training steps, on a copy of the model")] = 10,
     seed: Seed = 0,
     fail_on: Annotated[
@@ -87,7 +94,7 @@ def check(
         raise unknown("severity", fail_on, SEVERITIES[::-1])
     if annotations and json:
         raise UserError("--annotations and --json both print to stdout", do="choose one")
-    if batch_size < 2:
+    if batch_size == 1:
         raise UserError("a batch needs two images or more", got=batch_size, do="64 is usual")
     rate = _learning_rate(optimizer, learning_rate)
     if repair and rate is None:
