@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 from unmask import __version__
-from unmask.errors import UserError
+from unmask.errors import UserError, unknown
 from unmask.text import printable, told
 
 DONE, USER_MISTAKE, INTERRUPTED = 0, 2, 130
@@ -125,6 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not watching:
             # A script's own arguments may be empty.
             _check_filled(tokens)
+            _check_verb(tokens)
         with _own_streams():
             status = app(
                 tokens,
@@ -183,6 +184,21 @@ def _check_filled(tokens: Sequence[str]) -> None:
         option = name if equals else before
         what = option if option.startswith("--") else f"the value after {option or 'unmask'}"
         raise UserError(f"{what} is empty", do="give a value, or leave the option out")
+
+
+def _check_verb(tokens: Sequence[str]) -> None:
+    """Raise UserError for a verb that isn't there; cyclopts would load every one to say so."""
+    group, command = app, "unmask"
+    for token in tokens:
+        names = list(group)
+        verbs = [name for name in names if not name.startswith("-")]
+        if not verbs or token in set(names) - set(verbs):
+            return
+        if token.startswith("-"):
+            raise UserError(f"unknown option: {token}. See {command} --help.")
+        if token not in verbs:
+            raise UserError(f"{unknown('command', token, verbs)}. See {command} --help.")
+        group, command = group[token], f"{command} {token}"
 
 
 @contextlib.contextmanager
