@@ -12,9 +12,9 @@ from torch import Tensor, nn
 import unmask
 from unmask.errors import UserError
 from unmask.fool.attacks import attack
+from unmask.fool.audit.records import read_arrays, write_arrays
 from unmask.fool.audit.result import Audit
 from unmask.fool.audit.run import as_images
-from unmask.fool.audit.shard import read_arrays, write_arrays
 from unmask.fool.goal import Goal
 from unmask.fool.victim import Preprocessing, Victim, margin
 from unmask.models.answer import as_logits

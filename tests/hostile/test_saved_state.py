@@ -18,7 +18,7 @@ from unmask.check.result import Check, compare
 from unmask.coursework.sections import keep, kept
 from unmask.errors import UserError
 from unmask.execution.shards import read_shards, shard_file
-from unmask.fool.audit.shard import AttackRecord, Pairs, Shard, Worst, read_pairs, write_arrays
+from unmask.fool.audit.records import AttackRecord, Pairs, Shard, Worst, read_pairs, write_arrays
 from unmask.fool.audit.store import Store
 from unmask.fool.certify.result import Certification, CertifyPlan
 from unmask.saved_state import MAX_JSON_DEPTH, check_keys, parse_json, read_arrays, read_json

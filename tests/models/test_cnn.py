@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn import functional
 
 from unmask.errors import UserError
-from unmask.models.cnn import ARCHITECTURES, WhitenedCNN, build
+from unmask.models.cnn import ARCHITECTURES, build
+from unmask.models.residual import WhitenedCNN
 
 
 def parameters(network: nn.Module) -> int:

@@ -15,8 +15,8 @@ from unmask.data.images import Images
 from unmask.fool.audit.diagnosis import Diagnosis, Watched
 from unmask.fool.audit.plan import AuditPlan
 from unmask.fool.audit.preflight import Preflight
+from unmask.fool.audit.records import AttackRecord, Pairs, Worst
 from unmask.fool.audit.result import Audit
-from unmask.fool.audit.shard import AttackRecord, Pairs, Worst
 from unmask.report.audit import write_audit
 from unmask.report.figures.audit import curve_figure, examples_figure, pairs_figure
 from unmask.verdict import Verdict

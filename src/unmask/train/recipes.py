@@ -14,7 +14,7 @@ from unmask.data.augment import Augmentation
 from unmask.data.images import Images
 from unmask.errors import unknown
 from unmask.models.classifier import Classifier
-from unmask.models.cnn import WhitenedCNN
+from unmask.models.residual import WhitenedCNN
 from unmask.runtime import seeded
 from unmask.train.config import FitConfig
 

@@ -13,13 +13,7 @@ from unmask.errors import UserError
 from unmask.fool.audit.diagnosis import Diagnosis, Watched
 from unmask.fool.audit.plan import AuditPlan
 from unmask.fool.audit.preflight import Preflight
-from unmask.fool.audit.shard import (
-    AttackRecord,
-    Pairs,
-    Worst,
-    read_arrays,
-    write_arrays,
-)
+from unmask.fool.audit.records import AttackRecord, Pairs, Worst, read_arrays, write_arrays
 from unmask.stats import wilson
 from unmask.verdict import Verdict
 

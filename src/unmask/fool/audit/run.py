@@ -20,16 +20,9 @@ from unmask.execution.executor import Executor, LocalExecutor
 from unmask.fool.audit.diagnosis import Diagnosis, diagnose
 from unmask.fool.audit.plan import AuditPlan, default_eps, default_pairs
 from unmask.fool.audit.preflight import Preflight, preflight
+from unmask.fool.audit.records import Pairs, Shard, Worst
 from unmask.fool.audit.result import Audit
-from unmask.fool.audit.shard import (
-    MOST_TARGETS,
-    Pairs,
-    Shard,
-    Worst,
-    as_tensors,
-    attack_pairs,
-    attack_shard,
-)
+from unmask.fool.audit.shard import MOST_TARGETS, as_tensors, attack_pairs, attack_shard
 from unmask.fool.audit.store import Parts, Store
 from unmask.fool.source import Model, as_victim
 from unmask.fool.victim import Victim, require_images

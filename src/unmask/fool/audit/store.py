@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from unmask.errors import UserError
 from unmask.execution.executor import Executor
-from unmask.fool.audit.shard import Pairs, Shard, read_pairs, write_arrays
+from unmask.fool.audit.records import Pairs, Shard, read_pairs, write_arrays
 from unmask.runtime import write_atomically
 from unmask.saved_state import holds
 
