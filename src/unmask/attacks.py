@@ -23,6 +23,13 @@ Returns:
 Raises:
     UserError: for images outside [0, 1], labels or targets that are no classes, a norm that the
         attack doesn't know, a missing eps, and a model without gradients where they are needed.
+
+Example:
+    A classifier of two pixels whose logits are the pixels; half of their difference is enough.
+
+    >>> images, labels = torch.tensor([[[[0.6, 0.4]]]]), torch.tensor([0])
+    >>> unmask.attacks.fgsm(nn.Flatten(), images, labels, eps=0.15)
+    tensor([[[[0.4500, 0.5500]]]])
 """
 
 from __future__ import annotations

@@ -15,6 +15,10 @@ class UserError(ValueError):
     """A mistake of the user's: what was wrong, what was got, and what to do, in one line.
 
     The command line prints the line and exits with status 2.
+
+    Example:
+        >>> print(unmask.UserError("the rate must be positive", got=-1, do="try 0.001"))
+        the rate must be positive: got -1; try 0.001
     """
 
     def __init__(self, wrong: str, *, got: object = _ABSENT, do: str = "") -> None:

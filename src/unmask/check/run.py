@@ -55,6 +55,17 @@ def check_model(
 
     Raises:
         UserError: when the model or the data can't be used at all.
+
+    Example:
+        >>> colours = nn.Sequential(
+        ...     nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        ... )  # the class is the channel
+        >>> pixels = np.random.default_rng(0).integers(0, 99, (60, 3, 8, 8)).astype(np.uint8)
+        >>> labels = np.arange(60) % 3
+        >>> pixels[np.arange(60), labels] += 99
+        >>> found = unmask.check(colours, (pixels, labels), minutes=0.2, questions=("accuracy",))
+        >>> found.figures()["accuracy.accuracy"]
+        1.0
     """
     if not 0 < minutes <= 24 * 60:
         raise UserError("the minutes must be a positive number", got=minutes, do="5 is usual")

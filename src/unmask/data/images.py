@@ -26,6 +26,12 @@ class Images:
 
     Raises:
         UserError: when an array has another shape or type, or a label lies outside the classes.
+
+    Example:
+        >>> pixels = np.zeros((2, 3, 8, 8), np.uint8)
+        >>> images = unmask.Images(pixels, np.array([0, 1]), ("cat", "dog"), "two images")
+        >>> [images.class_names[k] for k in images.labels]
+        ['cat', 'dog']
     """
 
     pixels: NDArray[np.uint8]

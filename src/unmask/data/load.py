@@ -49,6 +49,11 @@ def load_data(
     Raises:
         UserError: when there are no such images, they have another shape or range, or an option
             doesn't go with the source.
+
+    Example:
+        >>> pixels = np.zeros((4, 1, 8, 8), np.uint8)
+        >>> len(unmask.load_data((pixels, np.array([0, 1, 0, 1]))))
+        4
     """
     if part is not None and part not in PARTS:
         raise unknown("part", part, PARTS)

@@ -100,6 +100,13 @@ def check_flow(
 
     Raises:
         UserError: for a model or a batch that can't be checked.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3), nn.Softmax(1))
+        >>> batch = torch.randn(32, 4), torch.arange(32) % 3
+        >>> found = unmask.check_flow(network, nn.functional.cross_entropy, batch)
+        >>> found.verdicts[0].kind
+        'activation before the loss'
     """
     require_whole("number of steps", steps, 1, 1 << 31)
     require_whole("seed", seed, 0, MAX_SEED)

@@ -408,6 +408,18 @@ def watch(
         every: the interval of later probed steps, see GradientProbe.
         tell: receives each verdict as soon as it is certain; None prints it.
         stop_on: raises Stopped at the first certain verdict of that severity or a worse one.
+
+    Example:
+        >>> network = nn.Linear(4, 3)
+        >>> optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+        >>> with unmask.watch(every=1) as watched:
+        ...     for _ in range(3):
+        ...         optimizer.zero_grad()
+        ...         output = network(torch.randn(32, 4)).softmax(1)
+        ...         nn.functional.cross_entropy(output, torch.arange(32) % 3).backward()
+        ...         optimizer.step()
+        >>> watched.verdicts[0].kind
+        'activation before the loss'
     """
     return Watch(every=every, tell=tell or _print, stop_on=stop_on)
 

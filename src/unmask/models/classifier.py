@@ -25,6 +25,11 @@ class Classifier(nn.Module):
     Args:
         network: takes normalised pixels to logits.
         card: what the network is; its facts may be filled with what is known of the training.
+
+    Example:
+        >>> model = unmask.Classifier.load("mnist")
+        >>> model(torch.rand(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
     """
 
     mean: Tensor

@@ -52,6 +52,11 @@ def load_model(
     Raises:
         UserError: there is no such model, it is damaged, holds pickles, needs code of its own to be
             run, or an option doesn't go with it.
+
+    Example:
+        >>> model = unmask.load_model(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
+        >>> model(torch.rand(3, 1, 2, 2)).shape
+        torch.Size([3, 2])
     """
     given = weights is not None, mean is not None or std is not None or size is not None
     if isinstance(source, nn.Module):

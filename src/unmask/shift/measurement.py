@@ -86,6 +86,17 @@ def measure_shift(
     Raises:
         UserError: when the model or data is missing or doesn't fit, scores in the directory are of
             another measurement, or corruptions failed elsewhere (what was measured is stored).
+
+    Example:
+        >>> colours = nn.Sequential(
+        ...     nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        ... )  # the class is the channel
+        >>> pixels = np.random.default_rng(0).integers(0, 99, (60, 3, 8, 8)).astype(np.uint8)
+        >>> labels = np.arange(60) % 3
+        >>> pixels[np.arange(60), labels] += 99
+        >>> found = unmask.shift(colours, (pixels, labels), corruptions=("gaussian_noise",))
+        >>> found.at_severity(3)["gaussian_noise"].accuracy
+        1.0
     """
     plan = plan or ShiftPlan()
     target = as_target(model)

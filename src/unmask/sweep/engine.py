@@ -87,6 +87,12 @@ def train_sweep(
         UserError: something doesn't fit, the checkpoint can't be written, or, when all others are
             trained and saved, nets failed.
         SweepInterrupted: Ctrl-C, after saving.
+
+    Example:
+        >>> images = unmask.load_data("mnist", part="train", count=200)
+        >>> history = unmask.train_sweep(unmask.grid(depth=[1, 3], epochs=2), images)
+        >>> history.curves["train_loss"].shape  # nets, epochs
+        (2, 2)
     """
     specs = tuple(specs)
     if not specs:

@@ -55,6 +55,14 @@ class SweepHistory:
 
     Raises:
         ValueError: an array doesn't have one row a net.
+
+    Example:
+        >>> history = unmask.train_sweep(
+        ...     [unmask.NetSpec(depth=2, epochs=1)],
+        ...     unmask.load_data("mnist", part="train", count=64),
+        ... )
+        >>> history.layers["gradient_mean"].shape  # nets, probed epochs, layers
+        (1, 1, 3)
     """
 
     specs: tuple[NetSpec, ...]

@@ -48,6 +48,10 @@ class NetSpec:
 
     Raises:
         UserError: a value is out of its range.
+
+    Example:
+        >>> unmask.NetSpec(depth=3, activation="relu").width
+        32
     """
 
     depth: int
@@ -121,6 +125,11 @@ def grid(**values: Any) -> list[NetSpec]:
 
     Raises:
         UserError: there is no such setting, or a value is out of its range.
+
+    Example:
+        >>> specs = unmask.grid(depth=[2, 5], activation=["tanh", "relu"], seed=range(3))
+        >>> len(specs), specs[0].depth, specs[-1].activation
+        (12, 2, 'relu')
     """
     known = {f.name for f in fields(NetSpec)}
     for name in values:

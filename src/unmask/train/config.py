@@ -111,6 +111,10 @@ class FitConfig(LoopConfig):
 
     Raises:
         UserError: an unknown name, or a number out of its range.
+
+    Example:
+        >>> unmask.FitConfig(epochs=5, rate=0.01).optimizer
+        'adamw'
     """
 
     label_smoothing: float = 0.0

@@ -161,6 +161,13 @@ def evaluate(
 
     Raises:
         UserError: there are no images, or the model has another number of classes.
+
+    Example:
+        >>> found = unmask.evaluate(
+        ...     unmask.load_model("mnist"), unmask.load_data("mnist", count=100)
+        ... )
+        >>> found.accuracy > 0.95
+        True
     """
     single = logits_of(model, images, device=device, precision=precision)
     averaged = None

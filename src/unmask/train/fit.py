@@ -110,6 +110,16 @@ def fit(
         FitInterrupted: Ctrl-C.
         UserError: images that can't be trained on, a checkpoint of another run, or a loss that
             isn't finite.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+        >>> history = unmask.fit(
+        ...     model,
+        ...     unmask.load_data("mnist", part="train", count=500),
+        ...     unmask.FitConfig(epochs=2),
+        ... )
+        >>> len(history.epochs)
+        2
     """
     check_pictures(images, validation)
     model = placed(model, pick_device(device))

@@ -100,6 +100,16 @@ class History:
 
     Raises:
         ValueError: the epochs aren't numbered from 1, or the best is none of them.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+        >>> history = unmask.fit(
+        ...     model,
+        ...     unmask.load_data("mnist", part="train", count=500),
+        ...     unmask.FitConfig(epochs=1),
+        ... )
+        >>> history.epochs[0].train_loss > 0
+        True
     """
 
     epochs: tuple[EpochFigures, ...]

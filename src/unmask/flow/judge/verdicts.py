@@ -52,6 +52,15 @@ def verdicts(stats: FlowStats | Sequence[FlowStats]) -> list[Verdict]:
 
     Args:
         stats: one step, or several of one training in order.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> with unmask.GradientProbe(network, every=1) as probe:
+        ...     nn.functional.cross_entropy(
+        ...         network(torch.randn(32, 4)), torch.arange(32) % 3
+        ...     ).backward()
+        >>> [v for v in unmask.verdicts(probe.history) if v.severity == "error"]
+        []
     """
     history = [stats] if isinstance(stats, FlowStats) else list(stats)
     if not history:

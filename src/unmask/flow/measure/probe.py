@@ -50,6 +50,15 @@ class GradientProbe:
 
     Raises:
         UserError: for an interval below 1 and for a network that can't be measured.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> with unmask.GradientProbe(network, every=1) as probe:
+        ...     nn.functional.cross_entropy(
+        ...         network(torch.randn(32, 4)), torch.arange(32) % 3
+        ...     ).backward()
+        >>> [layer.name for layer in probe.history[0].layers]
+        ['0', '2']
     """
 
     def __init__(

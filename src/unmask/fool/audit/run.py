@@ -129,6 +129,15 @@ def audit(
 
     Raises:
         UserError: for images that don't fit the model and a model that can't be judged.
+
+    Example:
+        Logits that are the mean of each half, so that every change within 0.1 keeps the class:
+
+        >>> halves = nn.Sequential(nn.AdaptiveAvgPool2d((1, 2)), nn.Flatten())
+        >>> images = torch.cat([torch.full((20, 1, 8, 4), 0.8), torch.full((20, 1, 8, 4), 0.2)], 3)
+        >>> found = unmask.audit(halves, (images, torch.zeros(20, dtype=torch.int64)), eps=0.1)
+        >>> found.robust(0.1).value
+        1.0
     """
     found = as_images(data)
     victim = as_victim(model, mean=mean, std=std, batch_size=batch_size, images=found.pixels)

@@ -106,6 +106,15 @@ def certify(
 
     Raises:
         UserError: naming the layer when the network has one whose bounds are unknown.
+
+    Example:
+        >>> halves = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False))
+        >>> _ = halves[1].weight.data.copy_(torch.eye(2))
+        >>> images = unmask.Images(
+        ...     np.array([[[[200, 50]]]], np.uint8), np.array([0]), ("a", "b"), "one"
+        ... )
+        >>> unmask.certify(halves, images, eps=0.1).figures()["proved"]
+        1.0
     """
     victim = as_victim(model)
     if isinstance(data, str):

@@ -60,6 +60,11 @@ class MaskDetector:
     Args:
         session: what runs the network.
         facts: class names, scale and calibration.
+
+    Example:
+        >>> detector = unmask.MaskDetector.load()
+        >>> len(detector.detect(photo).boxes)
+        1
     """
 
     def __init__(self, session: Session, facts: DetectorFacts) -> None:
