@@ -5,7 +5,7 @@
 # make test-all  the slow tests as well (what CI runs)
 # make fuzz      changed files at every reader, a few minutes each
 # make docs      the API reference from the docstrings, in build/docs
-# make site      the documents as a searchable site with the API reference, in build/site
+# make site      the documents as a searchable site with the API reference, in build/site/VERSION
 # make wheel     builds the source distribution and the wheels, and tries them without a compiler
 # make check     format, lint, types, import directions
 
@@ -47,7 +47,8 @@ docs: $(VENV)/.documented
 site: $(VENV)/.documented
 	$(BIN)/pip install -q --group site
 	$(BIN)/zensical build --clean
-	$(BIN)/python docs/api.py build/site/api
+	$(BIN)/python docs/api.py build/pages/api
+	$(BIN)/python docs/versions.py build/pages build/site
 
 check: $(VENV)/.developed
 	$(BIN)/ruff format --check .
