@@ -192,7 +192,8 @@ def _check_verb(tokens: Sequence[str]) -> None:
     for token in tokens:
         names = list(group)
         verbs = [name for name in names if not name.startswith("-")]
-        if not verbs or token in set(names) - set(verbs):
+        # A verb with arguments of its own, such as data, decides what they are.
+        if not verbs or group.default_command or token in set(names) - set(verbs):
             return
         if token.startswith("-"):
             raise UserError(f"unknown option: {token}. See {command} --help.")

@@ -113,7 +113,9 @@ class AuditPlan:
         if not self.attacks:
             usual = _LABELS_ONLY.get(self.norm, ()) if victim.labels_only else ENSEMBLES[self.norm]
             specs = [ATTACKS[name] for name in usual]
-            specs = [s for s in specs if victim.differentiable or not s.needs_gradient]
+            if not victim.differentiable:
+                # Once each: no smallest change tells where a second time might be enough.
+                specs = list(dict.fromkeys(s for s in specs if not s.needs_gradient))
             if not specs:
                 raise UserError(
                     f"no attack in {self.norm} does without gradients",
