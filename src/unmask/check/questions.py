@@ -141,8 +141,8 @@ def ask_data(subject: Subject, seconds: float) -> Answer:
         if isinstance(source, Images)
         else sum(len(p) for p in (source.train, source.validation, source.test) if p is not None)
     )
-    # Measured on one core: about 12,000 images a second to compare, with a margin of four.
-    near = total / 3000 < seconds
+    # Measured on two cores: about 6,000 images a second to compare.
+    near = total / 6000 < seconds
     if not near:
         subject.notes.append("near duplicates were not looked for, for time")
     found = audit_data(
