@@ -150,7 +150,8 @@ class Classifier(nn.Module):
             # A card may describe a network of any size: shapes are checked before memory is taken.
             with torch.device("meta"):
                 file.match(_build(card))
-            network = _build(card)
+            # Convolutions and pooling by channels last take about two thirds of the time on a CPU.
+            network = _build(card).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         file.load_into(network)
         return Classifier(network, card).eval()
 
