@@ -29,3 +29,10 @@ def test_is_a_value_error_as_callers_of_a_library_expect() -> None:
 def test_suggests_nothing_far_fetched() -> None:
     line = str(unknown("activation", "xyzzy", ["relu", "tanh"]))
     assert line == "unknown activation: got 'xyzzy'; choose from relu, tanh"
+
+
+def test_what_was_got_is_cut_however_long_it_is() -> None:
+    line = str(UserError("the card has an unknown key", got="[" * 100_000, do="delete it"))
+    assert len(line) < 1100
+    assert line.startswith("the card has an unknown key: got [[[")
+    assert line.endswith("[…; delete it")

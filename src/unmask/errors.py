@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 _ABSENT = object()
 _FEW = 60
+# What was got may be a damaged file's name for a key, as long as the file.
+_LONGEST = 1000
 # Every library that is given a seed takes one up to this.
 MAX_SEED = (1 << 63) - 1
 
@@ -22,8 +24,12 @@ class UserError(ValueError):
     """
 
     def __init__(self, wrong: str, *, got: object = _ABSENT, do: str = "") -> None:
-        line = wrong if got is _ABSENT else f"{wrong}: got {got}"
+        line = wrong if got is _ABSENT else f"{wrong}: got {_cut(str(got))}"
         super().__init__(" ".join(f"{line}; {do}".rstrip("; ").split()))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def require_whole(name: str, value: object, least: int, most: int, unit: str = "") -> None:
