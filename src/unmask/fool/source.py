@@ -181,12 +181,14 @@ class Packed:
         card: the model card of such a network as JSON, else "".
         state: its parameters and buffers, as safetensors.
         modes: which of its modules are in training mode, in the order of nn.Module.modules.
+        channels_last: whether its filters are stored with channels last, on which rounding depends.
     """
 
     path: str | None
     card: str
     state: bytes
     modes: tuple[bool, ...]
+    channels_last: bool
 
     @staticmethod
     def of(module: nn.Module, path: str | None) -> Packed:
@@ -210,7 +212,9 @@ class Packed:
             card = json.dumps(module.card.as_dict())
         # Cloned, since the format refuses tensors that share memory.
         state = {k: v.detach().cpu().clone().contiguous() for k, v in module.state_dict().items()}
-        return Packed(path, card, save(state), tuple(m.training for m in module.modules()))
+        modes = tuple(m.training for m in module.modules())
+        last = any(p.ndim == 4 and not p.is_contiguous() for p in module.parameters())
+        return Packed(path, card, save(state), modes, last)
 
     def module(self) -> nn.Module:
         """Return the network, on the CPU.
@@ -229,6 +233,8 @@ class Packed:
             ) from error
         for part, training in zip(module.modules(), self.modes, strict=True):
             part.training = training
+        if self.channels_last:
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return module
 
     def _classifier(self) -> Classifier:

@@ -10,8 +10,10 @@ from unmask.mask.runtime.sources import Sources, VideoSource, open_sources
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
+    # A folder without siblings: other tests have theirs beside tmp_path.
+    tmp_path = tmp_path / "tree"
     (tmp_path / "in" / "deep").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
     for name in ("in/b.png", "in/a.jpg", "in/deep/c.png"):
         Image.new("RGB", (2, 2)).save(tmp_path / name)
     (tmp_path / "in/v.mp4").write_bytes(b"")
