@@ -141,6 +141,7 @@ def test_a_plain_script_its_line_and_its_own_status(watch, tmp_path):
     assert found["models"][0]["steps"] == 12
 
 
+@pytest.mark.slow
 def test_the_watch_changes_no_bit_and_a_gate_fails(watch, capsys):
     source = PLAIN.replace("HEAD", "").replace("END", "")
     status, out, _ = watch(source, "--steps", "12", options=("--every", "3", "--out", "elsewhere"))

@@ -47,6 +47,7 @@ def test_the_four_tools_are_listed_with_what_they_take() -> None:
     assert all(len(tool.description) > 50 for tool in tools)
 
 
+@pytest.mark.slow
 def test_a_transcript_over_stdio() -> None:
     parameters = StdioServerParameters(
         command=sys.executable, args=["-m", "unmask", "mcp"], env=None, cwd=str(ROOT)

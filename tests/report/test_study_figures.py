@@ -76,6 +76,7 @@ def test_text_is_readable_on_paper() -> None:
     assert contrast(MUTED, WHITE) >= 4.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [1, 3])
 @pytest.mark.parametrize(
     "settings",
