@@ -194,7 +194,7 @@ def test_other_precisions_agree_and_a_runtime_that_fails_says_why() -> None:
     assert "float32 alone" in bf16.reason
 
 
-def test_onnx_runtime_and_its_eight_bits(tmp_path: Path) -> None:
+def test_onnx_runtime_and_its_eight_bits(caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("onnxscript")
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
@@ -203,6 +203,7 @@ def test_onnx_runtime_and_its_eight_bits(tmp_path: Path) -> None:
     assert found["ONNX Runtime fp32"].agreement == 1
     assert found["ONNX Runtime int8"].agreement is not None
     assert found["ONNX Runtime int8"].difference > 0
+    assert not [r for r in caplog.records if "pre-processing" in r.getMessage()]
 
 
 def test_files_read_in_other_ways(tmp_path: Path) -> None:
