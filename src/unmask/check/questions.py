@@ -218,7 +218,8 @@ def ask_shift(subject: Subject, seconds: float) -> Answer:
     grey = subject.images.pixels.shape[1] == 1
     ordered = dict.fromkeys(n for n in (*BY_INFORMATION, *known) if n in known)
     names = [n for n in ordered if not (grey and known[n].colour)]
-    subject.affordable(seconds, passes=5, least=min(30, len(subject.images)))
+    # The trial passes 24 images six times; the rest is one corruption of 30.
+    subject.affordable(seconds, passes=10, least=min(30, len(subject.images)))
     few, start = spread(subject.images, 24), time.perf_counter()
     took = []
     for severities in ((3.0,), (1.0, 3.0, 5.0)):

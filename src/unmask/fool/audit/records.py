@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -83,9 +84,7 @@ class Worst:
     @staticmethod
     def joined(parts: list[Worst]) -> Worst:
         """Return the concatenated parts."""
-        return Worst(
-            **{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Worst)}
-        )
+        return Worst(**_columns(parts))
 
 
 @dataclass(frozen=True)
@@ -115,9 +114,7 @@ class Pairs:
     @staticmethod
     def joined(parts: list[Pairs]) -> Pairs:
         """Return the concatenated parts."""
-        return Pairs(
-            **{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Pairs)}
-        )
+        return Pairs(**_columns(parts))
 
 
 @dataclass(frozen=True)
@@ -212,6 +209,12 @@ def read_pairs(path: Path) -> Pairs:
     arrays, _ = read_arrays(path)
     _rows(arrays, Pairs, path)
     return Pairs(**arrays)
+
+
+def _columns(parts: Sequence[Worst | Pairs]) -> dict[str, Any]:
+    """Return each array of some tables of one kind, concatenated."""
+    names = [f.name for f in fields(parts[0])]
+    return {name: np.concatenate([getattr(p, name) for p in parts]) for name in names}
 
 
 def _rows(arrays: dict[str, Any], kind: type[Worst | Pairs], path: Path) -> NDArray[np.int64]:
