@@ -87,7 +87,7 @@ def _section(rows: tuple[tuple[str, tuple[Cell | None, ...]], ...], below: Cell)
         name="Exercise 1 A",
         title="How large a gradient can be",
         told="By the chain rule, ∂E/∂w = y f′(v) (error). From the range of each factor the "
-        "document derives the range of the gradient of one layer.",
+        "report derives the range of the gradient of one layer.",
         settings="Exact ranges: a closed form for one layer, interval arithmetic for any other. "
         "unmask flow bounds shows all of it.",
         tables=(
