@@ -20,6 +20,7 @@ from unmask.flow.judge.verdicts import verdicts
 from unmask.flow.measure.calls import LossTap
 from unmask.flow.measure.experiments import experiment
 from unmask.flow.measure.origin import origin
+from unmask.flow.measure.parameters import results_in
 from unmask.flow.measure.probe import GradientProbe
 from unmask.flow.measure.slopes import ActivationMode
 from unmask.flow.measure.statistics import FlowStats, Origin
@@ -133,7 +134,13 @@ def check_flow(
 
 def _untested(history: list[FlowStats], stepped: bool) -> tuple[str, ...]:
     stats, tried = history[0], history[0].experiments
-    unseen = [x.name for x in stats.matrix_layers if x.output is not None and not x.output_gradient]
+    facts = stats.parameters
+    cut = {n.rpartition(".")[0] or "(model)" for n in facts.unreached} if facts else set()
+    unseen = [
+        x.name
+        for x in stats.matrix_layers
+        if x.output is not None and not x.output_gradient and not x.frozen and x.name not in cut
+    ]
     found = {
         "what steps do: no optimiser was given": not stepped,
         "what the loss is fed: it calls none of torch's own": not stats.calls,
@@ -245,8 +252,13 @@ def _copied(
     except UserError:
         raise
     except Exception as error:
+        made = next(results_in(model), None)
         raise UserError(
-            "the model or its optimiser can't be copied", got=first_line(error)
+            "the model or its optimiser can't be copied",
+            got=first_line(error) if made is None else f"{made} is a tensor that was computed",
+            do=""
+            if made is None
+            else f"make it a parameter, {made} = nn.Parameter(...), or detach what a pass leaves",
         ) from error
     mine = {id(p) for p in network.parameters()}
     if not any(id(p) in mine for g in stepper.param_groups for p in g["params"]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -23,15 +24,18 @@ from unmask.flow.measure.calls import logits_in, user_line
 from unmask.flow.measure.experiments import experiment
 from unmask.flow.measure.inputs import InputLedger
 from unmask.flow.measure.layers import attends
-from unmask.flow.measure.origin import origin, root_of_zero
+from unmask.flow.measure.origin import origin, origin_in
 from unmask.flow.measure.probe import GradientProbe
 from unmask.flow.measure.statistics import Experiments, FlowStats, Origin
+from unmask.flow.measure.window import amp_scale
 from unmask.verdict import Verdict
 
 # A signal is certain once this many probed steps agree; a fault of the step is certain at once.
-SURE = 3
+SURE, OFTEN = 3, 5
 # The number of probed steps kept of a long training, and of the first and last that always are.
 KEPT, FIRST = 64, 10
+# The training passes between two validations.
+RARE = 10
 # Steps between the first judgements of the loop as a whole.
 LOOK = 20
 # Steps after which a batch is changed on a copy of the model, and the most weights it may have.
@@ -73,11 +77,16 @@ class Training:
         )
         self._witness: Tensor | None = None
         self._start: Tensor | None = None
+        self._at_first: Tensor | None = None
         self._stepper: int | None = None
         self._entropy = 0.0
         self._root: Origin | None = None
         self._movers: dict[int, tuple[int, set[int]]] = {}
-        self._others: list[Tensor] = []
+        # Whether gradients wait for a step, were zeroed instead, or were clipped after it.
+        self._unused = self._discards = self._late_clip = False
+        self._targets: tuple[float, ...] | None = None
+        self._steppers: weakref.WeakSet[Optimizer] = weakref.WeakSet()
+        self._since_validation = 0
 
     @property
     def history(self) -> list[FlowStats]:
@@ -100,6 +109,7 @@ class Training:
         facts = self.facts
         if torch.is_grad_enabled():
             facts.forwards += 1
+            self._since_validation += 1
             self._arguments = args
             self._validated.clear()
             self.pending = self.ungraded = True
@@ -113,11 +123,26 @@ class Training:
             if not self.module.training:
                 self.inputs.validated(args)
             if self._modal and self.module.training and x is not None:
+                self._see_validation(x)
                 # Passing the same images repeatedly samples dropout's noise; it is no validation.
                 self._validated.add(tuple(x.flatten()[::7][:_WITNESSES].tolist()))
                 if len(self._validated) > facts.training_validations:
                     facts.training_validations = len(self._validated)
                     facts.lines["validation"] = user_line() or ""
+
+    def _see_validation(self, x: Tensor) -> None:
+        """Count runs of passes without gradients in training mode, once in many training passes.
+
+        At nearly every step they give a teacher's targets; and a batch that was just trained on
+        may be counted for the training accuracy.
+        """
+        trained = next((a for a in self._arguments or () if isinstance(a, Tensor)), None)
+        if trained is not None and trained.data_ptr() == x.data_ptr():
+            return
+        if self._since_validation >= RARE:
+            self.facts.training_runs += 1
+            self.note_line("validation")
+        self._since_validation = 0
 
     def fed(self, name: str, output: Any, target: Any, options: Any, result: Any) -> None:
         """Record a call of one of torch's losses."""
@@ -131,7 +156,11 @@ class Training:
         """Record the start of a backward pass."""
         facts = self.facts
         facts.backwards += 1
-        self.pending = self.ungraded = self.cleared = False
+        facts.late_clips += self._late_clip
+        self.pending = self.ungraded = self.cleared = self._late_clip = False
+        if facts.backwards == 1:
+            self._at_first = self._read_witness()
+        self._see_discarded()
         if "backward" not in facts.lines and (line := user_line()):
             facts.lines["backward"] = line
         if self._modal and not self.module.training:
@@ -144,9 +173,39 @@ class Training:
         if window is not None or loss.device.type == "cpu" or facts.backwards % LOOK == 0:
             value = float(loss.detach())
             facts.losses.append(value)
+            if window is not None or not math.isfinite(value):
+                self._root = origin_in(loss)
             if window is not None:
-                self._root = root_of_zero(loss)
                 window.see_backward(loss, value)
+
+    def _see_discarded(self) -> None:
+        """Count a gradient that was zeroed without a step, unless its targets come again."""
+        target = self._call[2] if self._call is not None else None
+        targets = None
+        if isinstance(target, Tensor) and target.device.type == "cpu":
+            targets = tuple(target.detach().flatten()[:_WITNESSES].tolist())
+        self.facts.discarded += self._discards and targets is not None and targets != self._targets
+        self._targets, self._unused, self._discards = targets, True, False
+
+    def zeroed(self) -> None:
+        """Record that the gradients of this model were zeroed."""
+        self._discards |= self._unused
+        self._unused = False
+        if self.probe.window is not None:
+            # The step will be about the passes that are still to come.
+            self.probe.window.loss = None
+
+    def stepped_elsewhere(self, graded: bool) -> None:
+        """Record the step of an optimiser that holds none of this model's parameters.
+
+        Args:
+            graded: whether what it holds had a gradient, and so is trained in this loop.
+        """
+        if self.facts.backwards:
+            self.facts.elsewhere += not graded
+            self.facts.others += graded
+            self.facts.fixed = not self.module.training
+            self.note_line("elsewhere")
 
     def finite(self, loss: Any) -> bool:
         """Return whether the last loss was finite, as far as it is known."""
@@ -154,9 +213,17 @@ class Training:
             return True
         return math.isfinite(self.facts.losses[-1]) or loss.device.type != "cpu"
 
-    def clipped(self, left: float) -> None:
-        """Record the fraction that clipping left of the gradient."""
+    def clipped(self, left: float, scaled_up: bool = False) -> None:
+        """Record the fraction that clipping left of the gradient.
+
+        Args:
+            left: the fraction.
+            scaled_up: whether the gradient is still to be divided by a GradScaler's scale.
+        """
         self.facts.clips.append(left)
+        self.facts.scaled_clips += scaled_up
+        # Until a step or a backward pass shows which it comes before.
+        self._late_clip = not self._unused
         if "clip" not in self.facts.lines and (line := user_line()):
             self.facts.lines["clip"] = line
 
@@ -165,10 +232,23 @@ class Training:
         if name not in self.facts.lines and (line := user_line()):
             self.facts.lines[name] = line
 
-    def before_step(self, optimizer: Optimizer) -> bool:
-        """Record an optimiser about to step; return whether its gradients are finite."""
+    def before_step(self, optimizer: Optimizer, scaled_up: bool = False) -> bool:
+        """Record an optimiser about to step; return whether its gradients are finite.
+
+        Args:
+            optimizer: that holds parameters of this model.
+            scaled_up: whether the gradients are still to be divided by a GradScaler's scale.
+        """
         facts = self.facts
         self.note_line("step")
+        self._late_clip = False
+        facts.scaled_steps += scaled_up and amp_scale(optimizer) == 1
+        if optimizer not in self._steppers:
+            self._steppers.add(optimizer)
+            facts.optimizers += 1
+            facts.remembers = any(
+                g.get("betas") or g.get("momentum") for g in optimizer.param_groups
+            )
         facts.normalises_steps |= "ada" in type(optimizer).__name__.lower()
         facts.rates.append(max(float(g["lr"]) for g in optimizer.param_groups))
         self._look_for_new_weights(id(optimizer))
@@ -186,7 +266,7 @@ class Training:
     def after_step(self) -> None:
         """Count a step."""
         self.facts.steps += 1
-        self.ungraded = True
+        self.ungraded, self._unused = True, False
         self._witness = self._read_witness()
 
     def _read_witness(self) -> Tensor | None:
@@ -194,6 +274,12 @@ class Training:
             return None
         flat = self._watched.detach().flatten()
         return flat[:: max(1, len(flat) // _WITNESSES)].clone()
+
+    def _moved(self) -> bool:
+        """Return whether the weights differ from those of the first backward pass."""
+        now = self._read_witness()
+        same = now is None or self._at_first is None or torch.equal(now, self._at_first)
+        return not same
 
     def _look_for_new_weights(self, optimizer: int) -> None:
         before, now = self._witness, self._read_witness()
@@ -302,18 +388,23 @@ class Training:
         history = self.history
         facts = self.facts
         facts.inputs = self.inputs.read()
+        facts.moved = facts.steps == 0 and self._moved()
         facts.pace = next((m for s in history[1:3] if (m := _middle(update_ratios(s)))), None)
         found = verdicts(history) if history else []
         return ordered([*found, *loop(self.facts, ended)])
 
     def sure(self) -> list[Verdict]:
         """Return the verdicts that are certain while the training goes on."""
-        certain = len(self.probe.history) >= SURE
-        return [
-            v
-            for v in self.judged(ended=False)
-            if certain or v.kind in CAUSES or v.kind == "diverged"
-        ]
+        steps = len(self.probe.history)
+        return [v for v in self.judged(ended=False) if steps >= _needed(v)]
+
+
+def _needed(v: Verdict) -> int:
+    """Return how many probed steps make a verdict certain."""
+    if v.kind == "parameters without gradient" and v.severity == "warning":
+        # What takes no part in a few steps may be skipped at random, or routed past.
+        return OFTEN
+    return 1 if v.kind in CAUSES or v.kind == "diverged" else SURE
 
 
 def _middle(values: list[float]) -> float | None:

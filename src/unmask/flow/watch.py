@@ -21,15 +21,17 @@ from torch.optim.optimizer import (
 )
 
 from unmask.errors import UserError
-from unmask.flow.judge.crashes import advice
+from unmask.flow.judge.crashes import explained
 from unmask.flow.judge.kinds import CONSEQUENCES
+from unmask.flow.judge.loop import IDLE, frozen
 from unmask.flow.judge.verdicts import ordered
-from unmask.flow.measure.calls import LossTap, is_users, relative
+from unmask.flow.measure.calls import LossTap, user_line
 from unmask.flow.measure.inputs import Batch, batch_of
+from unmask.flow.measure.parameters import held_by
 from unmask.flow.measure.probe import DEFAULT_EVERY, GradientProbe
 from unmask.flow.measure.statistics import FlowStats
 from unmask.flow.measure.taps import Tapped
-from unmask.flow.measure.wrappers import unwrap
+from unmask.flow.measure.wrappers import is_part, unwrap
 from unmask.flow.training import LOOK, Training
 from unmask.runtime import environment_stamp
 from unmask.verdict import SEVERITIES, Severity, Verdict, at_least
@@ -116,6 +118,10 @@ class Watch:
         self._parts: weakref.WeakSet[nn.Module] = weakref.WeakSet()
         self._optimizers: weakref.WeakSet[Optimizer] = weakref.WeakSet()
         self._scaler: Any = None
+        # Whether the gradients are still to be divided by the GradScaler's scale.
+        self._scaled_up = False
+        self._idle: Verdict | None = None
+        self._idle_steps = 0
         self._last: Training | None = None
         self._batch: Batch = None
         # Passes of our own on a copy are no training of the user's.
@@ -162,7 +168,8 @@ class Watch:
             if training.facts.steps and error is None:
                 self._experiment(training)
         if error is not None and isinstance(error, Exception):
-            self._crash = self._explained(error)
+            steps = [t.probe.now for t in self._trainings.values()]
+            self._crash = explained(error, max(steps, default=None))
 
     @property
     def verdicts(self) -> list[Verdict]:
@@ -180,8 +187,7 @@ class Watch:
                 if _key(v) in mine or not self._follows(v):
                     mine[_key(v)] = v
             found |= {_key(v): v for v in ordered(mine.values())}
-        if self._crash is not None:
-            found[_key(self._crash)] = self._crash
+        found |= {_key(v): v for v in (self._idle, self._crash) if v is not None}
         return WatchReport(
             tuple(
                 Watched(
@@ -224,6 +230,9 @@ class Watch:
             return
         if not any(p.requires_grad for p in module.parameters()):
             self._unfit.add(module)
+            return
+        if is_part(module, [t.module for t in self._trainings.values()]):
+            self._parts.add(module)
             return
         try:
             network = unwrap(module)
@@ -298,20 +307,25 @@ class Watch:
 
     def _clipped(self, left: float) -> None:
         if self._last is not None:
-            self._last.clipped(left)
+            self._last.clipped(left, self._scaled_up)
             if self._last.probe.window is not None:
                 self._last.probe.window.clipped *= left
 
-    def _zeroed(self) -> None:
+    def _zeroed(self, owner: Any) -> None:
+        held = list(held_by(owner) if isinstance(owner, Optimizer) else owner.parameters())
         for training in self._trainings.values():
             training.cleared = True
+            if any(id(p) in training.probe.parameters for p in held):
+                training.zeroed()
         self._each("zero_grad")
 
-    def _scaled(self, scaler: Any, updated: bool) -> None:
-        if not updated:
+    def _scaled(self, scaler: Any, did: str) -> None:
+        self._scaled_up = did == "scaled" and scaler.is_enabled()
+        if scaler is not self._scaler:
             self._scaler = scaler
             for training in self._trainings.values():
-                training.probe.scaler = scaler
+                training.probe.scale_by(scaler)
+        if did != "updated":
             return
         for training in self._trainings.values():
             facts = training.facts
@@ -327,9 +341,16 @@ class Watch:
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         try:
             self._optimizers.add(optimizer)
-            for training in self._owned(optimizer):
-                if not training.before_step(optimizer):
+            owned = self._owned(optimizer)
+            for training in owned:
+                if not training.before_step(optimizer, self._scaled_up):
                     self._find_origin(training)
+            graded = bool(owned) or any(p.grad is not None for p in held_by(optimizer))
+            for training in self._trainings.values():
+                if training not in owned:
+                    training.stepped_elsewhere(graded)
+            if not owned:
+                self._look_for_frozen(optimizer)
         except Exception as error:
             self._quiet(error)
 
@@ -343,6 +364,17 @@ class Watch:
                     self._say(training, training.sure())
         except Exception as error:
             self._quiet(error)
+
+    def _look_for_frozen(self, optimizer: Optimizer) -> None:
+        if self._idle is not None or any(p.requires_grad for p in held_by(optimizer)):
+            return
+        self._idle_steps += 1
+        if self._idle_steps == IDLE:
+            self._idle = frozen(len(list(held_by(optimizer))), user_line())
+            if self._tell is not None:
+                self._tell(self._idle)
+            if self._stop_on is not None:
+                raise Stopped
 
     def _owned(self, optimizer: Optimizer) -> list[Training]:
         return [t for t in self._trainings.values() if t.probe.owns(optimizer)]
@@ -367,32 +399,8 @@ class Watch:
         if stop:
             raise Stopped
 
-    def _explained(self, error: Exception) -> Verdict | None:
-        trace, line = error.__traceback__, None
-        frames = []
-        while trace is not None:
-            frames.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
-            trace = trace.tb_next
-        for name, number in reversed(frames):
-            if is_users(name):
-                line = f"{relative(name)}:{number}"
-                break
-        text = " ".join(str(error).split())
-        do = advice(error)
-        if not do:
-            return None
-        return Verdict(
-            "crashed",
-            "error",
-            f"{type(error).__name__}: {text[:200]}",
-            do,
-            location=line,
-            step=max((t.probe.now for t in self._trainings.values()), default=None),
-        )
-
     def _quiet(self, error: Exception) -> None:
-        for training in self._trainings.values():
-            probe = training.probe
+        for probe in (t.probe for t in self._trainings.values()):
             probe.problem = probe.problem or f"{type(error).__name__}: {error}"
 
 

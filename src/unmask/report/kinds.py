@@ -46,6 +46,11 @@ FLOW: dict[str, str] = {
     "loss independent of the images": "Other images give the same loss: something cuts them off.",
     "labels unrelated to the images": "Labels are no easier to learn than shuffled ones.",
     "labels imbalanced": "One class is so frequent that predicting it always looks like learning.",
+    "gradients not unscaled": "Gradients are used while a GradScaler's scale is still on them.",
+    "no activation": "The layers have no activation between them, and compute no more than one.",
+    "optimiser made anew": "A new optimiser at every step forgets what the last one had gathered.",
+    "clipping without effect": "Gradients are clipped after the step that used them.",
+    "running statistics": "Batch norm keeps statistics for evaluation that don't fit the data.",
     "crashed": "The step raised an exception.",
 }
 DATA: dict[str, str] = {

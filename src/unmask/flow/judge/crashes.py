@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import re
 
+from unmask.flow.measure.calls import LOSSES, is_users, relative
+from unmask.verdict import Verdict
+
 # Torch's message, and what to do about it.
 _KNOWN: tuple[tuple[str, str], ...] = (
     (
+        r"floating point type for target with class probabilities",
+        "one-hot labels are floating-point, y.float(), or class numbers: y.argmax(1)",
+    ),
+    (
+        r"all elements of (?:input|target) should be between 0 and 1",
+        "binary_cross_entropy wants probabilities and targets from 0 to 1: use "
+        "binary_cross_entropy_with_logits on the scores, or a sigmoid before it",
+    ),
+    (
         r"expected (?:scalar type|target dtype to be) Long|expected scalar type Long|"
         r"not implemented for '(?:Float|Int)'|target.*Long",
-        "class labels must be whole numbers: y.long()",
+        "class labels must be of type int64: y.long()",
     ),
     (
         r"Found dtype Long but expected Float|result type Float can't be cast to.*Long|"
@@ -53,7 +65,7 @@ _KNOWN: tuple[tuple[str, str], ...] = (
         "give images as (batch, channels, height, width)",
     ),
     (
-        r"Expected all tensors to be on the same device|on different devices",
+        r"to be on the same device|on different devices|on the expected device",
         "move the batch to the model's device: x.to(next(model.parameters()).device)",
     ),
     (
@@ -81,7 +93,42 @@ _KNOWN: tuple[tuple[str, str], ...] = (
 )
 
 
+def _swapped(error: BaseException) -> bool:
+    """Return whether a loss failed whose targets carry a gradient and whose outputs don't."""
+    trace = error.__traceback__
+    while trace is not None:
+        frame = trace.tb_frame
+        if frame.f_code.co_name in LOSSES and "torch" in frame.f_code.co_filename:
+            output, target = (frame.f_locals.get(name) for name in ("input", "target"))
+            carries = [bool(getattr(x, "requires_grad", False)) for x in (output, target)]
+            return carries == [False, True]
+        trace = trace.tb_next
+    return False
+
+
+def explained(error: Exception, step: int | None) -> Verdict | None:
+    """Return a verdict on an error that ended a training, or None where it isn't known.
+
+    Args:
+        error: with its traceback.
+        step: at which it was raised.
+    """
+    do = advice(error)
+    if not do:
+        return None
+    trace, line = error.__traceback__, None
+    while trace is not None:
+        name = trace.tb_frame.f_code.co_filename
+        if is_users(name):
+            line = f"{relative(name)}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return Verdict("crashed", "error", text, do, location=line, step=step)
+
+
 def advice(error: BaseException | str) -> str:
     """Return what to do about one of torch's errors, or "" where it isn't known."""
+    if isinstance(error, BaseException) and _swapped(error):
+        return "the loss takes the model's output first: loss(output, target)"
     text = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else error
     return next((do for pattern, do in _KNOWN if re.search(pattern, text)), "")

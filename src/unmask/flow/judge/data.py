@@ -16,6 +16,10 @@ SORTED, SORTED_BATCHES = 0.5, 3
 MIXED, SWAPPED, LEAST_VALUES = 1e-6, 1e-7, 4
 # The variation over images of an output that varies, and of a loss's input that doesn't.
 VARIED, SAME = 0.01, 1e-6
+# Rounding alone gives a linear network up to this relative error in float32.
+AFFINE = 1e-4
+# A running mean with this momentum holds little more than the last batch.
+LAST_BATCH = 0.9
 # The fraction of a gradient that passes from a sequence's end to its start.
 FADED_IN_TIME = 1e-4
 # Standard errors above chance that a linear fit of related labels passes on a few hundred images.
@@ -82,6 +86,7 @@ def data(history: list[FlowStats]) -> Iterator[Verdict]:
             step=last,
             evidence={"values": float(values[len(values) // 2])},
         )
+    yield from _running(history[-1])
     for stats in history:
         varied = stats.output is not None and (stats.output.variation or 0.0) > VARIED
         lost = [c for c in stats.calls if not c.own and c.variation is not None]
@@ -98,6 +103,27 @@ def data(history: list[FlowStats]) -> Iterator[Verdict]:
             )
             break
     yield from _experiments(history)
+
+
+def _running(stats: FlowStats) -> Iterator[Verdict]:
+    """Judge the statistics that batch normalisation keeps for evaluation."""
+    name, momentum = stats.momentum or ("", 0.1)
+    if 0 < momentum < LAST_BATCH:
+        return
+    yield Verdict(
+        "running statistics",
+        "warning" if momentum else "error",
+        f"batch normalisation with momentum {momentum:g} "
+        + (
+            "keeps little more than the last batch's mean and variance for evaluation"
+            if momentum
+            else "never updates its running mean and variance, with which the model is evaluated"
+        ),
+        "momentum=0.1; other libraries call 1 - momentum that",
+        subject=name,
+        step=stats.step,
+        evidence={"momentum": momentum},
+    )
 
 
 def _experiments(history: list[FlowStats]) -> Iterator[Verdict]:
@@ -137,6 +163,16 @@ def _experiments(history: list[FlowStats]) -> Iterator[Verdict]:
             cause="through time",
             step=stats.step,
             evidence={"through_time": found.through_time},
+        )
+    if found.affine is not None and found.affine < AFFINE and len(stats.matrix_layers) > 1:
+        yield Verdict(
+            "no activation",
+            "warning",
+            "the network is a linear function of its images: its "
+            f"{len(stats.matrix_layers)} layers compute no more than one could",
+            "put an activation, such as ReLU, between the layers",
+            step=stats.step,
+            evidence={"affine": found.affine},
         )
     if found.linear is not None and found.chance is not None:
         error = math.sqrt(found.chance * (1 - found.chance) / found.images)

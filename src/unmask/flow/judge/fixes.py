@@ -43,16 +43,36 @@ def initialise(stats: FlowStats) -> str:
         assert name is not None
         what, instead, lead = critical(name), name, f"initialise for {name}"
     if normalised(stats):
-        sizes = [x.weight.rms for x in stats.layers if "Norm" in x.kind and x.weight is not None]
-        if sizes and median(sizes) < SMALL_NORM:
+        small = _small_norms(stats)
+        if small is not None:
             return (
                 "initialise the weights of the normalisation layers with 1: their RMS is "
-                f"{median(sizes):.2g}"
+                f"{small:.2g}"
             )
         return "warm the learning rate up over the first few hundred steps, or lower it"
     if what is None:
         return f"put a normalisation layer after every layer, or use tanh instead of {instead}"
     return f"{lead} with sigma_w2 = {what[0]:.3g}, sigma_b2 = {what[1]:.2g}"
+
+
+def at_random(stats: FlowStats) -> str:
+    """Return how to break the symmetry of units that are all alike."""
+    if normalised(stats):
+        return "draw the weights at random, as each layer's reset_parameters() does"
+    return initialise(stats)
+
+
+def faded(stats: FlowStats) -> str:
+    """Return how to let more gradient through to the first layers."""
+    if normalised(stats) and not _small_norms(stats):
+        return "skip connections past the layers that follow, or larger scales (layer scale, gains)"
+    return initialise(stats)
+
+
+def _small_norms(stats: FlowStats) -> float | None:
+    """Return the RMS of the normalisation layers' weights where it is small, or None."""
+    sizes = [x.weight.rms for x in stats.layers if "Norm" in x.kind and x.weight is not None]
+    return median(sizes) if sizes and median(sizes) < SMALL_NORM else None
 
 
 def dead(stats: FlowStats, layer: LayerStats) -> str:
@@ -66,6 +86,8 @@ def saturated(stats: FlowStats, layer: LayerStats) -> str:
     assert layer.output is not None
     if layer.output.rms > 1:
         return f"divide the weights and biases of {layer.name} by {layer.output.rms:.2g}"
+    if normalised(stats):
+        return f"normalise between {layer.name} and its activation, with gains of 1"
     return initialise(stats)
 
 

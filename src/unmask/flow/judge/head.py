@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 from unmask.flow.measure.calls import LossCall
 from unmask.flow.measure.statistics import FlowStats
@@ -22,12 +23,22 @@ def head(history: list[FlowStats]) -> Iterator[Verdict]:
     done: set[tuple[str, str | None, str]] = set()
     yield from _maximised(history)
     for stats in history:
-        for call in stats.calls:
+        for call in map(_named, stats.calls):
             for verdict in _judged(call, stats):
                 key = (call.name, call.location, verdict.kind)
                 if key not in done:
                     done.add(key)
                     yield verdict
+
+
+def _named(call: LossCall) -> LossCall:
+    """Return a call with a softmax that was written by hand called that."""
+    by_hand = {"cross_entropy": "softmax", "nll_loss": "log_softmax"}.get(call.name)
+    if by_hand is None or call.normalised is None or call.operation in ("softmax", "log_softmax"):
+        return call
+    if by_hand == "log_softmax" and call.normalised == 1:
+        return call
+    return replace(call, operation=by_hand, dim=call.normalised)
 
 
 def _judged(call: LossCall, stats: FlowStats) -> Iterator[Verdict]:
@@ -53,6 +64,14 @@ def _judged(call: LossCall, stats: FlowStats) -> Iterator[Verdict]:
             "instead of over the classes",
             f"{call.operation}(dim=1)",
             dim=float(call.dim or 0),
+        )
+    elif call.operation in ("softmax", "log_softmax") and call.width == 1:
+        yield verdict(
+            "activation before the loss",
+            f"{call.operation} over one output is always {int(call.operation == 'softmax')}, "
+            "whatever the network computes",
+            "use sigmoid or binary_cross_entropy_with_logits on one output, or one output a class",
+            width=1.0,
         )
     elif call.operation == "dropout":
         yield verdict(
@@ -94,7 +113,8 @@ def _maximised(history: list[FlowStats]) -> Iterator[Verdict]:
         calls = [c for c in stats.calls if c.name in ("cross_entropy", "nll_loss") and c.value]
         if len(calls) == 1 and stats.loss is not None and calls[0].own:
             value = calls[0].value or 0.0
-            if value > 0 and abs(stats.loss + value) <= 1e-3 * value:
+            loss = -stats.loss if stats.maximises else stats.loss
+            if value > 0 and abs(loss + value) <= 1e-3 * value:
                 turned.append(calls[0])
     if len(turned) > 1 and len(turned) == len([s for s in history if s.loss is not None]):
         yield Verdict(
@@ -102,7 +122,7 @@ def _maximised(history: list[FlowStats]) -> Iterator[Verdict]:
             "error",
             f"what is minimised is the negative of {turned[0].name}, which grows from "
             f"{turned[0].value:.3g} to {turned[-1].value:.3g}",
-            "leave out the minus sign",
+            "leave out maximize=True" if history[-1].maximises else "leave out the minus sign",
             location=turned[0].location,
             step=history[-1].step,
             evidence={"first": turned[0].value or 0.0, "last": turned[-1].value or 0.0},
@@ -141,6 +161,16 @@ def _cross_entropy(call: LossCall, several: bool, verdict: object) -> Iterator[V
             "activation before the loss",
             f"{call.operation} stands before cross_entropy and bounds the scores",
             f"feed cross_entropy the output layer's own scores, without {call.operation}",
+            lowest=call.low,
+            highest=call.high,
+        )
+    elif call.operation == "cosine" and several:
+        yield verdict(
+            "activation before the loss",
+            "cross_entropy is fed cosines, between -1 and 1: the loss can't fall below "
+            f"{math.log(1 + (classes - 1) * math.exp(-2)):.3g}",
+            "multiply them by a scale, fixed (10 to 30) or learnt, or divide by a temperature",
+            severity="warning",
             lowest=call.low,
             highest=call.high,
         )
@@ -187,11 +217,14 @@ def _binary(call: LossCall, verdict: object) -> Iterator[Verdict]:
             lowest=call.low,
             highest=call.high,
         )
-    elif not logits and call.operation == "softmax" and call.shape[-1] == 1:
+    elif not logits and call.operation == "scores":
         yield verdict(
-            "activation before the loss",
-            "softmax over one output is always 1",
-            "use sigmoid, or binary_cross_entropy_with_logits on the scores",
+            "wrong loss",
+            f"{call.name} is fed the output layer's scores, which know no bounds; it wants "
+            "probabilities from 0 to 1",
+            "use binary_cross_entropy_with_logits on the scores, or a sigmoid before it",
+            lowest=call.low,
+            highest=call.high,
         )
 
 

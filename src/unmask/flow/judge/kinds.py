@@ -21,6 +21,7 @@ FlowKind = Literal[
     "loss scale collapses",
     "gradients not zeroed",
     "no step",
+    "gradients not unscaled",
     "gradients clipped away",
     "weight decay too large",
     "learning rate vanishes",
@@ -48,6 +49,10 @@ FlowKind = Literal[
     "train and validation inputs differ",
     "validation images seen in training",
     "labels imbalanced",
+    "no activation",
+    "optimiser made anew",
+    "clipping without effect",
+    "running statistics",
     "crashed",
 ]
 KINDS: tuple[FlowKind, ...] = get_args(FlowKind)

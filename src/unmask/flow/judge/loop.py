@@ -52,13 +52,25 @@ class LoopFacts:
         graded: whether any gradient has reached its parameters.
         inputs: the facts of its inputs.
         normalises_steps: whether the optimiser divides by the gradient's size.
+        scaled_clips: clippings of gradients that a GradScaler had not unscaled yet.
+        scaled_steps: steps with such gradients.
+        late_clips: clippings after the step rather than before it.
+        discarded: gradients that were zeroed without a step.
+        elsewhere: steps of optimisers that hold only tensors without a gradient, none of this
+            model's.
+        others: steps of optimisers that hold other tensors with a gradient.
+        moved: whether the weights changed without a step, as where a loop changes them by hand.
+        fixed: whether the model was in evaluation mode at such steps.
+        optimizers: that stepped.
+        remembers: whether they keep averages of the gradients.
+        training_runs: runs of such passes as the next ones, each after many training passes.
         training_validations: passes without gradients in training mode, of a model with dropout or
             batch normalisation, with no step between.
         evaluating_backwards: backward passes in evaluation mode, of such a model.
         fresh_norms: whether its running statistics have never been updated.
         schedules: steps of learning rate schedules.
         lines: places in the user's code, by "step", "backward", "validation", "zero_grad",
-            "schedule" and "clip".
+            "schedule", "clip", and "elsewhere" for steps of another model's optimiser.
     """
 
     forwards: int = 0
@@ -77,6 +89,17 @@ class LoopFacts:
     graded: bool = False
     inputs: InputFacts = field(default_factory=InputFacts)
     normalises_steps: bool = False
+    scaled_clips: int = 0
+    scaled_steps: int = 0
+    late_clips: int = 0
+    discarded: int = 0
+    elsewhere: int = 0
+    others: int = 0
+    fixed: bool = False
+    moved: bool = False
+    optimizers: int = 0
+    remembers: bool = False
+    training_runs: int = 0
     training_validations: int = 0
     evaluating_backwards: int = 0
     fresh_norms: bool = False
@@ -100,18 +123,38 @@ def loop(facts: LoopFacts, ended: bool = False) -> Iterator[Verdict]:
 
 def _no_step(facts: LoopFacts, ended: bool) -> Iterator[Verdict]:
     lines = facts.lines
-    if (
-        facts.steps == 0
-        and facts.graded
-        and (facts.backwards > PATIENCE or (ended and facts.backwards >= IDLE))
-    ):
+    long = facts.backwards > PATIENCE or (ended and facts.backwards >= IDLE)
+    elsewhere = facts.elsewhere >= IDLE
+    # What else has a gradient and steps may be what is trained: an image, or another model that
+    # this one gives a loss.
+    beside = facts.others > 0 and not facts.elsewhere
+    fixed = beside and facts.fixed
+    still = facts.steps == 0 and not facts.moved and not fixed
+    if still and facts.graded and (long or elsewhere):
+        yield Verdict(
+            "no step",
+            "warning" if beside else "error",
+            f"{facts.backwards} backward passes, and "
+            + ("no optimizer.step()" if not elsewhere else "the optimiser holds other weights")
+            + ": the model's never change",
+            "make the optimiser from this model's parameters(), after the model"
+            if elsewhere
+            else "call requires_grad_(False) if it is to stay, or give an optimiser its parameters"
+            if beside
+            else "call optimizer.step() after backward(), on an optimiser of this model",
+            location=lines.get("elsewhere") if elsewhere else lines.get("backward"),
+            evidence={"backwards": float(facts.backwards)},
+        )
+    # A GradScaler leaves out steps by itself.
+    discarded = facts.discarded if facts.steps and not facts.scales else 0
+    if discarded >= IDLE > facts.empty and long and discarded >= 0.9 * facts.backwards:
         yield Verdict(
             "no step",
             "error",
-            f"{facts.backwards} backward passes and no optimizer.step(): the weights never change",
-            "call optimizer.step() after backward(), on an optimiser of this model",
-            location=lines.get("backward"),
-            evidence={"backwards": float(facts.backwards)},
+            f"{facts.discarded} of {facts.backwards} gradients are zeroed before a step uses them",
+            "call optimizer.step() after every backward(), inside the loop over batches",
+            location=lines.get("step") or lines.get("zero_grad"),
+            evidence={"discarded": float(facts.discarded), "backwards": float(facts.backwards)},
         )
     if facts.backwards == 0 and ended and facts.forwards >= IDLE and facts.steps >= IDLE:
         yield Verdict(
@@ -156,7 +199,17 @@ def _rates(facts: LoopFacts) -> Iterator[Verdict]:
                 location=facts.lines.get("schedule"),
                 evidence={"rate": facts.rates[-1], "peak": peak},
             )
-    if len(facts.clips) >= LEAST_STEPS and not facts.normalises_steps:
+    yield from _scaled(facts)
+    if facts.late_clips >= IDLE and facts.late_clips >= CLIPS * len(facts.clips) - 1:
+        yield Verdict(
+            "clipping without effect",
+            "warning",
+            "gradients are clipped after the step, which has used them already",
+            "clip between backward() and optimizer.step()",
+            location=facts.lines.get("clip"),
+            evidence={"clips": float(facts.late_clips)},
+        )
+    if len(facts.clips) >= LEAST_STEPS and not (facts.normalises_steps or facts.scaled_clips):
         cut = sum(c < CLIPPED for c in facts.clips) / len(facts.clips)
         if cut >= CLIPS:
             middle = sorted(facts.clips)[len(facts.clips) // 2]
@@ -167,6 +220,24 @@ def _rates(facts: LoopFacts) -> Iterator[Verdict]:
                 "clip at a norm that few steps reach, for instance 1.0",
                 location=facts.lines.get("clip"),
                 evidence={"left": middle, "steps": cut},
+            )
+
+
+def _scaled(facts: LoopFacts) -> Iterator[Verdict]:
+    """Judge gradients that are still multiplied by a GradScaler's scale when they are used."""
+    for what, times, fix, line in (
+        ("used", facts.scaled_steps, "scaler.step(optimizer), then scaler.update()", "step"),
+        ("clipped", facts.scaled_clips, "scaler.unscale_(optimizer) before clipping", "clip"),
+    ):
+        if times >= IDLE:
+            yield Verdict(
+                "gradients not unscaled",
+                "error" if line == "step" or not facts.normalises_steps else "warning",
+                f"gradients are {what} {times} times while they are still multiplied by the "
+                "GradScaler's scale",
+                f"call {fix}",
+                location=facts.lines.get(line),
+                evidence={"times": float(times)},
             )
 
 
@@ -182,6 +253,16 @@ def _state(facts: LoopFacts) -> Iterator[Verdict]:
             location=facts.lines.get("step"),
             step=facts.redrawn[-1],
             evidence={"times": float(len(facts.redrawn))},
+        )
+    if facts.remembers and facts.optimizers >= LEAST_STEPS and facts.optimizers > 0.9 * facts.steps:
+        yield Verdict(
+            "optimiser made anew",
+            "warning",
+            f"{facts.optimizers} optimisers made {facts.steps} steps: momentum and averages of "
+            "gradients are lost each time",
+            "make the optimiser once, before the loop",
+            location=facts.lines.get("step"),
+            evidence={"optimizers": float(facts.optimizers)},
         )
     scales = facts.scales
     if len(scales) >= SCALES and scales[-1] * COLLAPSED <= scales[0]:
@@ -275,7 +356,13 @@ def _inputs(facts: InputFacts) -> Iterator[Verdict]:
 
 
 def _mode(facts: LoopFacts) -> Iterator[Verdict]:
-    if facts.evaluating_backwards >= IDLE and facts.evaluating_backwards > facts.backwards / 2:
+    # Backward passes of a model that isn't trained may be for another's sake, or for its images'.
+    trained = facts.steps > 0 or facts.moved
+    if (
+        trained
+        and facts.evaluating_backwards >= IDLE
+        and facts.evaluating_backwards > facts.backwards / 2
+    ):
         yield Verdict(
             "wrong mode",
             "error" if facts.fresh_norms else "warning",
@@ -289,13 +376,33 @@ def _mode(facts: LoopFacts) -> Iterator[Verdict]:
             location=facts.lines.get("backward"),
             evidence={"backwards": float(facts.evaluating_backwards)},
         )
-    if facts.training_validations >= VALIDATIONS:
+    passes = max(facts.training_validations, facts.training_runs)
+    if passes >= VALIDATIONS:
         yield Verdict(
             "wrong mode",
             "warning",
-            f"{facts.training_validations} passes without gradients ran in training mode: dropout "
+            f"{passes} passes without gradients ran in training mode: dropout "
             "is on, and batch normalisation learns from what is validated",
             "call model.eval() before validation and model.train() after it",
             location=facts.lines.get("validation"),
-            evidence={"passes": float(facts.training_validations)},
+            evidence={"passes": float(passes)},
         )
+
+
+def frozen(tensors: int, location: str | None) -> Verdict:
+    """Return the verdict on an optimiser none of whose tensors wants a gradient.
+
+    Args:
+        tensors: that it holds.
+        location: "file:line" of its step.
+    """
+    return Verdict(
+        "weights that don't move",
+        "error",
+        f"all {tensors} tensors of the optimiser are frozen (requires_grad is False), so no step "
+        "changes them",
+        "call requires_grad_(True) on the parameters to be trained; on the loss it helps nothing",
+        cause="frozen parameters",
+        location=location,
+        evidence={"tensors": float(tensors)},
+    )

@@ -14,6 +14,7 @@ RAN_AWAY = 1e4
 # Operations that make NaN or infinity from some finite numbers, whatever the learning rate: what to
 # do, and why.
 _AWAY, _MASKED = "divide by x.clamp_min(1e-8)", "leave one place of each row unmasked"
+_IN_FLOAT32 = "compute it in float32: x.float(), or torch.autocast(enabled=False) around it"
 _RISKY: dict[str, tuple[str, str]] = {
     "sqrt": ("sqrt(x + 1e-8)", "the derivative of sqrt at 0 is infinite"),
     "rsqrt": ("rsqrt(x + 1e-8)", "1 / sqrt(x) is infinite at 0"),
@@ -88,6 +89,8 @@ def _made(stats: FlowStats, first: bool) -> Verdict | None:
         # The numbers grew too large, which is the fault of the steps.
         return None
     fix, cause = _RISKY[known] if known else ("compute it in float32, on smaller numbers", "")
+    if origin.half and known in (None, "exp", "pow"):
+        fix, cause = _IN_FLOAT32, "float16 ends at 65,504"
     return Verdict(
         "not a number",
         "error",

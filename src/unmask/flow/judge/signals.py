@@ -22,7 +22,7 @@ from unmask.flow.judge.indicators import (
     unborn,
     way_round,
 )
-from unmask.flow.measure.statistics import FlowStats, LayerStats
+from unmask.flow.measure.statistics import FlowStats, LayerStats, Slopes
 from unmask.verdict import Verdict
 
 BOUNDED = ("tanh", "sigmoid", "softsign", "erf", "hardtanh", "hardsigmoid", "relu6")
@@ -36,12 +36,16 @@ FAINT, FORCEFUL, OVERRESPONSIVE, OVERRESPONSIVE_UNKNOWN = 0.5, 3.0, 100.0, 1000.
 FADED, FADED_FAR, MANY_LAYERS = -0.65, -1.5, 7
 # A loss that responds this much, and this many times as much as at the start, is recovering.
 ANSWERS, ANSWERS_MORE = 0.03, 2.0
+RISES = 10.0
 WAY_ROUND = 0.1
 GROWN, GROWN_PLAIN, GROWN_A_LAYER = 0.9, 0.35, 0.04
 GROWN_NORMALISED = 3.0
 # A fading gradient does little harm where a step still lowers the loss by more than this fraction.
 CRAWLS = 0.006
 DEAD, SATURATED = 0.8, 0.6
+# The fraction of standard normal inputs that meet a flat end: beyond 1 of hardtanh, below 0 of
+# relu6. Smooth activations are flat for hardly any.
+FLAT = {"hardtanh": math.erfc(math.sqrt(0.5)), "relu6": 0.5}
 # The rate of dropout that may be too strong, and the units of an image that are too few.
 STRONG, FEW_UNITS = 0.9, 4
 # Half of the units may be dead in a network whose loss has fallen to this fraction of its first.
@@ -69,7 +73,7 @@ def symmetric(history: list[FlowStats]) -> Verdict | None:
         "error",
         f"all units of {len(alike)} of {len(hidden)} hidden layers have the same weights, "
         "so they learn the same",
-        fixes.initialise(stats),
+        fixes.at_random(stats),
         step=stats.step,
         subject=alike[0].name,
         evidence={"weight_spread": alike[0].weight_spread or 0.0, "layers": len(alike)},
@@ -173,20 +177,21 @@ def saturated(history: list[FlowStats]) -> Verdict | None:
     """Find bounded activations on their flat ends."""
     stats = history[-1]
     layers = [
-        (x.slopes.saturated, x)
+        (_saturated_beyond(x.slopes), x)
         for x in stats.matrix_layers
         if x.slopes and x.slopes.activation in BOUNDED
     ]
     if not layers:
         return None
-    share, x = max(layers, key=lambda pair: pair[0])
-    if share < SATURATED / 2 or x.slopes is None or x.output is None:
+    beyond, x = max(layers, key=lambda pair: pair[0])
+    if beyond < SATURATED / 2 or x.slopes is None or x.output is None:
         return None
+    share = x.slopes.saturated
     # Where a gradient can bypass them, as in residual networks, saturated units block little.
     blocks = (way_round(stats) or 0.0) < WAY_ROUND and not _got_there_learning(history, x.name)
     return Verdict(
         "saturated",
-        "error" if share >= SATURATED and blocks else "warning",
+        "error" if beyond >= SATURATED and blocks else "warning",
         f"{share:.0%} of the outputs of {x.slopes.activation} after {x.name} are saturated",
         fixes.saturated(stats, x),
         step=stats.step,
@@ -196,10 +201,18 @@ def saturated(history: list[FlowStats]) -> Verdict | None:
     )
 
 
+def _saturated_beyond(slopes: Slopes) -> float:
+    """Return the saturated fraction of the inputs that would not be if all had unit size."""
+    flat = FLAT.get(slopes.activation, 0.0)
+    return (slopes.saturated - flat) / (1 - flat)
+
+
 def _got_there_learning(history: list[FlowStats], name: str) -> bool:
     """Return whether a layer began unsaturated, and the loss has fallen while it saturated."""
     losses = [s.loss for s in history if s.loss is not None]
-    began = [x.slopes.saturated for x in history[0].matrix_layers if x.name == name and x.slopes]
+    began = [
+        _saturated_beyond(x.slopes) for x in history[0].matrix_layers if x.name == name and x.slopes
+    ]
     return len(losses) > 1 and losses[-1] < losses[0] and bool(began) and began[0] < SATURATED
 
 
@@ -253,7 +266,7 @@ def vanishing(history: list[FlowStats]) -> Verdict | None:
     total = d.total[1] if d is not None else 0.0
     faint = weakest is not None and weakest < FAINT
     fades = total < (FADED if faint else FADED_FAR) and (faint or weakest is None)
-    silent = weakest is not None and weakest < UNRESPONSIVE
+    silent = weakest is not None and weakest < UNRESPONSIVE and not _rises(history, weakest)
     if not hidden or (not fades and (not silent or now >= UNRESPONSIVE)):
         return None
     gains = finite([g for g in map(relative_gain, history) if g is not None])
@@ -281,12 +294,22 @@ def vanishing(history: list[FlowStats]) -> Verdict | None:
         "vanishing",
         "error" if stuck and not answers else "note" if harmless else "warning",
         "; ".join(said),
-        fixes.initialise(stats),
+        fixes.faded(stats),
         step=stats.step,
         subject=x.name,
         cause=f.cause(fading=True) if f else "",
         evidence=({"response": weakest} if weakest is not None else {}) | _fit(d),
     )
+
+
+def _rises(history: list[FlowStats], weakest: float) -> bool:
+    """Return whether the loss's response has grown far from its weakest, and still grows.
+
+    Of a network whose parts start near zero it grows with every step; where the gradient vanishes
+    it stays as it is.
+    """
+    last = [front[0] for s in history[-2:] if (front := front_response(s)) is not None]
+    return len(last) == 2 and last[1] > max(last[0], RISES * weakest)
 
 
 def _first_profile(history: list[FlowStats]) -> FlowStats:
@@ -362,6 +385,29 @@ def _fit(d: Decay | None) -> dict[str, float]:
     return {"log10_per_layer": d.per_layer, "low": d.low, "high": d.high}
 
 
+def _variation(stats: FlowStats) -> float | None:
+    """Return how much the model's output varies over images, relative to its size."""
+    layers, output = stats.matrix_layers, stats.output
+    last = layers[-1]
+    before = layers[-2] if len(layers) > 1 else last
+    # An output layer that starts at zero predicts the same for every image, which is harmless.
+    if unborn(last):
+        return before.variation if output is None or before.feeds(last) else None
+    if output is None:
+        both = [v for v in (before.variation, last.variation) if v is not None]
+        return min(both, default=None)
+    if output.operation in _SQUASHED and output.variation is not None:
+        # Around its middle a sigmoid's large mean hides how its outputs differ.
+        return max(output.variation, last.variation or 0.0)
+    return output.variation
+
+
+def _differs_more(history: list[FlowStats]) -> bool:
+    """Return whether the output's variation has grown far from its least, and still grows."""
+    seen = [s.output.variation for s in history if s.output and s.output.variation is not None]
+    return len(seen) > 2 and seen[-1] > max(seen[-2], RISES * min(seen))
+
+
 def constant(history: list[FlowStats]) -> Verdict | None:
     """Find outputs that hardly depend on the image: the model's own, where they were seen."""
     stats = history[-1]
@@ -375,19 +421,8 @@ def constant(history: list[FlowStats]) -> Verdict | None:
         silenced = last.slopes.dead
         if last.slopes.activation in RECTIFIERS and last.slopes.saturated >= SHUT_OUTPUTS:
             silenced = max(silenced, last.slopes.saturated)
-    before = layers[-2] if len(layers) > 1 else last
-    # An output layer that starts at zero predicts the same for every image, which is harmless.
-    if unborn(last):
-        variation = before.variation if output is None or before.feeds(last) else None
-    elif output is not None:
-        variation = output.variation
-        if output.operation in _SQUASHED and variation is not None:
-            # Around its middle a sigmoid's large mean hides how its outputs differ.
-            variation = max(variation, last.variation or 0.0)
-    else:
-        both = [v for v in (before.variation, last.variation) if v is not None]
-        variation = min(both, default=None)
-    constant = variation is not None and variation < CONSTANT
+    variation = _variation(stats)
+    constant = variation is not None and variation < CONSTANT and not _differs_more(history)
     if not constant and silenced < DEAD_CLASSES:
         return None
     return Verdict(

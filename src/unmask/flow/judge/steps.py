@@ -29,14 +29,24 @@ def steps(history: list[FlowStats]) -> Iterator[Verdict]:
         step = seen[-1][0].step
         return Verdict(kind, severity, message, fix, cause=cause, subject=subject, step=step)
 
-    for name in first.unregistered:
+    for name in (n for n in first.unregistered if all(n in f.unregistered for f in facts)):
         yield verdict(
             "layers not registered",
             "error",
-            f"{name} is a plain list or dictionary of layers: model.parameters() doesn't hold "
-            "them, so no optimiser trains them",
-            f"make {name} an nn.ModuleList or nn.ModuleDict",
+            f"{name} is a plain list, dictionary or tensor: model.parameters() doesn't hold its "
+            "weights, so no optimiser trains them",
+            f"make {name} an nn.ModuleList, an nn.ModuleDict or an nn.Parameter",
             name,
+        )
+    strangers = [n for n in first.strangers if all(n in f.strangers for f in facts)]
+    if strangers and not first.unregistered:
+        yield verdict(
+            "layers not registered",
+            "error",
+            f"{_some(strangers)} runs inside the model and isn't part of it: "
+            "model.parameters() doesn't hold its weights, so no optimiser trains them",
+            "make it once, in __init__, and keep it as an attribute: self.layer = ...",
+            strangers[0].partition(" ")[0],
         )
     yield from _unreached(history, facts)
     if not stepped:
@@ -67,6 +77,7 @@ def steps(history: list[FlowStats]) -> Iterator[Verdict]:
             "give every parameter to one optimiser",
             shared[0].rpartition(".")[0] or shared[0],
         )
+    yield from _frozen(history[-1], facts[-1])
     later = [f for s, f in seen if s.step > 0]
     carried = sum(f.carried for f in later)
     if carried and carried >= min(2, len(later)):
@@ -104,16 +115,26 @@ def _unreached(history: list[FlowStats], facts: list[ParameterFacts]) -> Iterato
     if set(never) >= set(first.trainable):
         # If the whole graph is cut, it was the last operation between the model and its loss.
         where = next((c for c in reversed(cuts) if c.operation != ".item()"), None)
+        whole = next(
+            (c for s in history for c in s.calls if c.own and c.name != "difference"), None
+        )
+        kept = whole is not None and where is None
         yield Verdict(
             "no graph",
             "error",
             "the loss has no path to the model: no parameter gets a gradient",
             f"leave out {where.operation} on the way to the loss"
             if where is not None
+            else "call backward() on the loss itself, not on loss.data or torch.tensor(loss)"
+            if kept
             else "look for what cuts the graph on the way to the loss: .detach(), .data, argmax, "
             "torch.no_grad(), or a tensor made anew",
-            cause=where.operation if where is not None else "",
-            location=where.location if where is not None else None,
+            cause=where.operation
+            if where is not None
+            else f"what {whole.name} gave had a path, which is lost before backward()"
+            if whole is not None
+            else "",
+            location=where.location if where is not None else facts[-1].sent_back,
             step=history[-1].step,
             evidence={"tensors": float(len(never))},
         )
@@ -155,6 +176,21 @@ def _unreached(history: list[FlowStats], facts: list[ParameterFacts]) -> Iterato
             subject=unused[0],
             step=last,
             evidence={"layers": float(len(unused)), "of": float(len(layers))},
+        )
+
+
+def _frozen(stats: FlowStats, facts: ParameterFacts) -> Iterator[Verdict]:
+    layers = stats.matrix_layers
+    if layers and facts.trainable and all(x.frozen for x in layers):
+        yield Verdict(
+            "weights that don't move",
+            "warning",
+            f"the weights of all {len(layers)} layers are frozen (requires_grad is False): only "
+            f"{_some(list(facts.trainable))} can change",
+            "call requires_grad_(True) on the layers to be trained, at least on the last",
+            step=stats.step,
+            subject=layers[-1].name,
+            evidence={"layers": float(len(layers))},
         )
 
 

@@ -15,6 +15,7 @@ from unmask.registry import load_plugins
 from unmask.verdict import SEVERITIES, Verdict
 
 Judge = Callable[[list[FlowStats]], Verdict | Iterable[Verdict] | None]
+_TWICE = ("batches sorted by class",)
 _JUDGES: list[Judge] = [
     head,
     steps,
@@ -98,4 +99,10 @@ def ordered(verdicts: Iterable[Verdict]) -> list[Verdict]:
             follow |= FOLLOWS.get(kind, frozenset())
     if set(errors) & (CAUSES | {"symmetric initialisation"}):
         follow.add("loss independent of the images")
-    return [v for v in found if v.kind not in follow]
+    return _once([v for v in found if v.kind not in follow])
+
+
+def _once(found: list[Verdict]) -> list[Verdict]:
+    """Leave out what the whole loop shows again of a fault that single steps showed with a line."""
+    placed = {v.kind for v in found if v.location}
+    return [v for v in found if v.kind not in _TWICE or v.location or v.kind not in placed]

@@ -12,25 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unmask.flow.measure.graph import last_operation
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 _OURS = str(Path(__file__).parents[2])
 _LIBRARIES = tuple({_OURS, *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib"))})
 _INSTALLED = ("site-packages", "dist-packages")
-_OPERATIONS = {
-    "SoftmaxBackward0": "softmax",
-    "LogSoftmaxBackward0": "log_softmax",
-    "SigmoidBackward0": "sigmoid",
-    "TanhBackward0": "tanh",
-    "ReluBackward0": "relu",
-    "HardtanhBackward0": "hardtanh",
-}
-# Operations that pass on their input, or only reshape it.
-_SHAPES = (
-    *("View", "Reshape", "UnsafeView", "Squeeze", "Unsqueeze", "Transpose", "T", "Permute"),
-    *("Select", "Slice", "ToCopy", "Clone", "Alias", "Expand", "AsStrided"),
-)
+# The most entries of a loss's input that are added up.
+_MOST_ENTRIES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -40,8 +31,7 @@ class OutputStats:
     Args:
         size: entries of an image's output.
         variation: the standard deviation over images relative to the RMS, None for a batch of one.
-        operation: "softmax", "sigmoid", "tanh", "relu" or "log_softmax" where one of these comes
-            last.
+        operation: the last, as in graph.LastOperation, or "dropout".
         dim: the dimension that a softmax is taken over.
     """
 
@@ -66,8 +56,11 @@ class LossCall:
         integers: whether the targets have an integer dtype.
         classes: the number of targets of each class; {} unless they are integers of at most 10,000
             values, or whole floats of one dimension.
-        operation: the last operation of the outputs, as in OutputStats.
+        operation: the last operation of the outputs, as in graph.LastOperation, or "dropout".
         dim: the dimension of a softmax.
+        width: the number of entries that it is taken over.
+        normalised: the dimension over which the outputs, or for nll_loss their exponentials, are
+            probabilities: at least 0, with a sum of 1.
         reduction: "mean", "sum" or "none".
         value: the loss, None where it is not reduced.
         location: "file:line" of the call in the user's code, None where it isn't known.
@@ -92,6 +85,8 @@ class LossCall:
     location: str | None
     own: bool = True
     variation: float | None = None
+    width: int | None = None
+    normalised: int | None = None
 
 
 @dataclass(frozen=True)
@@ -129,34 +124,6 @@ def relative(name: str) -> str:
     """Return a file's path relative to the working folder, if it lies in it."""
     path = Path(name)
     return path.relative_to(Path.cwd()).as_posix() if path.is_relative_to(Path.cwd()) else name
-
-
-def last_operation(tensor: Tensor) -> tuple[str | None, int | None]:
-    """Return the bounded or rectifying operation that made a tensor, and a softmax's dimension.
-
-    Operations that only reshape, copy or cast a tensor are skipped.
-
-    Args:
-        tensor: with its graph.
-
-    Returns:
-        The name, as in OutputStats, and the dimension, at least 0; None where there is none.
-    """
-    node = tensor.grad_fn
-    while node is not None:
-        name = node.name()
-        if name in _OPERATIONS:
-            dim = getattr(node, "_saved_dim", None)
-            # Saved as an unsigned number: the last dimension is 2^64 - 1.
-            if dim is not None and dim >= 1 << 63:
-                dim -= 1 << 64
-            if dim is not None and dim < 0:
-                dim += tensor.ndim
-            return _OPERATIONS[name], dim
-        if not name.removesuffix("Backward0").startswith(_SHAPES) or not node.next_functions:
-            return None, None
-        node = node.next_functions[0][0]
-    return None, None
 
 
 def logits_in(output: Any) -> Any:
@@ -312,7 +279,7 @@ def loss_call(
         elif aim.numel() and aim.ndim <= 1 and bool((aim == aim.round()).all()):
             values, counts = aim.flatten().unique(return_counts=True)
             classes = {int(v): n for v, n in zip(values.tolist(), counts.tolist(), strict=True)}
-        operation, dim = last_operation(output)
+        last = last_operation(output)
         scalar = isinstance(result, torch.Tensor) and result.numel() == 1
         return LossCall(
             name=name,
@@ -324,8 +291,10 @@ def loss_call(
             target_high=float(aim.max()) if aim.numel() else 0.0,
             integers=integers,
             classes=classes,
-            operation=operation,
-            dim=dim,
+            operation=last.name,
+            dim=last.dim,
+            width=last.width,
+            normalised=_normalised(out, logs=name == "nll_loss"),
             reduction=str(options.get("reduction", "mean")),
             value=float(result.detach()) if scalar else None,
             location=user_line(2),
@@ -333,56 +302,22 @@ def loss_call(
         )
 
 
+def _normalised(out: Tensor, logs: bool) -> int | None:
+    """Return the dimension over which entries, or their exponentials, are probabilities."""
+    if out.ndim < 2 or min(out.shape[:2]) < 2 or not 0 < out.numel() <= _MOST_ENTRIES:
+        return None
+    if not out.is_floating_point() or not (logs or bool((out >= 0).all())):
+        return None
+    parts = out.float().exp() if logs else out.float()
+    for dim in (1, 0):
+        # Half precision keeps three digits.
+        if bool(((parts.sum(dim) - 1).abs() < 5e-3).all()):
+            return dim
+    return None
+
+
 def _variation(out: Tensor) -> float | None:
     if out.ndim < 1 or len(out) < 2 or not out.is_floating_point():
         return None
     size = float(out.float().square().mean()) ** 0.5
     return float((out - out.mean(0)).float().square().mean()) ** 0.5 / size if size > 0 else 0.0
-
-
-# A difference computed by hand is looked for in this many steps of the graph back from the loss.
-_NEAR = 8
-
-
-def broadcast_in(loss: Tensor) -> LossCall | None:
-    """Return the call of a loss computed by hand in which (n, 1) meets (n), or None.
-
-    The difference of outputs and constant targets then has shape (n, n), though the outputs have
-    shape (n, 1) or (n). Where both sides carry a gradient, pairs are meant.
-
-    Args:
-        loss: with its graph; the last few operations are searched.
-    """
-    node = loss.grad_fn
-    for _ in range(_NEAR):
-        if node is None:
-            return None
-        parents = [parent for parent, _ in node.next_functions if parent is not None]
-        if node.name() in ("SubBackward0", "RsubBackward1") and len(parents) == 1:
-            made, given = _shape(node), _shape(parents[0])
-            n = made[0] if made else 0
-            if len(made) == 2 and n > 1 and made == (n, n) and given in ((n, 1), (n,), (1, n)):
-                other = (n,) if given == (n, 1) else (n, 1)
-                return LossCall(
-                    name="difference",
-                    shape=given,
-                    target_shape=other,
-                    low=0.0,
-                    high=0.0,
-                    target_low=0.0,
-                    target_high=0.0,
-                    integers=False,
-                    classes={},
-                    operation=None,
-                    dim=None,
-                    reduction="mean",
-                    value=None,
-                    location=user_line(2),
-                )
-        node = parents[0] if parents else None
-    return None
-
-
-def _shape(node: Any) -> tuple[int, ...]:
-    known = node._input_metadata
-    return tuple(int(n) for n in known[0].shape) if known else ()

@@ -45,9 +45,10 @@ def experiment(
         swapped = _quietly(lambda: _swapped(_alive(model), call, loss, x, y))
         if any(isinstance(m, nn.RNNBase) for m in model.modules()):
             time = _quietly(lambda: _through_time(_alive(model), call, x))
+    affine = _quietly(lambda: _affine(_alive(model), call, x)) if plain else None
     fit = _quietly(lambda: _linear(batches if rows is None else rows)) if plain else None
     linear, chance, images = fit or (None, None, 0)
-    return Experiments(mixed, swapped, time, linear, chance, images)
+    return Experiments(mixed, swapped, time, affine, linear, chance, images)
 
 
 def _alive(model: nn.Module) -> nn.Module:
@@ -152,6 +153,24 @@ def _swapped(
     if not math.isfinite(before) or before == 0:
         return None
     return abs(after - before) / abs(before)
+
+
+def _affine(model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Tensor) -> float | None:
+    """Return |f(a) + f(b) - f(c) - f(a + b - c)| over the size of f's differences.
+
+    It is 0, but for rounding, of a network that is a linear function of its images.
+    """
+    if not x.is_floating_point() or len(x) < 3:
+        return None
+    a, b, c = x[:LEAST_IMAGES], x.roll(1, 0)[:LEAST_IMAGES], x.roll(2, 0)[:LEAST_IMAGES]
+    with torch.no_grad():
+        at = [logits_in(call(model, images)) for images in (a, b, c, a + b - c)]
+        if any(z is None for z in at) or spread(at[0], 0) < VARIED:
+            return None
+        f, g, h, whole = (z.double() for z in at)
+        size = float((f - g).square().mean() + (g - h).square().mean()) ** 0.5
+        off = float((f + g - h - whole).square().mean()) ** 0.5
+    return off / size if size > 0 and math.isfinite(off) else None
 
 
 def _linear(batches: Sequence[tuple[Any, Any]]) -> tuple[float, float, int] | None:

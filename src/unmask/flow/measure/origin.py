@@ -53,25 +53,50 @@ def origin(model: nn.Module, inputs: Any, loss: Callable[[], Tensor]) -> Origin 
     return seen.first or seen.first_infinity
 
 
-# Steps of the graph back from the user's own loss that are searched.
-_NEAR = 8
+# Operations of the user's own loss that are searched, from the loss back.
+_NEAR = 48
 
 
-def root_of_zero(loss: Tensor) -> Origin | None:
-    """Return the square root of exactly 0 that a loss ends in, or None: its derivative is infinite.
+def origin_in(loss: Tensor) -> Origin | None:
+    """Return the operation of a loss's graph that makes NaN or infinity, or None.
 
-    This is for losses that are computed outside the model, and so can't be run again.
+    This is for losses that are computed outside the model, and so can't be run again. Of a finite
+    loss, only a square root of exactly 0 is found, whose derivative is infinite.
 
     Args:
-        loss: with its graph; the last few operations are searched.
+        loss: before its backward pass.
     """
-    node = loss.grad_fn
-    for _ in range(_NEAR):
-        if node is None:
-            return None
-        if node.name() == "SqrtBackward0" and not bool(node._saved_result.all()):  # type: ignore[attr-defined]
-            return Origin("backward", "sqrt", None, user_line(), True)
-        node = next((parent for parent, _ in node.next_functions if parent is not None), None)
+    finite, found = bool(loss.isfinite().all()), None
+    nodes: list[Any] = [loss.grad_fn]
+    known: set[Any] = set()
+    while nodes and len(known) < _NEAR:
+        node = nodes.pop(0)
+        if node is None or node in known:
+            continue
+        known.add(node)
+        name = node.name().removesuffix("Backward0").removesuffix("Backward1")
+        try:
+            made = _makes(name, node)
+        except (AttributeError, RuntimeError):
+            # What it saved is gone, or was never needed.
+            made = None
+        if made is not None and finite == (made == "backward"):
+            # Its source is the furthest from the loss.
+            found = Origin(made, name.lower(), None, user_line(), name != "Softmax")
+        nodes += [parent for parent, _ in node.next_functions]
+    return found
+
+
+def _makes(name: str, node: Any) -> str | None:
+    """Return the pass in which an operation makes NaN or infinity of what it saved, or None."""
+    if name == "Sqrt":
+        return None if bool(node._saved_result.all()) else "backward"
+    if name in ("Log", "Log2", "Log10"):
+        return None if bool((node._saved_self > 0).all()) else "forward"
+    if name == "Div":
+        return None if bool(node._saved_other.all()) else "forward"
+    if name in ("Exp", "Rsqrt", "Reciprocal", "Softmax", "Std"):
+        return None if bool(node._saved_result.isfinite().all()) else "forward"
     return None
 
 
@@ -110,14 +135,16 @@ class _Search(TorchFunctionMode):
             if bool(out.isnan().any()):
                 if any(bool(x.isnan().any()) for x in _tensors(given)):
                     continue
-                here = Origin("forward", name, layer, user_line())
+                half = out.dtype == torch.float16
+                here = Origin("forward", name, layer, user_line(), half=half)
                 infinite = any(bool(x.isinf().any()) for x in _tensors(given))
                 blamed = infinite and "softmax" not in name and self.first_infinity is not None
                 self.first = self.first_infinity if blamed else here
                 return
             made = self.first_infinity is None and name not in _MEANT and bool(out.isinf().any())
             if made and not any(bool(x.isinf().any()) for x in _tensors(given)):
-                self.first_infinity = Origin("forward", name, layer, user_line(), True)
+                half = out.dtype == torch.float16
+                self.first_infinity = Origin("forward", name, layer, user_line(), True, half)
             if out.grad_fn is not None:
                 self._watch(out.grad_fn, name, layer, user_line())
 
@@ -130,7 +157,8 @@ class _Search(TorchFunctionMode):
             broken = [g for g in _tensors(to_inputs) if not bool(g.isfinite().all())]
             if broken:
                 infinite = not any(bool(g.isnan().any()) for g in broken)
-                self.first = Origin("backward", name, layer, location, infinite)
+                half = any(g.dtype == torch.float16 for g in _tensors(from_outputs))
+                self.first = Origin("backward", name, layer, location, infinite, half)
 
         node.register_hook(passed)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -25,18 +25,23 @@ class ParameterLedger:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.called: set[str] = set()
+        # Modules with weights that run inside the model's forward and aren't part of it.
+        self.strangers: dict[str, list[int]] = {}
+        # A tensor that a pass leaves as an attribute isn't there before the first.
+        self._hidden = frozenset(unregistered(model))
         self._trainable = {id(p): n for n, p in model.named_parameters() if p.requires_grad}
         self._held: dict[int, int] = {}
         self._given: set[int] = set()
         self._reached: set[int] = set()
         self._still: set[str] = set()
-        self._foreign = 0
+        self._foreign, self._foreigners = 0, set[int]()
         self._stepped = False
         self._carried: dict[int, bool] = {}
         self.arrived: set[int] = set()
         self._stale = self._half = self._lost = False
         self._decay: list[tuple[float, float]] = []
         self._location: str | None = None
+        self.sent_back: str | None = None
 
     def attach(self) -> Iterator[Any]:
         """Yield the handles of hooks on a few parameters, which detect gradients left over."""
@@ -61,6 +66,7 @@ class ParameterLedger:
             for p in group["params"]:
                 if id(p) not in self._trainable:
                     self._foreign += p.requires_grad
+                    self._foreigners.add(id(p))
                     continue
                 self._held[id(p)] = self._held.get(id(p), 0) + 1
                 self._stale |= self._carried.get(id(p), False)
@@ -103,6 +109,7 @@ class ParameterLedger:
             for group in optimizer.param_groups:
                 for p in group["params"]:
                     self._held.setdefault(id(p), 1)
+                    self._foreigners.add(id(p))
         if not self._stepped:
             self._look_at_gradients()
         names = self._trainable
@@ -119,32 +126,63 @@ class ParameterLedger:
             still=tuple(sorted(self._still)),
             shared=tuple(n for i, n in names.items() if self._held.get(i, 0) > 1),
             uncalled=tuple(sorted(own - self.called)),
-            unregistered=tuple(unregistered(self.model)),
+            unregistered=tuple(
+                name for name in unregistered(self.model, self._foreigners) if name in self._hidden
+            ),
+            strangers=tuple(
+                name
+                for name, weights in self.strangers.items()
+                if not self._foreigners.issuperset(weights)
+            ),
             foreign=self._foreign,
             carried=self._stale,
             half=self._half,
             decay=sorted(decay)[len(decay) // 2] if decay else None,
             location=self._location,
+            sent_back=self.sent_back,
         )
 
 
-def unregistered(model: nn.Module) -> Iterator[str]:
-    """Yield the names of plain lists, tuples and dictionaries that hold modules with weights.
+def held_by(optimizer: Optimizer) -> Iterator[Tensor]:
+    """Yield the tensors that an optimiser moves."""
+    for group in optimizer.param_groups:
+        yield from group["params"]
 
-    model.parameters() doesn't include them, so no optimiser trains them.
+
+def unregistered(model: nn.Module, held: Collection[int] = ()) -> Iterator[str]:
+    """Yield the names of attributes with weights that model.parameters() doesn't include.
+
+    These are plain lists, tuples and dictionaries of modules, and tensors that want a gradient and
+    aren't an nn.Parameter: no optimiser trains them.
 
     Args:
         model: the network.
+        held: the ids of tensors that an optimiser was given all the same.
     """
-    known = {id(p) for p in model.parameters()}
+    known = {id(p) for p in model.parameters()} | set(held)
     for name, module in model.named_modules():
         for attribute, value in vars(module).items():
-            if attribute.startswith("_") or not isinstance(value, (list, tuple, dict)):
+            if attribute.startswith("_"):
                 continue
-            inside = value.values() if isinstance(value, dict) else value
-            for item in inside:
-                hidden = item.parameters() if isinstance(item, nn.Module) else ()
-                own = [item] if isinstance(item, nn.Parameter) else hidden
-                if any(id(p) not in known and p.requires_grad for p in own):
-                    yield f"{name}.{attribute}".removeprefix(".")
-                    break
+            hidden = [value] if isinstance(value, Tensor) else _weights_in(value)
+            if any(id(p) not in known and p.requires_grad and p.is_leaf for p in hidden):
+                yield f"{name}.{attribute}".removeprefix(".")
+
+
+def results_in(model: nn.Module) -> Iterator[str]:
+    """Yield the names of attributes that are results of a computation with gradients."""
+    for name, module in model.named_modules():
+        for attribute, value in vars(module).items():
+            if isinstance(value, Tensor) and value.grad_fn is not None:
+                yield f"self.{name}.{attribute}".replace("..", ".")
+
+
+def _weights_in(value: Any, depth: int = 3) -> Iterator[Tensor]:
+    """Yield the parameters in a collection, however it is nested."""
+    if isinstance(value, nn.Parameter):
+        yield value
+    elif isinstance(value, nn.Module):
+        yield from value.parameters()
+    elif depth and isinstance(value, (list, tuple, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _weights_in(item, depth - 1)

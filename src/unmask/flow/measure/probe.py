@@ -92,6 +92,12 @@ class GradientProbe:
         """Return the current step, counted from the start of a run that was resumed."""
         return self._made + self.step
 
+    def scale_by(self, scaler: Scaler) -> None:
+        """Learn of a GradScaler, possibly in the middle of a step that it scales."""
+        self.scaler = scaler
+        if self._window is not None:
+            self._window.scale = scaler.get_scale()
+
     def refresh(self) -> None:
         """Read the model's modules again, which may have changed."""
         self.layers = layers_of(self.model)

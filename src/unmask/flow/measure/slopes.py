@@ -96,6 +96,8 @@ class ActivationMode(TorchFunctionMode):
                 self._cut(_CUTS[func])
             return
         name, seen = _NAME_OF.get(func), self._seen
+        if name == "hardtanh" and _clipped_rectifier(args, kwargs):
+            name = "relu6"
         if name is not None and seen is not None:
             z, rest, named = (*args, None)[0], args[1:], dict(kwargs)
             z = named.pop("input", None) if z is None else z
@@ -172,3 +174,9 @@ def alive(slope: Tensor, supremum: float, unit_dim: int) -> Tensor:
 def name_of(function: Any) -> str | None:
     """Return the name of the activation that a function of torch applies, or None."""
     return _NAME_OF.get(function)
+
+
+def _clipped_rectifier(args: tuple[Any, ...], named: dict[str, Any]) -> bool:
+    """Return whether a hardtanh's lower end is 0, as that of torch.nn.ReLU6."""
+    low = args[1] if len(args) > 1 else named.get("min_val", -1.0)
+    return bool(low >= 0)

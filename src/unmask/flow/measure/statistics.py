@@ -226,6 +226,7 @@ class Experiments:
         swapped: the relative change of the loss when the images are permuted and their labels
             aren't.
         through_time: the gradient of a recurrent layer's first inputs over that of its last.
+        affine: how far the network is from a linear function of its images, 0 where it is one.
         linear: the accuracy of a linear fit on held-out images of the batches.
         chance: the accuracy of always predicting the most common class.
         images: the number of images of the fit.
@@ -234,6 +235,7 @@ class Experiments:
     mixed: float | None = None
     swapped: float | None = None
     through_time: float | None = None
+    affine: float | None = None
     linear: float | None = None
     chance: float | None = None
     images: int = 0
@@ -249,6 +251,7 @@ class Origin:
         layer: that it belongs to, None where it isn't known.
         location: "file:line" in the user's code, likewise.
         infinite: whether the first was an infinity rather than NaN.
+        half: whether it arose in float16, which ends at 65,504.
     """
 
     place: str
@@ -256,6 +259,7 @@ class Origin:
     layer: str | None = None
     location: str | None = None
     infinite: bool = False
+    half: bool = False
 
 
 @dataclass(frozen=True)
@@ -284,12 +288,15 @@ class ParameterFacts:
         still: with a gradient, but unchanged by the step.
         shared: in two optimisers.
         uncalled: layers that took no part in the forward pass.
-        unregistered: modules in plain lists or dictionaries, which no optimiser finds.
+        unregistered: attributes that hold weights, which no optimiser finds.
+        strangers: modules with weights that ran inside the model without being part of it, each
+            with its line.
         foreign: the number of tensors that optimisers hold and the model doesn't.
         carried: whether the gradients still held those of an earlier step.
         half: whether a weight that stayed unchanged is in half precision.
         decay: the weight decay added to gradients, relative to the gradients' own size.
-        location: "file:line" in the user's code.
+        location: "file:line" of the step in the user's code.
+        sent_back: that of the backward pass.
     """
 
     trainable: tuple[str, ...] = ()
@@ -299,11 +306,13 @@ class ParameterFacts:
     shared: tuple[str, ...] = ()
     uncalled: tuple[str, ...] = ()
     unregistered: tuple[str, ...] = ()
+    strangers: tuple[str, ...] = ()
     foreign: int = 0
     carried: bool = False
     half: bool = False
     decay: float | None = None
     location: str | None = None
+    sent_back: str | None = None
 
 
 @dataclass(frozen=True)
@@ -322,6 +331,9 @@ class FlowStats:
         calls: of losses, where they were watched.
         cuts: places where the graph is cut.
         parameters: of the step, where they were watched.
+        momentum: the name and the momentum of the batch normalisation whose running statistics
+            are updated least sensibly: with a momentum of 0, else with the largest.
+        maximises: whether an optimiser steps up the gradient.
         values_a_channel: the least number of values that a batch normalisation was given.
         dropout: the dropout layer that keeps the fewest units.
         experiments: the outcomes of changing the batch.
@@ -340,6 +352,8 @@ class FlowStats:
     cuts: tuple[Cut, ...] = ()
     parameters: ParameterFacts | None = None
     values_a_channel: int | None = None
+    momentum: tuple[str, float] | None = None
+    maximises: bool = False
     dropout: Dropped | None = None
     experiments: Experiments | None = None
     origin: Origin | None = None

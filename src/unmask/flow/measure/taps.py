@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 # Clipping by value is measured this many times, then as rarely.
 EACH = 32
+_SCALER = {"__init__": "made", "scale": "scaled", "unscale_": "unscaled", "update": "updated"}
 
 
 class Tapped:
@@ -24,10 +25,11 @@ class Tapped:
     Args:
         backward: receives the tensor that the pass starts from.
         clip: receives the fraction of the gradient that clipping left.
-        zero: is called at optimizer.zero_grad().
+        zero: receives the optimiser or the module whose gradients were zeroed.
         schedule: is called at scheduler.step().
         made: receives every new optimiser.
-        scaler: receives every GradScaler, and whether it was updated rather than made.
+        scaler: receives every GradScaler, and what it did: "made", "scaled" a loss, "unscaled" the
+            gradients, or was "updated".
     """
 
     def __init__(
@@ -35,10 +37,10 @@ class Tapped:
         *,
         backward: Callable[[Any], None],
         clip: Callable[[float], None] | None = None,
-        zero: Callable[[], None] | None = None,
+        zero: Callable[[Any], None] | None = None,
         schedule: Callable[[], None] | None = None,
         made: Callable[[Optimizer], None] | None = None,
-        scaler: Callable[[Any, bool], None] | None = None,
+        scaler: Callable[[Any, str], None] | None = None,
     ) -> None:
         self._undo: list[tuple[Any, str, Any, Any]] = []
         self._backward, self._clip, self._zero = backward, clip, zero
@@ -54,15 +56,17 @@ class Tapped:
         zero, made = self._zero, self._made
         if zero is not None:
             for owner in (Optimizer, torch.nn.Module):
-                self._wrap(owner, "zero_grad", lambda *_: zero())
+                self._wrap(owner, "zero_grad", lambda _, args, __: zero(args[0]))
         if made is not None:
             self._wrap(Optimizer, "__init__", lambda _, args, __: made(args[0]))
         if self._schedule is not None:
             self._wrap(LRScheduler, "step", self._after_schedule)
         scaler = self._scaler
         if scaler is not None:
-            self._wrap(torch.amp.GradScaler, "__init__", lambda _, args, __: scaler(args[0], False))
-            self._wrap(torch.amp.GradScaler, "update", lambda _, args, __: scaler(args[0], True))
+            for name, did in _SCALER.items():
+                self._wrap(
+                    torch.amp.GradScaler, name, lambda _, args, __, did=did: scaler(args[0], did)
+                )
         return self
 
     def __exit__(self, *args: object) -> None:

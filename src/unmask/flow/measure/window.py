@@ -20,12 +20,11 @@ from unmask.flow.measure.calls import (
     Cut,
     LossCall,
     OutputStats,
-    broadcast_in,
-    last_operation,
     logits_in,
     loss_call,
     user_line,
 )
+from unmask.flow.measure.graph import broadcast_in, last_operation
 from unmask.flow.measure.layers import (
     Collected,
     Layer,
@@ -104,6 +103,8 @@ class Window:
         # The fraction that clipping left of the gradients that the optimisers are about to use.
         self.clipped = 1.0
         self._values: int | None = None
+        self._momentum: tuple[str, float] | None = None
+        self._maximises = False
         self._sent_back = False
         self._dropped: Tensor | None = None
         self._dropout: Dropped | None = None
@@ -150,7 +151,10 @@ class Window:
     @_quiet
     def _before_forward(self, module: nn.Module, args: Any) -> None:
         # A pass that checkpointing computes again during a backward pass is already recorded.
-        if id(module) not in self.probe.modules or _in_backward():
+        if _in_backward():
+            return
+        if id(module) not in self.probe.modules:
+            self._see_stranger(module)
             return
         if self._depth == 0:
             scale = self._current_scale()
@@ -166,6 +170,7 @@ class Window:
             if x is not None and x.ndim > 1:
                 values = x.numel() // x.shape[1]
                 self._values = min(values, self._values or values)
+                self._see_momentum(module)
         layer = self.probe.by_module.get(id(module))
         if layer is None:
             return
@@ -177,6 +182,26 @@ class Window:
                 self._first = layer
                 with torch._C.DisableTorchFunction():
                     self._input = input_stats(x)
+
+    def _see_momentum(self, module: _BatchNorm) -> None:
+        m, mean, var = module.momentum, module.running_mean, module.running_var
+        if m is None or mean is None or var is None:
+            return
+        # Statistics that were measured before may be kept on purpose.
+        if m == 0 and (bool(mean.any()) or bool((var != 1).any())):
+            return
+        worst = self._momentum[1] if self._momentum is not None else None
+        if worst is None or (worst > 0 and (m == 0 or m > worst)):
+            self._momentum = self.probe.modules.get(id(module), ""), float(m)
+
+    def _see_stranger(self, module: nn.Module) -> None:
+        """Record a layer that runs inside the model and isn't part of it."""
+        if not self._depth or not torch.is_grad_enabled():
+            return
+        own = [p for p in module.parameters(recurse=False) if p.requires_grad]
+        if own:
+            name = f"{type(module).__name__} ({user_line()})"
+            self.ledger.strangers.setdefault(name, []).extend(id(p) for p in own)
 
     def _reads(self, layer: Layer) -> bool:
         """Return whether a layer is the first, or is again and saw a constant slice before."""
@@ -212,9 +237,9 @@ class Window:
             return
         collected.see_output(z.detach())
         if z.requires_grad:
-            scale = self.scale
             gradients = collected.output_gradient
-            z.register_hook(lambda g: gradients.add(few(g), scale))  # type: ignore[no-untyped-call]
+            # The scale may become known between the passes.
+            z.register_hook(lambda g: gradients.add(few(g), self.scale))  # type: ignore[no-untyped-call]
 
     def _see_dropout(self, module: _DropoutNd, z: Tensor | None) -> None:
         self._dropped = z
@@ -229,16 +254,14 @@ class Window:
     def _see_result(self, z: Any) -> None:
         if not (isinstance(z, Tensor) and z.is_floating_point() and z.numel()):
             return
-        operation, dim = last_operation(z)
-        if z is self._dropped:
-            operation = "dropout"
+        last = last_operation(z)
         self._result = z.untyped_storage().data_ptr()
         rows = few(z.detach())
         self._output = OutputStats(
             size=z[0].numel() if z.ndim > 1 else 1,
             variation=spread(rows, 0) if z.ndim > 0 and len(z) > 1 else None,
-            operation=operation,
-            dim=dim,
+            operation="dropout" if z is self._dropped else last.name,
+            dim=last.dim,
         )
 
     def see_loss(self, name: str, output: Any, target: Any, options: Any, result: Any) -> None:
@@ -256,9 +279,10 @@ class Window:
         """Record the value of a loss, and where it was broadcast."""
         self.loss = (self.loss or 0.0) + value / self.scale
         self._sent_back = True
+        self.ledger.sent_back = self.ledger.sent_back or user_line()
         by_hand = broadcast_in(loss)
         if by_hand is not None and len(self.calls) < MOST_CALLS:
-            self.calls.append(by_hand)
+            self.calls.append(_difference(*by_hand))
 
     def _trains(self, layer: Layer) -> bool:
         return any(w.requires_grad for w in layer.weights)
@@ -282,6 +306,7 @@ class Window:
             optimizer: that is about to step.
             closure: whether the step computes the gradients, which are then measured after it.
         """
+        self._maximises |= any(g.get("maximize", False) for g in optimizer.param_groups)
         held = {id(p): g for g in optimizer.param_groups for p in g["params"]}
         copies = []
         if not closure:
@@ -308,7 +333,8 @@ class Window:
                 continue
             changes = [w.detach() - b for w, b in zip(weights, before, strict=True)]
             whole = _norm(before)
-            collected.update_to_weight_ratio = _norm(changes) / whole if whole > 0 else None
+            trained = whole > 0 and self._trains(collected.layer)
+            collected.update_to_weight_ratio = _norm(changes) / whole if trained else None
             collected.expected_gain = -sum(
                 float(torch.dot(w.grad.flatten(), change.flatten())) / scale
                 for w, change in zip(weights, changes, strict=True)
@@ -340,8 +366,30 @@ class Window:
                 self.probe.optimizers(), self._sent_back or self.saw_backward()
             ),
             values_a_channel=self._values,
+            momentum=self._momentum,
+            maximises=self._maximises,
             dropout=self._dropout,
         )
+
+
+def _difference(shape: tuple[int, ...], target_shape: tuple[int, ...]) -> LossCall:
+    """Return the call of a loss computed by hand, of which only the shapes are known."""
+    return LossCall(
+        name="difference",
+        shape=shape,
+        target_shape=target_shape,
+        low=0.0,
+        high=0.0,
+        target_low=0.0,
+        target_high=0.0,
+        integers=False,
+        classes={},
+        operation=None,
+        dim=None,
+        reduction="mean",
+        value=None,
+        location=user_line(2),
+    )
 
 
 def _in_backward() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -75,4 +76,19 @@ def compiled(model: nn.Module) -> bool:
     return any(
         hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) is not None
         for m in model.modules()
+    )
+
+
+def is_part(module: nn.Module, networks: Sequence[nn.Module]) -> bool:
+    """Return whether a module has weights of one of the networks only, as a slice of its layers.
+
+    Args:
+        module: that is called.
+        networks: that are known; a module that holds one of them is no part of it.
+    """
+    weights = {id(p) for p in module.parameters()}
+    inside = set(module.modules())
+    return any(
+        network not in inside and weights <= {id(p) for p in network.parameters()}
+        for network in networks
     )

@@ -1,0 +1,119 @@
+"""Facts that a tensor's graph shows: the operation it ends in, a difference that was broadcast."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_OPERATIONS = {
+    "SoftmaxBackward0": "softmax",
+    "LogSoftmaxBackward0": "log_softmax",
+    "SigmoidBackward0": "sigmoid",
+    "TanhBackward0": "tanh",
+    "ReluBackward0": "relu",
+    "HardtanhBackward0": "hardtanh",
+}
+# Operations that pass on their input, or only reshape or cut it off.
+_SHAPES = (
+    *("View", "Reshape", "UnsafeView", "Squeeze", "Unsqueeze", "Transpose", "TBackward", "Permute"),
+    *("Select", "Slice", "ToCopy", "Clone", "Alias", "Expand", "AsStrided", "Clamp"),
+)
+_PRODUCTS = ("MmBackward0", "BmmBackward0")
+_NORMS = ("LinalgVectorNormBackward0", "NormBackward")
+# A difference computed by hand is looked for in this many steps of the graph back from the loss.
+_NEAR = 8
+
+
+class LastOperation(NamedTuple):
+    """The operation that a tensor ends in, where it is one that a loss may not be fed.
+
+    Args:
+        name: "softmax", "log_softmax", "sigmoid", "tanh", "relu", "hardtanh", "scores" for a linear
+            or convolutional layer, "cosine" for products of vectors of length 1, or None.
+        dim: that a softmax is taken over, at least 0.
+        width: the number of entries that it is taken over.
+    """
+
+    name: str | None = None
+    dim: int | None = None
+    width: int | None = None
+
+
+def last_operation(tensor: Tensor) -> LastOperation:
+    """Return the operation that made a tensor.
+
+    Operations that only reshape, copy, cast or clamp a tensor are skipped.
+
+    Args:
+        tensor: with its graph.
+    """
+    node = _skipped(tensor.grad_fn)
+    if node is None:
+        return LastOperation()
+    name = node.name()
+    if name in _OPERATIONS:
+        dim = getattr(node, "_saved_dim", None)
+        if dim is None:
+            return LastOperation(_OPERATIONS[name])
+        # Saved as an unsigned number: the last dimension is 2^64 - 1.
+        dim -= (1 << 64) if dim >= 1 << 63 else 0
+        shape = shape_of(node)
+        width = shape[dim] if shape and -len(shape) <= dim < len(shape) else None
+        return LastOperation(_OPERATIONS[name], dim + (len(shape) if dim < 0 else 0), width)
+    if name == "ConvolutionBackward0" or (name == "AddmmBackward0" and _weighs(node)):
+        return LastOperation("scores")
+    if name in _PRODUCTS and all(_of_length_one(parent) for parent, _ in node.next_functions):
+        return LastOperation("cosine")
+    return LastOperation()
+
+
+def _skipped(node: Any) -> Any:
+    while node is not None and node.name().startswith(_SHAPES):
+        node = node.next_functions[0][0] if node.next_functions else None
+    return node
+
+
+def _weighs(product: Any) -> bool:
+    """Return whether a matrix product's second factor is a trained weight."""
+    weight = _skipped(product.next_functions[-1][0])
+    return weight is not None and weight.name().endswith("AccumulateGrad")
+
+
+def _of_length_one(node: Any) -> bool:
+    """Return whether vectors were divided by their lengths."""
+    node = _skipped(node)
+    if node is None or node.name() != "DivBackward0" or len(node.next_functions) < 2:
+        return False
+    length = _skipped(node.next_functions[1][0])
+    return length is not None and length.name().startswith(_NORMS)
+
+
+def broadcast_in(loss: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Return the two shapes of a loss computed by hand in which (n, 1) meets (n), or None.
+
+    The difference of outputs and constant targets then has shape (n, n), though the outputs have
+    shape (n, 1) or (n). Where both sides carry a gradient, pairs are meant.
+
+    Args:
+        loss: with its graph; the last few operations are searched.
+    """
+    node = loss.grad_fn
+    for _ in range(_NEAR):
+        if node is None:
+            return None
+        parents = [parent for parent, _ in node.next_functions if parent is not None]
+        if node.name() in ("SubBackward0", "RsubBackward1") and len(parents) == 1:
+            made, given = shape_of(node), shape_of(parents[0])
+            n = made[0] if made else 0
+            if len(made) == 2 and n > 1 and made == (n, n) and given in ((n, 1), (n,), (1, n)):
+                return given, (n,) if given == (n, 1) else (n, 1)
+        node = parents[0] if parents else None
+    return None
+
+
+def shape_of(node: Any) -> tuple[int, ...]:
+    """Return the shape of what an operation of the graph made, () where it isn't known."""
+    known = node._input_metadata
+    return tuple(int(n) for n in known[0].shape) if known else ()

@@ -1,0 +1,297 @@
+"""loop: faults of a whole loop that people post, and healthy loops that look like them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unmask.flow.watch import Watch
+from unmask.verdict import Verdict
+
+CENTRES = 1.5 * torch.randn(5, 20, generator=torch.Generator().manual_seed(1))
+
+
+def batch(i: int, n: int = 32) -> tuple[Tensor, Tensor]:
+    g = torch.Generator().manual_seed(i)
+    y = torch.randint(5, (n,), generator=g)
+    return CENTRES[y] + torch.randn(n, 20, generator=g), y
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def net() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(20, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 5))
+
+
+def loss_of(model, i):
+    x, y = batch(i)
+    return functional.cross_entropy(model(x), y)
+
+
+def watched(loop) -> dict[str, Verdict]:
+    with Watch(every=1000) as seen:
+        loop()
+    return {v.kind: v for v in seen.verdicts if v.severity != "note"}
+
+
+def train(model, before=None, after=None, steps: int = 24, optimizer=None, scaler=None) -> None:
+    optimizer = optimizer or torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    for i in range(steps):
+        optimizer.zero_grad()
+        loss = loss_of(model, i)
+        (loss if scaler is None else scaler.scale(loss)).backward()
+        if before is not None:
+            before(model, i, optimizer)
+        if scaler is None:
+            optimizer.step()
+        else:
+            scaler.step(optimizer)
+            scaler.update()
+        if after is not None:
+            after(model, i, optimizer)
+
+
+def clip(model, i, optimizer):
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+
+
+def test_clipping_after_the_step():
+    found = watched(lambda: train(net(), after=clip))
+    assert found.keys() == {"clipping without effect"}
+    assert "test_loop.py" in (found["clipping without effect"].location or "")
+    assert not watched(lambda: train(net(), before=clip))
+
+
+def scaler():
+    return torch.amp.GradScaler("cpu", init_scale=2.0**12)
+
+
+def test_gradients_that_are_clipped_before_they_are_unscaled():
+    found = watched(lambda: train(net(), before=clip, scaler=scaler()))
+    assert "unscale_" in found["gradients not unscaled"].fix
+    given = scaler()
+
+    def unscaled(model, i, optimizer):
+        given.unscale_(optimizer)
+        clip(model, i, optimizer)
+
+    assert not watched(lambda: train(net(), before=unscaled, scaler=given))
+
+
+def test_a_step_with_scaled_gradients():
+    def loop():
+        model, given = net(), scaler()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        for i in range(10):
+            optimizer.zero_grad()
+            given.scale(loss_of(model, i)).backward()
+            optimizer.step()
+
+    assert watched(loop).keys() == {"gradients not unscaled"}
+
+
+def test_gradients_that_are_zeroed_instead_of_used():
+    def loop(each: int):
+        model = net()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        for i in range(66):
+            if each > 1 or i % 3 == 0:
+                optimizer.zero_grad()
+            loss_of(model, i).backward()
+            if i % (each if each > 1 else 3) == 2:
+                optimizer.step()
+
+    found = watched(lambda: loop(22))
+    assert found.keys() == {"no step"}
+    assert "zeroed" in found["no step"].message
+    assert not watched(lambda: loop(1))
+
+
+def test_an_attack_on_the_same_labels_may_zero_gradients():
+    def loop():
+        model = net()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        for i in range(8):
+            x, y = batch(i)
+            shift = torch.zeros_like(x, requires_grad=True)
+            for _ in range(12):
+                model.zero_grad()
+                functional.cross_entropy(model(x + shift), y).backward()
+                shift.data += 0.01 * shift.grad.sign()
+            optimizer.zero_grad()
+            functional.cross_entropy(model(x + shift.detach()), y).backward()
+            optimizer.step()
+
+    assert not watched(loop)
+
+
+def test_the_optimiser_of_another_model():
+    def loop():
+        other = torch.optim.Adam(net().parameters())
+        train(net(), optimizer=other, steps=6)
+
+    found = watched(loop)
+    assert found.keys() == {"no step"}
+    assert "other weights" in found["no step"].message
+
+
+def by_hand():
+    model = net()
+    for i in range(70):
+        model.zero_grad()
+        loss_of(model, i).backward()
+        with torch.no_grad():
+            for p in model.parameters():
+                p -= 0.05 * p.grad
+
+
+def of_an_image():
+    model, image = net().eval(), torch.randn(4, 20, requires_grad=True)
+    optimizer = torch.optim.Adam([image], lr=0.05)
+    for _ in range(70):
+        optimizer.zero_grad()
+        model(image)[:, 3].sum().neg().backward()
+        optimizer.step()
+
+
+def of_features():
+    judge, model = net().eval(), nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 20))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for i in range(70):
+        x, _ = batch(i)
+        optimizer.zero_grad()
+        functional.mse_loss(judge(model(x)), judge(x).detach()).backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("loop", [by_hand, of_an_image, of_features])
+def test_models_that_no_optimiser_need_hold(loop):
+    assert not watched(loop)
+
+
+def test_a_model_that_is_frozen_as_a_whole():
+    def loop():
+        model = net().requires_grad_(False)
+        optimizer = torch.optim.Adam(model.parameters())
+        for i in range(4):
+            loss_of(model, i).requires_grad_().backward()
+            optimizer.step()
+
+    assert watched(loop)["weights that don't move"].severity == "error"
+
+
+def test_an_optimiser_for_every_step():
+    def loop(times: int):
+        model = net()
+        for _ in range(times):
+            train(model, steps=60 // times)
+
+    assert watched(lambda: loop(60)).keys() == {"optimiser made anew"}
+    assert not watched(lambda: loop(3))
+
+
+def test_validation_in_training_mode_of_one_batch_an_epoch():
+    def now_and_then(model, i, optimizer):
+        with torch.no_grad():
+            if i % 12 == 11:
+                model(batch(1000)[0])
+
+    def each_step(model, i, optimizer):
+        with torch.no_grad():
+            model(batch(2000 + i)[0])
+
+    def the_same(model, i, optimizer):
+        # The accuracy of the batch that was just trained on.
+        if i % 12 == 11:
+            with torch.no_grad():
+                model(seen[0])
+
+    assert "wrong mode" in watched(lambda: train(net(), after=now_and_then, steps=40))
+    assert not watched(lambda: train(net(), after=each_step))
+    seen = [batch(0)[0]]
+
+    def loop():
+        model = net()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        for i in range(40):
+            seen[0], y = batch(i)
+            optimizer.zero_grad()
+            functional.cross_entropy(model(seen[0]), y).backward()
+            optimizer.step()
+            the_same(model, i, optimizer)
+
+    assert not watched(loop)
+
+
+def test_layers_that_are_skipped_at_random():
+    class Skipping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Linear(20, 20), nn.Linear(20, 5)
+            self.calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            return self.head(x + self.body(x).relu() if self.calls > 3 else x)
+
+    assert not watched(lambda: train(Skipping()))
+
+
+def test_slices_of_a_model_are_parts_of_it():
+    class Sliced(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = net()
+
+        def forward(self, x):
+            return self.layers[2:](self.layers[:2](x))
+
+    with Watch(every=1000) as seen:
+        train(Sliced(), steps=12)
+    assert [m.model for m in seen.report.models] == ["Sliced"]
+    assert not [v for v in seen.verdicts if v.severity != "note"]
+
+
+def losses_of_nothing(p, y):
+    return -p.softmax(1).gather(1, y[:, None]).log().mean()
+
+
+def test_an_operation_of_a_loss_by_hand_that_makes_infinity():
+    def loop():
+        model = net()
+        optimizer = torch.optim.Adam(model.parameters())
+        for i in range(4):
+            x, y = batch(i)
+            optimizer.zero_grad()
+            losses_of_nothing(1e4 * model(x), y).backward()
+            optimizer.step()
+
+    found = watched(loop)["not a number"]
+    assert found.message.startswith("log makes infinity")
+
+
+def test_a_loss_that_lost_its_graph_is_placed():
+    def loop():
+        model = net()
+        optimizer = torch.optim.Adam(model.parameters())
+        for i in range(6):
+            optimizer.zero_grad()
+            loss_of(model, i).data.requires_grad_().backward()
+            optimizer.step()
+
+    found = watched(loop)["no graph"]
+    assert "test_loop.py" in (found.location or "")
+    assert "lost before backward" in found.cause
+
+
+def test_maximize():
+    def loop():
+        model = net()
+        train(model, optimizer=torch.optim.Adam(model.parameters(), maximize=True))
+
+    assert "maximize" in watched(loop)["wrong loss"].fix

@@ -1,0 +1,235 @@
+"""steps and head: faults that people post, found in a few steps, and healthy neighbours."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unmask.errors import UserError
+from unmask.flow.check import FlowCheck, check_flow
+
+CLASSES = 5
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def batches(n: int = 4, size: int = 32) -> list[tuple[Tensor, Tensor]]:
+    g = torch.Generator().manual_seed(1)
+    centres = 1.5 * torch.randn(CLASSES, 20, generator=g)
+    labels = [torch.randint(CLASSES, (size,), generator=g) for _ in range(n)]
+    return [(centres[y] + torch.randn(size, 20, generator=g), y) for y in labels]
+
+
+def checked(model: nn.Module, loss=functional.cross_entropy, pairs=None) -> FlowCheck:
+    def adam(parameters):
+        return torch.optim.Adam(parameters, lr=1e-3)
+
+    return check_flow(model, loss, pairs or batches(), optimizer=adam, steps=4)
+
+
+def found(model: nn.Module, loss=functional.cross_entropy):
+    return {v.kind: v for v in checked(model, loss).verdicts if v.severity != "note"}
+
+
+def mlp(*after: nn.Module, outputs: int = CLASSES, act: type[nn.Module] = nn.ReLU) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(20, 32), act(), nn.Linear(32, outputs), *after)
+
+
+class Net(nn.Module):
+    """Two layers, with what a test adds to them and does in forward."""
+
+    def __init__(self, forward, **parts):
+        super().__init__()
+        self.body, self.head = nn.Linear(20, 32), nn.Linear(32, CLASSES)
+        for name, part in parts.items():
+            setattr(self, name, part)
+        self._forward = forward
+
+    def forward(self, x):
+        return self._forward(self, x)
+
+
+def by_hand(net, x):
+    e = net.head(net.body(x).relu()).exp()
+    return e / e.sum(1, keepdim=True)
+
+
+def over_the_batch(net, x):
+    return functional.softmax(net.head(net.body(x).relu()), dim=0).log()
+
+
+def cosines(net, x):
+    return functional.normalize(net.body(x)) @ functional.normalize(net.head.weight).T
+
+
+def binary(loss, *clamp: float):
+    def of(output, y):
+        output = output.clamp(*clamp) if clamp else output
+        return loss(output[:, 0], (y > 2).float())
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("model", "loss", "kind", "words"),
+    [
+        (lambda: Net(by_hand), functional.cross_entropy, "activation before the loss", "softmax"),
+        (lambda: Net(over_the_batch), functional.nll_loss, "activation before the loss", "images"),
+        (lambda: Net(cosines), functional.cross_entropy, "activation before the loss", "cosines"),
+        (
+            lambda: mlp(nn.Softmax(1), outputs=1),
+            binary(functional.binary_cross_entropy),
+            "activation before the loss",
+            "always 1",
+        ),
+        (
+            lambda: mlp(outputs=1),
+            binary(functional.binary_cross_entropy, 1e-6, 1 - 1e-6),
+            "wrong loss",
+            "scores",
+        ),
+    ],
+)
+def test_what_the_loss_is_fed(model, loss, kind, words):
+    assert words in found(model(), loss)[kind].message
+
+
+@pytest.mark.parametrize(
+    ("model", "loss"),
+    [
+        (lambda: mlp(nn.LogSoftmax(1)), functional.nll_loss),
+        (lambda: mlp(nn.Sigmoid(), outputs=1), binary(functional.binary_cross_entropy, 1e-6, 1.0)),
+        (lambda: Net(lambda net, x: 10 * cosines(net, x)), functional.cross_entropy),
+    ],
+)
+def test_what_the_loss_may_be_fed(model, loss):
+    assert not found(model(), loss).keys() & {"activation before the loss", "wrong loss"}
+
+
+OUTSIDE = nn.Linear(32, 32)
+
+
+def anew(net, x):
+    return net.head(nn.Linear(20, 32)(x).relu())
+
+
+@pytest.mark.parametrize(
+    ("net", "subject"),
+    [
+        (
+            lambda: Net(
+                lambda net, x: net.head(net.more[0][0](net.body(x).relu()).relu()),
+                more=([nn.Linear(32, 32)],),
+            ),
+            "more",
+        ),
+        (
+            lambda: Net(
+                lambda net, x: net.head((net.body(x) * net.gain).relu()),
+                gain=torch.ones(32, requires_grad=True),
+            ),
+            "gain",
+        ),
+        (lambda: Net(anew), "Linear"),
+        (lambda: Net(lambda net, x: net.head(OUTSIDE(net.body(x).relu()).relu())), "Linear"),
+    ],
+)
+def test_weights_that_the_model_does_not_hold(net, subject):
+    assert found(net())["layers not registered"].subject == subject
+
+
+def keeps(net, x):
+    net.kept = x.requires_grad_()
+    return net.head(net.body(x).relu())
+
+
+def frozen() -> nn.Module:
+    return nn.Linear(32, 32).requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        lambda: Net(keeps),
+        lambda: Net(lambda net, x: net.head(net.other[0](net.body(x).relu())), other=[frozen()]),
+    ],
+)
+def test_what_a_pass_keeps_and_what_is_frozen_may_be_plain(net):
+    assert "layers not registered" not in found(net())
+
+
+def test_a_tensor_that_was_computed_is_named():
+    net = Net(lambda net, x: net.head((x @ net.w).relu()), w=torch.ones(20, 32) * OUTSIDE.bias)
+    with pytest.raises(UserError, match=r"self.w is a tensor that was computed.*nn.Parameter"):
+        checked(net)
+
+
+def test_frozen_weights_are_no_low_learning_rate():
+    net = mlp().requires_grad_(False)
+    net[2].bias.requires_grad_(True)
+    assert found(net).keys() == {"weights that don't move"}
+    net[2].requires_grad_(True)
+    assert not found(net)
+
+
+def test_a_linear_network_needs_an_activation():
+    assert "no activation" in found(mlp(act=nn.Identity))
+    assert not found(nn.Linear(20, CLASSES))
+    assert not found(mlp())
+
+
+def test_running_statistics():
+    def normed(momentum):
+        norm = nn.BatchNorm1d(32, momentum=momentum)
+        return nn.Sequential(nn.Linear(20, 32), norm, nn.ReLU(), nn.Linear(32, CLASSES))
+
+    assert found(normed(0.0))["running statistics"].severity == "error"
+    assert found(normed(1.0))["running statistics"].severity == "warning"
+    measured = normed(0.0)
+    measured[1].running_mean += 1
+    for healthy in (normed(0.1), normed(None), measured):
+        assert not found(healthy)
+
+
+@pytest.mark.parametrize("act", [nn.ReLU6, nn.Hardtanh])
+def test_clipped_activations_of_unit_inputs_are_not_saturated(act):
+    norm = nn.BatchNorm1d(32, affine=False)
+    net = nn.Sequential(nn.Linear(20, 32), norm, act(), nn.Linear(32, CLASSES))
+    assert not found(net)
+    wide = nn.Sequential(nn.Linear(20, 32), norm, Times(20.0), act(), nn.Linear(32, CLASSES))
+    assert "saturated" in found(wide)
+
+
+class Times(nn.Module):
+    """Multiplies by a number."""
+
+    def __init__(self, by):
+        super().__init__()
+        self.by = by
+
+    def forward(self, x):
+        return x * self.by
+
+
+def test_a_cut_graph_is_no_checkpoint():
+    check = checked(mlp(), lambda o, y: functional.mse_loss(o.argmax(1) + 0.0 * o.sum(), y.float()))
+    assert not any("checkpoint" in words for words in check.untested)
+
+
+@pytest.mark.parametrize(
+    ("loss", "advice"),
+    [
+        (lambda o, y: functional.cross_entropy(o, functional.one_hot(y, CLASSES)), "argmax"),
+        (lambda o, y: functional.cross_entropy(y.float(), o), "output first"),
+        (lambda o, y: functional.cross_entropy(o, y.int()), "int64"),
+        (lambda o, y: functional.binary_cross_entropy(9 * o[:, 0], (y > 2).float()), "sigmoid"),
+    ],
+)
+def test_a_loss_that_raises_is_explained(loss, advice):
+    with pytest.raises(UserError, match=advice):
+        checked(mlp(), loss)

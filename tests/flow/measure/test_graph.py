@@ -1,0 +1,61 @@
+"""graph: the last operation before a loss, by torch's own names and by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from unmask.flow.measure.calls import loss_call
+from unmask.flow.measure.graph import broadcast_in, last_operation
+
+X = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+W = nn.Parameter(torch.randn(3, 4, generator=torch.Generator().manual_seed(1)))
+LAYER = nn.Linear(4, 3)
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (lambda: LAYER(X).softmax(-1), ("softmax", 1, 3)),
+        (lambda: LAYER(X).softmax(0)[:, :2], ("softmax", 0, 6)),
+        (lambda: nn.Linear(4, 1)(X).softmax(1).squeeze(1), ("softmax", 1, 1)),
+        (lambda: LAYER(X).log_softmax(1), ("log_softmax", 1, 3)),
+        (lambda: LAYER(X).sigmoid().clamp(1e-6, 1 - 1e-6), ("sigmoid", None, None)),
+        (lambda: LAYER(X).tanh(), ("tanh", None, None)),
+        (lambda: LAYER(X)[:, 0], ("scores", None, None)),
+        (lambda: nn.Conv1d(1, 3, 4)(X[:, None]).flatten(1), ("scores", None, None)),
+        (lambda: functional.normalize(X * W[:1]) @ functional.normalize(W).T, ("cosine",)),
+        (lambda: 10 * functional.normalize(X * W[:1]) @ functional.normalize(W).T, (None,)),
+        (lambda: LAYER(X).softmax(1) @ LAYER(X).softmax(1).T, (None,)),
+        (lambda: LAYER(X).exp(), (None,)),
+        (lambda: X, (None,)),
+    ],
+)
+def test_last_operation(made, expected):
+    assert last_operation(made())[: len(expected)] == expected
+
+
+def test_a_softmax_by_hand_is_known_by_its_sums():
+    scores = LAYER(X)
+    y = torch.arange(6) % 3
+    parts = scores.exp() / scores.exp().sum(1, keepdim=True)
+
+    def normalised(name, output):
+        loss = getattr(functional, name)(output, y)
+        return loss_call(name, output, y, {}, loss).normalised
+
+    assert normalised("cross_entropy", parts) == 1
+    assert normalised("cross_entropy", scores) is None
+    assert normalised("nll_loss", parts.log()) == 1
+    assert normalised("nll_loss", scores.softmax(0).log()) == 0
+    assert normalised("nll_loss", scores) is None
+
+
+def test_a_broadcast_difference():
+    output = nn.Linear(4, 1)(X)
+    assert broadcast_in(((output - X[:, 0]) ** 2).mean()) == ((6, 1), (6,))
+    assert broadcast_in(((output[:, 0] - X[:, 0]) ** 2).mean()) is None
+    # Where both sides carry a gradient, pairs are meant.
+    assert broadcast_in((output - output.T).square().mean()) is None
