@@ -11,7 +11,6 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator
-from importlib import metadata
 from io import BufferedReader
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -65,6 +64,9 @@ def environment_stamp(**entries: Any) -> dict[str, Any]:
     Args:
         entries: further plain values by name, such as seed and checksums.
     """
+    # Imported here, as NumPy above.
+    from importlib import metadata
+
     libraries = {}
     for name in ("numpy", "torch"):
         with contextlib.suppress(metadata.PackageNotFoundError):

@@ -157,7 +157,9 @@ def stretched(image: Image.Image) -> Image.Image:
     step = max(1, min(image.size) // 100)
     few = np.asarray(image.resize((image.width // step or 1, image.height // step or 1), 0))
     luma = few.reshape(-1, 3) @ np.array([0.299, 0.587, 0.114])
-    low, high = np.percentile(luma, (100 * _CUT, 100 - 100 * _CUT))
+    # Not np.percentile, which loads numpy.ma: a tenth of the time of a command on one image.
+    cuts = np.array([_CUT, 1 - _CUT]) * (len(luma) - 1)
+    low, high = np.interp(cuts, np.arange(len(luma)), np.sort(luma))
     if high - low >= _LITTLE:
         return image
     gain = min(255 / max(high - low, 1.0), _MOST_GAIN)
