@@ -14,6 +14,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Compiling what is installed takes half of the time; Python compiles what it loads.
+INSTALL := $(BIN)/pip install -q --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/unmask/sweep/native/*)
 
@@ -25,15 +28,16 @@ demo: $(VENV)/.installed
 
 # What can't be fetched is said in the report; the rest runs.
 demo-full: $(VENV)/.installed
-	$(BIN)/pip install -q -e '.[faces]'
+	$(INSTALL) -e '.[faces]'
 	-$(BIN)/unmask data all
 	$(BIN)/unmask reproduce --resume
 
 test: $(VENV)/.developed
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(PYTEST_ARGS)
 
+# Only the files that have slow tests are read.
 test-all: test
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow $$(grep -rl --include='test_*.py' slow tests) $(PYTEST_ARGS)
 
 # 20,000 changed files of each kind; what is found is kept by hypothesis and tried first next time.
 # Then three minutes of random nets through the kernel under the sanitizers.
@@ -45,7 +49,7 @@ docs: $(VENV)/.documented
 	$(BIN)/python docs/api.py
 
 site: $(VENV)/.documented
-	$(BIN)/pip install -q --group site
+	$(INSTALL) --group site
 	$(BIN)/zensical build --clean
 	$(BIN)/python docs/api.py build/pages/api
 	$(BIN)/python docs/versions.py build/pages build/site
@@ -60,7 +64,7 @@ check: $(VENV)/.developed
 # each is installed where there is no compiler, and run.
 wheel: $(VENV)/bin/python
 	rm -rf dist build/wheel
-	$(BIN)/pip install -q build
+	$(INSTALL) build
 	$(BIN)/python -m build -o dist
 	UNMASK_PURE=1 $(BIN)/python -m build --wheel -o dist
 	ls -l dist
@@ -75,18 +79,18 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "this Python can't make virtual environments: install python3-venv"; exit 2; }
 	@command -v $${CXX:-c++} >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null || echo "no C++20 compiler (g++ 11, clang 14 or newer): sweeps will run on PyTorch, several times slower"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --upgrade pip
+	$(INSTALL) --upgrade pip
 
 # Editable, so that a change of the Python code needs no installation; the kernel is built anew
 # when its sources change.
 $(VENV)/.installed: $(VENV)/bin/python $(SOURCES)
-	$(BIN)/pip install -q -e .
+	$(INSTALL) -e .
 	@touch $@
 
 $(VENV)/.developed: $(VENV)/.installed
-	$(BIN)/pip install -q --group dev
+	$(INSTALL) --group dev
 	@touch $@
 
 $(VENV)/.documented: $(VENV)/.installed
-	$(BIN)/pip install -q --group docs
+	$(INSTALL) --group docs
 	@touch $@
