@@ -244,3 +244,21 @@ def test_reports_open_and_run_nothing(page) -> None:
     time.sleep(0.3)
     assert page.title() == "Unmask"
     fits(page)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_keeps_a_screen_reader_or_weak_eyes_out(page, scheme: str) -> None:
+    """axe-core's rules of WCAG find nothing serious on any tab."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page.emulate_media(color_scheme=scheme)
+    page.reload()
+    found = []
+    for name in ("Check", "Flow", "Fool", "Mask", "Reports"):
+        tab(page, name)
+        page.locator("[role=tabpanel]:visible :is(button, input):visible").first.wait_for()
+        found += [
+            (name, violation["id"], violation["nodes"][0]["html"])
+            for violation in axe.run(page).response["violations"]
+            if violation["impact"] in ("serious", "critical")
+        ]
+    assert found == []
