@@ -27,6 +27,14 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == b"set()"
 
 
+def test_a_classifier_is_read_without_torchs_compiler() -> None:
+    program = (
+        "import sys, unmask; unmask.load_model('cifar10'); print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout.split() == [b"False"]
+
+
 def test_the_detector_comes_without_torch() -> None:
     program = "import sys, unmask; print(unmask.MaskDetector.__name__, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from unmask.errors import UserError, unknown
 from unmask.models.card import ModelCard
@@ -148,12 +149,24 @@ class Classifier(nn.Module):
         card.check_weights(file.sha256(), weights)
         if network is None:
             # A card may describe a network of any size: shapes are checked before memory is taken.
-            with torch.device("meta"):
+            with torch.device("meta"), _Undrawn():
                 file.match(_build(card))
             # Convolutions and pooling by channels last take about two thirds of the time on a CPU.
             network = _build(card).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         file.load_into(network)
         return Classifier(network, card).eval()
+
+
+class _Undrawn(TorchFunctionMode):
+    """Networks are built without drawing weights, which on meta loads torch's compiler, 2 s."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "").endswith("normal_"):
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def shipped() -> list[str]:
