@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from unmask import load_model
+from unmask.cli.flow_watch import watch
 from unmask.data.cifar10 import load_cifar10
 from unmask.data.detection.dataset import read_annotated
 from unmask.data.folder import load_folder
@@ -46,6 +48,8 @@ READERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "model card": (ModelCard.read, ".json"),
     "weights": (TensorFile, ".safetensors"),
     "black box": (lambda path: load_victim(str(path)), ".onnx"),
+    "model": (lambda path: load_model(str(path)), ".onnx"),
+    "script": (lambda path: watch(str(path)), ".py"),
     "target of shift": (lambda path: as_target(str(path)), ".onnx"),
     "video": (sources, ".mp4"),
     "image to search for masks": (sources, ".png"),

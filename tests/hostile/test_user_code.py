@@ -46,6 +46,10 @@ CASES = {
     "exits when made": ("def make(): sys.exit(0)", "called exit(0)", ()),
     "raises beyond exceptions when made": ("def make(): raise Odd('x')", "Odd: x", ()),
     "calls itself for ever": ("def make(): return make()", "RecursionError", ()),
+    "ends the process when made": ("import os\ndef make(): os._exit(0)", "called exit(0)", ()),
+    "ends the process in forward": (
+        "import os\nclass make(Net):\n    def forward(self, x): os._exit(0)", "called exit(0)", ()
+    ),
     "exits in forward": (
         "class make(Net):\n    def forward(self, x): sys.exit(0)", "called exit(0)", ()
     ),

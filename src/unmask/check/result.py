@@ -164,6 +164,8 @@ def compare(now: Check, baseline: Path) -> Comparison:
             rank[key] = max(rank.get(key, 0), SEVERITIES.index(v["severity"]))
         figures = {str(k): float(v) for k, v in old["figures"].items() if v is not None}
         gone_from = {k: Verdict(**v) for k, v in known.items()}
+    except UserError:
+        raise
     except OSError as error:
         raise UserError("can't read the baseline", got=baseline, do="give a check.json") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -15,6 +15,7 @@ from cyclopts import Parameter
 from unmask.cli.console import say
 from unmask.cli.options import whole
 from unmask.errors import UserError
+from unmask.runtime import read_regular
 
 if TYPE_CHECKING:
     from unmask.flow.watch import Watch, WatchReport
@@ -94,8 +95,9 @@ def _require_script(script: str) -> None:
         raise UserError("there is no such script", got=script)
     if path.is_dir():
         raise UserError("a script is a file", got=f"the folder {script}")
+    content = read_regular(path)
     try:
-        compile(path.read_bytes(), script, "exec")
+        compile(content, script, "exec")
     except (SyntaxError, ValueError) as error:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         raise UserError("the script isn't Python", got=f"{script}{line}: {error}") from error

@@ -168,12 +168,13 @@ def _own(subject: Victim, files: list[Path], label: str | None, size: int | None
 
     from unmask.data.picture import decode_picture
     from unmask.fool.grid import class_index
+    from unmask.runtime import read_regular
 
     pictures = []
     shape = subject.input_shape or _shape(subject, size)
     for file in files:
         try:
-            content = file.read_bytes()
+            content = read_regular(file)
         except OSError as error:
             raise UserError(f"can't read {file}", got=error.strerror) from error
         try:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -126,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # A script's own arguments may be empty.
             _check_filled(tokens)
             _check_verb(tokens)
-        with _own_streams():
+        with _contained():
             status = app(
                 tokens,
                 exit_on_error=False,
@@ -203,12 +204,21 @@ def _check_verb(tokens: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def _own_streams() -> Iterator[None]:
-    """Restore stdout and stderr, which loaded code may have replaced."""
-    streams = sys.stdout, sys.stderr
+def _contained() -> Iterator[None]:
+    """Turn os._exit of loaded code into exit, and restore the streams that it replaced."""
+    streams, leave, process = (sys.stdout, sys.stderr), os._exit, os.getpid()
+
+    def exit_seen(status: int) -> NoReturn:
+        # A process that was forked, as by a data loader, ends as it likes.
+        if os.getpid() != process:
+            leave(status)
+        raise SystemExit(status)
+
+    os._exit = exit_seen
     try:
         yield
     finally:
+        os._exit = leave
         sys.stdout, sys.stderr = streams
         if runtime := sys.modules.get("unmask.runtime"):
             runtime.release_folders()

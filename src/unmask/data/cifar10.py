@@ -17,7 +17,7 @@ from unmask.data.folder import load_folder
 from unmask.data.images import Images
 from unmask.data.sheets import has_sheets, read_sheets
 from unmask.errors import UserError
-from unmask.runtime import open_regular
+from unmask.runtime import open_regular, require_regular
 
 # In the order of the labels.
 CLASSES = (
@@ -122,6 +122,7 @@ def _members(path: Path) -> dict[str, bytes]:
     """Read the batches out of a tar archive in one pass, leaving everything else packed."""
     found: dict[str, bytes] = {}
     try:
+        require_regular(path)
         with tarfile.open(path) as archive:
             for count, member in enumerate(archive):
                 name = PurePosixPath(member.name).name

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from unmask.data.cards import DatasetCard, RemoteFile
 from unmask.errors import UserError
-from unmask.runtime import write_atomically
+from unmask.runtime import open_regular, write_atomically
 
 ROUNDS = 5
 CONNECT_SECONDS, READ_SECONDS = 10, 60
@@ -88,7 +88,7 @@ def _at_home(card: DatasetCard, file: RemoteFile) -> Path | None:
 
 def _is_sound(path: Path, file: RemoteFile) -> bool:
     try:
-        with path.open("rb") as content:
+        with open_regular(path) as content:
             return hashlib.file_digest(content, "sha256").hexdigest() == file.sha256
     except OSError as error:
         raise UserError(f"can't read {path}", got=error.strerror) from error

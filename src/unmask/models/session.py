@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask.errors import UserError
+from unmask.runtime import read_regular
 
 _TYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
@@ -55,7 +56,7 @@ def open_session(
     for key, value in (entries or {}).items():
         options.add_session_config_entry(key, value)
     try:
-        data = content if isinstance(content, bytes) else Path(content).read_bytes()
+        data = content if isinstance(content, bytes) else read_regular(content)
     except OSError as error:
         raise UserError(
             f"can't read {name}", got=error.strerror, do="give an .onnx file"

@@ -16,10 +16,12 @@ from unmask.errors import UserError, unknown
 from unmask.models.checkpoint import TensorFile
 from unmask.models.preprocessing import Preprocessing, Wrapped
 from unmask.registry import Registry
+from unmask.runtime import read_regular
 
 Loader = Callable[[str, str], Wrapped]
 RANDOM = "random"
 # Pillow's numbers for filters, which transformers' configs hold.
+_MOST_BYTES = 10 * 2**20
 _RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 
 ZOO: Registry[Loader] = Registry("zoo")
@@ -278,7 +280,7 @@ def _explained(wrong: str, pretrained: bool) -> Iterator[None]:
 def is_transformers_folder(path: Path) -> bool:
     """Return whether a folder holds the config of a transformers model."""
     try:
-        found = json.loads((path / "config.json").read_bytes())
+        found = json.loads(read_regular(path / "config.json", _MOST_BYTES))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(found, dict) and "model_type" in found
