@@ -287,6 +287,92 @@ def test_a_stateful_and_a_random_model_are_warned_of() -> None:
     assert "batch dependence" in {v.kind for v in found.verdicts}
 
 
+class Counting(Colours):
+    """It keeps a count, which its answer depends on."""
+
+    calls: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(pixels) * (1 + self.calls / 9)
+
+
+class InPlace(Colours):
+    def forward(self, pixels: Tensor) -> Tensor:
+        return super().forward(pixels.sub_(0.1))
+
+
+def test_the_cause_of_outputs_that_change_is_named() -> None:
+    found = unmask.check(Counting(), coloured(), minutes=0.5, questions=("preflight",))
+    (verdict,) = [v for v in found.verdicts if v.kind == "changes itself"]
+    assert "changes calls" in verdict.cause
+    # A model gets a copy of the images, so that it can't change what others are given.
+    found = unmask.check(InPlace(), coloured(), minutes=0.5, questions=("preflight", "accuracy"))
+    assert found.figures()["accuracy.accuracy"] == 1
+    assert not found.verdicts
+
+
+def noisy(pixels: Tensor) -> Tensor:
+    return Colours()(pixels) + 3 * torch.randn(len(pixels), 3)
+
+
+def sometimes_nan(pixels: Tensor) -> Tensor:
+    dark = pixels.flatten(1).mean(1) < 0.41
+    return torch.where(dark[:, None], torch.nan, Colours()(pixels))
+
+
+def background_first(pixels: Tensor) -> Tensor:
+    return nn.functional.pad(Colours()(pixels), (1, 0), value=-99.0)
+
+
+@pytest.mark.parametrize("model", [noisy, sometimes_nan, background_first])
+def test_preprocessing_is_not_blamed_for_what_it_only_hides(model: object) -> None:
+    numbered = Images(coloured().pixels, coloured().labels, ("0", "1", "2"), "colours")
+    found = unmask.check(model, numbered, minutes=0.5, questions=("preflight", "accuracy"))
+    assert "preprocessing" not in {v.kind for v in found.verdicts}
+    assert ("class order" in errors(found)) == (model is background_first)
+
+
+def test_another_order_of_the_classes_is_named() -> None:
+    images = coloured()
+    other = Images(images.pixels, (images.labels + 1) % 3, ("blue", "red", "green"), "c")
+    found = unmask.check(Colours(), other, minutes=0.5, questions=("preflight", "accuracy"))
+    assert errors(found) == {"class order"}
+    (verdict,) = [v for v in found.verdicts if v.kind == "class order"]
+    assert "blue is output 2, red is output 0, green is output 1" in verdict.message
+
+
+@pytest.mark.parametrize("end", [nn.Softmax(1), nn.Sigmoid()])
+def test_probabilities_are_judged_as_such(end: nn.Module) -> None:
+    model = nn.Sequential(Colours(), nn.BatchNorm1d(3, affine=False), end).eval()
+    model[1].running_mean.fill_(6.0)
+    found = unmask.check(model, coloured(), minutes=0.5, questions=("preflight", "accuracy"))
+    assert {v.kind for v in found.verdicts} == {"probabilities"}
+    confidence = unmask.check(model[:2], coloured(), minutes=0.5, questions=("accuracy",))
+    same = confidence.figures()["accuracy.confidence"]
+    assert found.figures()["accuracy.confidence"] == pytest.approx(same, abs=0.001)
+
+
+def test_two_classes_and_one_probability_train_and_are_judged() -> None:
+    images = coloured()
+    kept = np.flatnonzero(images.labels < 2)
+    two = Images(images.pixels[kept], images.labels[kept], ("red", "green"), "two colours")
+
+    class Binary(Colours):
+        def forward(self, pixels: Tensor) -> Tensor:
+            logits = super().forward(pixels)
+            return (logits[:, 1:2] - logits[:, :1]).sigmoid()
+
+    found = unmask.check(Binary(), two, minutes=0.5, questions=("preflight", "accuracy", "flow"))
+    assert found.figures()["accuracy.accuracy"] == 1
+    assert not errors(found)
+    assert "unanswered" not in {v.kind for v in found.verdicts}
+
+
 VERDICTS = [
     Verdict("leak", "error", "12 images", fix="delete them", evidence={"leaks": 12}),
     Verdict("fragile", "warning", "50 % under <fog>", subject="fog", location="model.py:7"),

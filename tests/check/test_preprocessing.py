@@ -57,6 +57,14 @@ def test_the_likely_mistake_is_named(mistake: str) -> None:
     assert asked(labelled(TRUE[mistake])) == [f"the model expects images {mistake}"]
 
 
+def test_what_is_done_outside_once_more_is_named() -> None:
+    images = labelled(Preprocessing(mean=(-1.0,) * 3, std=(2.0,) * 3))
+    model = Wrapped(network(), name="net", kind="timm")
+    _, verdicts = ask_preflight(Subject(as_target(model), images, images, 0), 5.0)
+    causes = [v.cause for v in verdicts if v.kind == "preprocessing"]
+    assert causes == ["the model expects images scaled from -1 to 1 to 0 to 1"]
+
+
 def test_normalising_twice_is_named() -> None:
     class Twice(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

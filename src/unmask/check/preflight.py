@@ -12,16 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unmask.check.subject import Answer, Subject
+from unmask.check.order import other_order
+from unmask.check.subject import Answer, Subject, beyond_chance
 from unmask.errors import UserError
 from unmask.models.preprocessing import Wrapped
 from unmask.shift.judge import named_mistake
-from unmask.shift.pipeline import Change, Mistake, changes
-from unmask.shift.target import Target, fitted, spread
+from unmask.shift.pipeline import Change, Mistake, changes, compared
+from unmask.shift.target import Target, fitted, scaled, spread
+from unmask.text import printable
 from unmask.train.temperature import TEMPERATURES, fitted_temperature
 from unmask.verdict import Verdict
 
-_MOST, _FIRST, _BASE = 512, 16, 64
+_MOST, _FIRST, _BASE = 2048, 16, 64
 _SAME = 1e-4
 # Beyond this temperature, the probabilities are all 0 or 1.
 _SATURATED = 8.0
@@ -29,6 +31,8 @@ _SATURATED = 8.0
 _UNDERFLOW = 104.0
 # The gap of logits between the two likeliest classes of healthy classifiers: 0.999 to 0.001.
 USUAL_GAP = 7.0
+# Another order of the classes must explain so much more than other preprocessing.
+_CLEARLY = 0.02
 # A way of feeding is dropped when it is worse, with this probability of error.
 _WORSE = 0.02
 
@@ -39,6 +43,7 @@ def ask_preflight(subject: Subject, seconds: float) -> Answer:
     """Is this a classifier, and does it get the preprocessing that it needs?"""
     start = time.perf_counter()
     end = start + seconds
+    found, before = _mode(subject.target), _state(subject.target)
     target, images = within(
         max(seconds, subject.deadline - start),
         "a forward pass of one image",
@@ -56,15 +61,21 @@ def ask_preflight(subject: Subject, seconds: float) -> Answer:
     start = time.perf_counter()
     logits = target.logits(pixels)
     subject.per_image = (time.perf_counter() - start) / len(few)
+    target, logits = scaled(target, logits)
+    subject.target = target
     finite = logits.isfinite().all(1)
     bad = int((~finite).sum())
     figures = {"seconds_an_image": subject.per_image}
     if bad:
         figures["not_finite"] = bad / len(few)
-    found = [not_finite(bad, len(few))] if bad else []
+    found += [not_finite(bad, len(few))] if bad else []
     if not bool(finite.any()):
         return figures, found
-    found += [*_mode(target), *_repeated(target, pixels[finite], logits[finite])]
+    unsteady = _repeated(target, pixels[finite], logits[finite])
+    if unsteady and (changed := _changed(before, target)):
+        # What changes in the model is the cause of it.
+        unsteady = [replace(unsteady[0], kind="changes itself", cause=changed, fix=_STILL)]
+    found += unsteady
     if isinstance(target.module, Wrapped) and not target.module.stated:
         found.append(
             Verdict(
@@ -76,12 +87,23 @@ def ask_preflight(subject: Subject, seconds: float) -> Answer:
             )
         )
     race = Race(subject, end)
-    race.run(logits, few.labels)
+    if any(v.kind != "batch dependence" for v in unsteady):
+        # Whatever makes the logits larger against their noise would win.
+        subject.notes.append("other preprocessing was not tried, since the output changes itself")
+        race.stated, race.labels = logits, few.labels
+    else:
+        race.run(logits, few.labels)
+    finite = race.stated.isfinite().all(1)
+    order = other_order(race.stated[finite], race.labels[finite.numpy()], images.class_names)
+    # Channels in another order put simple outputs into another order too.
+    cured = 0.0 if race.verdict is None else race.verdict.evidence["accuracy"]
+    if order is not None and order.evidence["reordered"] > cured + _CLEARLY:
+        subject.reordered, race.verdict = True, None
+        found.append(order)
     subject.misfed = race.verdict is not None
     if target.labels_only:
         subject.notes.append("the model gives the class alone, which has no confidence")
     else:
-        finite = race.stated.isfinite().all(1)
         found += _scaled(target, race.stated[finite], race.labels[finite.numpy()])
     if race.verdict is not None:
         found.append(race.verdict)
@@ -154,6 +176,39 @@ def _mode(target: Target) -> list[Verdict]:
     ]
 
 
+_STILL = "keep state and mode out of forward: an image's prediction must not depend on earlier ones"
+
+
+def _state(target: Target) -> dict[str, tuple[object, int]]:
+    """Return what a forward pass must leave as it is: tensors, their versions, and modes."""
+    if target.module is None:
+        return {}
+    found: dict[str, tuple[object, int]] = {}
+    for name, tensor in target.module.state_dict(keep_vars=True).items():
+        if isinstance(tensor, Tensor) and not tensor.is_inference():
+            found[name] = tensor, tensor._version
+    for name, part in target.module.named_modules():
+        found[f"the mode of {name or 'the whole model'}"] = target, int(part.training)
+    return found
+
+
+def _changed(before: dict[str, tuple[object, int]], target: Target) -> str:
+    """Return what forward passes changed in a model, "" for nothing."""
+    after = _state(target)
+    changed = [
+        name
+        for name, (thing, number) in before.items()
+        if name in after
+        and (
+            after[name][1] != number or (isinstance(thing, Tensor) and after[name][0] is not thing)
+        )
+    ]
+    if not changed:
+        return ""
+    more = f" and {len(changed) - 3:,} more" if len(changed) > 3 else ""
+    return f"a forward pass in evaluation changes {printable(', '.join(changed[:3]))}{more}"
+
+
 def _repeated(target: Target, pixels: Tensor, logits: Tensor) -> list[Verdict]:
     largest = float(logits.abs().max()) or 1.0
     again, alone = target.logits(pixels), target.logits(pixels[:1])
@@ -186,15 +241,16 @@ def _repeated(target: Target, pixels: Tensor, logits: Tensor) -> list[Verdict]:
 
 def _scaled(target: Target, logits: Tensor, labels: np.ndarray) -> list[Verdict]:
     """Judge whether the outputs are probabilities, logits, or logits that are far too large."""
-    softmax = bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-3).all())
-    if softmax or getattr(target.function, "gives_probabilities", False):
+    told = _SCALES.get(target.scale or "logits") or _SCALES.get(
+        getattr(target.function, "scale", None) or "logits"
+    )
+    if told is not None:
         return [
             Verdict(
                 "probabilities",
                 "note",
-                "the outputs are probabilities, not logits; temperatures and gradients of the "
-                "loss are those of their logarithm",
-                fix="return logits and leave the softmax to the caller",
+                f"the outputs are {told}, not logits; every figure is that of their logits",
+                fix="return logits and leave the softmax or sigmoid to the caller",
             )
         ]
     if len(labels) < 20:
@@ -206,7 +262,9 @@ def _scaled(target: Target, logits: Tensor, labels: np.ndarray) -> list[Verdict]
     if wrong > 0:
         # Without a mistake the sharpest probabilities fit best, which shows nothing.
         temperature = fitted_temperature(logits, labels, *TEMPERATURES)
-    if 1 - wrong <= 2 / logits.shape[1] or (temperature <= _SATURATED and gap <= _UNDERFLOW):
+    if 1 - wrong <= beyond_chance(logits.shape[1]) or (
+        temperature <= _SATURATED and gap <= _UNDERFLOW
+    ):
         return []
     factor = max(temperature, gap / USUAL_GAP)
     return [
@@ -220,6 +278,15 @@ def _scaled(target: Target, logits: Tensor, labels: np.ndarray) -> list[Verdict]
             evidence={"temperature": temperature, "gap": gap},
         )
     ]
+
+
+# What outputs of another scale are called.
+_SCALES = {
+    "probabilities": "probabilities",
+    "percentages": "probabilities in percent",
+    "sigmoids": "between 0 and 1 for each class by itself",
+    "sigmoid": "the probability of the second class",
+}
 
 
 class Race:
@@ -252,6 +319,7 @@ class Race:
         tried = {name: Mistake(name, 0, 0.0, 0.0, 0, 0, True) for name in ways}
         found = list(tried)
         logits: list[Tensor] = []
+        most_common = float(np.bincount(self.images.labels).max() / len(self.images))
         done = 0
         while done < len(pixels):
             # As many images again as before, so that each comparison is worth its passes.
@@ -267,7 +335,7 @@ class Race:
                 tried[name] = self._added(tried[name], ways[name], chunk, stated, truth)
             done += len(chunk)
             found = [name for name in found if not _worse(tried[name])]
-            self.verdict = named_mistake(list(tried.values()))
+            self.verdict = named_mistake(list(tried.values()), most_common)
         self.stated, self.labels = base, labels
         if done > len(labels):
             self.stated, self.labels = torch.cat(logits), self.images.labels[:done]
@@ -275,17 +343,15 @@ class Race:
     def _added(
         self, before: Mistake, way: Change, pixels: Tensor, stated: Tensor, labels: np.ndarray
     ) -> Mistake:
-        truth = torch.from_numpy(labels)
-        right = self.subject.target.logits(way(pixels)).argmax(1) == truth
-        was = stated.argmax(1) == truth
-        n = before.images + len(labels)
+        new = compared(before.name, self.subject.target.logits(way(pixels)), stated, labels)
+        n = before.images + new.images
         return replace(
             before,
             images=n,
-            accuracy=(before.accuracy * before.images + float(right.sum())) / n,
-            stated=(before.stated * before.images + float(was.sum())) / n,
-            gained=before.gained + int((right & ~was).sum()),
-            lost=before.lost + int((was & ~right).sum()),
+            accuracy=(before.accuracy * before.images + new.accuracy * new.images) / max(n, 1),
+            stated=(before.stated * before.images + new.stated * new.images) / max(n, 1),
+            gained=before.gained + new.gained,
+            lost=before.lost + new.lost,
         )
 
 

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from unmask.check.order import other_order
 from unmask.check.preflight import USUAL_GAP, ask_preflight, not_finite
-from unmask.check.subject import Answer, Skipped, Subject
+from unmask.check.subject import Answer, Skipped, Subject, beyond_chance
 from unmask.data.audit import audit_data
 from unmask.data.images import Images
 from unmask.errors import UserError
-from unmask.models.answer import only_tensor
+from unmask.models.answer import as_logits, unscaled
 from unmask.shift.corruptions.registry import corruptions
 from unmask.shift.measurement import measure_shift
 from unmask.shift.result import ShiftPlan
@@ -79,10 +80,14 @@ def ask_accuracy(subject: Subject, seconds: float) -> Answer:
         why = "which is narrow enough" if narrow else "for time"
         subject.notes.append(f"on {done:,} of {len(images):,} images, {why}")
     low, high = scores.interval
-    found = []
+    found: list[Verdict] = []
     if bad := int((~logits.isfinite().all(1)).sum()):
         found.append(not_finite(bad, done))
-    if low <= 1 / classes:
+    if not bad and not subject.misfed:
+        reordered = other_order(logits, chosen.labels, images.class_names)
+        found += [] if reordered is None else [reordered]
+        subject.reordered = subject.reordered or reordered is not None
+    if low <= 1 / classes and not subject.reordered:
         found.append(
             Verdict(
                 "no better than chance",
@@ -97,7 +102,11 @@ def ask_accuracy(subject: Subject, seconds: float) -> Answer:
     after = (
         scores_of(logits[1::2] / best, chosen.labels[1::2], classes).ece if len(chosen) > 1 else 0
     )
-    if not subject.target.labels_only and scores.ece > 0.05 + 1 / scores.images**0.5:
+    if (
+        not subject.target.labels_only
+        and not subject.reordered
+        and scores.ece > 0.05 + 1 / scores.images**0.5
+    ):
         found.append(
             Verdict(
                 "overconfident" if scores.confidence > scores.accuracy else "underconfident",
@@ -111,7 +120,7 @@ def ask_accuracy(subject: Subject, seconds: float) -> Answer:
         )
     counts = np.bincount(chosen.labels, minlength=classes)
     for recall, k in sorted((r, k) for k, r in enumerate(scores.recall) if r is not None)[:3]:
-        if counts[k] >= 10 and recall < scores.accuracy - 0.2:
+        if not subject.reordered and counts[k] >= 10 and recall < scores.accuracy - 0.2:
             _, top = wilson(round(recall * counts[k]), int(counts[k]))
             if top < scores.accuracy:
                 found.append(
@@ -184,14 +193,20 @@ def ask_flow(subject: Subject, seconds: float) -> Answer:
     assert module is not None
     most = subject.affordable(seconds, passes=_FLOW_PASSES, least=2)
     few = spread(subject.images, min(_FLOW_BATCH, most))
-    network = copy.deepcopy(module).train()
+    # A network in half precision doesn't train by itself; its layers are the same in single.
+    network = copy.deepcopy(module).float().train()
     labels = torch.from_numpy(few.labels)
     pixels = subject.pixels(few).to(subject.target.device)
-    done = check_flow(
-        network, _cross_entropy, (pixels, labels.to(subject.target.device)), seed=subject.seed
-    )
+    scale = subject.target.scale or "logits"
+
+    def loss(output: Any, truth: Tensor) -> Tensor:
+        logits, _ = as_logits(output, len(truth), None)
+        return functional.cross_entropy(unscaled(logits, scale), truth)
+
+    done = check_flow(network, loss, (pixels, labels.to(subject.target.device)), seed=subject.seed)
     # A model that is far above chance did train, whatever its faults.
-    trained = subject.scores is not None and subject.scores.interval[0] > 2 / len(few.class_names)
+    least = beyond_chance(len(few.class_names))
+    trained = subject.scores is not None and subject.scores.interval[0] > least
     found = [
         replace(v, severity="warning") if trained and v.severity == "error" else v
         for v in done.verdicts
@@ -206,10 +221,6 @@ def _no_flow(subject: Subject) -> str:
     if not any(p.requires_grad for p in module.parameters()):
         return "all parameters are frozen"
     return "a batch needs two images or more" if len(subject.images) < 2 else ""
-
-
-def _cross_entropy(output: Any, labels: Tensor) -> Tensor:
-    return functional.cross_entropy(only_tensor(output, len(labels), None), labels)
 
 
 def ask_shift(subject: Subject, seconds: float) -> Answer:

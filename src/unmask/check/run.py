@@ -13,11 +13,11 @@ from unmask.check.questions import QUESTIONS
 from unmask.check.result import Check, Part
 from unmask.check.subject import Skipped, Subject
 from unmask.data.images import Images
-from unmask.data.sources import Source, load_source
+from unmask.data.sources import Source
 from unmask.errors import MAX_SEED, UserError, require_whole, unknown
 from unmask.fool.norms import Threat
 from unmask.runtime import environment_stamp
-from unmask.shift.target import Target, as_images, as_target
+from unmask.shift.target import Target, as_images, as_target, read_for
 from unmask.text import told
 from unmask.verdict import Verdict
 
@@ -115,7 +115,7 @@ def check_model(
         given |= {_key(v) for v in part.verdicts}
         end(part)
         if name == "preflight" and part.status == "failed":
-            broken = f"the preflight failed: {part.reason}"
+            broken = "the preflight failed"
         if part.figures.get("not_finite", 0.0) > _MOSTLY:
             broken = "the logits aren't finite"
     seconds = time.perf_counter() - start
@@ -168,6 +168,6 @@ def _failed(name: str, why: str, seconds: float) -> Part:
 def _both(data: Any, target: Target) -> tuple[Source | Images, Images]:
     """Return all parts of the data, and the images to test with."""
     if isinstance(data, (str, Path)):
-        data = load_source(str(data), shape=target.input_shape)
+        data = read_for(str(data), target)
     images = as_images(data, target)
     return (data if isinstance(data, Source) else images), images

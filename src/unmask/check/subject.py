@@ -20,6 +20,16 @@ class Skipped(Exception):  # noqa: N818
     """A question that can't be asked, with the reason."""
 
 
+def beyond_chance(classes: int) -> float:
+    """Return the accuracy above which a model has learnt something beyond doubt.
+
+    Args:
+        classes: how many there are. Twice the accuracy of a guess would be all of two.
+    """
+    guess = 1 / classes
+    return min(2 * guess, (1 + guess) / 2)
+
+
 @dataclass
 class Subject:
     """The common state of the questions.
@@ -36,6 +46,7 @@ class Subject:
         eps: the size of the audit's changes, in [0, 1]; None for the usual size.
         deadline: when the check's time is over, by time.perf_counter.
         misfed: whether the model was found to need other preprocessing.
+        reordered: whether its outputs were found to be in another order than the classes.
         notes: the limits of the current question.
     """
 
@@ -50,6 +61,7 @@ class Subject:
     eps: float | None = None
     deadline: float = 0.0
     misfed: bool = False
+    reordered: bool = False
     notes: list[str] = field(default_factory=list)
 
     def pixels(self, images: Images) -> Tensor:

@@ -63,6 +63,7 @@ def check(
     from unmask.check.result import compare, failing
     from unmask.check.run import check_model
     from unmask.cli.progress import load_shown
+    from unmask.data.sources import shape_for
     from unmask.report.files import require_writable, to_json
     from unmask.report.model_check import write_model_check
     from unmask.report.verdicts import annotated
@@ -73,7 +74,7 @@ def check(
     describe = getattr(target.function, "describe", None)
     if describe is not None:
         console.print(describe(), markup=False, highlight=False, soft_wrap=True)
-    shape = target.input_shape or (None if size is None else (3, size, size))
+    shape = shape_for(data, target.input_shape, channels=target.channels, size=size)
     loaded = load_shown(console, data, source, shape)
     require_writable(out)
     with progress_bar(console, target.name) as bar:

@@ -38,12 +38,13 @@ def audit(
     # torch takes a while to load, and --help doesn't need it.
     from unmask.cli.progress import load_shown
     from unmask.data.audit import audit_data
+    from unmask.data.sources import shape_for
     from unmask.report.data_audit import write_data_audit
     from unmask.report.files import require_writable, to_json
     from unmask.verdict import at_least
 
     console = Console(stderr=True)
-    loaded = load_shown(console, data, source, None if size is None else (3, size, size))
+    loaded = load_shown(console, data, source, shape_for(data, size=size))
     require_writable(out)
     with console.status("duplicates") as status:
         found = audit_data(

@@ -13,9 +13,10 @@ from unmask.cli.console import Console, say
 from unmask.cli.options import Cifar10Source, Data, Device, FiguresAsJson, Model, ModelSize
 from unmask.cli.progress import load_shown
 from unmask.data.images import Images
-from unmask.data.sources import Source
+from unmask.data.sources import Source, shape_for
 from unmask.errors import UserError, unknown
 from unmask.models.classifier import Classifier
+from unmask.models.given import channels_of, failed
 from unmask.models.load import card_of, load_model
 from unmask.models.preprocessing import Wrapped
 from unmask.report.evaluation import write_evaluation
@@ -56,7 +57,8 @@ def evaluate_model(
     console = Console(stderr=True)
     if isinstance(loaded, Wrapped):
         console.print(loaded.describe(), markup=False, highlight=False, soft_wrap=True)
-    shape = loaded.input_shape or (None if size is None else (3, *size))
+    channels = channels_of(loaded.network) if isinstance(loaded, Wrapped) else None
+    shape = shape_for(data, loaded.input_shape, channels=channels, size=size)
     source_data = load_shown(console, data, source, shape)
     images = _part(source_data, part)
     if loaded.class_names is not None:
@@ -71,17 +73,15 @@ def evaluate_model(
     if views not in TEST_TIMES:
         raise unknown("views", views, TEST_TIMES)
     card = card_of(loaded, input_shape=images.shape, class_names=images.class_names)
-    found = evaluate(
-        loaded.to(place),
-        images,
-        test_time=views,
-        device=place,
-        stamp=environment_stamp(
-            model=card.weights_sha256 or card.architecture,
-            data=images.sha256,
-            pictures=images.name,
-        ),
+    stamp = environment_stamp(
+        model=card.weights_sha256 or card.architecture, data=images.sha256, pictures=images.name
     )
+    try:
+        found = evaluate(loaded.to(place), images, test_time=views, device=place, stamp=stamp)
+    except UserError:
+        raise
+    except Exception as error:
+        raise failed(error, images.shape) from error
     page = None if out is None else write_evaluation(found, images, card, out)
     if json:
         print(json_module.dumps(found.as_dict()))

@@ -107,6 +107,7 @@ def audit_model(
     """
     # torch and matplotlib take a while to load, and --help needs none of them.
     from unmask.cli.progress import load_shown
+    from unmask.data.sources import shape_for
     from unmask.fool.audit.gate import Gate
     from unmask.fool.audit.plan import AuditPlan, default_eps, default_pairs
     from unmask.fool.audit.result import figure_names
@@ -119,7 +120,8 @@ def audit_model(
     subjects = [load_victim(model, weights=weights)]
     if against is not None:
         subjects.append(load_victim(against))
-    shape = subjects[0].input_shape or (None if size is None else (3, size, size))
+    first = subjects[0]
+    shape = shape_for(data, first.input_shape, channels=first.channels, size=size)
     console = Console(stderr=True)
     found = load_shown(console, data, source, shape)
     shown = found.test or found.validation or found.train

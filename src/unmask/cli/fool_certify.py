@@ -54,6 +54,7 @@ def certify_model(
     """
     # torch and matplotlib take a while to load, and --help needs none of them.
     from unmask.cli.progress import load_shown
+    from unmask.data.sources import shape_for
     from unmask.fool.audit.gate import Gate
     from unmask.fool.certify.result import FIGURES, CertifyPlan
     from unmask.fool.certify.run import certify_victim
@@ -67,7 +68,7 @@ def certify_model(
         gate.check(FIGURES)
     victim = load_victim(model, weights=weights)
     console = Console(stderr=True)
-    shape = victim.input_shape or (None if size is None else (3, size, size))
+    shape = shape_for(data, victim.input_shape, channels=victim.channels, size=size)
     loaded = load_shown(console, data, source, shape)
     pixels = loaded.test or loaded.validation or loaded.train
     require_writable(out)

@@ -74,6 +74,7 @@ def shift(
     """
     # torch and matplotlib take a while to load, and --help needs none of them.
     from unmask.cli.progress import load_shown
+    from unmask.data.sources import shape_for
     from unmask.fool.audit.gate import Gate
     from unmask.report.files import require_writable, to_json
     from unmask.report.shift import write_shift
@@ -98,7 +99,7 @@ def shift(
     )
     target = as_target(model)
     console = Console(stderr=True)
-    shape = target.input_shape or (None if size is None else (3, size, size))
+    shape = shape_for(data, target.input_shape, channels=target.channels, size=size)
     chosen = as_images(load_shown(console, data, source, shape), target, most=images)
     require_writable(out)
     with elsewhere(on) as executor, progress_bar(console, target.name) as bar:

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask.data.images import Images
-from unmask.data.peek import natural_shape
-from unmask.data.sources import load_source
+from unmask.data.sources import load_source, shape_for
 from unmask.errors import UserError, unknown
 
 Part = Literal["test", "validation", "train"]
@@ -79,12 +78,7 @@ def load_data(
 def _named(
     source: str, part: str | None, size: int | tuple[int, int] | None, channels: int | None
 ) -> Images:
-    shape = None
-    if size is not None or channels is not None:
-        path = Path(source)
-        natural = natural_shape(path) if path.exists() else (3, 1, 1)
-        height, width = (size, size) if isinstance(size, int) else (size or natural[1:])
-        shape = (channels or natural[0], height, width)
+    shape = shape_for(source, channels=channels, size=size)
     found = load_source(source, shape=shape)
     parts = {"test": found.test, "validation": found.validation, "train": found.train}
     if part is None:

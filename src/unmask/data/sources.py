@@ -47,6 +47,32 @@ class Source:
     traits: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
+def shape_for(
+    data: str,
+    stated: tuple[int, int, int] | None = None,
+    *,
+    channels: int | None = None,
+    size: int | tuple[int, int] | None = None,
+) -> tuple[int, int, int] | None:
+    """Return the shape at which to read images, None for that of the images themselves.
+
+    Args:
+        data: mnist, cifar10, or the path of a folder or zip archive.
+        stated: channels, height and width that the model states, which decide.
+        channels: that it takes, where it states no shape; those of the images by default.
+        size: height and width that are wanted, or one number for both, likewise.
+
+    Raises:
+        UserError: when data is neither a folder nor a zip archive.
+    """
+    if stated is not None or data in NAMED or (channels is None and size is None):
+        return stated
+    path = Path(data)
+    natural = natural_shape(path) if path.exists() else (3, 1, 1)
+    height, width = (size, size) if isinstance(size, int) else (size or natural[1:])
+    return channels or natural[0], height, width
+
+
 def load_source(
     data: str,
     *,

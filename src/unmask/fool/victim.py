@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from unmask.errors import UserError
 from unmask.fool.goal import Goal
-from unmask.models.answer import as_logits
+from unmask.models.answer import Scale, as_logits, scale_of, unscaled
 from unmask.models.classifier import Classifier
+from unmask.models.given import channels_of, dtype_of, handed
 from unmask.models.preprocessing import Wrapped
 from unmask.runtime import sha256
 
@@ -129,6 +130,9 @@ class Victim:
         self.made_from = made_from
         self.preprocessing = preprocessing
         self.labels_only = False
+        self.dtype = None if module is None else dtype_of(module)
+        self.scale: Scale = "logits"
+        self.likely: int | None = None
         self.gradients_not_finite = 0
         self._classes = classes if classes is not None or not class_names else len(class_names)
         self._forwards = 0
@@ -189,6 +193,13 @@ class Victim:
         return self._classes
 
     @property
+    def channels(self) -> int | None:
+        """The channels of the images that it takes, None where they aren't known."""
+        if self.input_shape is not None or self.module is None:
+            return None if self.input_shape is None else self.input_shape[0]
+        return channels_of(self.module)
+
+    @property
     def cost(self) -> Cost:
         """The number of images that went through the model so far."""
         return Cost(self._forwards, self._backwards)
@@ -213,7 +224,19 @@ class Victim:
     def __reduce__(self) -> tuple[Any, ...]:
         from unmask.fool.source import travelling
 
-        return travelling(self)
+        return (*travelling(self), {"scale": self.scale})
+
+    def settle(self, logits: Tensor) -> Tensor:
+        """Learn from some outputs whether a single one is a probability, and return their logits.
+
+        Args:
+            logits: float[n, classes], as logits returned them before.
+        """
+        if self.scale == "logits" and not self.labels_only and scale_of(logits) == "sigmoid":
+            # Of other probabilities the largest is the same as that of the logits.
+            self.scale = "sigmoid"
+            return unscaled(logits, self.scale)
+        return logits
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Return logits float32[n, classes] of pixels float32[n, c, h, w], without a graph."""
@@ -268,7 +291,9 @@ class Victim:
 
     def _answer(self, pixels: Tensor) -> Tensor:
         wanted = pixels if self.preprocessing is None else self.preprocessing(pixels)
-        answer, labels_only = as_logits(self.function(wanted), len(pixels), self._classes)
+        output = self.function(handed(wanted, self.dtype or wanted.dtype))
+        answer, labels_only = as_logits(output, len(pixels), self._classes, likely=self.likely)
+        answer = unscaled(answer, self.scale)
         self._classes = answer.shape[1]
         self.labels_only = self.labels_only or labels_only
         if labels_only:

@@ -1,9 +1,9 @@
-"""The logits in a model's output, one row an image, whatever they are wrapped in."""
+"""The logits in a model's output, one row an image, whatever they are wrapped in or scaled to."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,16 +11,73 @@ from torch import Tensor
 
 from unmask.errors import UserError
 
+Scale = Literal["logits", "probabilities", "percentages", "sigmoids", "sigmoid"]
+# From so many images on, numbers that all lie between 0 and 1 are no logits by chance.
+ENOUGH = 8
+_SUM = 1e-3
+_LEAST_PROBABILITY = 1e-12
+# The last numbers below 1 in single precision are 6e-8 apart.
+_EDGE = 1e-7
 
-def as_logits(answer: Any, images: int, classes: int | None) -> tuple[Tensor, bool]:
+
+def scale_of(rows: Tensor) -> Scale:
+    """Return what a model's outputs are, judged by their values alone.
+
+    Args:
+        rows: float[n, classes], as as_logits returns them; of a single number an image, the first
+            column is 0.
+
+    Returns:
+        "probabilities" or "percentages" for rows that add up to 1 or 100; "sigmoids" for ENOUGH
+        rows or more between 0 and 1 that don't; "sigmoid" for ENOUGH single numbers between 0 and 1
+        on both sides of a half; else "logits".
+    """
+    rows = rows.detach().double()
+    if rows.shape[1] < 2 or not len(rows) or not bool(((rows >= 0) & (rows <= 100 + _SUM)).all()):
+        return "logits"
+    sums = rows.sum(1)
+    single = rows.shape[1] == 2 and not bool(rows[:, 0].any())
+    if not single and bool(((sums - 1).abs() < _SUM).all()):
+        return "probabilities"
+    if not single and bool(((sums - 100).abs() < 100 * _SUM).all()):
+        return "percentages"
+    between = len(rows) >= ENOUGH and bool((rows <= 1).all())
+    if not between or not float(rows.min(0).values[-1]) < 0.5 < float(rows.max()):
+        return "logits"
+    return "sigmoid" if single else "sigmoids"
+
+
+def unscaled(rows: Tensor, scale: Scale) -> Tensor:
+    """Return logits for outputs of a scale: logarithms of probabilities, and of odds.
+
+    Args:
+        rows: float[n, classes], as as_logits returns them.
+        scale: of their values.
+    """
+    if scale == "percentages":
+        rows, scale = rows / 100, "probabilities"
+    if scale == "probabilities":
+        return rows.clamp_min(_LEAST_PROBABILITY).log()
+    if scale == "sigmoids":
+        return rows.logit(_EDGE)
+    if scale == "sigmoid":
+        return torch.stack([rows[:, 0], rows[:, 1].logit(_EDGE)], 1)
+    return rows
+
+
+def as_logits(
+    answer: Any, images: int, classes: int | None, *, likely: int | None = None
+) -> tuple[Tensor, bool]:
     """Return the logits in a model's output, float32[images, classes].
 
     Args:
         answer: a tensor or array [images, classes]; a mapping with "logits", or with a single entry
             of that shape; a tuple likewise; one logit an image for two classes; or classes alone,
-            int[images], which become logits of 1 and 0.
+            whole numbers of any type [images], which become logits of 1 and 0.
         images: how many images went in.
         classes: how many classes there are, None where that isn't known.
+        likely: how many there probably are, which only decides what several outputs, or one number
+            an image, are.
 
     Returns:
         The logits, and whether the output was classes alone.
@@ -28,12 +85,14 @@ def as_logits(answer: Any, images: int, classes: int | None) -> tuple[Tensor, bo
     Raises:
         UserError: when it isn't clear what the logits are.
     """
-    tensor = only_tensor(answer, images, classes)
+    likely = likely if classes is None else classes
+    tensor = only_tensor(answer, images, likely)
     shape = tuple(tensor.shape)
     if len(shape) > 2 and shape[0] == images and all(s == 1 for s in shape[2:]):
         tensor = tensor.flatten(1)
     single_value = tensor.ndim >= 1 and tensor.numel() == images == len(tensor)
-    if single_value and not tensor.is_floating_point():
+    if single_value and (not tensor.is_floating_point() or _classes_alone(tensor, likely)):
+        classes = likely
         if classes is None:
             raise UserError(
                 "a model that gives the class alone doesn't say how many there are",
@@ -48,7 +107,7 @@ def as_logits(answer: Any, images: int, classes: int | None) -> tuple[Tensor, bo
                 do="give the images that it was trained on",
             )
         return torch.nn.functional.one_hot(labels, classes).float(), True
-    if single_value and classes in (None, 2):
+    if single_value and likely in (None, 1, 2):
         single = tensor.reshape(images).float()
         return torch.stack([torch.zeros_like(single), single], 1), False
     if (
@@ -56,14 +115,20 @@ def as_logits(answer: Any, images: int, classes: int | None) -> tuple[Tensor, bo
         or tensor.shape[0] != images
         or (classes is not None and tensor.shape[1] != classes)
     ):
-        wanted = "logits" if classes is None else f"{classes} logits"
+        wanted = "logits" if likely is None else f"{likely} logits"
         raise UserError(
             f"the model must return {wanted} an image, one for each class",
-            got=f"a tensor of shape {list(answer.shape if hasattr(answer, 'shape') else shape)} "
-            f"for {images} images",
+            got=f"a tensor of shape {list(getattr(answer, 'shape', shape))} for {images} images",
             do="give the images that it was trained on, of all its classes",
         )
     return tensor.float(), False
+
+
+def _classes_alone(tensor: Tensor, classes: int | None) -> bool:
+    """Return whether one floating-point number an image is the place of a class."""
+    if classes is None or classes <= 2 or not len(tensor):
+        return False
+    return bool(((tensor == tensor.round()) & (tensor >= 0) & (tensor < classes)).all())
 
 
 def only_tensor(answer: Any, images: int, classes: int | None) -> Tensor:
@@ -88,14 +153,15 @@ def only_tensor(answer: Any, images: int, classes: int | None) -> Tensor:
         return torch.as_tensor(answer["logits"])
     if isinstance(answer, (Mapping, tuple, list)):
         entries: Iterator[Any] = iter(answer.values() if isinstance(answer, Mapping) else answer)
-        fitting = [
+        rows = [
             torch.as_tensor(entry)
             for entry in entries
-            if isinstance(entry, (Tensor, np.ndarray))
-            and entry.ndim == 2
-            and len(entry) == images
-            and (classes is None or entry.shape[1] == classes)
+            if isinstance(entry, (Tensor, np.ndarray)) and entry.ndim == 2 and len(entry) == images
         ]
+        fitting = [r for r in rows if classes is None or r.shape[1] == classes]
+        if len(rows) == 1:
+            # Of another width, it is the only one that there is something to say about.
+            fitting = rows
         if len(fitting) == 1:
             return fitting[0]
         told = list(answer) if isinstance(answer, Mapping) else f"a {type(answer).__name__}"

@@ -58,6 +58,7 @@ def exported(
     """
     # The exporter logs and warns about its internals, about which no user can do anything.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    logging.getLogger("torch.export").setLevel(logging.CRITICAL)
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")
         program = torch.onnx.export(

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unmask.errors import UserError
+from unmask.models.answer import ENOUGH, Scale, only_tensor, scale_of, unscaled
+from unmask.models.given import dtype_of, handed
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 
@@ -103,18 +105,19 @@ def _numbers(values: tuple[float, ...]) -> str:
     return " ".join(f"{v:.4g}" for v in values)
 
 
-def logits_in(answer: Any) -> Tensor:
+def logits_in(answer: Any, classes: int | None = None) -> Tensor:
     """Return the logits in a network's output, float[b, classes].
 
     Args:
         answer: a tensor; a dictionary or a transformers ModelOutput with the entry "logits"; or a
-            tuple or list, whose first tensor of two dimensions is taken. One number an image is the
-            logit of the second of two classes, whose first is 0.
+            tuple or list in which one tensor has two dimensions. One number an image is the logit
+            of the second of two classes, whose first is 0.
+        classes: how many there are, where that is known, which decides between several.
 
     Raises:
-        UserError: nothing in it is a row of numbers for each image.
+        UserError: nothing in it is clearly a row of numbers for each image.
     """
-    found = _tensor_in(answer)
+    found = _tensor_in(answer, classes)
     if found is not None and found.ndim == 4 and found.shape[2:] == (1, 1):
         found = found[:, :, 0, 0]
     if found is not None and found.ndim == 1:
@@ -131,26 +134,23 @@ def logits_in(answer: Any) -> Tensor:
     return found
 
 
-def _tensor_in(answer: Any) -> Tensor | None:
+def _tensor_in(answer: Any, classes: int | None) -> Tensor | None:
     if isinstance(answer, Tensor):
         return answer
     if isinstance(getattr(answer, "logits", None), Tensor):
         return answer.logits  # type: ignore[no-any-return]
-    if isinstance(answer, Mapping):
-        if isinstance(answer.get("logits"), Tensor):
-            return answer["logits"]  # type: ignore[no-any-return]
-        answer = list(answer.values())
-    if isinstance(answer, (tuple, list)):
-        tensors = [value for value in answer if isinstance(value, Tensor)]
-        return next((t for t in tensors if t.ndim == 2), tensors[0] if tensors else None)
-    return None
-
-
-def are_probabilities(rows: Tensor) -> bool:
-    """Return whether rows, [b, classes], are a softmax's: none below 0, each adding up to 1."""
-    if rows.shape[1] < 2 or not len(rows) or bool((rows < 0).any()):
-        return False
-    return bool(((rows.detach().double().sum(1) - 1).abs() < 1e-3).all())
+    entries = answer.values() if isinstance(answer, Mapping) else answer
+    if not isinstance(answer, (Mapping, tuple, list)):
+        return None
+    if isinstance(answer, Mapping) and isinstance(answer.get("logits"), Tensor):
+        return answer["logits"]  # type: ignore[no-any-return]
+    tensors = [value for value in entries if isinstance(value, Tensor)]
+    rows = [t for t in tensors if t.ndim == 2]
+    if len({t.shape[1] for t in rows}) > 1:
+        # Features beside logits: which is which, the width alone tells.
+        return only_tensor(answer, len(rows[0]), classes)
+    # Heads of one width, of which the first is the main one.
+    return rows[0] if rows else tensors[0] if tensors else None
 
 
 class Wrapped(nn.Module):
@@ -167,8 +167,8 @@ class Wrapped(nn.Module):
         stated: whether a config states the preprocessing; otherwise pixels go in as they come.
 
     Attributes:
-        gives_probabilities: None before the first image, then whether the network ends with a
-            softmax, whose logarithm is then returned.
+        scale: of the network's outputs, None before the first images. Those that aren't logits are
+            turned into them.
     """
 
     def __init__(
@@ -189,18 +189,29 @@ class Wrapped(nn.Module):
         self.preprocessing = preprocessing or Preprocessing()
         self.class_names, self.input_shape = class_names, input_shape
         self.differentiable, self.stated = differentiable, stated
-        self.gives_probabilities: bool | None = None
+        self.scale: Scale | None = None
+
+    @property
+    def gives_probabilities(self) -> bool | None:
+        """Whether the network's outputs are probabilities, None before the first images."""
+        return None if self.scale is None else self.scale != "logits"
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return logits [b, classes] of pixels [b, c, h, w] in [0, 1]."""
-        logits = logits_in(self.network(self.preprocessing(pixels)))
-        if self.gives_probabilities is None and len(logits):
-            self.gives_probabilities = are_probabilities(logits)
-        return logits.clamp_min(1e-12).log() if self.gives_probabilities else logits
+        taken = handed(self.preprocessing(pixels), dtype_of(self.network))
+        classes = None if self.class_names is None else len(self.class_names)
+        logits = logits_in(self.network(taken), classes)
+        logits = logits if logits.dtype == pixels.dtype else logits.to(pixels.dtype)
+        if self.scale is None and len(logits):
+            scale = scale_of(logits)
+            # A few numbers between 0 and 1 may be anything.
+            if scale != "logits" or logits.shape[1] > 2 or len(logits) >= ENOUGH:
+                self.scale = scale
+        return unscaled(logits, self.scale or "logits")
 
     def describe(self) -> str:
         """Return in one line what the model is and what is done to an image."""
         classes = "" if self.class_names is None else f"; {len(self.class_names)} classes"
-        softmax = "; probabilities, of which the logarithm is used" * bool(self.gives_probabilities)
+        softmax = f"; {self.scale}, of which the logits are used" * bool(self.gives_probabilities)
         assumed = "" if self.stated else ", since no config says otherwise"
         return f"{self.name} ({self.kind}): {self.preprocessing}{assumed}{classes}{softmax}"

@@ -19,6 +19,7 @@ ShiftKind = Literal[
     "fragile",
     "pipeline",
     "overconfident",
+    "underconfident",
     "unaware of its mistakes",
     "batch norm statistics",
     "geometry",
@@ -38,6 +39,8 @@ _WEAK = 0.2
 _PIPELINE = 0.1
 # A cure must gain this much, beyond chance: the probability that any of those tried does by luck.
 _CURED, _CHANCE = 0.02, 0.005
+# And leave the accuracy this far above that of a constant prediction, as a fraction of the rest.
+_ABOVE_CONSTANT = 0.1
 
 
 def judge(found: Shift) -> list[Verdict]:
@@ -45,11 +48,22 @@ def judge(found: Shift) -> list[Verdict]:
     return worst_first(v for judged in _JUDGES for v in judged(found))
 
 
-def named_mistake(mistakes: list[Mistake]) -> Verdict | None:
-    """Return the verdict on a model that does better with other preprocessing, or None."""
+def named_mistake(mistakes: list[Mistake], most_common: float) -> Verdict | None:
+    """Return the verdict on a model that does better with other preprocessing, or None.
+
+    Args:
+        mistakes: all that were tried.
+        most_common: the fraction of the images in the largest class, which a constant prediction
+            gets right.
+    """
     tried = [m for m in mistakes if m.cure]
+    least = most_common + _ABOVE_CONSTANT * (1 - most_common)
     cures = [
-        m for m in tried if m.accuracy - m.stated >= _CURED and m.p_value < _CHANCE / len(tried)
+        m
+        for m in tried
+        if m.accuracy - m.stated >= _CURED
+        and m.p_value < _CHANCE / len(tried)
+        and wilson(round(m.accuracy * m.images), m.images)[0] > least
     ]
     if not cures:
         return None
@@ -78,7 +92,8 @@ def _not_finite(found: Shift) -> Iterator[Verdict]:
 
 
 def _preprocessing(found: Shift) -> Iterator[Verdict]:
-    verdict = named_mistake(found.mistakes)
+    counts = found.class_counts
+    verdict = named_mistake(found.mistakes, max(counts, default=0) / max(sum(counts), 1))
     if verdict is not None:
         yield verdict
 
@@ -149,7 +164,7 @@ def _calibration(found: Shift) -> Iterator[Verdict]:
     noise = 1 / clean.images**0.5
     if clean.ece > _CALIBRATED + noise:
         yield Verdict(
-            "overconfident",
+            "overconfident" if clean.confidence > clean.accuracy else "underconfident",
             "warning",
             f"its mean confidence is {clean.confidence:.1%} and its accuracy {clean.accuracy:.1%}: "
             f"a calibration error of {clean.ece:.3f} on {clean.images:,} images",

@@ -28,7 +28,7 @@ from unmask.shift.pipeline import Mistake, file_mistakes, value_mistakes
 from unmask.shift.result import Adapted, Shift, ShiftPlan, Temperature
 from unmask.shift.runtimes import runtimes
 from unmask.shift.scores import Scores, scores_of
-from unmask.shift.target import Target, as_images, as_target, batch_size_of, fitted
+from unmask.shift.target import Target, as_images, as_target, batch_size_of, fitted, scaled
 from unmask.train.temperature import TEMPERATURES, fitted_temperature
 
 _BISECTIONS = 4
@@ -116,7 +116,7 @@ def measure_shift(
 
     end = math.inf if minutes is None else time.perf_counter() + 60 * minutes
     tell("clean images")
-    logits = _logits(target, pixels)
+    target, logits = scaled(target, _logits(target, pixels))
     clean = scores_of(logits, labels, classes)
     shared = _Shared(target, images, plan, logits, clean, torch.get_num_threads())
     missing = [c.name for c in suite if store.row(c.name) is None]
@@ -270,7 +270,7 @@ def _row_there(shared: tuple[str, str, _Shared], name: str) -> dict[str, Any]:
             got=source,
             do="put the same file on every machine of the cluster",
         )
-    target, images = fitted(target, rest.images)
+    target, images = fitted(replace(target, scale=rest.target.scale), rest.images)
     return _row(replace(rest, target=target, images=images), name)
 
 
@@ -284,7 +284,7 @@ def _elsewhere(on: Executor, shared: _Shared, names: list[str], store: _Store) -
             do="give its name, file or import path, or leave out where to work",
         )
     # The function and its references aren't sent: a worker loads them again.
-    bare = Target(target.name, function=_unloaded)
+    bare = Target(target.name, function=_unloaded, scale=target.scale)
     failed: list[str] = []
     travelling = target.source, target.identity, replace(shared, target=bare)
     for outcome in on.run(_row_there, travelling, names):

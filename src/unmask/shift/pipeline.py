@@ -83,8 +83,9 @@ def changes(target: Target, pixels: Tensor) -> dict[str, tuple[Change, bool]]:
     own_std = own_std.clamp(min=1e-3)
     found: dict[str, tuple[Change, bool]] = {
         "0 to 255 instead of 0 to 1": (lambda x: x * 255, True),
-        "divided by 255 twice": (lambda x: x / 255, False),
+        "divided by 255 twice": (lambda x: x / 255, True),
         "scaled to -1 to 1": (lambda x: 2 * x - 1, True),
+        "scaled from -1 to 1 to 0 to 1": (lambda x: x / 2 + 0.5, True),
         "normalised twice" if known else "normalised with ImageNet's mean and deviation": (
             lambda x: (x - mean) / std,
             True,
@@ -95,6 +96,10 @@ def changes(target: Target, pixels: Tensor) -> dict[str, tuple[Change, bool]]:
         ),
         "normalised with the images' own mean and deviation": (
             lambda x: (x - own_mean) / own_std,
+            True,
+        ),
+        "with the normalisation by their own mean and deviation undone": (
+            lambda x: x * own_std + own_mean,
             True,
         ),
         "inverted": (lambda x: 1 - x, True),
@@ -148,11 +153,15 @@ def compared(
         labels: int64[n].
         cure: whether doing it on purpose would fix a model that needs it.
     """
-    truth = torch.from_numpy(labels)
-    right, before = logits.argmax(1) == truth, stated.argmax(1) == truth
+    # Where numbers overflow, another range would only hide it.
+    finite = stated.isfinite().all(1)
+    truth = torch.from_numpy(labels)[finite]
+    right, before = (rows[finite].argmax(1) == truth for rows in (logits, stated))
+    if not len(truth):
+        return Mistake(name, 0, 0.0, 0.0, 0, 0, cure)
     return Mistake(
         name,
-        len(labels),
+        len(truth),
         float(right.double().mean()),
         float(before.double().mean()),
         int((right & ~before).sum()),

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from unmask.data.images import Images
-from unmask.data.sources import Source, load_source
+from unmask.data.sources import Source, load_source, shape_for
 from unmask.errors import UserError
-from unmask.models.answer import as_logits
+from unmask.models.answer import Scale, as_logits, scale_of, unscaled
 from unmask.models.classifier import Classifier
+from unmask.models.given import channels_of, dtype_of, failed, handed
 from unmask.models.imported import load_model as load_imported
 from unmask.models.imported import refuse_lazy
 from unmask.models.load import load_known
 from unmask.models.preprocessing import Wrapped
 from unmask.runtime import read_regular, sha256
-from unmask.text import told
 from unmask.train.evaluation import counted, matched
 
 # Values of one batch: 128 colour images of side 224.
@@ -47,6 +47,9 @@ class Target:
         classes: their number, for a model that returns the class alone; see fitted.
         labels_only: whether it returns the class alone, whose logits are 1 and 0; see fitted.
         source: the name or file it was loaded from, "" for one that was made in this process.
+        dtype: of the pixels that it takes.
+        scale: of its outputs, which are turned into logits; None where it isn't known yet; see
+            scaled.
     """
 
     name: str
@@ -61,16 +64,33 @@ class Target:
     classes: int | None = None
     labels_only: bool = False
     source: str = ""
+    dtype: torch.dtype = torch.float32
+    scale: Scale | None = None
+
+    @property
+    def channels(self) -> int | None:
+        """The channels of the images that it takes, None where they aren't known."""
+        if self.input_shape is not None or self.module is None:
+            return None if self.input_shape is None else self.input_shape[0]
+        return channels_of(self.module)
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Return the logits of images, float32[n, classes] on the CPU; see read.
+
+        Args:
+            pixels: float32[n, c, h, w] in [0, 1], on any device.
+        """
+        return self.read(pixels)[0]
 
     @torch.no_grad()
-    def logits(self, pixels: Tensor) -> Tensor:
-        """Return the logits of images, in evaluation mode.
+    def read(self, pixels: Tensor) -> tuple[Tensor, bool]:
+        """Return the logits of images, in evaluation mode, and whether it gave the class alone.
 
         Args:
             pixels: float32[n, c, h, w] in [0, 1], on any device.
 
         Returns:
-            float32[n, classes], on the CPU.
+            float32[n, classes], on the CPU, and the flag.
 
         Raises:
             UserError: when the model can't take the images or returns no logits.
@@ -86,31 +106,19 @@ class Target:
         finally:
             for m in training:
                 m.training = True
-        return torch.cat(found)
+        return torch.cat([rows for rows, _ in found]), any(alone for _, alone in found)
 
-    def _classes(self) -> int | None:
-        return self.classes if self.class_names is None else len(self.class_names)
-
-    def _answer(self, pixels: Tensor) -> Tensor:
+    def _answer(self, pixels: Tensor) -> tuple[Tensor, bool]:
         try:
-            answer = self.function(pixels.to(self.device))
+            answer = self.function(handed(pixels, self.dtype, self.device))
         except UserError:
             raise
         except Exception as error:
-            raise UserError(
-                f"the model can't take images of shape {list(pixels.shape[1:])}",
-                got=told(error, 200),
-                do="give images of the model's channels and size",
-            ) from error
-        # A model that returns the class alone doesn't tell how many there are.
-        logits, _ = as_logits(answer, len(pixels), self._classes() if _whole(answer) else None)
-        return logits.detach().float().cpu()
-
-
-def _whole(answer: Any) -> bool:
-    return isinstance(answer, (Tensor, np.ndarray)) and not (
-        answer.is_floating_point() if isinstance(answer, Tensor) else answer.dtype.kind == "f"
-    )
+            raise failed(error, tuple(pixels.shape[1:])) from error
+        # Another number of classes is told of later, in the words of the images.
+        known = self.classes if self.class_names is None else len(self.class_names)
+        logits, alone = as_logits(answer, len(pixels), None, likely=known)
+        return unscaled(logits.detach().float().cpu(), self.scale or "logits"), alone
 
 
 def batch_size_of(pixels: Tensor) -> int:
@@ -145,6 +153,7 @@ def as_target(model: Any, name: str | None = None) -> Target:
             tuple(card.std),
             _identity(model),
             _device(model),
+            dtype=dtype_of(model),
         )
     if isinstance(model, Wrapped):
         steps = model.preprocessing
@@ -158,6 +167,8 @@ def as_target(model: Any, name: str | None = None) -> Target:
             tuple(s / steps.scale for s in steps.std),
             _identity(model),
             _device(model),
+            dtype=torch.float32,
+            scale="logits",
         )
     if isinstance(model, nn.Module):
         return Target(
@@ -166,6 +177,7 @@ def as_target(model: Any, name: str | None = None) -> Target:
             model,
             identity=_identity(model),
             device=_device(model),
+            dtype=dtype_of(model),
         )
     if callable(model):
         return Target(name or str(getattr(model, "__name__", type(model).__name__)), model)
@@ -236,7 +248,7 @@ def as_images(data: Any, target: Target | None = None, *, most: int | None = Non
         UserError: when the data is missing, of another form, or has classes the model doesn't know.
     """
     if isinstance(data, (str, Path)):
-        data = load_source(str(data), shape=None if target is None else target.input_shape)
+        data = read_for(str(data), target)
     if isinstance(data, Source):
         data = data.test or data.validation or data.train
     if not isinstance(data, Images):
@@ -259,6 +271,21 @@ def as_images(data: Any, target: Target | None = None, *, most: int | None = Non
     return spread(data, most)
 
 
+def read_for(data: str, target: Target | None) -> Source:
+    """Return the images of a name, folder or zip archive, read as a model takes them.
+
+    Args:
+        data: as load_source takes it.
+        target: the model, None for images as they are.
+
+    Raises:
+        UserError: as load_source does.
+    """
+    if target is None:
+        return load_source(data)
+    return load_source(data, shape=shape_for(data, target.input_shape, channels=target.channels))
+
+
 def fitted(target: Target, images: Images) -> tuple[Target, Images]:
     """Return a model and images with the same classes, from the model's output for the first image.
 
@@ -274,11 +301,21 @@ def fitted(target: Target, images: Images) -> tuple[Target, Images]:
     """
     if target.class_names is None:
         target = replace(target, classes=len(images.class_names))
-    first = torch.tensor(images.pixels[:1]).float() / 255
-    logits = target.logits(first)
-    with torch.no_grad():
-        alone = _whole(target.function(first.to(target.device)))
+    logits, alone = target.read(torch.tensor(images.pixels[:1]).float() / 255)
     return replace(target, labels_only=alone), counted(images, logits.shape[1])
+
+
+def scaled(target: Target, logits: Tensor) -> tuple[Target, Tensor]:
+    """Return a model with the scale of its outputs, and logits, from what it gives for some images.
+
+    Args:
+        target: a model whose scale may not be known.
+        logits: its outputs for images, the more the surer.
+    """
+    if target.scale is not None or target.labels_only:
+        return target, logits
+    scale = scale_of(logits)
+    return replace(target, scale=scale), unscaled(logits, scale)
 
 
 def spread(images: Images, most: int | None) -> Images:

@@ -11,6 +11,11 @@ from unmask.errors import UserError, unknown
 
 _COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
+# The figures that are fractions.
+_FRACTION = re.compile(
+    r"accuracy|proved|attacked|fooled|^open$|^robust_|^ece|auroc|^confidence|^clean$"
+)
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -54,6 +59,15 @@ class Gate:
         known = list(names)
         if self.name not in known:
             raise unknown("figure", self.name, known)
+        if not 0 <= self.bound <= 1 and _FRACTION.search(self.name):
+            # Such a gate would always be the same.
+            raise UserError(
+                f"{self.name} lies between 0 and 1",
+                got=str(self),
+                do=f"write {self.name}{self.sign}{self.bound / 100:g}"
+                if 1 < self.bound <= 100
+                else "give a fraction",
+            )
 
     def holds(self, figures: Mapping[str, float]) -> bool:
         """Return whether the condition holds.

@@ -235,6 +235,8 @@ def run_audit(
     tell = progress or (lambda _: None)
     tell(AuditProgress("looking at the model", 0, total))
     before, seen = _look(victim, images, rows, plan)
+    model = model.fresh()
+    model.scale = victim.scale
     # The attacks depend on the model's outputs.
     specs = ", ".join(dict.fromkeys(s.name for s in plan.specs(victim)))
     shared = _Shared(model, images, plan, torch.get_num_threads())
@@ -354,6 +356,7 @@ def _counted(model: Victim, images: Images) -> Images:
     if model.class_names is not None:
         return images
     probe, first = model.fresh(), as_tensors(images, np.zeros(1, np.int64), model)[0]
+    probe.likely = len(images.class_names)
     try:
         logits = probe.logits(first)
     except Exception:
