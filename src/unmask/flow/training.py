@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from unmask.flow.feed import call
 from unmask.flow.judge.indicators import update_ratios
 from unmask.flow.judge.kinds import CAUSES
-from unmask.flow.judge.loop import LoopFacts, loop
+from unmask.flow.judge.loop import ENOUGH_LABELS, LoopFacts, loop
 from unmask.flow.judge.verdicts import ordered, verdicts
 from unmask.flow.measure.calls import logits_in, user_line
 from unmask.flow.measure.experiments import experiment
@@ -375,13 +375,16 @@ class Training:
                 return loss
 
         found = origin(twin, arguments, again) or self._root
-        if found is None:
+        if isinstance(target, Tensor) and not bool(target.isfinite().all()):
+            found = Origin("targets")
+        if found is None and self.facts.scales:
+            # A GradScaler leaves out such steps.
             return []
         step = self.probe.now
-        self._origins[step] = found
+        self._origins[step] = found or Origin("weights")
         stats = FlowStats(step, (), loss=math.nan, origin=found)
         judged = verdicts([*self.history, stats])
-        return [v for v in judged if v.kind in ("not a number", "bad data")]
+        return [v for v in judged if v.kind in ("not a number", "bad data", "diverged")]
 
     def judged(self, ended: bool) -> list[Verdict]:
         """Return what is wrong so far, or, once the training has ended, in all of it."""
@@ -391,6 +394,10 @@ class Training:
         facts.moved = facts.steps == 0 and self._moved()
         facts.pace = next((m for s in history[1:3] if (m := _middle(update_ratios(s)))), None)
         found = verdicts(history) if history else []
+        labels = sum(facts.inputs.classes.values())
+        if len(facts.inputs.classes) > 1 or (0 < labels < ENOUGH_LABELS and not ended):
+            # The probed steps are few beside all whose labels were counted.
+            found = [v for v in found if v.kind != "labels constant"]
         return ordered([*found, *loop(self.facts, ended)])
 
     def sure(self) -> list[Verdict]:

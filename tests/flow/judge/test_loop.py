@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -255,6 +257,48 @@ def test_slices_of_a_model_are_parts_of_it():
         train(Sliced(), steps=12)
     assert [m.model for m in seen.report.models] == ["Sliced"]
     assert not [v for v in seen.verdicts if v.severity != "note"]
+
+
+def fitted(labels, loss, steps: int = 20) -> dict[str, Verdict]:
+    def loop():
+        model = net()
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        for i in range(steps):
+            optimizer.zero_grad()
+            loss(model(batch(i)[0]), labels(i)).backward()
+            optimizer.step()
+
+    return watched(loop)
+
+
+def test_a_rare_class_is_no_constant_label():
+    def rare(i):
+        return (torch.arange(32) == 31 - 64 * (i % 3 < 2)).long()
+
+    def cross_entropy(output, y):
+        return functional.cross_entropy(output, y)
+
+    assert fitted(rare, cross_entropy).keys() == {"labels imbalanced"}
+    assert "labels constant" in fitted(lambda i: 0 * rare(i), cross_entropy)
+
+
+def test_targets_that_are_no_numbers():
+    def targets(i):
+        return torch.full((32,), math.nan if i == 6 else 1.0)
+
+    found = fitted(targets, lambda output, y: functional.mse_loss(output[:, 0], y), steps=8)
+    assert "the targets of step 7" in found["bad data"].message
+
+
+def test_a_plateau_schedule_at_every_batch():
+    def loop():
+        model = net()
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0)
+        train(model, after=lambda *_: plateau.step(1.0), optimizer=optimizer, steps=30)
+
+    found = watched(loop)["learning rate vanishes"]
+    assert "at every batch" in found.cause
 
 
 def losses_of_nothing(p, y):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from unmask.errors import UserError
 from unmask.flow.check import FlowCheck, check_flow
@@ -75,6 +78,26 @@ def binary(loss, *clamp: float):
     return of
 
 
+def aged(output, y):
+    return functional.mse_loss(output[:, 0], 20 + 10 * y.float() + 0.5)
+
+
+def against_normal(output, y, clamp: float = -9.0):
+    g = torch.Generator().manual_seed(3)
+    return functional.mse_loss(output, torch.randn(output.shape, generator=g).clamp(clamp))
+
+
+def divergence(output, y):
+    targets = 0.9 * functional.one_hot(y, CLASSES) + 0.1 / CLASSES
+    return functional.kl_div(output, targets, reduction="batchmean")
+
+
+def from_scores(output, y):
+    g = torch.Generator().manual_seed(3)
+    targets = torch.randn(output.shape, generator=g).clamp_min(-0.1)
+    return functional.kl_div(output, targets.where(targets > 0, -0.1).detach(), log_target=False)
+
+
 @pytest.mark.parametrize(
     ("model", "loss", "kind", "words"),
     [
@@ -93,6 +116,16 @@ def binary(loss, *clamp: float):
             "wrong loss",
             "scores",
         ),
+        (lambda: mlp(nn.GELU()), functional.cross_entropy, "activation before the loss", "gelu"),
+        (lambda: mlp(nn.Sigmoid(), outputs=1), aged, "activation before the loss", "100%"),
+        (
+            lambda: mlp(nn.ReLU(), outputs=20),
+            against_normal,
+            "activation before the loss",
+            "outside",
+        ),
+        (lambda: mlp(nn.Softmax(1)), divergence, "wrong loss", "log-probabilities"),
+        (lambda: mlp(nn.LogSoftmax(1)), from_scores, "wrong loss", "probabilities as targets"),
     ],
 )
 def test_what_the_loss_is_fed(model, loss, kind, words):
@@ -105,6 +138,8 @@ def test_what_the_loss_is_fed(model, loss, kind, words):
         (lambda: mlp(nn.LogSoftmax(1)), functional.nll_loss),
         (lambda: mlp(nn.Sigmoid(), outputs=1), binary(functional.binary_cross_entropy, 1e-6, 1.0)),
         (lambda: Net(lambda net, x: 10 * cosines(net, x)), functional.cross_entropy),
+        (lambda: mlp(nn.LogSoftmax(1)), divergence),
+        (lambda: mlp(nn.ReLU(), outputs=20), lambda o, y: against_normal(o, y, clamp=0.0)),
     ],
 )
 def test_what_the_loss_may_be_fed(model, loss):
@@ -233,3 +268,45 @@ def test_a_cut_graph_is_no_checkpoint():
 def test_a_loss_that_raises_is_explained(loss, advice):
     with pytest.raises(UserError, match=advice):
         checked(mlp(), loss)
+
+
+def test_dropout_that_is_on_in_evaluation_mode():
+    def dropped(training):
+        return lambda net, x: net.head(functional.dropout(net.body(x).relu(), 0.5, training(net)))
+
+    assert "outputs that differ" in found(Net(dropped(lambda net: True)))["wrong mode"].message
+    assert not found(Net(dropped(lambda net: net.training)))
+
+
+def test_a_reentrant_checkpoint_without_gradients_is_named():
+    def forward(net, x):
+        return net.head(checkpoint(lambda z: net.body(z).relu(), x, use_reentrant=True))
+
+    verdict = found(Net(forward))["parameters without gradient"]
+    assert "use_reentrant=False" in verdict.fix
+
+
+def test_a_critic_whose_loss_starts_near_zero_has_no_high_rate():
+    net, calls = mlp(outputs=1), itertools.count()
+    first = float(net(batches()[0][0]).mean().detach())
+
+    def critic(output, y):
+        # Its adversary learns too, so it rises a little with every call.
+        return output.mean() - first + 1e-6 + 0.01 * next(calls)
+
+    def slow(parameters):
+        return torch.optim.SGD(parameters, lr=1e-5)
+
+    kinds = {v.kind for v in check_flow(net, critic, batches(), optimizer=slow, steps=4).verdicts}
+    assert "learning rate too high" not in kinds
+
+
+def test_a_loss_that_is_summed_by_hand():
+    def summed(output, y):
+        return 9 * functional.cross_entropy(output, y, reduction="none").sum() / 9
+
+    def fast(parameters):
+        return torch.optim.SGD(parameters, lr=0.3)
+
+    check = check_flow(mlp(), summed, batches(), optimizer=fast, steps=6)
+    assert "sums over 32 images" in check.verdicts[0].cause

@@ -18,6 +18,8 @@ MIXED, SWAPPED, LEAST_VALUES = 1e-6, 1e-7, 4
 VARIED, SAME = 0.01, 1e-6
 # Rounding alone gives a linear network up to this relative error in float32.
 AFFINE = 1e-4
+# Outputs that differ by this much from pass to pass are drawn at random.
+RANDOM = 0.05
 # A running mean with this momentum holds little more than the last batch.
 LAST_BATCH = 0.9
 # The fraction of a gradient that passes from a sequence's end to its start.
@@ -52,15 +54,7 @@ def data(history: list[FlowStats]) -> Iterator[Verdict]:
                 evidence={"labels": float(total)},
             )
         elif most / total >= MAJORITY:
-            yield Verdict(
-                "labels imbalanced",
-                "warning",
-                f"{most / total:.0%} of the labels are {name}: always predicting it is as accurate",
-                "compare accuracy with that figure; weight the classes or sample them evenly",
-                location=where,
-                step=last,
-                evidence={"majority": most / total, "labels": float(total)},
-            )
+            yield imbalanced(name, most, total, where, last)
         few = [len(c.classes) <= max(1, SORTED * len(counts)) for _, c in batches]
         large = [sum(c.classes.values()) >= 4 * len(counts) for _, c in batches]
         mixed = most / total < MAJORITY
@@ -103,6 +97,29 @@ def data(history: list[FlowStats]) -> Iterator[Verdict]:
             )
             break
     yield from _experiments(history)
+
+
+def imbalanced(
+    name: int, most: int, total: int, location: str | None = None, step: int | None = None
+) -> Verdict:
+    """Return the verdict on labels nearly all of which are of one class.
+
+    Args:
+        name: of the class.
+        most: the number of its labels.
+        total: the number of all labels.
+        location: "file:line" of the loss.
+        step: at which they were counted.
+    """
+    return Verdict(
+        "labels imbalanced",
+        "warning",
+        f"{most / total:.0%} of the labels are {name}: always predicting it is as accurate",
+        "compare accuracy with that figure; weight the classes or sample them evenly",
+        location=location,
+        step=step,
+        evidence={"majority": most / total, "labels": float(total)},
+    )
 
 
 def _running(stats: FlowStats) -> Iterator[Verdict]:
@@ -163,6 +180,17 @@ def _experiments(history: list[FlowStats]) -> Iterator[Verdict]:
             cause="through time",
             step=stats.step,
             evidence={"through_time": found.through_time},
+        )
+    # A generator may well draw its outputs at random, a classifier may not.
+    classifies = any(c.name in _CLASSIFIERS and c.own for c in stats.calls)
+    if found.random is not None and found.random > RANDOM and classifies:
+        yield Verdict(
+            "wrong mode",
+            "warning",
+            f"in evaluation mode the same images give outputs that differ by {found.random:.0%}",
+            "dropout(x, p, training=self.training), or nn.Dropout as a layer",
+            step=stats.step,
+            evidence={"difference": found.random},
         )
     if found.affine is not None and found.affine < AFFINE and len(stats.matrix_layers) > 1:
         yield Verdict(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from unmask.flow.measure.calls import LossCall
+from unmask.flow.measure.graph import RANGES
 from unmask.flow.measure.statistics import FlowStats
 from unmask.verdict import Severity, Verdict
 
@@ -15,6 +16,9 @@ _SEVERAL = 2
 # A loss this many times as large as that of guessing is no sound start.
 FAR = 10.0
 _REGRESSIONS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
+_BELOW = ("gelu", "silu", "softplus")
+# The fraction of targets that an activation's range may miss; noise on them may pass its ends.
+UNREACHABLE = 0.25
 _BOUNDED = ("sigmoid", "tanh", "hardtanh", "relu")
 
 
@@ -83,6 +87,17 @@ def _judged(call: LossCall, stats: FlowStats) -> Iterator[Verdict]:
     elif call.name == "cross_entropy":
         yield from _cross_entropy(call, several, verdict)
         yield from _start(call, stats)
+    elif call.name == "kl_div" and (call.high > 1e-5 or call.target_low < 0 < call.target_high):
+        wants = "log-probabilities" if call.high > 1e-5 else "probabilities as targets"
+        yield verdict(
+            "wrong loss",
+            f"kl_div is fed inputs up to {call.high:.3g} and targets from {call.target_low:.3g} to "
+            f"{call.target_high:.3g}; it wants {wants}",
+            "kl_div(log_softmax(scores, dim=1), target_probabilities); log_target=True where the "
+            "targets are log-probabilities",
+            highest=call.high,
+            target_low=call.target_low,
+        )
     elif call.name == "nll_loss":
         if call.operation == "softmax" or (call.operation != "log_softmax" and call.high > 1e-5):
             fed = "probabilities" if call.operation == "softmax" else "scores"
@@ -164,6 +179,15 @@ def _cross_entropy(call: LossCall, several: bool, verdict: object) -> Iterator[V
             lowest=call.low,
             highest=call.high,
         )
+    elif call.operation in _BELOW and several:
+        yield verdict(
+            "activation before the loss",
+            f"{call.operation} stands before cross_entropy and cuts off scores below 0",
+            f"feed cross_entropy the output layer's own scores, without {call.operation}",
+            severity="warning",
+            lowest=call.low,
+            highest=call.high,
+        )
     elif call.operation == "cosine" and several:
         yield verdict(
             "activation before the loss",
@@ -237,6 +261,16 @@ def _regression(call: LossCall, verdict: object) -> Iterator[Verdict]:
             f"{call.name} compares outputs of shape {list(out)} with targets of shape {list(aim)}: "
             "each is broadcast against every other",
             "give both one shape, for instance with output.squeeze(1)",
+        )
+    elif call.beyond > UNREACHABLE:
+        low, high = RANGES[call.operation or ""]
+        yield verdict(
+            "activation before the loss",
+            f"{call.operation} gives numbers from {low:g} to {high:g}, where {call.beyond:.0%} of "
+            f"the targets of {call.name} lie outside: {call.target_low:.3g} to "
+            f"{call.target_high:.3g}",
+            f"leave out {call.operation}, or scale the targets into its range",
+            beyond=call.beyond,
         )
     elif _class_indices(call):
         yield verdict(

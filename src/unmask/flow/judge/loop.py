@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from unmask.flow.judge.data import MAJORITY, imbalanced
 from unmask.flow.measure.inputs import InputFacts
 from unmask.verdict import Verdict
 
@@ -27,6 +28,8 @@ STALLS, HASTY = 0.8, 0.03
 # Inputs whose deviations differ by this factor, or whose means by a deviation.
 APART = 2.0
 LEAST_VALIDATED, SEEN = 32, 0.98
+# The labels of a whole loop that make a majority certain.
+ENOUGH_LABELS = 500
 # The batches that make an order by class certain, and the fraction of them that must show it.
 SORTED_BATCHES, IN_ORDER = 20, 0.95
 
@@ -333,6 +336,11 @@ def _inputs(facts: InputFacts) -> Iterator[Verdict]:
                     "validation_std": spread,
                 },
             )
+    total = sum(facts.classes.values())
+    if len(facts.classes) > 1 and total >= ENOUGH_LABELS:
+        name = max(facts.classes, key=lambda c: facts.classes[c])
+        if facts.classes[name] >= MAJORITY * total:
+            yield imbalanced(name, facts.classes[name], total)
     if len(facts.classes) > 2 and facts.batches >= SORTED_BATCHES:
         in_order = facts.few / facts.batches
         if in_order >= IN_ORDER:

@@ -32,6 +32,7 @@ _RISKY: dict[str, tuple[str, str]] = {
     "exp": ("exp(x.clamp_max(80)), or logsumexp", "exp overflows above 88 in float32"),
     "softmax": (_MASKED, "a row that is masked throughout"),
     "attention": (_MASKED, "a row that is masked throughout"),
+    "kl_div": ("feed it log-probabilities, and probabilities as targets", "a target below 0"),
     "std": ("x.std(correction=0) + 1e-8, of two values or more", "the deviation of one value"),
     "var": ("x.var(correction=0), of two values or more", "the variance of one value"),
     "acos": ("clamp to -1 + 1e-6 .. 1 - 1e-6", "its derivative at 1 is infinite"),
@@ -74,11 +75,11 @@ def _made(stats: FlowStats, first: bool) -> Verdict | None:
     if origin is None or origin.place == "weights":
         return None
     evidence: dict[str, float] = {"step": stats.step}
-    if origin.place == "inputs":
+    if origin.place in ("inputs", "targets"):
         return Verdict(
             "bad data",
             "error",
-            f"the inputs of step {stats.step + 1} hold NaN or infinity",
+            f"the {origin.place} of step {stats.step + 1} hold NaN or infinity",
             "clean the data: look for it with torch.isfinite(x).all()",
             step=stats.step,
             evidence=evidence,

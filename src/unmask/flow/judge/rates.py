@@ -46,7 +46,7 @@ def too_high(history: list[FlowStats]) -> Verdict | None:
     after = history[-1].loss_after
     recent = [*losses[-2:], *([after] if after is not None else [])]
     # By difference, since a loss may be negative.
-    grew = len(losses) > 2 and min(recent) - losses[0] > (LOSS_GREW - 1) * abs(losses[0])
+    grew = len(losses) > 2 and min(recent) - losses[0] > (LOSS_GREW - 1) * _size(history[0])
     # As long as the loss is below that of guessing, the task changed rather than the network.
     outputs = max((c.shape[1] for c in history[-1].calls if _classifies(c)), default=0)
     grew = grew and not (outputs and min(recent) < math.log(outputs))
@@ -59,7 +59,7 @@ def too_high(history: list[FlowStats]) -> Verdict | None:
     # Gradient descent may overshoot at first and settle as the gradient shrinks. Optimisers that
     # divide by the gradient's size keep taking steps as large.
     settles = bool(losses) and recent[-1] < losses[0] and not _normalises(history[0])
-    summed = next((c for s in history for c in s.calls if c.reduction == "sum"), None)
+    summed = next((c for s in history for c in s.calls if _sums(c, s)), None)
     return Verdict(
         "learning rate too high",
         "warning" if settles and not _hasty(stats) else "error",
@@ -97,6 +97,19 @@ def too_low(history: list[FlowStats]) -> Verdict | None:
         evidence={"update_to_weight_ratio": fastest}
         | ({"expected_gain": median(gains)} if gains else {}),
     )
+
+
+def _size(stats: FlowStats) -> float:
+    """Return the loss's natural size: one of the user's own may lie near 0 by chance."""
+    last = stats.matrix_layers[-1].output if stats.matrix_layers and not stats.calls else None
+    return max(abs(stats.loss or 0.0), last.rms if last is not None else 0.0)
+
+
+def _sums(call: LossCall, stats: FlowStats) -> bool:
+    """Return whether a loss is summed over the images, by its reduction or afterwards."""
+    if call.reduction != "none" or call.total is None or stats.loss is None:
+        return call.reduction == "sum"
+    return len(call.target_shape) > 0 and abs(stats.loss - call.total) <= 1e-3 * abs(call.total)
 
 
 def _classifies(call: LossCall) -> bool:

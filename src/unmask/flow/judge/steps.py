@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from unmask.flow.judge.indicators import UNRESPONSIVE, front_response
+from unmask.flow.measure.calls import REENTRANT
 from unmask.flow.measure.statistics import FlowStats, ParameterFacts
 from unmask.verdict import Severity, Verdict
 
@@ -12,6 +13,8 @@ from unmask.verdict import Severity, Verdict
 # points of a small network on MNIST.
 DECAYS, DECAYS_MUCH = 0.75, 2.0
 _NAMED = 4
+
+WITHOUT = ("torch.no_grad()", REENTRANT)
 
 
 def steps(history: list[FlowStats]) -> Iterator[Verdict]:
@@ -149,7 +152,7 @@ def _unreached(history: list[FlowStats], facts: list[ParameterFacts]) -> Iterato
     cut = [x for x in missing if x not in uncalled]
     cuts = [c for c in cuts if c.layer in missing]
     harsh = [c for c in cuts if c.operation != ".item()"] or cuts
-    under = [x for x in unused if any(c.layer == x and "no_grad" in c.operation for c in cuts)]
+    under = [x for x in unused if any(c.layer == x and c.operation in WITHOUT for c in cuts)]
     unused = [x for x in unused if x not in under]
     cut = [*cut, *under]
     if cut:
@@ -158,7 +161,9 @@ def _unreached(history: list[FlowStats], facts: list[ParameterFacts]) -> Iterato
             "parameters without gradient",
             "error" if where is not None else "warning",
             f"no gradient comes to {_some(cut)}, of {len(layers)} layers with parameters",
-            f"leave out {where.operation} there, or set requires_grad_(False) where it is meant"
+            "give it use_reentrant=False: without, none of its inputs wants a gradient"
+            if where is not None and where.operation == REENTRANT
+            else f"leave out {where.operation} there, or set requires_grad_(False) if it is meant"
             if where is not None
             else "use what they give on the way to the loss, or set requires_grad_(False)",
             cause=f"{where.operation} cuts the graph after {where.layer}" if where else "",

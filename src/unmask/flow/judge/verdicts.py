@@ -15,7 +15,7 @@ from unmask.registry import load_plugins
 from unmask.verdict import SEVERITIES, Verdict
 
 Judge = Callable[[list[FlowStats]], Verdict | Iterable[Verdict] | None]
-_TWICE = ("batches sorted by class",)
+_TWICE = ("batches sorted by class", "labels imbalanced")
 _JUDGES: list[Judge] = [
     head,
     steps,

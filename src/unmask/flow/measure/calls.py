@@ -5,6 +5,7 @@ All are plain values, kept in FlowStats beside the statistics of the layers.
 
 from __future__ import annotations
 
+import math
 import sys
 import sysconfig
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unmask.flow.measure.graph import last_operation
+from unmask.flow.measure.graph import RANGES, last_operation
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
 _OURS = str(Path(__file__).parents[2])
 _LIBRARIES = tuple({_OURS, *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib"))})
 _INSTALLED = ("site-packages", "dist-packages")
+# A cut of a whole region, as users write it.
+REENTRANT = "checkpoint(use_reentrant=True)"
 # The most entries of a loss's input that are added up.
 _MOST_ENTRIES = 1 << 20
+# Targets this near to a range, relative to its width, count as inside.
+_NEAR_ENOUGH = 0.05
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,8 @@ class LossCall:
         reduction: "mean", "sum" or "none".
         value: the loss, None where it is not reduced.
         location: "file:line" of the call in the user's code, None where it isn't known.
+        beyond: the fraction of the targets outside the range of the last operation.
+        total: the sum of the losses where they are not reduced.
         own: whether it was given the model's output, possibly in another shape, rather than
             something computed from it.
         variation: of the outputs over images, relative to their RMS.
@@ -87,6 +94,8 @@ class LossCall:
     variation: float | None = None
     width: int | None = None
     normalised: int | None = None
+    beyond: float = 0.0
+    total: float | None = None
 
 
 @dataclass(frozen=True)
@@ -294,12 +303,24 @@ def loss_call(
             operation=last.name,
             dim=last.dim,
             width=last.width,
+            beyond=_beyond(aim, last.name),
+            total=float(result.detach().sum()) if not scalar else None,
             normalised=_normalised(out, logs=name == "nll_loss"),
             reduction=str(options.get("reduction", "mean")),
             value=float(result.detach()) if scalar else None,
             location=user_line(2),
             variation=_variation(out),
         )
+
+
+def _beyond(target: Tensor, operation: str | None) -> float:
+    """Return the fraction of the targets that an operation's results can't come near."""
+    low, high = RANGES.get(operation or "", (-math.inf, math.inf))
+    if not (math.isfinite(low) or math.isfinite(high)) or not 0 < target.numel() <= _MOST_ENTRIES:
+        return 0.0
+    known = high - low if math.isfinite(high - low) else float(target.abs().max())
+    near = (target >= low - _NEAR_ENOUGH * known) & (target <= high + _NEAR_ENOUGH * known)
+    return 1 - float(near.float().mean())
 
 
 def _normalised(out: Tensor, logs: bool) -> int | None:

@@ -45,10 +45,11 @@ def experiment(
         swapped = _quietly(lambda: _swapped(_alive(model), call, loss, x, y))
         if any(isinstance(m, nn.RNNBase) for m in model.modules()):
             time = _quietly(lambda: _through_time(_alive(model), call, x))
+    random = _quietly(lambda: _random(_alive(model), call, x)) if plain else None
     affine = _quietly(lambda: _affine(_alive(model), call, x)) if plain else None
     fit = _quietly(lambda: _linear(batches if rows is None else rows)) if plain else None
     linear, chance, images = fit or (None, None, 0)
-    return Experiments(mixed, swapped, time, affine, linear, chance, images)
+    return Experiments(mixed, swapped, time, affine, random, linear, chance, images)
 
 
 def _alive(model: nn.Module) -> nn.Module:
@@ -153,6 +154,17 @@ def _swapped(
     if not math.isfinite(before) or before == 0:
         return None
     return abs(after - before) / abs(before)
+
+
+def _random(model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Tensor) -> float | None:
+    """Return how much two passes of the same images in evaluation mode differ, over their size."""
+    images = x[:LEAST_IMAGES]
+    with torch.no_grad():
+        one, two = (logits_in(call(model, images)) for _ in range(2))
+    if one is None or not one.is_floating_point() or one.shape != two.shape:
+        return None
+    size, off = (float(z.double().square().mean()) ** 0.5 for z in (one, one - two))
+    return off / size if size > 0 and math.isfinite(off) else None
 
 
 def _affine(model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Tensor) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -14,6 +15,16 @@ _OPERATIONS = {
     "TanhBackward0": "tanh",
     "ReluBackward0": "relu",
     "HardtanhBackward0": "hardtanh",
+    "GeluBackward0": "gelu",
+    "SiluBackward0": "silu",
+    "SoftplusBackward0": "softplus",
+}
+# The values that an operation's results are limited to.
+RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("softmax", "sigmoid"), (0.0, 1.0)),
+    **dict.fromkeys(("tanh", "hardtanh"), (-1.0, 1.0)),
+    **dict.fromkeys(("relu", "softplus"), (0.0, math.inf)),
+    "log_softmax": (-math.inf, 0.0),
 }
 # Operations that pass on their input, or only reshape or cut it off.
 _SHAPES = (
@@ -30,8 +41,8 @@ class LastOperation(NamedTuple):
     """The operation that a tensor ends in, where it is one that a loss may not be fed.
 
     Args:
-        name: "softmax", "log_softmax", "sigmoid", "tanh", "relu", "hardtanh", "scores" for a linear
-            or convolutional layer, "cosine" for products of vectors of length 1, or None.
+        name: an activation, such as "softmax" or "relu"; "scores" for a linear or convolutional
+            layer; "cosine" for products of vectors of length 1, or None.
         dim: that a softmax is taken over, at least 0.
         width: the number of entries that it is taken over.
     """

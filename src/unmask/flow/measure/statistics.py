@@ -227,6 +227,7 @@ class Experiments:
             aren't.
         through_time: the gradient of a recurrent layer's first inputs over that of its last.
         affine: how far the network is from a linear function of its images, 0 where it is one.
+        random: how much the outputs of the same images differ in evaluation mode.
         linear: the accuracy of a linear fit on held-out images of the batches.
         chance: the accuracy of always predicting the most common class.
         images: the number of images of the fit.
@@ -236,6 +237,7 @@ class Experiments:
     swapped: float | None = None
     through_time: float | None = None
     affine: float | None = None
+    random: float | None = None
     linear: float | None = None
     chance: float | None = None
     images: int = 0
@@ -246,8 +248,8 @@ class Origin:
     """The source of the first NaN or infinity: an operation, the inputs or the weights.
 
     Args:
-        place: "forward", "backward", "inputs" or "weights".
-        operation: its name in torch, "" for inputs and weights.
+        place: "forward", "backward", "inputs", "targets" or "weights".
+        operation: its name in torch, "" for inputs, targets and weights.
         layer: that it belongs to, None where it isn't known.
         location: "file:line" in the user's code, likewise.
         infinite: whether the first was an infinity rather than NaN.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 # Clipping by value is measured this many times, then as rarely.
 EACH = 32
@@ -60,7 +60,8 @@ class Tapped:
         if made is not None:
             self._wrap(Optimizer, "__init__", lambda _, args, __: made(args[0]))
         if self._schedule is not None:
-            self._wrap(LRScheduler, "step", self._after_schedule)
+            for schedule in (LRScheduler, ReduceLROnPlateau):
+                self._wrap(schedule, "step", self._after_schedule)
         scaler = self._scaler
         if scaler is not None:
             for name, did in _SCALER.items():

@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
@@ -17,6 +18,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
 
 from unmask.flow.measure.calls import (
+    REENTRANT,
     Cut,
     LossCall,
     OutputStats,
@@ -175,7 +177,7 @@ class Window:
         if layer is None:
             return
         if self._graph and not torch.is_grad_enabled() and self._trains(layer):
-            self.cuts.append(Cut("torch.no_grad()", layer.name, user_line()))
+            self.cuts.append(Cut(_without_graph(), layer.name, user_line()))
         if layer.matrix and self._reads(layer) and torch.is_grad_enabled():
             x = next(tensors_in(args), None)
             if x is not None:
@@ -394,6 +396,16 @@ def _difference(shape: tuple[int, ...], target_shape: tuple[int, ...]) -> LossCa
 
 def _in_backward() -> bool:
     return torch._C._current_graph_task_id() != -1
+
+
+def _without_graph() -> str:
+    """Return what it is that runs a layer without a graph, as users write it."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_filename.endswith(("torch/utils/checkpoint.py", "checkpoint.pyc")):
+            return REENTRANT
+        frame = frame.f_back
+    return "torch.no_grad()"
 
 
 def _norm(tensors: list[Tensor]) -> float:
