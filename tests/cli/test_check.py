@@ -34,6 +34,7 @@ def swapped():
 
 class Flip(nn.Module):
     def forward(self, pixels):
+        print("not JSON")
         return pixels.flip(1)
 """
 
@@ -67,9 +68,12 @@ def test_check_passes_a_healthy_model_and_fails_a_swapped_one(
         "report.html",
     ]
     swapped = ["check", "two_colours:swapped", "images", *few, "--out", "two"]
+    capsys.readouterr()
     assert main([*swapped, "--json"]) == 1
-    found = json.loads(capsys.readouterr().out)
+    told = capsys.readouterr()
+    found = json.loads(told.out)
     assert found["failed"]
+    assert "not JSON" in told.err
     assert "preprocessing" in {v["kind"] for v in found["verdicts"]}
     assert main([*swapped, "--annotations", "--fail-on", "never"]) == 0
     line = capsys.readouterr().out
@@ -78,6 +82,8 @@ def test_check_passes_a_healthy_model_and_fails_a_swapped_one(
     assert main([*swapped, "--baseline", "one/check.json"]) == 1
     assert "[new] error: preprocessing" in capsys.readouterr().out
     assert main([*swapped, "--baseline", "absent.json"]) == 2
+    assert main([*swapped[:3], "--out", "images/runs"]) == 2
+    assert "lies in that of the images" in capsys.readouterr().err
 
 
 def test_shift_writes_its_report_and_gates(
@@ -93,6 +99,10 @@ def test_shift_writes_its_report_and_gates(
     assert found["figures"]["clean_accuracy"] == 1
     assert main([*command, "--fail-if", "clean_accuracy>0.5"]) == 1
     assert main([*command, "--fail-if", "clean_acuracy>0.5"]) == 2
+    assert main([*command, "--fail-if", "clean_accuracy<80"]) == 2
+    assert "write clean_accuracy<0.8" in capsys.readouterr().err
+    assert main(["shift", "two_colours:swapped", "images", *command[3:], "--json"]) == 0
+    json.loads(capsys.readouterr().out)
     assert main(["shift", "two_colours:make_model", "images", "--corruptions", "frog"]) == 2
 
 

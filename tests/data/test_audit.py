@@ -12,6 +12,8 @@ from PIL import Image
 from unmask.data.audit import audit_data, find_shortcuts
 from unmask.data.audit_duplicates import exact_duplicates, near_duplicates
 from unmask.data.audit_labels import confident_errors
+from unmask.data.audit_verdicts import judge_data
+from unmask.data.folder import EMPTY
 from unmask.data.images import Images
 from unmask.data.sources import Source, load_source
 from unmask.errors import UserError
@@ -111,6 +113,16 @@ def test_given_probabilities_are_used_and_must_fit() -> None:
     assert found.label_errors["train"].images == 53
     with pytest.raises(UserError, match=r"\[60, 3\]"):
         audit_data(images, probabilities={"train": p[:5]}, near=False)
+
+
+def test_other_files_are_no_fault_and_empty_folders_are_a_class_without_images() -> None:
+    beside = "passed over as no images: 3, the first 'labels.csv'"
+    assert not judge_data(audit_data(textured(60), labels=False, near=False), (), [beside])
+    empty = f"'zebra'{EMPTY}"
+    (verdict,) = judge_data(audit_data(textured(60), labels=False, near=False), (), [beside, empty])
+    assert (verdict.kind, verdict.severity) == ("empty class", "warning")
+    assert "1 folder" in verdict.message
+    assert "'zebra'" in verdict.message
 
 
 def test_classes_that_starve_or_are_missing_and_files_left_out() -> None:

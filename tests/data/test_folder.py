@@ -152,6 +152,9 @@ def test_one_picture_too_large_does_not_cost_the_others(write: Write) -> None:
     [
         ({"cat/notes.txt": b""}, "no training images in .*: got passed over as no images: 1"),
         ({"cat/1.png": b"", "dog/1.png": b""}, "no training images in .*: got 'cat/1.png' skip"),
+        ({"1.png": png(1), "a.csv": b""}, "got '1.png' skipped: it lies in no class.*1 more"),
+        ({"cat/Thumbs.db": b"x", "dog/desktop.ini": b"x"}, "no training images in .*: got nothing"),
+        ({"cat/inner.zip": b"x"}, "unpack the archives inside it"),
         ({"1.png": png(1)}, "no training images in .*: got '1.png' skipped: it lies in no class"),
         ({"cat/1.png": png(1)}, "needs two classes or more: got only 'cat'; put the images"),
         ({"cat/1.png": png(1), "dog/1.png": b""}, "needs two classes or more: got only 'cat'"),

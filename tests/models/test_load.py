@@ -20,7 +20,8 @@ from unmask.errors import UserError
 from unmask.models.classifier import Classifier
 from unmask.models.load import load_model
 from unmask.models.preprocessing import Preprocessing, Wrapped, logits_in
-from unmask.models.session import OnnxClassifier
+from unmask.models.session import OnnxClassifier, read_onnx
+from unmask.shift.target import as_target
 
 PIXELS = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -251,6 +252,45 @@ def test_an_onnx_file_of_any_layout_and_number_gives_logits(
     torch.testing.assert_close(model(PIXELS), expected, atol=tolerance, rtol=1e-3)
 
 
+def test_weights_beside_an_onnx_file_are_read_and_missed(tmp_path: Path) -> None:
+    matrix = graph(tmp_path / "whole.onnx", ["n", 3, 8, 8])
+    model = onnx.load(str(tmp_path / "whole.onnx"))
+    beside = {"save_as_external_data": True, "location": "m.data", "size_threshold": 60}
+    onnx.save(model, str(tmp_path / "m.onnx"), **beside)
+    expected = torch.from_numpy(PIXELS.mean((2, 3)).numpy() @ matrix)
+    torch.testing.assert_close(load_model(tmp_path / "m.onnx")(PIXELS), expected, atol=2e-3, rtol=0)
+    before = read_onnx(tmp_path / "m.onnx")[1]
+    content = bytearray((tmp_path / "m.data").read_bytes())
+    content[0] ^= 1
+    (tmp_path / "m.data").write_bytes(content)
+    assert read_onnx(tmp_path / "m.onnx")[1] != before
+    (tmp_path / "m.data").unlink()
+    with pytest.raises(UserError, match=r"weights in another file.*got m\.data"):
+        load_model(tmp_path / "m.onnx")
+    outside = (tmp_path / "m.onnx").read_bytes().replace(b"m.data", b"../sec")
+    (tmp_path / "m.onnx").write_bytes(outside)
+    (tmp_path.parent / "sec").write_bytes(b"0" * 999)
+    with pytest.raises(UserError, match="isn't beside it"):
+        load_model(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("m.keras", "of TensorFlow or Keras.*export it as ONNX"),
+        ("m.npz", "of NumPy"),
+        ("m.joblib", "pickles"),
+        ("hf:", "which model of hf"),
+        ("timm: ", "which model of timm"),
+    ],
+)
+def test_files_of_other_libraries_and_names_left_out_are_told(name: str, line: str) -> None:
+    with pytest.raises(UserError, match=line):
+        load_model(name)
+    with pytest.raises(UserError, match=line):
+        as_target(name)
+
+
 def test_an_onnx_file_that_takes_no_images_is_named(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"no graph")
     with pytest.raises(UserError, match="no ONNX model that ONNX Runtime reads"):
@@ -322,6 +362,38 @@ def test_a_folder_of_transformers_is_read_with_its_preprocessing(vit: Path) -> N
     drawn = [load_model(f"hf:{vit}@random")(pixels) for _ in range(2)]
     assert torch.equal(*drawn)
     assert not torch.allclose(drawn[0], model(pixels))
+
+
+@pytest.mark.parametrize(
+    ("stated", "line"),
+    [
+        ("{no json", "can't be used"),
+        ("[1]", "can't be used"),
+        ('{"image_mean": [0.5, 0.5]}', "2 numbers for 3 channels"),
+        ('{"size": {"height": "tall", "width": 4}}', "can't be used"),
+        ('{"image_std": 0}', "std isn't usable"),
+    ],
+)
+def test_a_processor_that_says_nonsense_is_named(vit: Path, stated: str, line: str) -> None:
+    before = (vit / "preprocessor_config.json").read_text()
+    try:
+        (vit / "preprocessor_config.json").write_text(stated)
+        with pytest.raises(UserError, match=line):
+            load_model(f"hf:{vit}")
+        (vit / "preprocessor_config.json").write_text('{"image_mean": 0.5, "image_std": 0.25}')
+        steps = load_model(f"hf:{vit}").preprocessing
+        assert (steps.size, steps.mean, steps.std) == ((16, 16), (0.5,) * 3, (0.25,) * 3)
+    finally:
+        (vit / "preprocessor_config.json").write_text(before)
+
+
+def test_code_of_a_repository_is_refused_before_its_config_is_read(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    config = {"model_type": "own", "auto_map": {"AutoModel": "code.Own"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match=r"code from its repository.*got AutoModel"):
+        load_model(f"hf:{tmp_path}")
 
 
 SMALL: dict[str, dict[str, Any]] = {

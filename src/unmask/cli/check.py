@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from unmask.cli.console import Console
+from unmask.cli.console import Console, aside
 from unmask.cli.options import MANY, Cifar10Source, Data, Model, Seed, Size, real, sizes
 from unmask.cli.progress import progress_bar
 from unmask.cli.shift import COLOURS
@@ -69,6 +69,7 @@ def check(
     from unmask.report.verdicts import annotated
     from unmask.shift.target import as_target
 
+    foreign = aside()
     target = as_target(model)
     console = Console(stderr=True)
     describe = getattr(target.function, "describe", None)
@@ -76,7 +77,7 @@ def check(
         console.print(describe(), markup=False, highlight=False, soft_wrap=True)
     shape = shape_for(data, target.input_shape, channels=target.channels, size=size)
     loaded = load_shown(console, data, source, shape)
-    require_writable(out)
+    require_writable(out, data)
     with progress_bar(console, target.name) as bar:
 
         def show(question: str, used: float) -> None:
@@ -100,6 +101,7 @@ def check(
         comparison=comparison,
         fail_on="warning" if fail_on == "warning" else "error",
     )
+    foreign.close()
     if json:
         changes = None
         if comparison is not None:
@@ -125,7 +127,7 @@ def check(
             for how, v in comparison.changes:
                 if how == "gone":
                     say(f"[gone] {v.severity}: {v.kind}: {v.message}", "green")
-        if not found.verdicts:
+        if not found.verdicts and not found.unanswered:
             say("nothing was found wrong", "green")
         for part in found.parts:
             if part.reason:

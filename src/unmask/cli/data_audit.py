@@ -45,7 +45,7 @@ def audit(
 
     console = Console(stderr=True)
     loaded = load_shown(console, data, source, shape_for(data, size=size))
-    require_writable(out)
+    require_writable(out, data)
     with console.status("duplicates") as status:
         found = audit_data(
             loaded, labels=not quick, near=not quick, seed=seed, progress=status.update

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.table import Table
 
-from unmask.cli.console import Console, say
+from unmask.cli.console import Console, aside, say
 from unmask.cli.options import Cifar10Source, Data, Device, FiguresAsJson, Model, ModelSize
 from unmask.cli.progress import load_shown
 from unmask.data.images import Images
@@ -53,6 +53,7 @@ def evaluate_model(
     json: FiguresAsJson = False,
 ) -> int:
     """Measure a classifier: accuracy, confusion, each class, calibration, worst mistakes."""
+    foreign = aside()
     loaded = load_model(model)
     console = Console(stderr=True)
     if isinstance(loaded, Wrapped):
@@ -63,6 +64,8 @@ def evaluate_model(
     images = _part(source_data, part)
     if loaded.class_names is not None:
         images = matched(images, loaded.class_names)
+    elif isinstance(loaded, Wrapped):
+        loaded.likely = len(images.class_names)
     facts = loaded.card.facts if isinstance(loaded, Classifier) else {}
     if (warning := _seen_in_training(facts, images)) is not None:
         console.print(warning, markup=False, highlight=False, soft_wrap=True)
@@ -83,6 +86,7 @@ def evaluate_model(
     except Exception as error:
         raise failed(error, images.shape) from error
     page = None if out is None else write_evaluation(found, images, card, out)
+    foreign.close()
     if json:
         print(json_module.dumps(found.as_dict()))
     else:

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from unmask.cli.console import Console, say
+from unmask.cli.console import Console, aside, say
 from unmask.cli.options import (
     MANY,
     AnyNorm,
@@ -117,6 +117,7 @@ def audit_model(
     from unmask.train.evaluation import matched
 
     gate = None if fail_if is None else Gate.parse(fail_if)
+    foreign = aside()
     subjects = [load_victim(model, weights=weights)]
     if against is not None:
         subjects.append(load_victim(against))
@@ -144,7 +145,7 @@ def audit_model(
     )
     if gate is not None:
         gate.check(figure_names(plan))
-    require_writable(out)
+    require_writable(out, data)
     with elsewhere(on) as workers:
         audits = [
             _shown(console, subject, shown, plan, out / f"model-{i + 1}", workers, resume=resume)
@@ -154,6 +155,7 @@ def audit_model(
     missing = len(audits[0].failures)
     failed = gate is not None and (missing > 0 or gate.holds(audits[0].figures()))
     page = write_audit(audits, shown, out)
+    foreign.close()
     if json:
         say(audits_as_json(audits, gate=None if gate is None else (str(gate), failed)))
     else:

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from unmask.cli.console import Console, say
+from unmask.cli.console import Console, aside, say
 from unmask.cli.options import Cifar10Source, Data, ImageCount, Norm, Seed, Size, real, sizes
 from unmask.cli.progress import progress_bar
 
@@ -66,12 +66,13 @@ def certify_model(
     gate = None if fail_if is None else Gate.parse(fail_if)
     if gate is not None:
         gate.check(FIGURES)
+    foreign = aside()
     victim = load_victim(model, weights=weights)
     console = Console(stderr=True)
     shape = shape_for(data, victim.input_shape, channels=victim.channels, size=size)
     loaded = load_shown(console, data, source, shape)
     pixels = loaded.test or loaded.validation or loaded.train
-    require_writable(out)
+    require_writable(out, data)
     with progress_bar(console, victim.name) as bar:
 
         def show(p: CertifyProgress) -> None:
@@ -84,6 +85,7 @@ def certify_model(
             raise KeyboardInterrupt("stopped; the same command with --resume continues") from None
     page = write_certification(found, out)
     failed = gate is not None and gate.holds(found.figures())
+    foreign.close()
     if json:
         told = found.as_dict()
         if gate is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from unmask.cli.console import Console
+from unmask.cli.console import Console, aside
 from unmask.cli.options import Cifar10Source, Norm, On, Seed, elsewhere, sizes, whole
 from unmask.errors import UserError, unknown
 from unmask.text import told
@@ -99,6 +99,7 @@ def draw_grid(
                 highlight=False,
                 soft_wrap=True,
             )
+    foreign = aside()
     grids = []
     for name in names:
         subject = load_victim(name, weights=weights)
@@ -118,6 +119,7 @@ def draw_grid(
                 )
             )
     page, *_ = write_grids(grids, out)
+    foreign.close()
     if json:
         print(json_module.dumps([grid.as_dict() for grid in grids]))
     else:

@@ -190,6 +190,12 @@ def sizes(texts: Sequence[str]) -> tuple[float, ...]:
     """
     found = []
     for text in texts:
+        if re.fullmatch(r"\d*,\d+", text):
+            raise UserError(
+                "eps takes a point before its decimals, and spaces between several",
+                got=text,
+                do=f"write {text.replace(',', '.')}, or {text.replace(',', ' ')}",
+            )
         if "," in text:
             raise UserError(
                 "several sizes stand between spaces", got=text, do=text.replace(",", " ")

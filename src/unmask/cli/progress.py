@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from unmask.data.sources import Source
     from unmask.sweep.meter import SweepProgress
 
+_WARNINGS_SHOWN = 10
+
 
 class Bar:
     """A bar on a terminal; elsewhere nothing is shown.
@@ -153,7 +155,7 @@ def epoch_progress(console: Console, figures: Callable[[P], str]) -> Iterator[Ca
 def load_shown(
     console: Console, data: str, source: Path | None, shape: tuple[int, int, int] | None
 ) -> Source:
-    """Return load_source's images, read with a bar, and print a line for each file left out.
+    """Return load_source's images, read with a bar, and print a line for the first files left out.
 
     Args:
         console: where the bar and the lines go.
@@ -168,8 +170,10 @@ def load_shown(
 
     with progress_bar(console, "reading images") as bar:
         images = load_source(data, source=source, shape=shape, progress=bar.show)
-    for warning in images.warnings:
-        console.print(f"warning: {warning}", markup=False, highlight=False)
+    for warning in images.warnings[:_WARNINGS_SHOWN]:
+        console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+    if (more := len(images.warnings) - _WARNINGS_SHOWN) > 0:
+        console.print(f"warning: and {more:,} more, which unmask data audit lists", highlight=False)
     return images
 
 

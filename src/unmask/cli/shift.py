@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from unmask.cli.console import Console, say
+from unmask.cli.console import Console, aside, say
 from unmask.cli.options import (
     MANY,
     Cifar10Source,
@@ -97,11 +97,12 @@ def shift(
         compiled=compiled,
         fixes=more,
     )
+    foreign = aside()
     target = as_target(model)
     console = Console(stderr=True)
     shape = shape_for(data, target.input_shape, channels=target.channels, size=size)
     chosen = as_images(load_shown(console, data, source, shape), target, most=images)
-    require_writable(out)
+    require_writable(out, data)
     with elsewhere(on) as executor, progress_bar(console, target.name) as bar:
 
         def show(p: ShiftProgress) -> None:
@@ -121,6 +122,7 @@ def shift(
             raise KeyboardInterrupt("stopped; the same command with --resume continues") from None
     failed = gate is not None and gate.holds(found.figures())
     files = write_shift(found, chosen, out)
+    foreign.close()
     if json:
         gated = None if gate is None else {"condition": str(gate), "failed": failed}
         print(to_json({**found.as_dict(), "gate": gated, "files": [str(f) for f in files]}))

@@ -9,6 +9,8 @@ import numpy as np
 
 from unmask.data.audit_labels import LabelErrors
 from unmask.data.audit_result import DataAudit, Group, crosses
+from unmask.data.folder import EMPTY
+from unmask.data.listing import OTHERS
 from unmask.data.peek import TRAITS
 from unmask.stats import wilson
 from unmask.verdict import Verdict
@@ -22,6 +24,7 @@ DataKind = Literal[
     "missing class",
     "starved class",
     "unreadable files",
+    "empty class",
     "outliers",
     "shortcut",
 ]
@@ -50,16 +53,7 @@ def judge_data(found: DataAudit, names: tuple[str, ...], warnings: Sequence[str]
     verdicts = [*_duplicate_verdicts(found), *_class_verdicts(found, names)]
     for part, errors in found.label_errors.items():
         verdicts += _label_verdicts(part, errors, names)
-    if warnings:
-        verdicts.append(
-            Verdict(
-                "unreadable files",
-                "warning",
-                f"{len(warnings):,} files were left out, first: {warnings[0]}",
-                fix="repair or delete them",
-                evidence={"files": len(warnings)},
-            )
-        )
+    verdicts += _file_verdicts(warnings)
     for part, by in found.outliers.items():
         for measure, rows in by.items():
             verdicts.append(
@@ -96,6 +90,35 @@ def judge_data(found: DataAudit, names: tuple[str, ...], warnings: Sequence[str]
                     evidence={"accuracy": s.accuracy, "chance": s.chance},
                 )
             )
+    return verdicts
+
+
+def _file_verdicts(warnings: Sequence[str]) -> list[Verdict]:
+    """Judge what was left out; that other files lie beside the images is no fault."""
+    verdicts = []
+    faults = [w for w in warnings if not w.startswith(OTHERS)]
+    if damaged := [w for w in faults if not w.endswith(EMPTY)]:
+        verdicts.append(
+            Verdict(
+                "unreadable files",
+                "warning",
+                f"{len(damaged):,} {'file was' if len(damaged) == 1 else 'files were'} left out, "
+                f"first: {damaged[0]}",
+                fix="repair or delete them",
+                evidence={"files": len(damaged)},
+            )
+        )
+    if empty := [w for w in faults if w.endswith(EMPTY)]:
+        verdicts.append(
+            Verdict(
+                "empty class",
+                "warning",
+                f"{len(empty):,} {'folder' if len(empty) == 1 else 'folders'} beside those of the "
+                f"classes hold no image, first {empty[0].removesuffix(EMPTY)}",
+                fix="add images of these classes, or delete the folders",
+                evidence={"folders": len(empty)},
+            )
+        )
     return verdicts
 
 

@@ -17,6 +17,9 @@ from unmask.data.peek import file_traits
 from unmask.data.picture import decode_picture
 from unmask.errors import UserError
 
+# The end of the warning for a folder without images.
+EMPTY = " holds no image, so it is no class"
+_UNPLACED = "it lies in no class's folder"
 MAX_BYTES = 1 << 33
 MAX_SIDE = 4096
 
@@ -143,19 +146,30 @@ def _empty_classes(root: Path, places: list[_Place]) -> list[str]:
             continue
         above = "" if folder == root else f"{folder.name}/"
         warnings += [
-            f"{above + name!r} holds no image, so it is no class"
+            f"{above + name!r}{EMPTY}"
             for name in children
             if name not in used and name.isprintable()
         ]
     return warnings
 
 
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
+
+
+def _more(count: int) -> str:
+    return f" (and {count:,} more)" if count > 0 else ""
+
+
 def _class_names(root: Path, classes: dict[str, list[str]], warnings: list[str]) -> tuple[str, ...]:
     names = sorted(set(classes.get("train", ())))
     mend = "put the images of each class into a folder with the name of the class"
     if not names:
-        seen = warnings[0] if warnings else "nothing"
-        raise UserError(f"no training images in {root}", got=seen, do=mend)
+        # Images that lie in no class's folder say more than the files beside them.
+        seen = sorted(warnings, key=lambda w: not w.endswith(_UNPLACED))
+        told = f"{seen[0]}{_more(len(seen) - 1)}" if seen else "nothing"
+        if any(f"{end}'" in line for line in seen for end in _ARCHIVES):
+            mend = f"unpack the archives inside it, and {mend}"
+        raise UserError(f"no training images in {root}", got=told, do=mend)
     if len(names) == 1:
         raise UserError(f"{root} needs two classes or more", got=f"only {names[0]!r}", do=mend)
     for part, found in classes.items():
@@ -191,7 +205,7 @@ def _places(files: list[PictureFile], warnings: list[str]) -> list[_Place]:
         if part is None:
             warnings.append(skipped(file.path, "it is neither training nor test data"))
         elif len(folders) <= parted:
-            warnings.append(skipped(file.path, "it lies in no class's folder"))
+            warnings.append(skipped(file.path, _UNPLACED))
         else:
             places.append(_Place(file, part, folders[parted]))
     return places

@@ -14,6 +14,10 @@ from unmask.data.picture import SUFFIXES
 from unmask.errors import UserError
 from unmask.runtime import open_regular
 
+# The beginning of the warning for files beside the images.
+OTHERS = "passed over as no images"
+# What Windows leaves in folders of images; what other systems leave is hidden.
+_SYSTEM = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"})
 MAX_MEMBERS = 1_000_000
 MAX_FILE_BYTES = 1 << 28
 MAX_ARCHIVE_BYTES = 1 << 36
@@ -51,9 +55,9 @@ class Listing:
 def list_pictures(root: Path, suffixes: frozenset[str] = SUFFIXES) -> Iterator[Listing]:
     """List the image files of a folder or a zip archive, readable until the block ends.
 
-    Nothing is unpacked to disk. Hidden files are skipped without a warning. Links that lead back
-    into the tree, pipes and devices, members whose path leaves the archive, and names with control
-    characters are left out with a warning.
+    Nothing is unpacked to disk. Hidden files and those of the system are skipped without a warning.
+    Links that lead back into the tree, pipes and devices, members whose path leaves the archive,
+    and names with control characters are left out with a warning.
 
     Args:
         root: the folder or zip archive.
@@ -95,6 +99,8 @@ def _listing(root: Path, found: Iterator[_Found], suffixes: frozenset[str]) -> L
         name = "/".join(path)
         if any(part == "__MACOSX" or (part != ".." and part.startswith(".")) for part in path):
             continue
+        if path and path[-1].lower() in _SYSTEM:
+            continue
         if isinstance(read, str):
             left_out.append((path, read))
         elif PurePosixPath(name).suffix.lower() not in suffixes:
@@ -105,7 +111,7 @@ def _listing(root: Path, found: Iterator[_Found], suffixes: frozenset[str]) -> L
             files.append(PictureFile(path, read))
     warnings = [skipped(path, reason) for path, reason in sorted(left_out)]
     if others:
-        warnings.append(f"passed over as no images: {len(others)}, the first {min(others)!r}")
+        warnings.append(f"{OTHERS}: {len(others)}, the first {min(others)!r}")
     return Listing(sorted(files, key=lambda file: file.path), warnings)
 
 

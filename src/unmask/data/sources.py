@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +24,7 @@ from unmask.registry import Registry
 
 Progress = Callable[[int, int], None]
 Place = Path | None
+_LOOKED_AT = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +109,8 @@ def load_source(
         raise UserError(
             "there are no such images",
             got=data,
-            do=f"give {', '.join(NAMED)}, or a folder or zip archive with a folder for each class",
+            do=f"{_near(path)}give {', '.join(NAMED)}, or a folder or zip archive with a folder "
+            "for each class",
         )
     channels, height, width = shape or natural_shape(path)
     folder = load_folder(path, size=(height, width), channels=channels, progress=progress)
@@ -118,6 +123,16 @@ def load_source(
         folder.warnings,
         folder.traits,
     )
+
+
+def _near(path: Path) -> str:
+    """Return a question about the name that was meant, "" where none is like it."""
+    known = {name.lower(): name for name in NAMED}
+    with contextlib.suppress(OSError):
+        beside = itertools.islice(path.parent.iterdir(), _LOOKED_AT)
+        known |= {str(p).lower(): str(p) for p in beside if p.is_dir() or p.suffix == ".zip"}
+    near = difflib.get_close_matches(str(path).lower(), known, n=1, cutoff=0.7)
+    return f"did you mean {known[near[0]]!r}? " if near else ""
 
 
 def _mnist(_source: Place, _progress: Progress | None) -> Source:

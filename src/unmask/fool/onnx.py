@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ def onnx_victim(
     Raises:
         UserError: when ONNX Runtime can't read it, or its input isn't one batch of images.
     """
-    graph = OnnxClassifier.of(content, threads=threads, name=path)
+    graph = OnnxClassifier.of(content, threads=threads, name=path, folder=Path(path).parent)
     scale = 255 if graph.dtype is np.uint8 else 1
 
     def run(pixels: Tensor) -> Any:

@@ -23,8 +23,8 @@ from unmask.models.classifier import Classifier
 from unmask.models.cnn import ARCHITECTURES, build
 from unmask.models.imported import load_model as load_imported
 from unmask.models.imported import refuse_lazy
-from unmask.models.load import load_known
-from unmask.runtime import read_regular
+from unmask.models.load import load_known, refuse_format
+from unmask.models.session import read_onnx
 
 Model: TypeAlias = nn.Module | Callable[[Tensor], Any] | Victim | str | Path
 
@@ -125,19 +125,12 @@ def load_victim(
             got=source,
             do="write my_module:make_model in the model's place",
         )
-    if suffix in (".pt2", ".pt", ".pth", ".ckpt", ".pkl", ".bin"):
-        raise UserError(
-            f"a {suffix} file can hold pickles, which could run any code when opened",
-            got=source,
-            do="save the weights as safetensors and name the network (my_module:make_model "
-            "--weights FILE), or export it as ONNX",
-        )
+    refuse_format(source)
     if suffix == ".onnx":
-        try:
-            content = read_regular(source)
-        except OSError as error:
-            raise UserError("there is no such file", got=source, do="give an .onnx file") from error
-        return onnx_victim(source, content, torch.get_num_threads(), preprocessing)
+        content, identity = read_onnx(source)
+        victim = onnx_victim(source, content, torch.get_num_threads(), preprocessing)
+        victim.identity = identity
+        return victim
     known = None if weights is not None else load_known(source)
     if isinstance(known, Classifier):
         return Victim.of(known, source, kind="Unmask's", preprocessing=preprocessing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from unmask.text import printable, told
 
 # Folders of what is installed and of Unmask itself, whose faults are not the loaded code's.
 _LIBRARIES = (str(Path(__file__).parents[1]), sys.prefix, sys.base_prefix)
+_FEW_NAMES = 20
 # The folders of the loaded modules, to which a fault may belong.
 _folders: set[str] = set()
 
@@ -163,8 +165,11 @@ def load_object(path: str) -> Any:
             try:
                 found = getattr(found, part)
             except AttributeError:
-                public = [n for n in dir(found) if not n.startswith("_")][:20]
-                raise unknown(f"name in {before}", part, public) from None
+                public = [n for n in dir(found) if not n.startswith("_")]
+                # Of many names, those that are like it say more than the first.
+                near = difflib.get_close_matches(part, public, n=5, cutoff=0.5)
+                shown = public if len(public) <= _FEW_NAMES else near or public[:_FEW_NAMES]
+                raise unknown(f"name in {before}", part, shown) from None
             before += f"{'.' if ':' in before else ':'}{part}"
     return found
 

@@ -18,10 +18,20 @@ from unmask.models.checkpoint import TensorFile
 from unmask.models.classifier import Classifier, shipped
 from unmask.models.imported import load_model as load_imported
 from unmask.models.preprocessing import Preprocessing, Wrapped
-from unmask.models.session import OnnxClassifier
+from unmask.models.session import OnnxClassifier, read_onnx
 from unmask.models.zoo import ZOO, is_transformers_folder, split_source
 
-PICKLES = (".pt2", ".pt", ".pth", ".ckpt", ".pkl", ".bin", ".h5", ".joblib")
+# Files that can hold pickles, and those of other libraries.
+PICKLES = (".pt2", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin", ".joblib", ".t7")
+_FOREIGN = {
+    **dict.fromkeys((".h5", ".hdf5", ".keras", ".pb", ".tflite"), "TensorFlow or Keras"),
+    **dict.fromkeys((".mlmodel", ".mlpackage"), "Core ML"),
+    **dict.fromkeys((".pdmodel", ".pdparams"), "PaddlePaddle"),
+    **dict.fromkeys((".npz", ".npy"), "NumPy"),
+    **dict.fromkeys((".engine", ".trt"), "TensorRT"),
+    ".gguf": "llama.cpp",
+    ".xml": "OpenVINO",
+}
 
 
 def load_model(
@@ -65,14 +75,8 @@ def load_model(
             return source.eval()
         return _wrapped(source, type(source).__name__, "PyTorch", weights, mean, std, size)
     name = str(source)
+    refuse_format(name)
     suffix = Path(name).suffix.lower()
-    if suffix in PICKLES:
-        raise UserError(
-            f"a {suffix} file can hold pickles, which could run any code when opened",
-            got=name,
-            do="save the weights as safetensors and name the network (my_module:make_model), or "
-            "export it as ONNX",
-        )
     if suffix == ".onnx":
         if weights is not None:
             _refuse(given, name)
@@ -91,6 +95,28 @@ def load_model(
     return _wrapped(network, name, "PyTorch", weights, mean, std, size)
 
 
+def refuse_format(name: str) -> None:
+    """Raise UserError for a file that would be unpickled, or is of another library.
+
+    Args:
+        name: of a model; names that are no files pass.
+    """
+    suffix = Path(name).suffix.lower()
+    network = "save the weights as safetensors and name the network (my_module:make_model)"
+    if suffix in PICKLES:
+        raise UserError(
+            f"a {suffix} file can hold pickles, which could run any code when opened",
+            got=name,
+            do=f"{network}, or export it as ONNX",
+        )
+    if suffix in _FOREIGN:
+        raise UserError(
+            f"a {suffix} file is of {_FOREIGN[suffix]}, which isn't read",
+            got=name,
+            do=f"export it as ONNX, or {network}",
+        )
+
+
 def load_known(name: str) -> Classifier | Wrapped | None:
     """Return the model that a name, a folder or a .safetensors file stands for, in eval mode.
 
@@ -105,6 +131,8 @@ def load_known(name: str) -> Classifier | Wrapped | None:
     """
     prefix, colon, rest = name.partition(":")
     if colon and prefix in ZOO:
+        if not split_source(rest)[0].strip():
+            raise UserError(f"which model of {prefix} is meant?", got=name, do=f"{prefix}:NAME")
         return ZOO[prefix](*split_source(rest))
     if _imported(name):
         _suggest(prefix)
@@ -193,7 +221,9 @@ def _onnx(
     std: float | Sequence[float] | None,
     size: int | tuple[int, int] | None,
 ) -> Wrapped:
-    graph = OnnxClassifier.of(path, threads=torch.get_num_threads())
+    content, _ = read_onnx(path)
+    threads = torch.get_num_threads()
+    graph = OnnxClassifier.of(content, threads=threads, name=path, folder=Path(path).parent)
     steps = _stated(mean, std, size or graph.size, 255.0 if graph.dtype is np.uint8 else 1.0)
     shape = None
     if steps.size is not None and graph.channels is not None:

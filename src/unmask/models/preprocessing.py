@@ -122,6 +122,17 @@ def logits_in(answer: Any, classes: int | None = None) -> Tensor:
         found = found[:, :, 0, 0]
     if found is not None and found.ndim == 1:
         found = found[:, None]
+    if (
+        found is not None
+        and found.ndim == 2
+        and found.shape[1] == 1
+        and not found.is_floating_point()
+    ):
+        raise UserError(
+            "the model gives the class alone, and this needs logits",
+            got=f"{str(found.dtype).removeprefix('torch.')}{list(found.shape)}",
+            do="leave its last argmax out",
+        )
     if found is None or found.ndim != 2:
         what = type(answer).__name__ if found is None else f"a tensor of {list(found.shape)}"
         raise UserError(
@@ -167,6 +178,8 @@ class Wrapped(nn.Module):
         stated: whether a config states the preprocessing; otherwise pixels go in as they come.
 
     Attributes:
+        likely: how many classes there probably are, where they have no names, which decides what
+            of several outputs the logits are.
         scale: of the network's outputs, None before the first images. Those that aren't logits are
             turned into them.
     """
@@ -190,6 +203,7 @@ class Wrapped(nn.Module):
         self.class_names, self.input_shape = class_names, input_shape
         self.differentiable, self.stated = differentiable, stated
         self.scale: Scale | None = None
+        self.likely: int | None = None
 
     @property
     def gives_probabilities(self) -> bool | None:
@@ -199,7 +213,7 @@ class Wrapped(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Return logits [b, classes] of pixels [b, c, h, w] in [0, 1]."""
         taken = handed(self.preprocessing(pixels), dtype_of(self.network))
-        classes = None if self.class_names is None else len(self.class_names)
+        classes = self.likely if self.class_names is None else len(self.class_names)
         logits = logits_in(self.network(taken), classes)
         logits = logits if logits.dtype == pixels.dtype else logits.to(pixels.dtype)
         if self.scale is None and len(logits):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask.errors import UserError
-from unmask.runtime import read_regular
+from unmask.runtime import open_regular, read_regular, sha256
 
 _TYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
@@ -25,12 +27,65 @@ MAX_CLASSES, MAX_NAME = 100_000, 1000
 _METADATA_LIMIT = 1 << 24
 
 
+# A key and a value of an ONNX file's external data, in the bytes of its protocol buffer.
+_EXTERNAL = re.compile(rb"\x0a\x08location\x12([\x01-\x7f])")
+_FOLDER = "session.model_external_initializers_file_folder_path"
+
+
+def external_files(content: bytes) -> list[str]:
+    """Return the names of the files beside an ONNX file that hold its weights, none for most.
+
+    Args:
+        content: the ONNX file's bytes.
+    """
+    found = {
+        content[at.end() : at.end() + at[1][0]].decode(errors="replace")
+        for at in _EXTERNAL.finditer(content)
+    }
+    return sorted(found)
+
+
+def read_onnx(path: str | Path) -> tuple[bytes, str]:
+    """Return the bytes of an ONNX file and the SHA-256 of these and of its weights beside it.
+
+    Args:
+        path: of the .onnx file.
+
+    Raises:
+        UserError: it can't be read, or a file that holds its weights is missing or elsewhere.
+    """
+    try:
+        content = read_regular(path)
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        raise UserError(
+            f"can't read {path}",
+            got="there is no such file" if missing else error.strerror,
+            do="give an .onnx file",
+        ) from error
+    digests = [sha256(content)]
+    for name in external_files(content):
+        # A path that leads out of the folder could open any file.
+        inside = "/" not in name and "\\" not in name and name not in ("", "..")
+        beside = Path(path).with_name(name) if inside else None
+        if beside is None or not beside.is_file():
+            raise UserError(
+                f"{path} keeps its weights in another file, which isn't beside it",
+                got=name,
+                do="copy both into one folder, or export it as one file (external_data=False)",
+            )
+        with open_regular(beside) as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return content, digests[0] if len(digests) == 1 else sha256("".join(digests).encode())
+
+
 def open_session(
     content: bytes | str | Path,
     *,
     threads: int = 0,
     name: str = "",
     entries: Mapping[str, str] | None = None,
+    folder: Path | None = None,
 ) -> Any:
     """Return an ONNX Runtime session of an ONNX file, on the CPU.
 
@@ -39,6 +94,7 @@ def open_session(
         threads: how many it uses, 0 for ONNX Runtime's choice.
         name: what messages call it; the path by default.
         entries: further settings of the session, by ONNX Runtime's names.
+        folder: where external_files lie, for bytes.
 
     Raises:
         UserError: onnxruntime isn't installed, there is no such file, or it is no ONNX model.
@@ -53,7 +109,7 @@ def open_session(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
-    for key, value in (entries or {}).items():
+    for key, value in {**(entries or {}), **({_FOLDER: str(folder)} if folder else {})}.items():
         options.add_session_config_entry(key, value)
     try:
         data = content if isinstance(content, bytes) else read_regular(content)
@@ -98,26 +154,36 @@ class OnnxClassifier:
     output: str
 
     @staticmethod
-    def of(content: bytes | str | Path, *, threads: int = 0, name: str = "") -> OnnxClassifier:
+    def of(
+        content: bytes | str | Path,
+        *,
+        threads: int = 0,
+        name: str = "",
+        folder: Path | None = None,
+    ) -> OnnxClassifier:
         """Open an ONNX file.
 
         Args:
             content: the file's bytes, or its path.
             threads: how many it uses, 0 for ONNX Runtime's choice.
             name: what messages call it; the path by default.
+            folder: where external_files lie, for bytes.
 
         Raises:
             UserError: as open_session does; or the graph doesn't take one batch of images.
         """
-        session = open_session(content, threads=threads, name=name)
+        session = open_session(content, threads=threads, name=name, folder=folder)
         told = name or ("the ONNX file" if isinstance(content, bytes) else str(content))
         inputs: list[Any] = session.get_inputs()
         shape = list(inputs[0].shape) if inputs else []
-        if len(inputs) != 1 or len(shape) not in (2, 3, 4) or inputs[0].type not in _TYPES:
+        if len(inputs) != 1 or len(shape) not in (0, 2, 3, 4) or inputs[0].type not in _TYPES:
+            do = "export it with the image as its only input"
+            if len(inputs) == 1 and inputs[0].type not in _TYPES:
+                do = f"export it with an input of {', '.join(t.__name__ for t in _TYPES.values())}"
             raise UserError(
                 f"{told} doesn't take one batch of images, [b, c, h, w] or [b, h, w, c]",
                 got=", ".join(f"{i.name} {i.type}{i.shape}" for i in inputs) or "no input",
-                do="export it with the image as its only input",
+                do=do,
             )
         layout, channels, height, width = _layout(shape)
         fixed = isinstance(height, int) and isinstance(width, int)
@@ -125,7 +191,7 @@ class OnnxClassifier:
             session=session,
             layout=layout,
             dtype=_TYPES[inputs[0].type],
-            batch=shape[0] if isinstance(shape[0], int) else None,
+            batch=shape[0] if shape and isinstance(shape[0], int) else None,
             channels=channels if isinstance(channels, int) else None,
             size=(height, width) if fixed else None,
             class_names=class_names_of(session, told),
@@ -189,6 +255,9 @@ class OnnxClassifier:
 
 def _layout(shape: list[Any]) -> tuple[Literal["NCHW", "NHWC", "NHW", "flat"], Any, Any, Any]:
     """Return the order of an input's dimensions, and its channels, height and width as stated."""
+    if not shape:
+        # Nothing is stated of it, not even how many dimensions it has.
+        return "NCHW", None, None, None
     if len(shape) == 2:
         return "flat", None, None, None
     if len(shape) == 3:

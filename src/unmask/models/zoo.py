@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from unmask.models.checkpoint import TensorFile
 from unmask.models.preprocessing import Preprocessing, Wrapped
 from unmask.registry import Registry
 from unmask.runtime import read_regular
+from unmask.text import told
 
 Loader = Callable[[str, str], Wrapped]
 RANDOM = "random"
@@ -142,14 +144,12 @@ def load_transformers(name: str, weights: str) -> Wrapped:
             do="save it with save_pretrained(FOLDER), which writes safetensors",
         )
     where = {"local_files_only": local, "trust_remote_code": False}
+    if local and (code := _code_of(folder)):
+        raise _needs_code(name, code)
     with _quiet(transformers), _seeded(), _explained(f"transformers made no {name}", not local):
         config = transformers.AutoConfig.from_pretrained(name, **where)
         if getattr(config, "auto_map", None):
-            raise UserError(
-                f"{name} wants code from its repository to be run, which Unmask doesn't",
-                got=", ".join(config.auto_map),
-                do="copy that code into a module of your own and give my_module:make_model",
-            )
+            raise _needs_code(name, ", ".join(config.auto_map))
         classifier = transformers.AutoModelForImageClassification
         if pretrained:
             network = classifier.from_pretrained(name, config=config, use_safetensors=True, **where)
@@ -170,6 +170,23 @@ def load_transformers(name: str, weights: str) -> Wrapped:
     )
 
 
+def _code_of(folder: Path) -> str:
+    """Return what of a folder's config is made by code of its own, "" for nothing."""
+    try:
+        found = json.loads((folder / "config.json").read_bytes()).get("auto_map") or {}
+    except (OSError, ValueError, RecursionError, AttributeError):
+        return ""
+    return ", ".join(map(str, found))
+
+
+def _needs_code(name: str, what: str) -> UserError:
+    return UserError(
+        f"{name} wants code from its repository to be run, which Unmask doesn't",
+        got=what,
+        do="copy that code into a module of your own and give my_module:make_model",
+    )
+
+
 def _transformers_preprocessing(
     name: str, config: Any, where: dict[str, Any]
 ) -> tuple[Preprocessing, bool]:
@@ -180,13 +197,38 @@ def _transformers_preprocessing(
     from transformers.image_processing_base import ImageProcessingMixin
 
     channels = int(getattr(config, "num_channels", 3))
+    side = getattr(config, "image_size", None)
+    fixed = None if side is None else _pair(side)
     try:
         stated, _ = ImageProcessingMixin.get_image_processor_dict(name, **where)
-    except (OSError, ValueError):
-        side = getattr(config, "image_size", None)
-        fixed = None if side is None else _pair(side)
+    except (OSError, ValueError) as error:
+        if where["local_files_only"] and (Path(name) / _PROCESSOR).is_file():
+            raise _unusable(name, error) from error
         return Preprocessing(size=fixed, mean=(0.0,) * channels, std=(1.0,) * channels), False
-    size, crop = _pair(stated.get("size")), 1.0
+    try:
+        return _read_processor(stated, fixed, channels), True
+    except UserError as error:
+        raise UserError(f"{name}: {_PROCESSOR}: {error}") from error
+    except (AttributeError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise _unusable(name, error) from error
+
+
+_PROCESSOR = "preprocessor_config.json"
+
+
+def _unusable(name: str, error: Exception) -> UserError:
+    return UserError(
+        f"{name}: what {_PROCESSOR} says of the images can't be used",
+        got=told(error, 200),
+        do="save it again with the processor's save_pretrained",
+    )
+
+
+def _read_processor(
+    stated: dict[str, Any], fixed: tuple[int, int] | None, channels: int
+) -> Preprocessing:
+    """Return the preprocessing of a processor's config; fixed is the network's own size."""
+    size, crop = _pair(stated.get("size")) or fixed, 1.0
     if stated.get("do_center_crop") and (kept := _pair(stated.get("crop_size"))):
         crop = min(kept[0] / size[0], 1.0) if size else 1.0
         size = kept
@@ -195,18 +237,28 @@ def _transformers_preprocessing(
     # A rescale by 1/255 maps bytes to [0, 1]; without it the network takes bytes.
     factor = float(stated.get("rescale_factor") or 1 / 255) if stated.get("do_rescale", True) else 1
     normalised = stated.get("do_normalize", True)
-    mean = stated.get("image_mean") if normalised else None
-    std = stated.get("image_std") if normalised else None
-    read = Preprocessing(
-        size=size if stated.get("do_resize", True) else None,
+    mean = _by_channel(stated.get("image_mean") if normalised else None, 0.0, channels)
+    std = _by_channel(stated.get("image_std") if normalised else None, 1.0, channels)
+    return Preprocessing(
+        size=size if stated.get("do_resize", True) else fixed,
         crop=crop,
         interpolation=_interpolation(_RESAMPLE.get(stated.get("resample", 2))),
         scale=round(255 * factor, 6),
-        mean=tuple(map(float, mean or [0.0] * channels)),
-        std=tuple(map(float, std or [1.0] * channels)),
+        mean=mean,
+        std=std,
         order="BGR" if stated.get("do_flip_channel_order") else "RGB",
     )
-    return read, True
+
+
+def _by_channel(values: Any, usual: float, channels: int) -> tuple[float, ...]:
+    """Return a number for each channel, from one for all, one for each, or None."""
+    given = (
+        [usual if values is None else values] if not isinstance(values, (list, tuple)) else values
+    )
+    numbers = tuple(map(float, given))
+    if len(numbers) not in (1, channels):
+        raise ValueError(f"{len(numbers)} numbers for {channels} channels")
+    return numbers if len(numbers) == channels else numbers * channels
 
 
 def _pair(size: Any) -> tuple[int, int] | None:
@@ -255,6 +307,8 @@ def _seeded() -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
     level = transformers.logging.get_verbosity()
+    # Each try of a hub that can't be reached would be a line.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
@@ -272,6 +326,8 @@ def _explained(wrong: str, pretrained: bool) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
+        if "trust_remote_code" in str(error):
+            raise _needs_code(wrong.rpartition(" ")[2], "a model of another library") from error
         text = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         do = "check the name, or give weights with @FILE.safetensors or @random"
         raise UserError(wrong, got=text, do=do if pretrained else "check the name") from error

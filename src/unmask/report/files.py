@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from unmask.errors import UserError
 from unmask.runtime import claim_folder, write_atomically
 from unmask.text import as_cell
 
@@ -41,15 +42,24 @@ def write_files(folder: Path, files: Mapping[str, Content]) -> list[Path]:
     return [folder / name for name in files]
 
 
-def require_writable(folder: Path) -> None:
+def require_writable(folder: Path, data: str = "") -> None:
     """Create the folder if it doesn't exist and claim it for this process.
 
     Args:
         folder: where files will go.
+        data: the images that are read, in whose folder reports would be taken for images.
 
     Raises:
-        UserError: when files can't be written there, or another run writes into it.
+        UserError: when files can't be written there, it lies in the folder of the images, or
+            another run writes into it.
     """
+    images = Path(data).resolve()
+    if data and images.is_dir() and folder.resolve().is_relative_to(images):
+        raise UserError(
+            "the folder of the output lies in that of the images",
+            got=folder,
+            do="choose another --out",
+        )
     claim_folder(folder)
     (probe,) = write_files(folder, {".writable": b"?"})
     probe.unlink()

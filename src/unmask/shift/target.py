@@ -19,9 +19,9 @@ from unmask.models.classifier import Classifier
 from unmask.models.given import channels_of, dtype_of, failed, handed
 from unmask.models.imported import load_model as load_imported
 from unmask.models.imported import refuse_lazy
-from unmask.models.load import load_known
+from unmask.models.load import load_known, refuse_format
 from unmask.models.preprocessing import Wrapped
-from unmask.runtime import read_regular, sha256
+from unmask.runtime import sha256
 from unmask.train.evaluation import counted, matched
 
 # Values of one batch: 128 colour images of side 224.
@@ -190,12 +190,7 @@ def _loaded(source: str) -> Target:
     suffix = Path(source).suffix.lower()
     if suffix == ".onnx":
         return _onnx(source)
-    if suffix in (".pt2", ".pt", ".pth", ".ckpt", ".pkl", ".bin"):
-        raise UserError(
-            f"a {suffix} file can hold pickles, which could run any code when opened",
-            got=source,
-            do="save the weights as safetensors, or export the model as ONNX",
-        )
+    refuse_format(source)
     known = load_known(source)
     if known is not None:
         return as_target(known, source)
@@ -205,20 +200,18 @@ def _loaded(source: str) -> Target:
 
 
 def _onnx(path: str) -> Target:
-    from unmask.models.session import OnnxClassifier
+    from unmask.models.session import OnnxClassifier, read_onnx
 
-    try:
-        content = read_regular(path)
-    except OSError as error:
-        raise UserError("there is no such file", got=path, do="give an .onnx file") from error
-    graph = OnnxClassifier.of(content, threads=torch.get_num_threads(), name=path)
+    content, identity = read_onnx(path)
+    threads = torch.get_num_threads()
+    graph = OnnxClassifier.of(content, threads=threads, name=path, folder=Path(path).parent)
     scale = 255 if graph.dtype is np.uint8 else 1
     return Target(
         path,
         lambda pixels: graph.answer(scale * pixels.detach().cpu().numpy()),
         class_names=graph.class_names,
         input_shape=graph.input_shape,
-        identity=sha256(content),
+        identity=identity,
     )
 
 
@@ -302,6 +295,13 @@ def fitted(target: Target, images: Images) -> tuple[Target, Images]:
     if target.class_names is None:
         target = replace(target, classes=len(images.class_names))
     logits, alone = target.read(torch.tensor(images.pixels[:1]).float() / 255)
+    names = target.class_names
+    if names is not None and logits.shape[1] != len(names):
+        raise UserError(
+            f"{target.name} names {len(names)} classes and gives {logits.shape[1]} logits",
+            got=", ".join(names[:5]) + ", ..." * (len(names) > 5),
+            do="give it a name for each of its outputs",
+        )
     return replace(target, labels_only=alone), counted(images, logits.shape[1])
 
 

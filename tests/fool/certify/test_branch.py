@@ -157,7 +157,7 @@ class Turned(nn.Module):
         self.last.bias.data = plane.bias.data
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.last(torch.relu(self.first(x.flatten(1)) + 10) - 10)
+        logits: Tensor = self.last(nn.functional.relu(self.first(x.flatten(1)) + 10) - 10)
         return logits
 
 

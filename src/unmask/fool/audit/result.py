@@ -165,6 +165,8 @@ class Audit:
     def meaning(self) -> str:
         """The meaning of the smallest changes, in one sentence."""
         half = self.smallest["median"]
+        if not self.clean.value:
+            return "It gets no image right, so that there was none to attack."
         if half is None:
             return "No attack fooled half of the images that it gets right, at any size tried."
         pixels = self.examples[0].size if len(self.examples) else 0

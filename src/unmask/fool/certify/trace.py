@@ -164,7 +164,9 @@ class _Reader:
                     return made
             raise self._unsupported(node)
         name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-        if name in CURVES and len(node.args) == 1 and not node.kwargs:
+        # What functional.relu and its like say of where they write is no setting.
+        settings = {k: v for k, v in node.kwargs.items() if k != "inplace"}
+        if name in CURVES and len(node.args) == 1 and not settings:
             return Elementwise(CURVES[name])
         if name in ("dropout", "contiguous", "float", "double"):
             return None
