@@ -120,7 +120,9 @@ def check_flow(
         torch.manual_seed(seed)
         history = _run(network, loss_fn, batches, stepper, steps, progress)
         torch.manual_seed(seed)
-        tried = experiment(original, call, partial(loss_of, loss_fn=loss_fn), batches)
+        loss = partial(loss_of, loss_fn=loss_fn)
+        curved = any(x.slopes for x in history[0].layers)
+        tried = experiment(original, call, loss, batches, curved=curved)
         history[0] = replace(history[0], experiments=tried)
     return FlowCheck(
         model=type(original).__name__,

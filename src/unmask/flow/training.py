@@ -344,13 +344,14 @@ class Training:
         name, output, target, options = self._call
 
         def loss(model: nn.Module, inputs: Any, targets: Any) -> Tensor:
-            logits = logits_in(call(model, inputs)).reshape(output.shape)
+            logits = logits_in(call(model, inputs)).reshape(-1, *output.shape[1:])
             found: Tensor = getattr(nn.functional, name)(logits, targets, **options)
             return found
 
         device = [x.device] if x.device.type == "cuda" else []
         with torch.random.fork_rng(devices=device), torch.enable_grad():
-            tried = experiment(self.module, call, loss, [(x, target)], pairs)
+            curved = any(layer.slopes for s in self.probe.history[:1] for layer in s.layers)
+            tried = experiment(self.module, call, loss, [(x, target)], pairs, curved=curved)
         self._tried = tried
 
     def find_origin(self) -> list[Verdict]:

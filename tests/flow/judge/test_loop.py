@@ -282,6 +282,22 @@ def test_a_rare_class_is_no_constant_label():
     assert "labels constant" in fitted(lambda i: 0 * rare(i), cross_entropy)
 
 
+def test_rare_classes_are_no_sorted_batches():
+    def rare(i):
+        labels = torch.zeros(32, dtype=torch.long)
+        labels[i % 32] = i % 5
+        return labels
+
+    def in_order(i):
+        return torch.full((32,), i // 6)
+
+    def cross_entropy(output, y):
+        return functional.cross_entropy(output, y)
+
+    assert fitted(rare, cross_entropy, steps=30).keys() == {"labels imbalanced"}
+    assert "batches sorted by class" in fitted(in_order, cross_entropy, steps=30)
+
+
 def test_targets_that_are_no_numbers():
     def targets(i):
         return torch.full((32,), math.nan if i == 6 else 1.0)
@@ -339,3 +355,20 @@ def test_maximize():
         train(model, optimizer=torch.optim.Adam(model.parameters(), maximize=True))
 
     assert "maximize" in watched(loop)["wrong loss"].fix
+
+
+def test_a_loss_that_does_not_see_its_images_in_a_large_batch():
+    def mean_of(output, y):
+        return functional.cross_entropy(output.mean(0, keepdim=True).expand_as(output), y)
+
+    def loop(loss):
+        model = net()
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        for i in range(26):
+            x, y = batch(i, 80)
+            optimizer.zero_grad()
+            loss(model(x), y).backward()
+            optimizer.step()
+
+    assert "loss independent of the images" in watched(lambda: loop(mean_of))
+    assert not watched(lambda: loop(lambda output, y: functional.cross_entropy(output, y)))

@@ -17,6 +17,8 @@ from unmask.flow.measure.statistics import Experiments
 
 VARIED, SEEN = 0.01, 1e-3
 LEAST_IMAGES, LEAST_TIMES = 8, 10
+# The images that a pass needs whose outputs are only compared, and that are put in another order.
+FEW, ORDERED = 4, 32
 # The number of images of the linear fit, and of pixels of each.
 _FIT_IMAGES, _PIXELS, _FOLDS = 200, 256, 5
 
@@ -27,6 +29,8 @@ def experiment(
     loss: Callable[[nn.Module, Any, Any], Tensor],
     batches: Sequence[tuple[Any, Any]],
     rows: Sequence[tuple[Any, Any]] | None = None,
+    *,
+    curved: bool = False,
 ) -> Experiments:
     """Try the changes on copies of a model; the result of one that can't be tried is None.
 
@@ -36,6 +40,7 @@ def experiment(
         loss: of a model, inputs and targets.
         batches: pairs of inputs and targets; the first is changed.
         rows: images and labels for the linear fit, None to fit the batches.
+        curved: whether the network is known to apply an activation.
     """
     x, y = batches[0]
     mixed = swapped = time = None
@@ -46,7 +51,8 @@ def experiment(
         if any(isinstance(m, nn.RNNBase) for m in model.modules()):
             time = _quietly(lambda: _through_time(_alive(model), call, x))
     random = _quietly(lambda: _random(_alive(model), call, x)) if plain else None
-    affine = _quietly(lambda: _affine(_alive(model), call, x)) if plain else None
+    straight = plain and not curved
+    affine = _quietly(lambda: _affine(_alive(model), call, x)) if straight else None
     fit = _quietly(lambda: _linear(batches if rows is None else rows)) if plain else None
     linear, chance, images = fit or (None, None, 0)
     return Experiments(mixed, swapped, time, affine, random, linear, chance, images)
@@ -130,6 +136,18 @@ def _mixed(model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Tensor) -
     return others / (own + others)
 
 
+class _Made(nn.Module):
+    """A model whose output is known."""
+
+    def __init__(self, output: Any) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the output, whatever the images."""
+        return self.output
+
+
 def _swapped(
     model: nn.Module,
     call: Callable[[nn.Module, Any], Any],
@@ -137,6 +155,7 @@ def _swapped(
     x: Tensor,
     y: Tensor,
 ) -> float | None:
+    x, y = x[:ORDERED], y[:ORDERED]
     flat = y.reshape(len(y), -1)
     if bool((flat == flat[:1]).all()):
         return None
@@ -146,11 +165,13 @@ def _swapped(
         for module in model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.train()
-        output = logits_in(call(model, x))
+        made = call(model, x)
+        output = logits_in(made)
         if output is None or spread(output, 0) < VARIED or float(output.abs().max()) < SEEN:
             # The outputs hardly differ, or their difference is lost in the loss's rounding.
             return None
-        before, after = float(loss(model, x, y)), float(loss(model, x[order], y))
+        # Other labels for each image are other images for each label.
+        before, after = (float(loss(_Made(made), x, labels)) for labels in (y, y[order]))
     if not math.isfinite(before) or before == 0:
         return None
     return abs(after - before) / abs(before)
@@ -158,7 +179,7 @@ def _swapped(
 
 def _random(model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Tensor) -> float | None:
     """Return how much two passes of the same images in evaluation mode differ, over their size."""
-    images = x[:LEAST_IMAGES]
+    images = x[:FEW]
     with torch.no_grad():
         one, two = (logits_in(call(model, images)) for _ in range(2))
     if one is None or not one.is_floating_point() or one.shape != two.shape:
@@ -174,7 +195,7 @@ def _affine(model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Tensor) 
     """
     if not x.is_floating_point() or len(x) < 3:
         return None
-    a, b, c = x[:LEAST_IMAGES], x.roll(1, 0)[:LEAST_IMAGES], x.roll(2, 0)[:LEAST_IMAGES]
+    a, b, c = (x.roll(i, 0)[:FEW] for i in range(3))
     with torch.no_grad():
         at = [logits_in(call(model, images)) for images in (a, b, c, a + b - c)]
         if any(z is None for z in at) or spread(at[0], 0) < VARIED:

@@ -34,8 +34,8 @@ class InputFacts:
         seen: the fraction of those that also occurred in training, bit for bit.
         classes: the number of labels of each class.
         batches: the number of batches of labels.
-        few: the number of batches that held at most half of all classes, though they had enough
-            labels for more.
+        few: the number of batches that held at most half of the classes that as many labels hold
+            when they are drawn at random, rare classes as rarely as they are.
     """
 
     train: tuple[float, float] | None = None
@@ -144,7 +144,9 @@ class InputLedger:
             checked = torch.cat(self._checked)
             seen = float(torch.isin(checked, torch.cat(self._seen)).double().mean())
         k = len(self._classes)
-        few = sum(2 * own <= k and n >= ENOUGH * k for n, own in self._batches)
+        few = sum(
+            n >= ENOUGH * k and 2 * own <= self._expected(n) + 0.5 for n, own in self._batches
+        )
         return InputFacts(
             self._train.read(),
             self._validation.read(),
@@ -154,6 +156,11 @@ class InputLedger:
             len(self._batches),
             few,
         )
+
+    def _expected(self, n: int) -> float:
+        """Return how many classes n labels hold on average when they are drawn at random."""
+        total = sum(self._classes.values())
+        return sum(1 - (1 - count / total) ** n for count in self._classes.values())
 
     def _add(self, x: Tensor, to: list[Tensor], which: int) -> None:
         if self._counts[which] >= KEPT:
