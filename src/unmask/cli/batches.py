@@ -21,8 +21,8 @@ from unmask.flow.measure.wrappers import unwrap
 from unmask.models.imported import foreign, load_object
 from unmask.runtime import seeded
 
-USUAL, LEAST = 64, 16
-_OPERATIONS = 1e11
+USUAL, LEAST = 64, 8
+_OPERATIONS = 5e10
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def usual_batch(model: nn.Module, inputs: Tensor) -> int:
         inputs: two images.
 
     Returns:
-        64, or halves of it down to 16 where a forward pass would take over 100 billion operations;
+        64, or halves of it down to 8 where a forward pass would take over 50 billion operations;
         64 where the forward doesn't take such images.
     """
     with FlopCounterMode(display=False) as counted, torch.no_grad():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.table import Table
@@ -12,18 +12,13 @@ from rich.table import Table
 from unmask.cli.console import Console, aside, say
 from unmask.cli.options import Cifar10Source, Data, Device, FiguresAsJson, Model, ModelSize
 from unmask.cli.progress import load_shown
-from unmask.data.images import Images
-from unmask.data.sources import Source, shape_for
 from unmask.errors import UserError, unknown
-from unmask.models.classifier import Classifier
-from unmask.models.given import channels_of, failed
-from unmask.models.load import card_of, load_model
-from unmask.models.preprocessing import Wrapped
-from unmask.report.evaluation import write_evaluation
 from unmask.runtime import environment_stamp
-from unmask.train.config import TEST_TIMES
-from unmask.train.device import pick_device
-from unmask.train.evaluation import Evaluation, evaluate, matched
+
+if TYPE_CHECKING:
+    from unmask.data.images import Images
+    from unmask.data.sources import Source
+    from unmask.train.evaluation import Evaluation
 
 PARTS = ("test", "validation", "train")
 _WORST = 10
@@ -53,6 +48,16 @@ def evaluate_model(
     json: FiguresAsJson = False,
 ) -> int:
     """Measure a classifier: accuracy, confusion, each class, calibration, worst mistakes."""
+    from unmask.data.sources import shape_for
+    from unmask.models.classifier import Classifier
+    from unmask.models.given import channels_of, failed
+    from unmask.models.load import card_of, load_model
+    from unmask.models.preprocessing import Wrapped
+    from unmask.report.evaluation import write_evaluation
+    from unmask.train.config import TEST_TIMES
+    from unmask.train.device import pick_device
+    from unmask.train.evaluation import evaluate, matched
+
     foreign = aside()
     loaded = load_model(model)
     console = Console(stderr=True)

@@ -10,8 +10,6 @@ from cyclopts import Parameter
 
 from unmask.cli.console import say
 from unmask.cli.options import Model, ModelSize
-from unmask.models.export import export_onnx
-from unmask.models.load import load_model, probed_card
 
 
 def export(
@@ -23,6 +21,9 @@ def export(
     json: Annotated[bool, Parameter(help="print what was written as JSON")] = False,
 ) -> int:
     """Write a classifier as ONNX, preprocessing inside, checked against PyTorch."""
+    from unmask.models.export import export_onnx
+    from unmask.models.load import load_model, probed_card
+
     loaded = load_model(model)
     difference = export_onnx(loaded, out, card=probed_card(loaded, size))
     if json:

@@ -9,11 +9,12 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from unmask.cli.console import Console
-from unmask.models.load import known_models
 
 
 def models(*, json: Annotated[bool, Parameter(help="print the list as JSON")] = False) -> int:
     """List the models that ship, and how models of other libraries and your own are named."""
+    from unmask.models.load import known_models
+
     rows = known_models()
     if json:
         print(json_module.dumps(rows))

@@ -6,7 +6,7 @@ import contextlib
 import json as json_module
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.table import Table
@@ -14,13 +14,11 @@ from rich.table import Table
 from unmask.cli.console import Console
 from unmask.cli.options import Model, ModelSize
 from unmask.errors import UserError
-from unmask.models.card import ModelCard
-from unmask.models.load import load_model, probed_card
-from unmask.models.preprocessing import Wrapped
-from unmask.models.summary import LayerSummary, summarised
-from unmask.report.figures.classifier import network_figure
-from unmask.report.figures.style import to_png, to_svg
 from unmask.runtime import write_atomically
+
+if TYPE_CHECKING:
+    from unmask.models.card import ModelCard
+    from unmask.models.summary import LayerSummary
 
 
 def show(
@@ -34,6 +32,10 @@ def show(
     json: Annotated[bool, Parameter(help="print the structure and the card as JSON")] = False,
 ) -> int:
     """Show a network's structure: layers, shapes, parameters and multiply-adds."""
+    from unmask.models.load import load_model, probed_card
+    from unmask.models.preprocessing import Wrapped
+    from unmask.models.summary import summarised
+
     loaded = load_model(model)
     if isinstance(loaded, Wrapped) and not loaded.differentiable:
         raise UserError("the layers of an ONNX file are unknown", got=model)
@@ -57,6 +59,9 @@ def show(
 def _draw(layers: list[LayerSummary], input_shape: tuple[int, ...], path: Path) -> None:
     if path.suffix not in (".svg", ".png"):
         raise UserError("a figure is an .svg or a .png file", got=path)
+    from unmask.report.figures.classifier import network_figure
+    from unmask.report.figures.style import to_png, to_svg
+
     drawn = network_figure(layers, input_shape)
     content = to_png(drawn) if path.suffix == ".png" else to_svg(drawn, path.stem).encode()
     with write_atomically(path) as file:
