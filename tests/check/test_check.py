@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import unmask
+from unmask.check.order import other_order
 from unmask.check.questions import QUESTIONS, Question, ask_audit
 from unmask.check.result import Check, Part, compare, failing
 from unmask.check.subject import Answer, Skipped, Subject
@@ -344,6 +345,50 @@ def test_another_order_of_the_classes_is_named() -> None:
     assert errors(found) == {"class order"}
     (verdict,) = [v for v in found.verdicts if v.kind == "class order"]
     assert "blue is output 2, red is output 0, green is output 1" in verdict.message
+
+
+def test_distances_are_named_and_a_constant_is_no_other_order() -> None:
+    few = ("preflight", "accuracy")
+    labels = np.arange(60) % 3
+    far = -torch.eye(3)[labels] + 0.1 * torch.rand(60, 3)
+    verdict = other_order(far, labels, NAMES)
+    assert verdict is not None
+    assert "by the smallest output" in verdict.message
+    alone = Images(coloured().pixels[:40], np.zeros(40, np.int64), NAMES, "one class")
+    found = unmask.check(lambda x: torch.eye(3)[[2] * len(x)], alone, minutes=0.5, questions=few)
+    assert errors(found) == {"no better than chance"}
+
+
+def test_weights_that_are_not_numbers_are_named() -> None:
+    model = Colours()
+    with torch.no_grad():
+        model.convolution.weight[0, 0] = torch.nan
+    found = unmask.check(model, coloured(), minutes=0.5, questions=("preflight",))
+    (verdict,) = [v for v in found.verdicts if v.kind == "logits not finite"]
+    assert "convolution.weight" in verdict.fix
+
+
+def test_data_comes_in_every_form_that_load_data_takes() -> None:
+    images = coloured(60)
+    pixels, labels = torch.from_numpy(images.pixels), torch.from_numpy(images.labels)
+    one_by_one = torch.utils.data.TensorDataset(pixels.float() / 255, labels)
+    forever = iter(lambda: (pixels, labels), None)
+    for data in (
+        (pixels.permute(0, 2, 3, 1), labels),
+        [{"pixel_values": pixels, "labels": labels}],
+        [(pixels, labels, "extra")],
+        one_by_one,
+        forever,
+    ):
+        found = unmask.check(Colours(), data, minutes=0.5, questions="accuracy")
+        assert found.figures()["accuracy.accuracy"] == 1
+    for bad in ((pixels, ["a"] * 60), (pixels, labels / 2), ["a.png", "b.png"], 3):
+        with pytest.raises(UserError):
+            unmask.check(Colours(), bad, minutes=0.5)
+    with pytest.raises(UserError, match="minutes"):
+        unmask.check(Colours(), images, minutes="5")
+    with pytest.raises(UserError, match="without quotes"):
+        unmask.audit(Colours(), images, eps="8/255")
 
 
 @pytest.mark.parametrize("end", [nn.Softmax(1), nn.Sigmoid()])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unmask.errors import UserError
 from unmask.models.answer import as_logits, scale_of, unscaled
-from unmask.models.given import channels_of, dtype_of, failed
+from unmask.models.given import channels_of, dtype_of, failed, identity_of, not_finite_in
 from unmask.models.load import load_model
 from unmask.models.preprocessing import Wrapped, logits_in
 
@@ -51,6 +51,26 @@ def test_classes_may_come_as_whole_numbers_of_any_type_but_not_as_integer_logits
     assert found.shape == (32, 4)
     with pytest.raises(UserError, match="4 logits an image"):
         as_logits(torch.tensor([0.5, 1.5]), 2, None, likely=4)
+
+
+def test_lists_sparse_and_squeezed_outputs_are_read_and_complex_ones_refused() -> None:
+    for answer in (LOGITS.tolist(), LOGITS.to_sparse()):
+        torch.testing.assert_close(as_logits(answer, 32, None, likely=4)[0], LOGITS)
+    assert torch.equal(as_logits(LOGITS[0], 1, None, likely=4)[0], LOGITS[:1])
+    assert as_logits([3, 0, 2], 3, None, likely=4)[1]
+    with pytest.raises(UserError, match="complex"):
+        as_logits(LOGITS.to(torch.complex64), 32, None, likely=4)
+
+
+def test_a_network_with_quantised_layers_has_an_identity() -> None:
+    whole = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    before = identity_of(whole)
+    whole[1].register_buffer(
+        "packed", torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)
+    )
+    assert identity_of(whole) not in (before, "")
+    whole[1].weight.data[0, 0] = torch.nan
+    assert not_finite_in(whole) == "1.weight"
 
 
 def test_features_beside_logits_are_told_apart_by_their_width() -> None:

@@ -37,7 +37,26 @@ def other_order(
     # On images that the order wasn't chosen by.
     before, after = int((given == labels).sum()), int((place[labels] == given).sum())
     low = wilson(after, len(labels))[0]
+    smallest = int((logits.argmin(1).numpy()[1::2] == labels).sum())
+    constant = len(np.unique(labels)) < 2
+    if (
+        logits.shape[1] > 2
+        and not constant
+        and wilson(smallest, len(labels))[0] > max(_REORDERED, before / len(labels))
+    ):
+        return Verdict(
+            "class order",
+            "error",
+            f"{smallest / len(labels):.1%} of {len(labels):,} images are right by the smallest "
+            f"output, but {before / len(labels):.1%} by the largest",
+            cause="the outputs are distances or losses",
+            fix="return their negative",
+            evidence={"reordered": smallest / len(labels), "accuracy": before / len(labels)},
+        )
     seen = np.flatnonzero(counts.any(1) & (place != np.arange(len(names))))
+    # A constant prediction is the output of the one class that it gets right.
+    if len(np.unique(labels[place[labels] == given])) < 2:
+        return None
     if low < _REORDERED or low <= wilson(before, len(labels))[1] or not len(seen):
         return None
     shown = ", ".join(f"{names[k]} is output {place[k]}" for k in seen[:_SHOWN_OUTPUTS])

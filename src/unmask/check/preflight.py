@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from unmask.check.order import other_order
 from unmask.check.subject import Answer, Subject, beyond_chance
 from unmask.errors import UserError
+from unmask.models.given import not_finite_in
 from unmask.models.preprocessing import Wrapped
 from unmask.shift.judge import named_mistake
 from unmask.shift.pipeline import Change, Mistake, changes, compared
@@ -68,7 +69,7 @@ def ask_preflight(subject: Subject, seconds: float) -> Answer:
     figures = {"seconds_an_image": subject.per_image}
     if bad:
         figures["not_finite"] = bad / len(few)
-    found += [not_finite(bad, len(few))] if bad else []
+    found += [not_finite(bad, len(few), target.module)] if bad else []
     if not bool(finite.any()):
         return figures, found
     unsteady = _repeated(target, pixels[finite], logits[finite])
@@ -147,13 +148,18 @@ def within(seconds: float, what: str, work: Callable[[], R]) -> R:
     return answer[0]
 
 
-def not_finite(bad: int, count: int) -> Verdict:
-    """Return the verdict on logits that are NaN or infinite."""
+def not_finite(bad: int, count: int, module: nn.Module | None) -> Verdict:
+    """Return the verdict on logits that are NaN or infinite, of a module or a black box."""
+    weights = "" if module is None else not_finite_in(module)
     return Verdict(
         "logits not finite",
         "error",
         f"the logits of {bad:,} of {count:,} images are NaN or infinite",
-        fix="look for a division, a logarithm or an overflow in half precision",
+        cause=f"{printable(weights)} holds NaN or infinity" if weights else "",
+        fix=f"load {printable(weights)} again, which holds NaN or infinity, or train again with a "
+        "smaller learning rate"
+        if weights
+        else "look for a division, a logarithm or an overflow in half precision",
         evidence={"images": bad, "of": count},
     )
 

@@ -82,7 +82,7 @@ def ask_accuracy(subject: Subject, seconds: float) -> Answer:
     low, high = scores.interval
     found: list[Verdict] = []
     if bad := int((~logits.isfinite().all(1)).sum()):
-        found.append(not_finite(bad, done))
+        found.append(not_finite(bad, done, subject.target.module))
     if not bad and not subject.misfed:
         reordered = other_order(logits, chosen.labels, images.class_names)
         found += [] if reordered is None else [reordered]

@@ -67,8 +67,9 @@ def check_model(
         >>> found.figures()["accuracy.accuracy"]
         1.0
     """
-    if not 0 < minutes <= 24 * 60:
+    if not isinstance(minutes, (int, float)) or not 0 < minutes <= 24 * 60:
         raise UserError("the minutes must be a positive number", got=minutes, do="5 is usual")
+    questions = (questions,) if isinstance(questions, str) else questions
     for name in questions:
         if name not in QUESTIONS:
             raise unknown("question", name, QUESTIONS)

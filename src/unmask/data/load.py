@@ -65,12 +65,15 @@ def load_data(
             "part, size and channels are for a name or a folder", got=type(source).__name__
         )
     if isinstance(source, (tuple, list)) and len(source) == 2 and _is_array(source[0]):
-        return _images(np.asarray(source[0]), np.asarray(source[1]), class_names, count)
+        return _images(_array(source[0]), _array(source[1]), class_names, count)
+    if not isinstance(source, Iterable) and hasattr(source, "__getitem__"):
+        # A data set of torch may have a length and places alone.
+        source = map(source.__getitem__, range(len(source)))
     if not isinstance(source, Iterable):
         raise UserError(
             "this holds no labelled images",
             got=type(source).__name__,
-            do="give a folder, a pair (images, labels), or a DataLoader of such pairs",
+            do="give a named set, a folder, a pair (images, labels), or a loader of such pairs",
         )
     return _batches(source, class_names, count)
 
@@ -97,8 +100,11 @@ def _batches(loader: Iterable[Any], class_names: Sequence[str] | None, count: in
     labels: list[NDArray[np.int64]] = []
     taken = held = 0
     for batch in loader:
-        first, second = _pair(batch)
-        pixels, numbers = _pixels(np.asarray(first)), _labels(np.asarray(second))
+        first, second = (_array(part) for part in _pair(batch))
+        if not second.ndim:
+            # A data set yields one image at a time.
+            first, second = first[None], second[None]
+        pixels, numbers = _pixels(first), _labels(second)
         if len(pixels) != len(numbers) or (images and pixels.shape[1:] != images[0].shape[1:]):
             raise UserError(
                 "the batches hold images of different shapes, or other numbers of labels",
@@ -136,6 +142,11 @@ def _pair(batch: Any) -> tuple[Any, Any]:
         got=f"{type(batch).__name__}"
         + (f" with {', '.join(map(str, batch))}" if isinstance(batch, dict) else ""),
     )
+
+
+def _array(values: Any) -> NDArray[Any]:
+    """Return a tensor of any device, an array or a list as an array."""
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
 
 
 def _images(

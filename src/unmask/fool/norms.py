@@ -224,6 +224,12 @@ class L0(Norm):
 NORMS: dict[str, Norm] = {norm.name: norm for norm in (L2(), Linf(), L1(), L0())}
 
 
+def require_number(eps: object) -> None:
+    """Raise UserError for a size that is a text, as the command line takes it."""
+    if isinstance(eps, str):
+        raise UserError("eps is a number here", got=repr(eps), do=f"write {eps} without quotes")
+
+
 @dataclass(frozen=True)
 class Threat:
     """The changes that are allowed: their norm and their largest size.
@@ -269,6 +275,7 @@ class Threat:
         """
         if norm not in NORMS:
             raise unknown("norm", norm, NORMS)
+        require_number(eps)
         return Threat(NORMS[norm], eps)
 
     @staticmethod

@@ -14,9 +14,8 @@ from unmask.errors import UserError
 from unmask.fool.goal import Goal
 from unmask.models.answer import Scale, as_logits, scale_of, unscaled
 from unmask.models.classifier import Classifier
-from unmask.models.given import channels_of, dtype_of, handed
+from unmask.models.given import channels_of, dtype_of, handed, identity_of
 from unmask.models.preprocessing import Wrapped
-from unmask.runtime import sha256
 
 Loss = Callable[[Tensor, Goal], Tensor]
 """Logits float[b, classes] and their goal to one value an image, float[b], small when reached."""
@@ -173,7 +172,7 @@ class Victim:
             module=model,
             class_names=told.class_names if told else None,
             input_shape=told.input_shape if told else None,
-            identity=_identity(model),
+            identity=identity_of(model),
             preprocessing=preprocessing,
         )
 
@@ -354,13 +353,6 @@ def require_images(pixels: Tensor, shape: tuple[int, int, int] | None) -> None:
                 got=f"{first.min().item():.4g} to {first.max().item():.4g} in image {rows[0]}",
                 do=do,
             )
-
-
-def _identity(module: nn.Module) -> str:
-    chunks: list[bytes | memoryview] = []
-    for name, tensor in sorted(module.state_dict().items()):
-        chunks += [name.encode(), tensor.detach().cpu().contiguous().float().numpy().tobytes()]
-    return sha256(*chunks)
 
 
 def _by_channel(values: tuple[float, ...], pixels: Tensor) -> Tensor:

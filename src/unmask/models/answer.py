@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -87,6 +88,15 @@ def as_logits(
     """
     likely = likely if classes is None else classes
     tensor = only_tensor(answer, images, likely)
+    if tensor.is_complex():
+        raise UserError(
+            "the model's logits are complex numbers", got=str(tensor.dtype), do="return real ones"
+        )
+    if tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
+    if images == 1 and tensor.ndim == 1 and len(tensor) > 1:
+        # A squeeze takes the batch of one image away too.
+        tensor = tensor[None]
     shape = tuple(tensor.shape)
     if len(shape) > 2 and shape[0] == images and all(s == 1 for s in shape[2:]):
         tensor = tensor.flatten(1)
@@ -146,6 +156,10 @@ def only_tensor(answer: Any, images: int, classes: int | None) -> Tensor:
         return answer
     if isinstance(answer, np.ndarray):
         return torch.from_numpy(answer)
+    if isinstance(answer, list) and answer and not isinstance(answer[0], (Tensor, np.ndarray)):
+        # What came over a network, such as [[0.1, 0.9], [0.7, 0.3]].
+        with contextlib.suppress(TypeError, ValueError):
+            return torch.tensor(answer)
     if isinstance(getattr(answer, "logits", None), Tensor):
         logits: Tensor = answer.logits
         return logits

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unmask.errors import UserError
+from unmask.runtime import sha256
 from unmask.text import told
 
 _TYPES = (torch.float16, torch.bfloat16, torch.float64)
@@ -40,6 +41,33 @@ def channels_of(network: nn.Module) -> int | None:
     if isinstance(first, nn.Conv2d) and first.in_channels in _COLOURS:
         return first.in_channels
     return None
+
+
+def identity_of(network: nn.Module) -> str:
+    """Return the SHA-256 of a network's parameters and buffers.
+
+    Args:
+        network: any; of what isn't a tensor, as quantised layers have, the text counts.
+    """
+    chunks: list[bytes | memoryview] = []
+    for name, value in sorted(network.state_dict().items()):
+        chunks.append(name.encode())
+        if not isinstance(value, Tensor):
+            # A pair of quantised weights and a bias, or a type.
+            chunks.append(repr(value).encode())
+            continue
+        plain = value.detach().dequantize() if value.is_quantized else value.detach()
+        chunks.append(plain.cpu().contiguous().float().numpy().tobytes())
+    return sha256(*chunks)
+
+
+def not_finite_in(network: nn.Module) -> str:
+    """Return the name of the first parameter or buffer that holds NaN or infinity, or ""."""
+    for name, value in network.state_dict().items():
+        real = isinstance(value, Tensor) and value.is_floating_point() and not value.is_quantized
+        if real and not bool(value.isfinite().all()):
+            return name
+    return ""
 
 
 def handed(pixels: Tensor, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:

@@ -67,6 +67,12 @@ class Preprocessing:
         if self.scale != 1:
             images = images * self.scale
         if any(self.mean) or any(s != 1 for s in self.std):
+            if len(self.mean) not in (1, images.shape[1]):
+                raise UserError(
+                    f"the preprocessing's mean and std are of {len(self.mean)} channels",
+                    got=f"images of {images.shape[1]}",
+                    do="give one number, or one for each channel",
+                )
             mean, std = (images.new_tensor(v)[:, None, None] for v in (self.mean, self.std))
             images = (images - mean) / std
         return images

@@ -43,7 +43,8 @@ class _Room(types.ModuleType):
             if name not in known:
                 raise unknown("setting", name, [*known, *others])
         values: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()
+            k: tuple(v) if isinstance(v, list) else (v,) if isinstance(v, str) else v
+            for k, v in settings.items()
         }
         plan = ShiftPlan(**values)
         return measure_shift(model, data, plan, **kept)

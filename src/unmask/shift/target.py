@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,21 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from unmask.data.images import Images
+from unmask.data.load import load_data
 from unmask.data.sources import Source, load_source, shape_for
 from unmask.errors import UserError
 from unmask.models.answer import Scale, as_logits, scale_of, unscaled
 from unmask.models.classifier import Classifier
-from unmask.models.given import channels_of, dtype_of, failed, handed
+from unmask.models.given import channels_of, dtype_of, failed, handed, identity_of
 from unmask.models.imported import load_model as load_imported
 from unmask.models.imported import refuse_lazy
 from unmask.models.load import load_known, refuse_format
 from unmask.models.preprocessing import Wrapped
-from unmask.runtime import sha256
 from unmask.train.evaluation import counted, matched
 
 # Values of one batch: 128 colour images of side 224.
 _BATCH_VALUES = 20_000_000
 _LARGEST_BATCH = 500
+# Images taken of a loader that doesn't tell how many it has.
+_OF_A_STREAM = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +153,7 @@ def as_target(model: Any, name: str | None = None) -> Target:
             card.input_shape,
             tuple(card.mean),
             tuple(card.std),
-            _identity(model),
+            identity_of(model),
             _device(model),
             dtype=dtype_of(model),
         )
@@ -165,7 +167,7 @@ def as_target(model: Any, name: str | None = None) -> Target:
             model.input_shape,
             tuple(m / steps.scale for m in steps.mean),
             tuple(s / steps.scale for s in steps.std),
-            _identity(model),
+            identity_of(model),
             _device(model),
             dtype=torch.float32,
             scale="logits",
@@ -175,7 +177,7 @@ def as_target(model: Any, name: str | None = None) -> Target:
             name or type(model).__name__,
             model,
             model,
-            identity=_identity(model),
+            identity=identity_of(model),
             device=_device(model),
             dtype=dtype_of(model),
         )
@@ -215,13 +217,6 @@ def _onnx(path: str) -> Target:
     )
 
 
-def _identity(module: nn.Module) -> str:
-    chunks: list[bytes | memoryview] = []
-    for name, tensor in sorted(module.state_dict().items()):
-        chunks += [name.encode(), tensor.detach().cpu().contiguous().float().numpy().tobytes()]
-    return sha256(*chunks)
-
-
 def _device(module: nn.Module) -> torch.device:
     first = next(module.parameters(), None)
     return torch.device("cpu") if first is None else first.device
@@ -245,7 +240,7 @@ def as_images(data: Any, target: Target | None = None, *, most: int | None = Non
     if isinstance(data, Source):
         data = data.test or data.validation or data.train
     if not isinstance(data, Images):
-        data = _paired(data, most)
+        data = _given(data, most)
     if not len(data):
         raise UserError("there are no images", got=data.name)
     if target is not None:
@@ -325,46 +320,17 @@ def spread(images: Images, most: int | None) -> Images:
     return images[np.arange(most) * len(images) // most]
 
 
-def _paired(data: Any, most: int | None) -> Images:
-    if (
-        isinstance(data, (tuple, list))
-        and len(data) == 2
-        and not isinstance(data[0], (tuple, list))
-    ):
-        pairs: Iterable[Any] = [data]
-    elif isinstance(data, Iterable):
-        pairs = data
-    else:
-        raise UserError(
-            "data is a named set, a folder, Images, (pixels, labels) or a loader of such pairs",
-            got=type(data).__name__,
-        )
-    pixels, labels, count = [], [], 0
-    for pair in pairs:
-        if not (isinstance(pair, (tuple, list)) and len(pair) == 2):
-            raise UserError("a batch is (pixels, labels)", got=type(pair).__name__)
-        pixels.append(_bytes(pair[0]))
-        labels.append(np.asarray(pair[1]).reshape(-1).astype(np.int64))
-        count += len(labels[-1])
-        if most is not None and count >= most:
-            break
-    if not count:
-        raise UserError("there are no images", got="an empty loader")
-    every = np.concatenate(labels)
-    names = tuple(str(k) for k in range(int(every.max()) + 1))
-    return Images(np.concatenate(pixels), every, names, "the data given")
+def _given(data: Any, most: int | None) -> Images:
+    """Return arrays or a loader's batches as Images; of a loader without end the first."""
+    pair = isinstance(data, (tuple, list)) and len(data) == 2 and hasattr(data[0], "shape")
+    if not pair and most is None and not _sized(data):
+        most = _OF_A_STREAM
+    found = load_data(data, count=None if pair else most)
+    return Images(found.pixels, found.labels, found.class_names, "the data given")
 
 
-def _bytes(values: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    found = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-    if found.ndim == 3:
-        found = found[:, None]
-    if found.dtype == np.uint8:
-        return found
-    if found.size and not (float(found.min()) >= -1e-3 and float(found.max()) <= 1 + 1e-3):
-        raise UserError(
-            "pixels must be uint8, or float in [0, 1]",
-            got=f"{found.dtype} from {found.min():.3g} to {found.max():.3g}",
-            do="leave the normalisation to the model: wrap it as nn.Sequential(Normalize, model)",
-        )
-    return (found * 255).round().clip(0, 255).astype(np.uint8)
+def _sized(data: Any) -> bool:
+    try:
+        return len(data) >= 0
+    except TypeError:
+        return False

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from unmask.data.images import Images
-from unmask.data.sources import load_source
+from unmask.data.load import load_data
+from unmask.data.sources import load_source, shape_for
 from unmask.errors import UserError
 from unmask.execution.executor import Executor, LocalExecutor
 from unmask.fool.audit.diagnosis import Diagnosis, diagnose
@@ -24,6 +25,7 @@ from unmask.fool.audit.records import Pairs, Shard, Worst
 from unmask.fool.audit.result import Audit
 from unmask.fool.audit.shard import MOST_TARGETS, as_tensors, attack_pairs, attack_shard
 from unmask.fool.audit.store import Parts, Store
+from unmask.fool.norms import require_number
 from unmask.fool.source import Model, as_victim
 from unmask.fool.victim import Victim, require_images
 from unmask.runtime import environment_stamp
@@ -139,6 +141,12 @@ def audit(
         >>> found.robust(0.1).value
         1.0
     """
+    require_number(eps)
+    if isinstance(data, (str, Path)):
+        taken = as_victim(model)
+        shape = shape_for(str(data), taken.input_shape, channels=taken.channels)
+        source = load_source(str(data), shape=shape)
+        data = source.test or source.validation or source.train
     found = as_images(data)
     victim = as_victim(model, mean=mean, std=std, batch_size=batch_size, images=found.pixels)
     if eps is None:
@@ -178,6 +186,8 @@ def as_images(data: Images | str | Path | tuple[Any, Any]) -> Images:
     if isinstance(data, (str, Path)):
         found = load_source(str(data))
         return found.test or found.validation or found.train
+    if not (isinstance(data, (tuple, list)) and len(data) == 2 and hasattr(data[0], "shape")):
+        return load_data(data)
     pixels, labels = (np.asarray(part) for part in data)
     if pixels.dtype != np.uint8:
         tensor = torch.as_tensor(pixels)

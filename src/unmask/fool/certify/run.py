@@ -6,13 +6,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from unmask.data.images import Images
-from unmask.data.sources import load_source
+from unmask.data.load import load_data
+from unmask.data.sources import load_source, shape_for
 from unmask.errors import UserError
 from unmask.fool.attacks.apgd import apgd_ce, apgd_t
 from unmask.fool.certify.bounds import (
@@ -37,7 +39,7 @@ from unmask.fool.certify.result import (
 )
 from unmask.fool.certify.slopes import optimised
 from unmask.fool.goal import Goal
-from unmask.fool.norms import NORMS, Threat
+from unmask.fool.norms import NORMS, Threat, require_number
 from unmask.fool.source import as_victim
 from unmask.fool.victim import Victim
 from unmask.runtime import environment_stamp
@@ -75,7 +77,7 @@ Show = Callable[[CertifyProgress], None]
 
 def certify(
     model: nn.Module | str,
-    data: Images | str,
+    data: Any,
     *,
     eps: float,
     norm: str = "linf",
@@ -91,7 +93,7 @@ def certify(
     Args:
         model: a network in eval mode from pixels in [0, 1] to logits; or a name, a file or an
             import path, as on the command line.
-        data: labelled images, or a name, a folder or a zip.
+        data: labelled images, a name, a folder or a zip, (pixels, labels), or a loader of these.
         eps: the largest change, in units of pixels in [0, 1].
         norm: "linf" or "l2".
         minutes: the time allowed; images that it doesn't suffice for are left open.
@@ -117,9 +119,12 @@ def certify(
         1.0
     """
     victim = as_victim(model)
-    if isinstance(data, str):
-        found = load_source(data, shape=victim.input_shape)
+    require_number(eps)
+    if isinstance(data, (str, Path)):
+        shape = shape_for(str(data), victim.input_shape, channels=victim.channels)
+        found = load_source(str(data), shape=shape)
         data = found.test or found.validation or found.train
+    data = load_data(data)
     plan = CertifyPlan(eps=eps, norm=norm, minutes=minutes, images=images, seed=seed)
     return certify_victim(victim, data, plan, out=out, resume=resume, progress=progress)
 
