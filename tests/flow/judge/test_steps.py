@@ -227,7 +227,9 @@ def test_running_statistics():
     assert found(normed(1.0))["running statistics"].severity == "warning"
     measured = normed(0.0)
     measured[1].running_mean += 1
-    for healthy in (normed(0.1), normed(None), measured):
+    untracked = normed(0.1)
+    untracked[1] = nn.BatchNorm1d(32, track_running_stats=False)
+    for healthy in (normed(0.1), normed(None), measured, untracked):
         assert not found(healthy)
 
 

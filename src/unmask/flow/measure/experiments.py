@@ -69,6 +69,12 @@ def _alive(model: nn.Module) -> nn.Module:
         for p in twin.parameters():
             if p.ndim > 1 and p.is_floating_point() and not bool(p.any()):
                 p.normal_(0, 1 / math.sqrt(p[0].numel()))
+    for m in twin.modules():
+        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is None:
+            # Without running statistics it takes the batch's, which mixes no images by mistake.
+            like = m.weight if m.affine else next(twin.parameters())
+            m.running_mean = torch.zeros(m.num_features, device=like.device, dtype=like.dtype)
+            m.running_var = torch.ones_like(m.running_mean)
     return twin
 
 
