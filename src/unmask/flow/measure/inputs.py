@@ -144,7 +144,7 @@ class InputLedger:
             checked = torch.cat(self._checked)
             seen = float(torch.isin(checked, torch.cat(self._seen)).double().mean())
         k = len(self._classes)
-        sizes = {n: self._expected(n) for n, _ in self._batches if n >= ENOUGH * k}
+        sizes = {n: self._expected(n) for n in {n for n, _ in self._batches} if n >= ENOUGH * k}
         few = sum(n in sizes and 2 * own <= sizes[n] + 0.5 for n, own in self._batches)
         return InputFacts(
             self._train.read(),
