@@ -101,6 +101,12 @@ def test_a_binary_sigmoid_is_wrapped_to_logits_once_there_are_enough_images() ->
     assert "sigmoid" in ended.describe()
 
 
+@pytest.mark.parametrize("size", ["224", -3, (8,), (8, 0)])
+def test_a_size_that_is_none_is_refused(size: Any) -> None:
+    with pytest.raises(UserError, match="size isn't usable"):
+        load_model(nn.Flatten(), size=size)
+
+
 def test_channels_are_those_of_the_first_convolution() -> None:
     assert channels_of(nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 4, 3))) == 1
     assert channels_of(nn.Sequential(nn.Flatten(), nn.Linear(3, 4))) is None

@@ -48,7 +48,7 @@ class Preprocessing:
             ("scale", self.scale, self.scale > 0),
             ("std", self.std, bool(self.std) and all(s > 0 for s in self.std)),
             ("mean", self.mean, len(self.mean) == len(self.std)),
-            ("size", self.size, self.size is None or min(self.size) > 0),
+            ("size", self.size, self.size is None or _is_size(self.size)),
             ("interpolation", self.interpolation, self.interpolation in _MODES),
         ):
             if not good:
@@ -105,6 +105,11 @@ class Preprocessing:
 
 
 _MODES = ("nearest", "bilinear", "bicubic")
+
+
+def _is_size(size: object) -> bool:
+    pair = isinstance(size, (tuple, list)) and len(size) == 2
+    return pair and all(isinstance(s, int) and s > 0 for s in size)  # type: ignore[attr-defined]
 
 
 def _numbers(values: tuple[float, ...]) -> str:
