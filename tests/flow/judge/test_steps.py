@@ -218,6 +218,22 @@ def test_a_linear_network_needs_an_activation():
     assert not found(mlp())
 
 
+def test_what_hardly_sees_the_images_is_not_called_linear():
+    # Rows of which few are not black, and a sequence that forgets its start.
+    x = torch.zeros(16, 12, 5)
+    x[3, -1] = 1
+    y = torch.arange(16) % CLASSES
+    x_early = torch.zeros(16, 12, 5)
+    x_early[:, 0] = torch.randn(16, 5)
+    for images in (x, x_early):
+        net = nn.GRU(5, 8, batch_first=True)
+        head = nn.Linear(8, CLASSES)
+        rows = Net(lambda n, x: n.top(n.rows(x)[0][:, -1]), rows=net, top=head)
+        rows.body, rows.head = nn.Identity(), nn.Identity()
+        kinds = {v.kind for v in checked(rows, pairs=[(images, y)]).verdicts}
+        assert "no activation" not in kinds
+
+
 def test_running_statistics():
     def normed(momentum):
         norm = nn.BatchNorm1d(32, momentum=momentum)

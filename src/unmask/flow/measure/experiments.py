@@ -19,6 +19,8 @@ VARIED, SEEN = 0.01, 1e-3
 LEAST_IMAGES, LEAST_TIMES = 8, 10
 # The images that a pass needs whose outputs are only compared, and that are put in another order.
 FEW, ORDERED = 4, 32
+# How many times as bright images are that must bend what is curved.
+LOUD = 100
 # The number of images of the linear fit, and of pixels of each.
 _FIT_IMAGES, _PIXELS, _FOLDS = 200, 256, 5
 
@@ -197,19 +199,31 @@ def _random(model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Tensor) 
 def _affine(model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Tensor) -> float | None:
     """Return |f(a) + f(b) - f(c) - f(a + b - c)| over the size of f's differences.
 
-    It is 0, but for rounding, of a network that is a linear function of its images.
+    It is 0, but for rounding, of a network that is a linear function of its images, and the larger
+    one of images as they are and many times as bright: what hardly reaches a curved function passes
+    it as if it were straight.
     """
     if not x.is_floating_point() or len(x) < 3:
         return None
+    found = [_bend(model, call, x * scale) for scale in (1, LOUD)]
+    return max(known) if len(known := [f for f in found if f is not None]) == len(found) else None
+
+
+def _bend(model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Tensor) -> float | None:
     a, b, c = (x.roll(i, 0)[:FEW] for i in range(3))
     with torch.no_grad():
         at = [logits_in(call(model, images)) for images in (a, b, c, a + b - c)]
-        if any(z is None for z in at) or spread(at[0], 0) < VARIED:
+        if any(z is None for z in at):
             return None
         f, g, h, whole = (z.double() for z in at)
-        size = float((f - g).square().mean() + (g - h).square().mean()) ** 0.5
-        off = float((f + g - h - whole).square().mean()) ** 0.5
-    return off / size if size > 0 and math.isfinite(off) else None
+        size = min(_rms(f - g), _rms(g - h), _rms(h - f))
+        off = _rms(f + g - h - whole)
+    # Where two of them are nearly the same, so are the other two, however curved the function.
+    return off / size if size > VARIED * _rms(f) and math.isfinite(off) else None
+
+
+def _rms(x: Tensor) -> float:
+    return float(x.square().mean()) ** 0.5
 
 
 def _linear(batches: Sequence[tuple[Any, Any]]) -> tuple[float, float, int] | None:
