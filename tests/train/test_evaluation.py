@@ -107,3 +107,11 @@ def test_pictures_of_other_classes_are_refused() -> None:
         evaluate(Table([[0.0, 1, 2]]), rows([0], 2))
     with pytest.raises(UserError, match="no images"):
         evaluate(Table([[0.0, 1]]), rows([0], 2)[:0])
+
+
+def test_names_and_arrays_are_read_as_everywhere() -> None:
+    pixels = np.zeros((4, 1, 28, 28), np.uint8)
+    found = evaluate("mnist", (pixels, np.array([1, 2, 1, 2])))
+    assert len(found.labels) == 4
+    with pytest.raises(UserError, match="unknown model"):
+        evaluate("mnits", (pixels, np.array([1, 2, 1, 2])))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unmask.data.images import Images
+from unmask.data.load import load_data
 from unmask.errors import UserError
+from unmask.models.load import load_model
 from unmask.stats import wilson
 from unmask.train.device import autocast
 
@@ -141,8 +144,8 @@ class Evaluation:
 
 
 def evaluate(
-    model: nn.Module,
-    images: Images,
+    model: nn.Module | str | Path,
+    images: Any,
     *,
     test_time: str = "none",
     device: torch.device | None = None,
@@ -152,8 +155,9 @@ def evaluate(
     """Return the figures of a model on labelled images.
 
     Args:
-        model: takes pixels in [0, 1], float[b, c, h, w], to logits.
-        images: at least one, with the model's classes.
+        model: takes pixels in [0, 1], float[b, c, h, w], to logits; or what load_model takes.
+        images: at least one, with the model's classes: Images, or what load_data takes, a folder
+            read at the model's own size.
         test_time: "flip" or "flip_shift" measures the accuracy with test-time augmentation too.
         device: where the images go, by default that of the model's parameters.
         precision: auto, bf16 or fp32.
@@ -163,12 +167,20 @@ def evaluate(
         UserError: there are no images, or the model has another number of classes.
 
     Example:
-        >>> found = unmask.evaluate(
-        ...     unmask.load_model("mnist"), unmask.load_data("mnist", count=100)
-        ... )
+        >>> found = unmask.evaluate("mnist", unmask.load_data("mnist"))
         >>> found.accuracy > 0.95
         True
     """
+    if isinstance(model, (str, Path)):
+        model = load_model(model)
+    shape: tuple[int, int, int] | None = getattr(model, "input_shape", None)
+    if isinstance(images, (str, Path)):
+        if shape is None:
+            images = load_data(images)
+        else:
+            images = load_data(images, size=shape[1:], channels=shape[0])
+    elif not isinstance(images, Images):
+        images = load_data(images, class_names=getattr(model, "class_names", None))
     single = logits_of(model, images, device=device, precision=precision)
     averaged = None
     if test_time != "none":
@@ -224,8 +236,9 @@ def logits_of(
     The model runs in eval mode, and its own mode is restored.
 
     Args:
-        model: takes pixels in [0, 1], float[b, c, h, w], to logits.
-        images: at least one, with the model's classes.
+        model: takes pixels in [0, 1], float[b, c, h, w], to logits; or what load_model takes.
+        images: at least one, with the model's classes: Images, or what load_data takes, a folder
+            read at the model's own size.
         test_time: "none", "flip" or "flip_shift".
         device: where the images go, by default that of the model's parameters.
         precision: auto, bf16 or fp32.

@@ -223,7 +223,7 @@ def _bend(model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Tensor) ->
 
 
 def _rms(x: Tensor) -> float:
-    return float(x.square().mean()) ** 0.5
+    return math.sqrt(float(x.square().mean()))
 
 
 def _linear(batches: Sequence[tuple[Any, Any]]) -> tuple[float, float, int] | None:
