@@ -247,12 +247,17 @@ def test_reports_open_and_run_nothing(page) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_keeps_a_screen_reader_or_weak_eyes_out(page, scheme: str) -> None:
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_keeps_a_screen_reader_or_weak_eyes_out(
+    browser, served, width: str, scheme: str
+) -> None:
     """axe-core's rules of WCAG find nothing serious on any tab."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    page.emulate_media(color_scheme=scheme)
-    page.reload()
-    found = []
+    across, down = WIDTHS[width]
+    context = browser.new_context(viewport={"width": across, "height": down}, color_scheme=scheme)
+    page, found = context.new_page(), []
+    page.set_default_timeout(PATIENCE)
+    page.goto(f"{served.url}/")
     for name in ("Check", "Flow", "Fool", "Mask", "Reports"):
         tab(page, name)
         page.locator("[role=tabpanel]:visible :is(button, input):visible").first.wait_for()
@@ -261,4 +266,5 @@ def test_nothing_keeps_a_screen_reader_or_weak_eyes_out(page, scheme: str) -> No
             for violation in axe.run(page).response["violations"]
             if violation["impact"] in ("serious", "critical")
         ]
+    context.close()
     assert found == []
