@@ -14,7 +14,6 @@ from unmask.errors import UserError
 from unmask.fool.attacks import attack
 from unmask.fool.audit.records import read_arrays, write_arrays
 from unmask.fool.audit.result import Audit
-from unmask.fool.audit.run import as_images
 from unmask.fool.goal import Goal
 from unmask.fool.victim import Preprocessing, Victim, margin
 from unmask.models.answer import as_logits
@@ -174,11 +173,8 @@ def test_an_audit_is_one_call_and_reads_what_0_1_saved(tmp_path: Path) -> None:
     assert old.as_dict()["warnings"][0]["do"] == "d"
 
 
-def test_arrays_are_images() -> None:
-    kept = as_images((IMAGES.numpy(), LABELS.numpy()))
-    assert kept.pixels.dtype == np.uint8
-    assert kept.pixels[0, 0, 0, 0] == 102
+def test_an_audit_reads_arrays_as_load_data_does() -> None:
     with pytest.raises(UserError, match=r"must lie in \[0, 1\]"):
-        as_images((IMAGES.numpy() * 3, LABELS.numpy()))
+        unmask.audit("mnist", (IMAGES.numpy() * 3, LABELS.numpy()))
     with pytest.raises(UserError, match="labels must be one whole number"):
-        as_images((IMAGES.numpy(), LABELS.float().numpy()))
+        unmask.audit("mnist", (IMAGES.numpy(), LABELS.float().numpy()))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from unmask.data.images import Images
@@ -109,9 +111,14 @@ def test_pictures_of_other_classes_are_refused() -> None:
         evaluate(Table([[0.0, 1]]), rows([0], 2)[:0])
 
 
-def test_names_and_arrays_are_read_as_everywhere() -> None:
+def test_names_arrays_and_folders_are_read_as_everywhere(tmp_path: Path) -> None:
     pixels = np.zeros((4, 1, 28, 28), np.uint8)
     found = evaluate("mnist", (pixels, np.array([1, 2, 1, 2])))
     assert len(found.labels) == 4
     with pytest.raises(UserError, match="unknown model"):
         evaluate("mnits", (pixels, np.array([1, 2, 1, 2])))
+    # A folder of some of the model's classes, at another size.
+    for name in ("7", "9"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (40, 40)).save(tmp_path / name / "0.png")
+    assert sorted(evaluate("mnist", tmp_path).labels) == [7, 9]

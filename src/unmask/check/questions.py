@@ -169,7 +169,7 @@ def _probabilities(subject: Subject) -> dict[str, NDArray[np.float64]]:
         part, whole = "train", source
     else:
         part = "test" if source.test else "validation" if source.validation else "train"
-        whole = source.test or source.validation or source.train
+        whole = source.tested
     if scores.accuracy < _ABLE:
         subject.notes.append(f"labels aren't doubted by a model right for {scores.accuracy:.0%}")
         return {}

@@ -120,9 +120,9 @@ def _seen_in_training(facts: dict[str, Any], images: Images) -> str | None:
 
 
 def _part(source: Source, part: str | None) -> Images:
-    found = {"test": source.test, "validation": source.validation, "train": source.train}
     if part is None:
-        return next(images for images in found.values() if images is not None)
+        return source.tested
+    found = {"test": source.test, "validation": source.validation, "train": source.train}
     chosen = found.get(part)
     if chosen is None:
         there = [name for name in PARTS if found[name] is not None]

@@ -125,7 +125,7 @@ def audit_model(
     shape = shape_for(data, first.input_shape, channels=first.channels, size=size)
     console = Console(stderr=True)
     found = load_shown(console, data, source, shape)
-    shown = found.test or found.validation or found.train
+    shown = found.tested
     names = subjects[0].class_names
     if names is not None:
         shown = matched(shown, names)

@@ -71,7 +71,7 @@ def certify_model(
     console = Console(stderr=True)
     shape = shape_for(data, victim.input_shape, channels=victim.channels, size=size)
     loaded = load_shown(console, data, source, shape)
-    pixels = loaded.test or loaded.validation or loaded.train
+    pixels = loaded.tested
     require_writable(out, data)
     with progress_bar(console, victim.name) as bar:
 

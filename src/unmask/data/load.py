@@ -78,14 +78,30 @@ def load_data(
     return _batches(source, class_names, count)
 
 
+def load_for(source: Any, shape: tuple[int, int, int] | None, channels: int | None) -> Images:
+    """Return labelled images to test a model with, a folder's read as the model takes them.
+
+    Args:
+        source: as load_data takes it.
+        shape: channels, height and width that the model states, None where it states none.
+        channels: that it takes, where it states no shape.
+
+    Raises:
+        UserError: as load_data does.
+    """
+    if not isinstance(source, (str, Path)):
+        return load_data(source)
+    return load_source(str(source), shape=shape_for(str(source), shape, channels=channels)).tested
+
+
 def _named(
     source: str, part: str | None, size: int | tuple[int, int] | None, channels: int | None
 ) -> Images:
     shape = shape_for(source, channels=channels, size=size)
     found = load_source(source, shape=shape)
-    parts = {"test": found.test, "validation": found.validation, "train": found.train}
     if part is None:
-        return next(images for images in parts.values() if images is not None)
+        return found.tested
+    parts = {"test": found.test, "validation": found.validation, "train": found.train}
     images = parts[part]
     if images is None:
         there = [name for name, value in parts.items() if value is not None]

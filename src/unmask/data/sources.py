@@ -50,6 +50,11 @@ class Source:
     warnings: tuple[str, ...] = ()
     traits: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
+    @property
+    def tested(self) -> Images:
+        """The images to test a model with: those for testing, for validation, or of training."""
+        return self.test or self.validation or self.train
+
 
 def shape_for(
     data: str,

@@ -238,7 +238,7 @@ def as_images(data: Any, target: Target | None = None, *, most: int | None = Non
     if isinstance(data, (str, Path)):
         data = read_for(str(data), target)
     if isinstance(data, Source):
-        data = data.test or data.validation or data.train
+        data = data.tested
     if not isinstance(data, Images):
         data = _given(data, most)
     if not len(data):

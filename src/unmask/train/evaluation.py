@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unmask.data.images import Images
-from unmask.data.load import load_data
+from unmask.data.load import load_data, load_for
 from unmask.errors import UserError
+from unmask.models.given import channels_of
 from unmask.models.load import load_model
 from unmask.stats import wilson
 from unmask.train.device import autocast
@@ -173,14 +174,12 @@ def evaluate(
     """
     if isinstance(model, (str, Path)):
         model = load_model(model)
-    shape: tuple[int, int, int] | None = getattr(model, "input_shape", None)
+    names = getattr(model, "class_names", None)
     if isinstance(images, (str, Path)):
-        if shape is None:
-            images = load_data(images)
-        else:
-            images = load_data(images, size=shape[1:], channels=shape[0])
+        images = load_for(images, getattr(model, "input_shape", None), channels_of(model))
+        images = images if names is None else matched(images, names)
     elif not isinstance(images, Images):
-        images = load_data(images, class_names=getattr(model, "class_names", None))
+        images = load_data(images, class_names=names)
     single = logits_of(model, images, device=device, precision=precision)
     averaged = None
     if test_time != "none":

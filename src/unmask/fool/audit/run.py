@@ -14,8 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from unmask.data.images import Images
-from unmask.data.load import load_data
-from unmask.data.sources import load_source, shape_for
+from unmask.data.load import load_for
 from unmask.errors import UserError
 from unmask.execution.executor import Executor, LocalExecutor
 from unmask.fool.audit.diagnosis import Diagnosis, diagnose
@@ -27,7 +26,7 @@ from unmask.fool.audit.shard import MOST_TARGETS, as_tensors, attack_pairs, atta
 from unmask.fool.audit.store import Parts, Store
 from unmask.fool.norms import require_number
 from unmask.fool.source import Model, as_victim
-from unmask.fool.victim import Victim, require_images
+from unmask.fool.victim import Victim
 from unmask.runtime import environment_stamp
 from unmask.train.evaluation import counted
 
@@ -142,12 +141,11 @@ def audit(
         1.0
     """
     require_number(eps)
+    shape, channels = None, None
     if isinstance(data, (str, Path)):
         taken = as_victim(model)
-        shape = shape_for(str(data), taken.input_shape, channels=taken.channels)
-        source = load_source(str(data), shape=shape)
-        data = source.test or source.validation or source.train
-    found = as_images(data)
+        shape, channels = taken.input_shape, taken.channels
+    found = load_for(data, shape, channels)
     victim = as_victim(model, mean=mean, std=std, batch_size=batch_size, images=found.pixels)
     if eps is None:
         eps = default_eps(norm, found.pixels.shape[1])
@@ -169,36 +167,6 @@ def audit(
         resume=resume,
         progress=progress,
     )
-
-
-def as_images(data: Images | str | Path | tuple[Any, Any]) -> Images:
-    """Return the images of a name, a folder, or arrays.
-
-    Args:
-        data: Images, a named set, a folder, or (images, labels), the images float[n, c, h, w] in
-            [0, 1] (rounded to 8 bits) or uint8.
-
-    Raises:
-        UserError: when there are none, or the arrays aren't images in [0, 1] with labels.
-    """
-    if isinstance(data, Images):
-        return data
-    if isinstance(data, (str, Path)):
-        found = load_source(str(data))
-        return found.test or found.validation or found.train
-    if not (isinstance(data, (tuple, list)) and len(data) == 2 and hasattr(data[0], "shape")):
-        return load_data(data)
-    pixels, labels = (np.asarray(part) for part in data)
-    if pixels.dtype != np.uint8:
-        tensor = torch.as_tensor(pixels)
-        require_images(tensor if tensor.is_floating_point() else tensor.float(), None)
-        pixels = np.rint(pixels * 255).astype(np.uint8)
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or not len(labels):
-        raise UserError(
-            "labels must be one whole number an image", got=f"{labels.dtype}{list(labels.shape)}"
-        )
-    classes = int(labels.max()) + 1
-    return Images(pixels, labels.astype(np.int64), tuple(map(str, range(classes))), "arrays")
 
 
 def run_audit(

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unmask.data.images import Images
-from unmask.data.load import load_data
-from unmask.data.sources import load_source, shape_for
+from unmask.data.load import load_for
 from unmask.errors import UserError
 from unmask.fool.attacks.apgd import apgd_ce, apgd_t
 from unmask.fool.certify.bounds import (
@@ -120,11 +119,7 @@ def certify(
     """
     victim = as_victim(model)
     require_number(eps)
-    if isinstance(data, (str, Path)):
-        shape = shape_for(str(data), victim.input_shape, channels=victim.channels)
-        found = load_source(str(data), shape=shape)
-        data = found.test or found.validation or found.train
-    data = load_data(data)
+    data = load_for(data, victim.input_shape, victim.channels)
     plan = CertifyPlan(eps=eps, norm=norm, minutes=minutes, images=images, seed=seed)
     return certify_victim(victim, data, plan, out=out, resume=resume, progress=progress)
 
