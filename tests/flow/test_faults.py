@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from made_up_clusters import CLASSES, Net
 from unmask.errors import UserError
 from unmask.flow.check import check_flow
 from unmask.verdict import Verdict
-
-CLASSES = 5
 
 
 @pytest.fixture(autouse=True)
@@ -43,20 +42,6 @@ def mlp(*after: nn.Module, outputs: int = CLASSES) -> nn.Sequential:
 def found(model, loss=functional.cross_entropy, pairs=None, optimizer=adam) -> dict[str, Verdict]:
     check = check_flow(model, loss, pairs or batches(), optimizer=optimizer, steps=5)
     return {v.kind: v for v in check.verdicts if v.severity != "note"}
-
-
-class Net(nn.Module):
-    """A trunk and a head, joined as the test says."""
-
-    def __init__(self, forward, **parts):
-        super().__init__()
-        self.trunk, self.head = nn.Linear(20, 32), nn.Linear(32, CLASSES)
-        for name, part in parts.items():
-            setattr(self, name, part)
-        self._forward = forward
-
-    def forward(self, x):
-        return self._forward(self, x)
 
 
 def plain(net, x):

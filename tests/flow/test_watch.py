@@ -7,23 +7,16 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 from torch.nn.modules import module as hooks
 from torch.optim import optimizer as optimizer_hooks
 
 import unmask
+from made_up_clusters import batch
 from unmask.errors import UserError
 from unmask.flow.watch import Stopped, Watch, WatchReport
 from unmask.verdict import Verdict
-
-CENTRES = 1.5 * torch.randn(5, 20, generator=torch.Generator().manual_seed(1))
-
-
-def batch(i: int, n: int = 32) -> tuple[Tensor, Tensor]:
-    g = torch.Generator().manual_seed(i)
-    y = torch.randint(5, (n,), generator=g)
-    return CENTRES[y] + torch.randn(n, 20, generator=g), y
 
 
 @pytest.fixture(autouse=True)

@@ -6,19 +6,12 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
+from made_up_clusters import batch
 from unmask.flow.watch import Watch
 from unmask.verdict import Verdict
-
-CENTRES = 1.5 * torch.randn(5, 20, generator=torch.Generator().manual_seed(1))
-
-
-def batch(i: int, n: int = 32) -> tuple[Tensor, Tensor]:
-    g = torch.Generator().manual_seed(i)
-    y = torch.randint(5, (n,), generator=g)
-    return CENTRES[y] + torch.randn(n, 20, generator=g), y
 
 
 @pytest.fixture(autouse=True)

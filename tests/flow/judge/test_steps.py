@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from made_up_clusters import CLASSES, Net
 from unmask.errors import UserError
 from unmask.flow.check import FlowCheck, check_flow
-
-CLASSES = 5
 
 
 @pytest.fixture(autouse=True)
@@ -43,31 +42,17 @@ def mlp(*after: nn.Module, outputs: int = CLASSES, act: type[nn.Module] = nn.ReL
     return nn.Sequential(nn.Linear(20, 32), act(), nn.Linear(32, outputs), *after)
 
 
-class Net(nn.Module):
-    """Two layers, with what a test adds to them and does in forward."""
-
-    def __init__(self, forward, **parts):
-        super().__init__()
-        self.body, self.head = nn.Linear(20, 32), nn.Linear(32, CLASSES)
-        for name, part in parts.items():
-            setattr(self, name, part)
-        self._forward = forward
-
-    def forward(self, x):
-        return self._forward(self, x)
-
-
 def by_hand(net, x):
-    e = net.head(net.body(x).relu()).exp()
+    e = net.head(net.trunk(x).relu()).exp()
     return e / e.sum(1, keepdim=True)
 
 
 def over_the_batch(net, x):
-    return functional.softmax(net.head(net.body(x).relu()), dim=0).log()
+    return functional.softmax(net.head(net.trunk(x).relu()), dim=0).log()
 
 
 def cosines(net, x):
-    return functional.normalize(net.body(x)) @ functional.normalize(net.head.weight).T
+    return functional.normalize(net.trunk(x)) @ functional.normalize(net.head.weight).T
 
 
 def binary(loss, *clamp: float):
@@ -101,9 +86,24 @@ def from_scores(output, y):
 @pytest.mark.parametrize(
     ("model", "loss", "kind", "words"),
     [
-        (lambda: Net(by_hand), functional.cross_entropy, "activation before the loss", "softmax"),
-        (lambda: Net(over_the_batch), functional.nll_loss, "activation before the loss", "images"),
-        (lambda: Net(cosines), functional.cross_entropy, "activation before the loss", "cosines"),
+        (
+            lambda: Net(by_hand),
+            functional.cross_entropy,
+            "activation before the loss",
+            "softmax",
+        ),
+        (
+            lambda: Net(over_the_batch),
+            functional.nll_loss,
+            "activation before the loss",
+            "images",
+        ),
+        (
+            lambda: Net(cosines),
+            functional.cross_entropy,
+            "activation before the loss",
+            "cosines",
+        ),
         (
             lambda: mlp(nn.Softmax(1), outputs=1),
             binary(functional.binary_cross_entropy),
@@ -158,20 +158,20 @@ def anew(net, x):
     [
         (
             lambda: Net(
-                lambda net, x: net.head(net.more[0][0](net.body(x).relu()).relu()),
+                lambda net, x: net.head(net.more[0][0](net.trunk(x).relu()).relu()),
                 more=([nn.Linear(32, 32)],),
             ),
             "more",
         ),
         (
             lambda: Net(
-                lambda net, x: net.head((net.body(x) * net.gain).relu()),
+                lambda net, x: net.head((net.trunk(x) * net.gain).relu()),
                 gain=torch.ones(32, requires_grad=True),
             ),
             "gain",
         ),
         (lambda: Net(anew), "Linear"),
-        (lambda: Net(lambda net, x: net.head(OUTSIDE(net.body(x).relu()).relu())), "Linear"),
+        (lambda: Net(lambda net, x: net.head(OUTSIDE(net.trunk(x).relu()).relu())), "Linear"),
     ],
 )
 def test_weights_that_the_model_does_not_hold(net, subject):
@@ -180,7 +180,7 @@ def test_weights_that_the_model_does_not_hold(net, subject):
 
 def keeps(net, x):
     net.kept = x.requires_grad_()
-    return net.head(net.body(x).relu())
+    return net.head(net.trunk(x).relu())
 
 
 def frozen() -> nn.Module:
@@ -191,7 +191,7 @@ def frozen() -> nn.Module:
     "net",
     [
         lambda: Net(keeps),
-        lambda: Net(lambda net, x: net.head(net.other[0](net.body(x).relu())), other=[frozen()]),
+        lambda: Net(lambda net, x: net.head(net.other[0](net.trunk(x).relu())), other=[frozen()]),
     ],
 )
 def test_what_a_pass_keeps_and_what_is_frozen_may_be_plain(net):
@@ -229,7 +229,7 @@ def test_what_hardly_sees_the_images_is_not_called_linear():
         net = nn.GRU(5, 8, batch_first=True)
         head = nn.Linear(8, CLASSES)
         rows = Net(lambda n, x: n.top(n.rows(x)[0][:, -1]), rows=net, top=head)
-        rows.body, rows.head = nn.Identity(), nn.Identity()
+        rows.trunk, rows.head = nn.Identity(), nn.Identity()
         kinds = {v.kind for v in checked(rows, pairs=[(images, y)]).verdicts}
         assert "no activation" not in kinds
 
@@ -290,7 +290,7 @@ def test_a_loss_that_raises_is_explained(loss, advice):
 
 def test_dropout_that_is_on_in_evaluation_mode():
     def dropped(training):
-        return lambda net, x: net.head(functional.dropout(net.body(x).relu(), 0.5, training(net)))
+        return lambda net, x: net.head(functional.dropout(net.trunk(x).relu(), 0.5, training(net)))
 
     assert "outputs that differ" in found(Net(dropped(lambda net: True)))["wrong mode"].message
     assert not found(Net(dropped(lambda net: net.training)))
@@ -298,7 +298,7 @@ def test_dropout_that_is_on_in_evaluation_mode():
 
 def test_a_reentrant_checkpoint_without_gradients_is_named():
     def forward(net, x):
-        return net.head(checkpoint(lambda z: net.body(z).relu(), x, use_reentrant=True))
+        return net.head(checkpoint(lambda z: net.trunk(z).relu(), x, use_reentrant=True))
 
     verdict = found(Net(forward))["parameters without gradient"]
     assert "use_reentrant=False" in verdict.fix
