@@ -48,6 +48,11 @@ _EMPTY = (
 )
 _Uploads = dict[str, tuple[str, bytes]]
 
+# Which tab is open is read when Check is pressed: an event of the tab might reach the server later.
+_WITH_TAB = """(model, sample, mine, ...rest) => [
+    model, sample, !!document.querySelector("[data-tab-id=own][aria-selected=true]"), ...rest
+]"""
+
 
 def check_tab(models: Models) -> None:
     """Add the tab's contents to the open blocks."""
@@ -60,7 +65,7 @@ def check_tab(models: Models) -> None:
     samples = samples_for(first)
     longest = max(models.limits.seconds, SHORTEST)
     with gr.Tabs():
-        with gr.Tab("Shipped model", id="shipped") as ours, gr.Row():
+        with gr.Tab("Shipped model", id="shipped"), gr.Row():
             model = gr.Dropdown(names, value=first, label="model", min_width=200)
             sample = gr.Dropdown(
                 [(title, name) for name, title in samples.items()],
@@ -68,7 +73,7 @@ def check_tab(models: Models) -> None:
                 label="images",
                 min_width=240,
             )
-        with gr.Tab("Your own", id="own") as own:
+        with gr.Tab("Your own", id="own"):
             files = FILES.component(
                 most=models.limits.picture,
                 suffixes=[*MODEL_SUFFIXES, CARD, ARCHIVE],
@@ -85,7 +90,7 @@ def check_tab(models: Models) -> None:
     verdicts = gr.HTML()
     parts = gr.HTML()
     uploads = gr.State({})
-    mine = gr.State(False)
+    mine = gr.Checkbox(False, visible="hidden")
 
     def take(event: gr.EventData) -> list[Any]:
         try:
@@ -100,12 +105,14 @@ def check_tab(models: Models) -> None:
         yield from _run(name, images, held if own_files else None, allowed)
 
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    ours.select(lambda: False, None, mine, **quiet)
-    own.select(lambda: True, None, mine, **quiet)
     model.change(_samples, model, sample, **quiet)
     files.input(take, None, [uploads, listed], **quiet)
     running = check.click(
-        run, [model, sample, mine, uploads, seconds], [status, verdicts, parts], **quiet
+        run,
+        [model, sample, mine, uploads, seconds],
+        [status, verdicts, parts],
+        js=_WITH_TAB,
+        **quiet,
     )
     stop.click(None, cancels=[running], api_visibility="private")
 
