@@ -192,7 +192,7 @@ def _random(model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Tensor) 
         one, two = (logits_in(call(model, images)) for _ in range(2))
     if one is None or not one.is_floating_point() or one.shape != two.shape:
         return None
-    size, off = (float(z.double().square().mean()) ** 0.5 for z in (one, one - two))
+    size, off = _rms(one.double()), _rms(one.double() - two.double())
     return off / size if size > 0 and math.isfinite(off) else None
 
 
