@@ -58,7 +58,7 @@ def test_the_table_is_in_plain_words(here: Path, capsys: pytest.CaptureFixture[s
     for words in (
         "none annotated",
         "mask worn improperly",
-        "certainty that it is a face",
+        "confidence that it is a face",
         "on 3 images",
         "83.3 (44-97)",
     ):

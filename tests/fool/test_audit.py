@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from unmask.errors import UserError
 from unmask.fool.audit import run as run_module
 from unmask.fool.audit.gate import Gate
 from unmask.fool.audit.plan import AuditPlan
+from unmask.fool.audit.records import read_arrays, write_arrays
 from unmask.fool.audit.result import Audit, Share, figure_names
 from unmask.fool.audit.run import run_audit
 from unmask.fool.audit.shard import attack_shard
@@ -64,6 +66,11 @@ SETTINGS = {"images": 40, "pairs": 2, "shard": 16, "queries": 60, "steps": 60}
 SHORT: dict[str, Any] = {**SETTINGS, "queries": 10, "steps": 4}
 # One for the smallest change, one by gradients within eps and one without them, and one again.
 KINDS = ("pdpgd", "apgd-ce", "square", "apgd-ce")
+
+
+@pytest.fixture(scope="module")
+def small_audit() -> Audit:
+    return run_audit(Victim.of(Plane()), pictures(), AuditPlan(eps=(0.02,), **SHORT))
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
@@ -163,6 +170,32 @@ def test_it_saves_and_loads(tmp_path: Path) -> None:
     assert set(found.figures()) == set(figure_names(found.plan))
     with pytest.raises(UserError, match="no such file"):
         Audit.load(tmp_path / "none.npz")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda arrays, header: arrays.pop("worst_said"),
+        lambda arrays, header: arrays.update(worst_said=np.zeros(3)),
+        lambda arrays, header: arrays.update(worst_by=arrays["worst_by"] + 99),
+        lambda arrays, header: arrays.pop("pairs_l2"),
+        lambda arrays, header: arrays.pop("examples"),
+        lambda arrays, header: header.pop("preflight"),
+        lambda arrays, header: header.update(records=[{"name": "pgd"}]),
+        lambda arrays, header: header.update(plan=7),
+    ],
+)
+def test_a_damaged_audit_is_named(
+    change: Callable[[dict[str, Any], dict[str, Any]], object],
+    small_audit: Audit,
+    tmp_path: Path,
+) -> None:
+    small_audit.save(tmp_path / "audit.npz")
+    arrays, header = read_arrays(tmp_path / "audit.npz")
+    change(arrays, header)
+    write_arrays(tmp_path / "audit.npz", arrays, header)
+    with pytest.raises(UserError, match=r"state is damaged: .*audit\.npz"):
+        Audit.load(tmp_path / "audit.npz")
 
 
 def test_the_smaller_eps_never_shows_fewer_fooled_than_it_should() -> None:

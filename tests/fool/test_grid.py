@@ -32,7 +32,7 @@ def test_every_other_class_is_reached_on_values_that_a_file_can_hold() -> None:
     grid = made()
     assert grid.rows.tolist() == [0, 0, 1, 1]
     assert all(t != grid.labels[r] for r, t in zip(grid.rows, grid.targets, strict=True))
-    assert (grid.said == grid.labels).all()
+    assert (grid.predicted == grid.labels).all()
     logits = network()(torch.from_numpy(grid.changed))
     assert (logits.argmax(1).numpy() == grid.targets).all()
     assert grid.outcome.reached_saved.all()

@@ -34,11 +34,11 @@ def flat(*levels: float) -> Tensor:
 
 def test_the_figures_have_closed_forms() -> None:
     outcome, victim = judged(flat(0.4, 0.4), flat(0.6, 0.45), Threat(NORMS["linf"], 0.3))
-    assert outcome.said.tolist() == [1, 0]
+    assert outcome.predicted.tolist() == [1, 0]
     assert outcome.reached.tolist() == [True, False]
     np.testing.assert_allclose(outcome.l2, [0.2 * 4, 0.05 * 4], rtol=1e-6)
     np.testing.assert_allclose(outcome.linf, [0.2, 0.05], rtol=1e-6)
-    np.testing.assert_allclose(outcome.certainty, 1 / (1 + np.exp([-1.0, -0.5])), rtol=1e-5)
+    np.testing.assert_allclose(outcome.confidence, 1 / (1 + np.exp([-1.0, -0.5])), rtol=1e-5)
     assert outcome.steps.tolist() == [0, 1]
     assert (victim.cost.forwards, victim.cost.backwards) == (4, 0)
 

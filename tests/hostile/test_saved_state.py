@@ -189,8 +189,8 @@ def test_a_studys_history_is_checked(change: Callable[[Arrays], None], tmp_path:
 def shard() -> Shard:
     whole, real = np.zeros(2, np.int64), np.zeros(2)
     worst = Worst(
-        rows=np.arange(2), labels=whole, clean=whole, size=real, said=whole, certainty=real,
-        l2=real, linf=real, similarity=real, saved=np.zeros(2, np.bool_), by=whole,
+        rows=np.arange(2), labels=whole, clean=whole, size=real, predicted=whole,
+        confidence=real, l2=real, linf=real, similarity=real, saved=np.zeros(2, np.bool_), by=whole,
     )  # fmt: skip
     record = AttackRecord("apgd", 0.1, True, 2, 1, 1, 100, 50)
     return Shard(worst, (record,), 0, np.zeros((1, 3, 4, 4), np.uint8), np.zeros(1, np.int64))

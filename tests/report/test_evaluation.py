@@ -67,8 +67,10 @@ def test_the_worst_mistakes_are_shown_with_both_names() -> None:
     first = evaluation.worst(1)[0]
     titles = [ax.get_title() for ax in axes if ax.get_title()]
     assert len(titles) == 4
-    true, said = NAMES[evaluation.labels[first]], NAMES[evaluation.predictions[first]]
-    assert titles[0].startswith(f"{true}, said {said}\n{evaluation.confidence[first]:.1%}")
+    true, wrong = NAMES[evaluation.labels[first]], NAMES[evaluation.predictions[first]]
+    assert titles[0].startswith(
+        f"{true}, predicted {wrong}\nconfidence {evaluation.confidence[first]:.1%}"
+    )
     np.testing.assert_array_equal(
         axes[0].images[0].get_array(), images.pixels[first].transpose(1, 2, 0)
     )

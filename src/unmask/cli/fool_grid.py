@@ -146,8 +146,8 @@ def _samples(console: Console, subject: Victim, source: Path | None) -> dict[str
         test = load_shown(console, "cifar10", source, None).test  # type: ignore[assignment]
         frogs = (test.labels == CLASSES.index(ANIMAL)).nonzero()[0]
         # The first that is classified correctly: fooling any other shows little.
-        said = subject.fresh(10).logits(torch.from_numpy(test.pixels[frogs]).float() / 255)
-        chosen = [int(frogs[int((said.argmax(1) == CLASSES.index(ANIMAL)).int().argmax())])]
+        logits = subject.fresh(10).logits(torch.from_numpy(test.pixels[frogs]).float() / 255)
+        chosen = [int(frogs[int((logits.argmax(1) == CLASSES.index(ANIMAL)).int().argmax())])]
         title = "CIFAR-10"
     else:
         raise UserError(
@@ -225,7 +225,7 @@ def _print(console: Console, grid: Grid) -> None:
     outcome, pairs = grid.outcome, len(grid.rows)
     lines = [
         f"{grid.names[i]} ({grid.title}) is misjudged before any change: it is "
-        f"{grid.class_names[grid.labels[i]]}, said {grid.class_names[grid.said[i]]}"
+        f"{grid.class_names[grid.labels[i]]}, predicted {grid.class_names[grid.predicted[i]]}"
         for i in grid.misjudged
     ]
     lines += [

@@ -13,7 +13,7 @@ from unmask.mask.evaluate.metrics import DetectionMetrics, Row
 from unmask.mask.runtime.classes import plain_words
 from unmask.stats import wilson
 
-_OF = {"face": "that it is a face", "class": "of the class told"}
+_OF = {"face": "that it is a face", "class": "of its class"}
 
 
 def print_metrics(console: Console, metrics: DetectionMetrics) -> None:
@@ -43,12 +43,12 @@ def print_reliabilities(console: Console, found: dict[str, Reliability]) -> None
     for of, reliability in found.items():
         worst = max(reliability.bins, key=lambda b: b.gap, default=None)
         if worst is None:
-            console.print(f"certainty {_OF[of]}: nothing was said", markup=False)
+            console.print(f"confidence {_OF[of]}: there are no answers", markup=False)
             continue
         good = "within" if worst.gap <= TOLERATED_GAP else "not within"
         console.print(
-            f"certainty {_OF[of]}: {100 * reliability.mean_gap:.1f} points from the truth on "
-            f"average, {100 * worst.gap:.1f} at most (said {worst.certainty:.1%}, right "
+            f"confidence {_OF[of]}: {100 * reliability.mean_gap:.1f} points from the truth on "
+            f"average, {100 * worst.gap:.1f} at most (stated {worst.confidence:.1%}, right "
             f"{worst.right / worst.count:.1%} of {worst.count}): {good} "
             f"{100 * TOLERATED_GAP:.0f} points",
             markup=False,

@@ -44,8 +44,8 @@ class Grid:
         originals: float32[n, c, h, w] in [0, 1].
         names: of the images, [n].
         labels: the true classes, int64[n].
-        said: the classes predicted for the unchanged images, int64[n].
-        certainty: the confidence of those predictions, float64[n].
+        predicted: the classes predicted for the unchanged images, int64[n].
+        confidence: the confidence of those predictions, float64[n].
         rows: which image was changed, int64[m].
         targets: into which class, int64[m].
         changed: float32[m, c, h, w], on values k / 255, as they are saved.
@@ -64,8 +64,8 @@ class Grid:
     originals: NDArray[np.float32]
     names: tuple[str, ...]
     labels: NDArray[np.int64]
-    said: NDArray[np.int64]
-    certainty: NDArray[np.float64]
+    predicted: NDArray[np.int64]
+    confidence: NDArray[np.float64]
     rows: NDArray[np.int64]
     targets: NDArray[np.int64]
     changed: NDArray[np.float32]
@@ -80,18 +80,18 @@ class Grid:
     @property
     def misjudged(self) -> NDArray[np.int64]:
         """The images that the classifier gets wrong before any change."""
-        return np.flatnonzero(self.said != self.labels)
+        return np.flatnonzero(self.predicted != self.labels)
 
     def as_dict(self) -> dict[str, Any]:
         """Return all but the images themselves as plain values."""
-        pictures = zip(self.names, self.labels, self.said, self.certainty, strict=True)
+        pictures = zip(self.names, self.labels, self.predicted, self.confidence, strict=True)
         outcome = {name: np.asarray(values) for name, values in vars(self.outcome).items()}
         pairs = [
             {
                 "picture": self.names[row],
                 "target": self.class_names[target],
                 **{name: values[i].item() for name, values in outcome.items()},
-                "said": self.class_names[self.outcome.said[i]],
+                "said": self.class_names[self.outcome.predicted[i]],
             }
             for i, (row, target) in enumerate(zip(self.rows, self.targets, strict=True))
         ]
@@ -103,10 +103,10 @@ class Grid:
                 {
                     "name": name,
                     "label": self.class_names[label],
-                    "said": self.class_names[said],
-                    "certainty": float(sure),
+                    "said": self.class_names[predicted],
+                    "certainty": float(confidence),
                 }
-                for name, label, said, sure in pictures
+                for name, label, predicted, confidence in pictures
             ],
             "pairs": pairs,
             "cost": asdict(self.cost),
@@ -272,8 +272,8 @@ def fool_grid(
     class_names = model.class_names or _numbered(model, pixels)
     victim = model.fresh(len(class_names))
     logits = victim.logits(pixels)
-    said = logits.argmax(1)
-    labels = said if labels is None else labels
+    predicted = logits.argmax(1)
+    labels = predicted if labels is None else labels
     rows, goal = _pairs(labels, class_names, targets)
     begun = time.perf_counter()
     threads = torch.get_num_threads()
@@ -290,8 +290,8 @@ def fool_grid(
         originals=pixels.numpy(),
         names=tuple(names),
         labels=labels.numpy(),
-        said=said.numpy(),
-        certainty=logits.double().softmax(1).amax(1).numpy(),
+        predicted=predicted.numpy(),
+        confidence=logits.double().softmax(1).amax(1).numpy(),
         rows=rows.numpy(),
         targets=goal.targets.numpy(),
         changed=saved(found.pixels).numpy(),

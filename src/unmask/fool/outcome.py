@@ -41,23 +41,23 @@ class Outcome:
     """The evaluation of n images that an attack returned, each array [n].
 
     Args:
-        said: the predicted class, -1 where the logits aren't finite.
+        predicted: the predicted class, -1 where the logits aren't finite.
         reached: whether it is the goal and the change is within the threat.
         reached_saved: the same for the image rounded to 8 bits, whose change may be larger by what
             the rounding adds.
         size: of the change in the threat's norm.
-        certainty: the confidence of the prediction, in [0, 1].
+        confidence: of the prediction, in [0, 1].
         l2: the size of the change in L2.
         linf: the size of the change in Linf.
         similarity: the SSIM with the original, at most 1.
         steps: that the attack took.
     """
 
-    said: NDArray[np.int64]
+    predicted: NDArray[np.int64]
     reached: NDArray[np.bool_]
     reached_saved: NDArray[np.bool_]
     size: NDArray[np.float64]
-    certainty: NDArray[np.float64]
+    confidence: NDArray[np.float64]
     l2: NDArray[np.float64]
     linf: NDArray[np.float64]
     similarity: NDArray[np.float64]
@@ -99,11 +99,11 @@ def judge(
     within = unharmed & threat.allows(change)
     within_saved = unharmed & threat.allows((rounded - originals).double(), slack)
     return Outcome(
-        said=_array(predicted(logits)),
+        predicted=_array(predicted(logits)),
         reached=_array(goal.reached(logits) & within),
         reached_saved=_array(goal.reached(victim.logits(rounded)) & within_saved),
         size=_array(threat.norm.size(change)),
-        certainty=_array(logits.double().softmax(1).amax(1)),
+        confidence=_array(logits.double().softmax(1).amax(1)),
         l2=_array(NORMS["l2"].size(change)),
         linf=_array(NORMS["linf"].size(change)),
         similarity=_array(ssim(originals, pixels)),

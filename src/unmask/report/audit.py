@@ -127,9 +127,9 @@ def _csv(found: Audit) -> str:
         if w.by[i] < 0:
             rows.append([*whole, *[None] * (len(_COLUMNS) - len(whole))])
             continue
-        sizes = [_number(v[i]) for v in (w.certainty, w.l2, w.linf, w.similarity)]
+        sizes = [_number(v[i]) for v in (w.confidence, w.l2, w.linf, w.similarity)]
         attack = found.records[w.by[i]].name
-        rows.append([*whole, _name(names, w.said[i]), *sizes, bool(w.saved[i]), attack])
+        rows.append([*whole, _name(names, w.predicted[i]), *sizes, bool(w.saved[i]), attack])
     return to_csv(rows)
 
 

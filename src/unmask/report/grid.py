@@ -80,10 +80,10 @@ def _section(grid: Grid) -> dict[str, Any]:
                 "name": grid.names[row],
                 "label": grid.class_names[grid.labels[row]],
                 "misjudged": None
-                if grid.said[row] == grid.labels[row]
-                else grid.class_names[grid.said[row]],
-                "certainty": percent(grid.certainty[row]),
-                "picture": data_uri(png(grid.originals[row])),
+                if grid.predicted[row] == grid.labels[row]
+                else grid.class_names[grid.predicted[row]],
+                "confidence": percent(grid.confidence[row]),
+                "image": data_uri(png(grid.originals[row])),
                 "cells": [
                     {"own": target == grid.labels[row]}
                     if (pair := cells.get((row, target))) is None
@@ -123,13 +123,14 @@ def _cell(grid: Grid, pair: int, times: int) -> dict[str, Any]:
     outcome = grid.outcome
     return {
         "own": False,
-        "picture": data_uri(png(grid.changed[pair])),
+        "image": data_uri(png(grid.changed[pair])),
         "change": data_uri(png(change_as_picture(grid, pair, times))),
         "fooled": bool(outcome.reached_saved[pair]),
-        "said": grid.class_names[outcome.said[pair]],
-        "certainty": percent(outcome.certainty[pair]),
-        "told": f"said {grid.class_names[outcome.said[pair]]}, L2 {outcome.l2[pair]:.3f}, "
-        f"Linf {outcome.linf[pair] * 255:.0f}/255, SSIM {outcome.similarity[pair]:.3f}, "
+        "predicted": grid.class_names[outcome.predicted[pair]],
+        "confidence": percent(outcome.confidence[pair]),
+        "told": f"predicted {grid.class_names[outcome.predicted[pair]]}, "
+        f"L2 {outcome.l2[pair]:.3f}, Linf {outcome.linf[pair] * 255:.0f}/255, "
+        f"SSIM {outcome.similarity[pair]:.3f}, "
         f"{outcome.steps[pair]} steps",
     }
 

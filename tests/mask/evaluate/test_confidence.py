@@ -24,15 +24,15 @@ SIDE = 2000
 
 
 def test_bins_and_gaps_by_hand() -> None:
-    certainty = np.array([0.9, 0.5, 0.6, 0.8])
-    found = Reliability.of(certainty, np.array([True, False, True, True]), bins=2)
+    confidence = np.array([0.9, 0.5, 0.6, 0.8])
+    found = Reliability.of(confidence, np.array([True, False, True, True]), bins=2)
     assert [(b.count, b.right) for b in found.bins] == [(2, 1), (2, 2)]
-    assert [b.certainty for b in found.bins] == pytest.approx([0.55, 0.85])
+    assert [b.confidence for b in found.bins] == pytest.approx([0.55, 0.85])
     assert found.mean_gap == pytest.approx((0.05 + 0.15) / 2)
     assert found.largest_gap == pytest.approx(0.15)
     assert found.overall is not None
     assert (found.overall.count, found.overall.right) == (4, 3)
-    assert found.overall.certainty == pytest.approx(0.7)
+    assert found.overall.confidence == pytest.approx(0.7)
     low, high = found.as_dict()["bins"][0]["right_interval_95"]
     assert low < 0.5 < high
 
@@ -44,14 +44,14 @@ def test_without_answers_there_is_no_gap() -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=60))
 def test_every_answer_is_in_one_bin(answered: list[tuple[float, bool]]) -> None:
-    certainty = np.array([c for c, _ in answered])
+    confidence = np.array([c for c, _ in answered])
     right = np.array([r for _, r in answered])
-    found = Reliability.of(certainty, right)
+    found = Reliability.of(confidence, right)
     assert sum(b.count for b in found.bins) == len(answered)
     assert sum(b.right for b in found.bins) == right.sum()
-    assert sum(b.certainty * b.count for b in found.bins) == pytest.approx(certainty.sum())
+    assert sum(b.confidence * b.count for b in found.bins) == pytest.approx(confidence.sum())
     # The mean of absolute values is no less than the absolute value of the mean.
-    assert found.mean_gap >= abs(right.mean() - certainty.mean()) - 1e-9
+    assert found.mean_gap >= abs(right.mean() - confidence.mean()) - 1e-9
     assert found.largest_gap >= found.mean_gap - 1e-12
 
 

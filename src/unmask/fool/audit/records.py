@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from unmask import saved_state
 from unmask.runtime import write_atomically
 from unmask.saved_state import check_array, check_keys, damaged, parse_json, reading
+
+# The names of columns in files, where they differ from today's.
+_SAVED_AS = {"predicted": "said", "confidence": "certainty"}
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,8 @@ class Worst:
         clean: the class predicted for the unchanged image.
         size: of the smallest change in the audit's norm; 0 where the unchanged image is
             misclassified and infinity where no attack succeeded.
-        said: the class predicted for the adversarial image, -1 where there is none.
-        certainty: the confidence of that prediction, NaN where there is none.
+        predicted: the class predicted for the adversarial image, -1 where there is none.
+        confidence: the confidence of that prediction, NaN where there is none.
         l2: the size of its change in L2, likewise.
         linf: the size of its change in Linf, likewise.
         similarity: its SSIM with the original, likewise.
@@ -70,8 +73,8 @@ class Worst:
     labels: NDArray[np.int64]
     clean: NDArray[np.int64]
     size: NDArray[np.float64]
-    said: NDArray[np.int64]
-    certainty: NDArray[np.float64]
+    predicted: NDArray[np.int64]
+    confidence: NDArray[np.float64]
     l2: NDArray[np.float64]
     linf: NDArray[np.float64]
     similarity: NDArray[np.float64]
@@ -85,6 +88,32 @@ class Worst:
     def joined(parts: list[Worst]) -> Worst:
         """Return the concatenated parts."""
         return Worst(**_columns(parts))
+
+    def check(self, attacks: int, path: Path) -> None:
+        """Raise UserError where an image names an attack that isn't among those recorded."""
+        if len(self) and not -1 <= self.by.min() <= self.by.max() < attacks:
+            raise damaged(path, f"an attack that isn't among the {attacks}")
+
+    def as_arrays(self) -> dict[str, Any]:
+        """Return the columns under the names that files hold."""
+        return {f"worst_{_SAVED_AS.get(k, k)}": v for k, v in self.__dict__.items()}
+
+    @staticmethod
+    def from_arrays(arrays: Mapping[str, Any], path: Path) -> Worst:
+        """Return what as_arrays gave, after checking each column.
+
+        Args:
+            arrays: those of a file, others among them.
+            path: of the file.
+
+        Raises:
+            UserError: when a column is missing, unknown or of another kind or length.
+        """
+        today = {old: new for new, old in _SAVED_AS.items()}
+        found = {k.removeprefix("worst_"): v for k, v in arrays.items() if k[:6] == "worst_"}
+        columns = {today.get(k, k): v for k, v in found.items()}
+        _check_columns(columns, Worst, path)
+        return Worst(**columns)
 
 
 @dataclass(frozen=True)
@@ -116,6 +145,20 @@ class Pairs:
         """Return the concatenated parts."""
         return Pairs(**_columns(parts))
 
+    @staticmethod
+    def from_arrays(columns: dict[str, Any], path: Path) -> Pairs:
+        """Return the columns of a file as a table, after checking each.
+
+        Args:
+            columns: by their names.
+            path: of the file.
+
+        Raises:
+            UserError: when a column is missing, unknown or of another kind or length.
+        """
+        _check_columns(columns, Pairs, path)
+        return Pairs(**columns)
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -138,7 +181,7 @@ class Shard:
     def save(self, path: Path) -> None:
         """Write the shard, whole or not at all."""
         header = {"records": [asdict(r) for r in self.records], "unstable": self.unstable}
-        arrays = {f"worst_{k}": v for k, v in self.worst.__dict__.items()}
+        arrays = self.worst.as_arrays()
         arrays |= {"examples": self.examples, "example_rows": self.example_rows}
         write_arrays(path, arrays, header)
 
@@ -154,10 +197,9 @@ class Shard:
         """
         arrays, header = read_arrays(path)
         check_keys(header, ("records", "unstable"), path)
-        worst = {k.removeprefix("worst_"): v for k, v in arrays.items() if k[:6] == "worst_"}
+        worst = Worst.from_arrays(arrays, path)
         others = {k: v for k, v in arrays.items() if k[:6] != "worst_"}
         check_keys(others, ("examples", "example_rows"), path, "it")
-        count = len(_rows(worst, Worst, path))
         with reading(path):
             records = tuple(AttackRecord(**r) for r in header["records"])
             for record in records:
@@ -165,12 +207,11 @@ class Shard:
                 numbers += [record.forwards, record.backwards, header["unstable"]]
                 if not all(type(v) is int and v >= 0 for v in numbers):
                     raise ValueError(f"the record of {record.name} isn't whole numbers")
-        if count and not -1 <= worst["by"].min() <= worst["by"].max() < len(records):
-            raise damaged(path, f"an attack that isn't among the {len(records)}")
+        worst.check(len(records), path)
         rows = check_array(others, "example_rows", path, dtype=np.int64, shape=(None,))
         shape = (len(rows), None, None, None)
         check_array(others, "examples", path, dtype=np.uint8, shape=shape)
-        return Shard(Worst(**worst), records, header["unstable"], others["examples"], rows)
+        return Shard(worst, records, header["unstable"], others["examples"], rows)
 
 
 def write_arrays(path: Path, arrays: dict[str, Any], header: Any) -> None:
@@ -207,8 +248,7 @@ def read_pairs(path: Path) -> Pairs:
         UserError: when the file is missing or damaged.
     """
     arrays, _ = read_arrays(path)
-    _rows(arrays, Pairs, path)
-    return Pairs(**arrays)
+    return Pairs.from_arrays(arrays, path)
 
 
 def _columns(parts: Sequence[Worst | Pairs]) -> dict[str, Any]:
@@ -217,8 +257,7 @@ def _columns(parts: Sequence[Worst | Pairs]) -> dict[str, Any]:
     return {name: np.concatenate([getattr(p, name) for p in parts]) for name in names}
 
 
-def _rows(arrays: dict[str, Any], kind: type[Worst | Pairs], path: Path) -> NDArray[np.int64]:
-    """Return the rows of a table that was read, after checking each of its columns."""
+def _check_columns(arrays: dict[str, Any], kind: type[Worst | Pairs], path: Path) -> None:
     check_keys(arrays, [f.name for f in fields(kind)], path, "it")
     rows: NDArray[np.int64] = check_array(arrays, "rows", path, dtype=np.int64, shape=(None,))
     if len(rows) and rows.min() < 0:
@@ -227,4 +266,3 @@ def _rows(arrays: dict[str, Any], kind: type[Worst | Pairs], path: Path) -> NDAr
         # The annotations read NDArray[np.int64].
         dtype = np.dtype(str(f.type).removeprefix("NDArray[np.").strip("]_"))
         check_array(arrays, f.name, path, dtype=dtype, shape=(len(rows),))
-    return rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from unmask.fool.audit.diagnosis import Diagnosis, Watched
 from unmask.fool.audit.plan import AuditPlan
 from unmask.fool.audit.preflight import Preflight
 from unmask.fool.audit.records import AttackRecord, Pairs, Worst, read_arrays, write_arrays
+from unmask.saved_state import reading
 from unmask.stats import wilson
 from unmask.verdict import Verdict
 
@@ -221,7 +222,7 @@ class Audit:
                     "run the same command with --resume, which attacks these alone",
                 )
             )
-        failing = int(((self.worst.by >= 0) & (self.worst.said < 0)).sum())
+        failing = int(((self.worst.by >= 0) & (self.worst.predicted < 0)).sum())
         if failing:
             found.append(
                 Verdict(
@@ -352,7 +353,7 @@ class Audit:
 
     def save(self, path: Path) -> None:
         """Write everything as one NPZ file, whole or not at all."""
-        arrays = {f"worst_{k}": v for k, v in self.worst.__dict__.items()}
+        arrays = self.worst.as_arrays()
         if self.pairs is not None:
             arrays |= {f"pairs_{k}": v for k, v in self.pairs.__dict__.items()}
         arrays |= {"examples": self.examples, "example_rows": self.example_rows}
@@ -392,32 +393,33 @@ class Audit:
         arrays, h = read_arrays(path)
         if not isinstance(h, dict) or h.get("format") != _FORMAT:
             raise UserError(f"{path} is no audit", do="give an audit.npz that Unmask wrote")
-        pairs = None
-        if "pairs_rows" in arrays:
-            pairs = Pairs(**{f.name: arrays[f"pairs_{f.name}"] for f in fields(Pairs)})
-        before, seen = h["preflight"], h["diagnosis"]
-        return Audit(
-            model=h["model"],
-            data=h["data"],
-            class_names=tuple(h["class_names"]),
-            plan=AuditPlan.from_dict(h["plan"]),
-            worst=Worst(**{f.name: arrays[f"worst_{f.name}"] for f in fields(Worst)}),
-            pairs=pairs,
-            records=tuple(AttackRecord(**r) for r in h["records"]),
-            unstable=h["unstable"],
-            examples=arrays["examples"],
-            example_rows=arrays["example_rows"],
-            preflight=_preflight(before),
-            diagnosis=Diagnosis(
-                seen["pictures"],
-                seen["unconstrained"],
-                tuple(Watched(**w) for w in seen["watched"]),
-                _verdicts(seen["findings"]),
-            ),
-            stamp=h["stamp"],
-            # Audits of earlier versions have none.
-            failures=tuple(h.get("failures", ())),
-        )
+        with reading(path):
+            columns = {k.removeprefix("pairs_"): v for k, v in arrays.items() if k[:6] == "pairs_"}
+            before, seen = h["preflight"], h["diagnosis"]
+            audit = Audit(
+                model=h["model"],
+                data=h["data"],
+                class_names=tuple(h["class_names"]),
+                plan=AuditPlan.from_dict(h["plan"]),
+                worst=Worst.from_arrays(arrays, path),
+                pairs=Pairs.from_arrays(columns, path) if columns else None,
+                records=tuple(AttackRecord(**r) for r in h["records"]),
+                unstable=h["unstable"],
+                examples=arrays["examples"],
+                example_rows=arrays["example_rows"],
+                preflight=_preflight(before),
+                diagnosis=Diagnosis(
+                    seen["pictures"],
+                    seen["unconstrained"],
+                    tuple(Watched(**w) for w in seen["watched"]),
+                    _verdicts(seen["findings"]),
+                ),
+                stamp=h["stamp"],
+                # Audits of earlier versions have none.
+                failures=tuple(h.get("failures", ())),
+            )
+            audit.worst.check(len(audit.records), path)
+        return audit
 
 
 def _preflight(entries: dict[str, Any]) -> Preflight:

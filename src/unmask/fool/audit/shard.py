@@ -193,10 +193,10 @@ class _Running:
         right = (clean == labels).cpu().numpy()
         self.size = np.where(right, np.inf, 0.0)
         self.by = np.full(n, -1)
-        self.said = np.where(right, -1, self.clean)
+        self.predicted = np.where(right, -1, self.clean)
         self.saved = np.zeros(n, np.bool_)
         self.figures = {
-            name: np.full(n, np.nan) for name in ("certainty", "l2", "linf", "similarity")
+            name: np.full(n, np.nan) for name in ("confidence", "l2", "linf", "similarity")
         }
 
     def open(self, threat: Threat) -> Tensor:
@@ -211,7 +211,7 @@ class _Running:
         nearer = outcome.reached & (size < self.size[rows])
         kept = rows[nearer]
         self.size[kept] = size[nearer]
-        self.by[kept], self.said[kept] = by, outcome.said[nearer]
+        self.by[kept], self.predicted[kept] = by, outcome.predicted[nearer]
         self.saved[kept] = outcome.reached_saved[nearer]
         for name, values in self.figures.items():
             values[kept] = getattr(outcome, name)[nearer]
@@ -225,7 +225,7 @@ class _Running:
         if not len(rows):
             return 0
         again = predicted(victim.logits(self.pixels[rows])).cpu().numpy()
-        return int((again != self.said[rows.numpy()]).sum())
+        return int((again != self.predicted[rows.numpy()]).sum())
 
     def examples(self, classes: int) -> Tensor:
         """Return for each class the image whose change is smallest, where there is one."""
@@ -244,7 +244,7 @@ class _Running:
             labels=self.labels.cpu().numpy(),
             clean=self.clean,
             size=self.size,
-            said=self.said,
+            predicted=self.predicted,
             saved=self.saved,
             by=self.by,
             **self.figures,

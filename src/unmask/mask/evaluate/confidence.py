@@ -174,24 +174,31 @@ class Bin:
     """Answers of about the same confidence.
 
     Args:
-        certainty: their mean confidence, 0 to 1.
+        confidence: their mean confidence, 0 to 1.
         count: how many there are.
         right: how many of them are right.
     """
 
-    certainty: float
+    confidence: float
     count: int
     right: int
 
     @property
     def gap(self) -> float:
         """The distance of the fraction that is right from the mean confidence, 0 to 1."""
-        return abs(self.right / self.count - self.certainty)
+        return abs(self.right / self.count - self.confidence)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, the gap and the 95 % interval of right / count (Wilson, 1927)."""
         low, high = wilson(self.right, self.count)
-        return {**self.__dict__, "gap": self.gap, "right_interval_95": [low, high]}
+        # "certainty" is the name that readers of the JSON expect.
+        return {
+            "certainty": self.confidence,
+            "count": self.count,
+            "right": self.right,
+            "gap": self.gap,
+            "right_interval_95": [low, high],
+        }
 
 
 @dataclass(frozen=True)
@@ -206,22 +213,22 @@ class Reliability:
 
     @staticmethod
     def of(
-        certainty: NDArray[np.floating[Any]], right: NDArray[np.bool_], bins: int = 5
+        confidence: NDArray[np.floating[Any]], right: NDArray[np.bool_], bins: int = 5
     ) -> Reliability:
         """Return the reliability of n answers.
 
         Args:
-            certainty: float[n], the stated confidences, 0 to 1.
+            confidence: float[n], the stated confidences, 0 to 1.
             right: bool[n], which answers are right.
             bins: how many bins to make.
 
         Returns:
             The reliability, with fewer bins where there are fewer answers.
         """
-        order = np.argsort(certainty, kind="stable")
+        order = np.argsort(confidence, kind="stable")
         return Reliability(
             tuple(
-                Bin(float(certainty[part].mean()), len(part), int(right[part].sum()))
+                Bin(float(confidence[part].mean()), len(part), int(right[part].sum()))
                 for part in np.array_split(order, bins)
                 if len(part)
             )
@@ -244,8 +251,8 @@ class Reliability:
         count = sum(b.count for b in self.bins)
         if not count:
             return None
-        certainty = sum(b.certainty * b.count for b in self.bins) / count
-        return Bin(certainty, count, sum(b.right for b in self.bins))
+        confidence = sum(b.confidence * b.count for b in self.bins) / count
+        return Bin(confidence, count, sum(b.right for b in self.bins))
 
     def as_dict(self) -> dict[str, Any]:
         """Return bins and gaps as plain values."""
@@ -315,13 +322,13 @@ def cross_fitted(
     """
     if len(np.unique(part)) < 2:
         raise UserError("calibrating across parts needs two of them", got=np.unique(part).tolist())
-    said: dict[int, Detections] = {}
+    answered: dict[int, Detections] = {}
     for k in np.unique(part):
         others = np.flatnonzero(part != k).tolist()
         fitted = calibrated(annotated[others], [detections[i] for i in others], scale=scale)
         for i in np.flatnonzero(part == k).tolist():
-            said[i] = answers(detections[i], fitted, scale=scale, threshold=threshold)
-    return [said[i] for i in range(len(annotated))]
+            answered[i] = answers(detections[i], fitted, scale=scale, threshold=threshold)
+    return [answered[i] for i in range(len(annotated))]
 
 
 def answers(

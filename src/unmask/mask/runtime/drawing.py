@@ -91,8 +91,8 @@ def draw(
         wordings = [words]
         if names[i] != NOT_JUDGED_NAME:
             # Nothing is certain, so 99 % is the most that is shown.
-            certainty = min(float(found.probabilities[i, found.labels[i]]), 0.99)
-            wordings.insert(0, f"{words} {certainty:.0%}")
+            confidence = min(float(found.probabilities[i, found.labels[i]]), 0.99)
+            wordings.insert(0, f"{words} {confidence:.0%}")
         place = _write(pencil, wordings, boxes[i], colours[i], text, line, taken)
         taken = np.vstack([taken, np.array(place, np.float32)])
     if note:

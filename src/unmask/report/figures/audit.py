@@ -109,9 +109,9 @@ def examples_figure(found: Audit, images: Images) -> Figure:
         _caption(axes[0, column], legible(found.class_names[found.worst.labels[i]]))
         size = found.worst.size[i]
         _caption(axes[1, column], f"{size:.3f}" if size < 1 else f"{size:.2f}")
-        sure = f"{found.worst.certainty[i]:.0%}"
-        _caption(axes[2, column], f"{legible(found.class_names[found.worst.said[i]])}, {sure}")
-    for ax, name in zip(axes[:, 0], ("is", NORMS[found.plan.norm], "said"), strict=True):
+        sure = f"{found.worst.confidence[i]:.0%}"
+        _caption(axes[2, column], f"{legible(found.class_names[found.worst.predicted[i]])}, {sure}")
+    for ax, name in zip(axes[:, 0], ("true", NORMS[found.plan.norm], "predicted"), strict=True):
         ax.set_ylabel(name, rotation=0, ha="right", va="center")
     return figure
 

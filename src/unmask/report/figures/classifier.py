@@ -123,7 +123,7 @@ def confusion_figure(found: Evaluation) -> Figure:
     short = max(len(name) for name in names) <= 3
     ax.set_xticks(range(k), names, **({} if short else turned))
     ax.set_yticks(range(k), names)
-    ax.set(xlabel="class said", ylabel="true class")
+    ax.set(xlabel="predicted class", ylabel="true class")
     ax.grid(visible=False)
     return figure
 
@@ -144,7 +144,14 @@ def calibration_figure(found: Evaluation) -> Figure:
         *(wilson(round(r * n), int(n)) for r, n in zip(right, count, strict=True)), strict=True
     )
     top.vlines(sure, low, high, color=_FIRST.light, linewidth=1, alpha=0.6)
-    top.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (2, 2)), label="as it says")
+    top.plot(
+        [0, 1],
+        [0, 1],
+        color=MUTED,
+        linewidth=1,
+        linestyle=(0, (2, 2)),
+        label="if it were calibrated",
+    )
     top.plot(
         sure,
         right,
@@ -152,9 +159,9 @@ def calibration_figure(found: Evaluation) -> Figure:
         marker="o",
         linewidth=1.6,
         markeredgecolor=PAPER,
-        label=f"as it is (calibration error {found.calibration_error:.3f})",
+        label=f"measured (calibration error {found.calibration_error:.3f})",
     )
-    top.set(ylim=(-0.02, 1.02), ylabel="part that is right")
+    top.set(ylim=(-0.02, 1.02), ylabel="accuracy")
     top.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
     bottom.bar(sure, count, width=0.045, color=_FIRST.light, edgecolor=PAPER)
     bottom.set_yscale("log")
@@ -162,7 +169,7 @@ def calibration_figure(found: Evaluation) -> Figure:
     bottom.yaxis.set_major_formatter("{x:,.0f}")
     # A bar of a single image is visible too.
     bottom.set_ylim(bottom=0.5)
-    bottom.set(xlim=(0, 1.02), xlabel="confidence", ylabel="pictures")
+    bottom.set(xlim=(0, 1.02), xlabel="confidence", ylabel="images")
     return figure
 
 
@@ -178,11 +185,11 @@ def mistakes_figure(found: Evaluation, images: Images, *, count: int) -> Figure:
         ax.set_axis_off()
     for ax, i in zip(axes, worst, strict=False):
         _picture(ax, images.pixels[i])
-        true, said = (
+        true, predicted = (
             legible(found.class_names[c]) for c in (found.labels[i], found.predictions[i])
         )
         ax.set_title(
-            f"{true}, said {said}\n{found.confidence[i]:.1%} sure",
+            f"{true}, predicted {predicted}\nconfidence {found.confidence[i]:.1%}",
             fontsize=8,
             fontweight="normal",
         )

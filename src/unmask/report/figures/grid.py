@@ -58,10 +58,10 @@ def grid_figure(grid: Grid) -> Figure:
             pair = cells.get((row, target))
             if pair is None and target == grid.labels[row]:
                 _picture(upper, grid.originals[row], INK)
-                said = f"{percent(grid.certainty[row])}"
-                if grid.said[row] != target:
-                    said = f"said {legible(grid.class_names[grid.said[row]])}"
-                _caption(upper, said, failed=grid.said[row] != target)
+                caption = percent(grid.confidence[row])
+                if grid.predicted[row] != target:
+                    caption = f"as {legible(grid.class_names[grid.predicted[row]])}"
+                _caption(upper, caption, failed=grid.predicted[row] != target)
                 lower.text(
                     0.5,
                     0.5,
@@ -75,13 +75,11 @@ def grid_figure(grid: Grid) -> Figure:
             elif pair is not None:
                 fooled = bool(grid.outcome.reached_saved[pair])
                 _picture(upper, grid.changed[pair], GRID)
-                sure = percent(grid.outcome.certainty[pair])
-                said = (
-                    sure
-                    if fooled
-                    else f"{legible(grid.class_names[grid.outcome.said[pair]])} {sure}"
-                )
-                _caption(upper, said, failed=not fooled)
+                caption = percent(grid.outcome.confidence[pair])
+                if not fooled:
+                    other = legible(grid.class_names[grid.outcome.predicted[pair]])
+                    caption = f"{other} {caption}"
+                _caption(upper, caption, failed=not fooled)
                 _picture(lower, change_as_picture(grid, pair, times), GRID)
         label = axes[0, 0]
         label.text(
