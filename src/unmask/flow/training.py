@@ -201,6 +201,9 @@ class Training:
         Args:
             graded: whether what it holds had a gradient, and so is trained in this loop.
         """
+        if graded:
+            # The other optimiser may have used the pass, as a discriminator's does a generator's.
+            self._unused = False
         if self.facts.backwards:
             self.facts.elsewhere += not graded
             self.facts.others += graded

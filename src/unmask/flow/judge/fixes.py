@@ -13,6 +13,12 @@ from unmask.models.activations import ACTIVATIONS
 USUAL_RATIO = 1e-3
 # Normalisation layers that multiply by less than this shrink the signal, layer by layer.
 SMALL_NORM = 0.3
+# Numbers of this size and more are far from the smallest of any format but float16.
+HALF = 1e-30
+SCALED = (
+    "scale the loss with torch.amp.GradScaler, or train in bfloat16 or float32; a mean over images "
+    "needs no further division"
+)
 # The bias variance at which an activation's critical line is used: 0 where it has a point there.
 # GELU and SiLU have none below 0.173 and 0.555; biases that large train worse than normalisation.
 BIAS_VARIANCE = {"tanh": 0.05, "lecun": 0.05, "erf": 0.05}
@@ -91,9 +97,17 @@ def saturated(stats: FlowStats, layer: LayerStats) -> str:
     return initialise(stats)
 
 
-def underflow(stats: FlowStats) -> str:
-    """Return what keeps gradients within the number format."""
-    return initialise(stats)
+def underflow(stats: FlowStats, largest: float, what: str) -> str:
+    """Return what keeps numbers within their format.
+
+    Args:
+        stats: of one step.
+        largest: of the numbers and their neighbours; only in float16 are large ones too small.
+        what: they are, "outputs" or "weight gradients".
+    """
+    if largest < HALF:
+        return initialise(stats)
+    return SCALED if what != "outputs" else "compute them in bfloat16 or float32"
 
 
 def diverged(history: list[FlowStats]) -> str:

@@ -15,6 +15,8 @@ from unmask.verdict import Severity, Verdict
 _SEVERAL = 2
 # A loss this many times as large as that of guessing is no sound start.
 FAR = 10.0
+# The brightest value of an image, which a mask read from a file has.
+FULL = 255
 _REGRESSIONS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 _BELOW = ("gelu", "silu", "softplus")
 # The fraction of targets that an activation's range may miss; noise on them may pass its ends.
@@ -226,7 +228,9 @@ def _binary(call: LossCall, verdict: object) -> Iterator[Verdict]:
             "wrong loss",
             f"{call.name} gets targets from {call.target_low:g} to {call.target_high:g}, where "
             "only 0 to 1 have a meaning: the loss falls without bound",
-            "use cross_entropy with one output a class"
+            "divide the targets by 255, as images are"
+            if call.target_high == FULL
+            else "use cross_entropy with one output a class"
             if call.target_high > 1
             else "scale the targets to 0 and 1",
             target_low=call.target_low,

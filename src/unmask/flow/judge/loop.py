@@ -159,6 +159,18 @@ def _no_step(facts: LoopFacts, ended: bool) -> Iterator[Verdict]:
             location=lines.get("step") or lines.get("zero_grad"),
             evidence={"discarded": float(facts.discarded), "backwards": float(facts.backwards)},
         )
+    extra = facts.backwards - facts.steps
+    if 0.5 * facts.steps <= extra <= discarded / 0.95 and extra >= LEAST_STEPS and not facts.scales:
+        each = round(facts.backwards / facts.steps)
+        yield Verdict(
+            "no step",
+            "warning",
+            f"{discarded} of {facts.backwards} gradients are zeroed before a step uses them: of "
+            f"every {each} batches only the last counts",
+            "call zero_grad() after optimizer.step() only, once for all batches that accumulate",
+            location=lines.get("zero_grad"),
+            evidence={"discarded": float(discarded), "backwards": float(facts.backwards)},
+        )
     if facts.backwards == 0 and ended and facts.forwards >= IDLE and facts.steps >= IDLE:
         yield Verdict(
             "no step",

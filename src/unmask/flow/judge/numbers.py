@@ -33,6 +33,13 @@ _RISKY: dict[str, tuple[str, str]] = {
     "softmax": (_MASKED, "a row that is masked throughout"),
     "attention": (_MASKED, "a row that is masked throughout"),
     "kl_div": ("feed it log-probabilities, and probabilities as targets", "a target below 0"),
+    **dict.fromkeys(
+        ("cross_entropy", "nll_loss"),
+        (
+            "leave out batches in which no label counts, or use reduction='sum' over their number",
+            "a mean over no label: all are ignore_index, or of weight 0",
+        ),
+    ),
     "std": ("x.std(correction=0) + 1e-8, of two values or more", "the deviation of one value"),
     "var": ("x.var(correction=0), of two values or more", "the variance of one value"),
     "acos": ("clamp to -1 + 1e-6 .. 1 - 1e-6", "its derivative at 1 is infinite"),
@@ -86,6 +93,8 @@ def _made(stats: FlowStats, first: bool) -> Verdict | None:
         )
     name = origin.operation.rstrip("_")
     known = next((k for k in (name, name.rpartition("_")[2]) if k in _RISKY), None)
+    if origin.infinite and name in ("cross_entropy", "nll_loss"):
+        known = None
     if known is None and not first:
         # The numbers grew too large, which is the fault of the steps.
         return None

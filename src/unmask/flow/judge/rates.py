@@ -34,7 +34,7 @@ def too_high(history: list[FlowStats]) -> Verdict | None:
         return None
     typical = median(ratios)
     # A line search sets the length of its steps itself.
-    searched = (history[0].optimizer or "").startswith("LBFGS")
+    searched = _searches(history)
     gains = finite([g for g in map(relative_gain, history) if g is not None])
     kept = [k for k in map(_kept_promise, history) if k is not None]
     hasty = sum(map(_hasty, history)) >= HASTY_SHARE * len(history) or typical > FAR_TOO_FAST
@@ -76,7 +76,9 @@ def too_high(history: list[FlowStats]) -> Verdict | None:
 
 def too_low(history: list[FlowStats]) -> Verdict | None:
     """Judge by the update ratio and, where the loss is known, the predicted gain of a step."""
-    fastest = pace(history[-1])
+    # A search shortens its steps as it ends.
+    paces = [p for s in history if (p := pace(s)) is not None]
+    fastest = paces[0] if paces and _searches(history) else pace(history[-1])
     if fastest is None or history[-1].step > FRESH:
         return None
     rates = [s.learning_rate for s in history if s.learning_rate is not None]
@@ -97,6 +99,10 @@ def too_low(history: list[FlowStats]) -> Verdict | None:
         evidence={"update_to_weight_ratio": fastest}
         | ({"expected_gain": median(gains)} if gains else {}),
     )
+
+
+def _searches(history: list[FlowStats]) -> bool:
+    return any((s.optimizer or "").startswith("LBFGS") for s in history)
 
 
 def _size(stats: FlowStats) -> float:

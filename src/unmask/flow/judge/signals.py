@@ -22,6 +22,7 @@ from unmask.flow.judge.indicators import (
     unborn,
     way_round,
 )
+from unmask.flow.measure.calls import LossCall
 from unmask.flow.measure.statistics import FlowStats, LayerStats, Slopes
 from unmask.verdict import Verdict
 
@@ -241,7 +242,7 @@ def underflow(history: list[FlowStats]) -> Verdict | None:
                     "error",
                     f"{m.zero + m.tiny:.0%} of the {what} of {x.name} are too small for their "
                     "number format: they are 0 or short of digits, though not truly zero",
-                    fixes.underflow(stats),
+                    fixes.underflow(stats, max(n.maximum for _, n in passed), what),
                     step=stats.step,
                     subject=x.name,
                     evidence={"zero": m.zero, "below_normal": m.tiny, "largest": m.maximum},
@@ -363,12 +364,21 @@ def _natural(stats: FlowStats) -> float:
     """Return the loss over its natural size, at most 1.
 
     A loss of the user's own, such as a difference of means, may lie near 0 by chance; outputs tell
-    how large it can be.
+    how large it can be. A cross-entropy is as large as that of guessing, unless its task is solved
+    at the start, as that of telling two views of one image from other images may be.
     """
+    to_guessing = [c.value / math.log(c.shape[1]) for c in stats.calls if c.value and _guesses(c)]
+    if to_guessing:
+        return min(1.0, max(to_guessing))
     last = stats.matrix_layers[-1].output if stats.matrix_layers else None
     if stats.calls or last is None or not stats.loss or last.rms <= stats.loss:
         return 1.0
     return stats.loss / last.rms
+
+
+def _guesses(call: LossCall) -> bool:
+    several = len(call.shape) > 1 and call.shape[1] > 1
+    return call.name == "cross_entropy" and call.reduction == "mean" and several
 
 
 def _grows(d: Decay, round_about: float | None) -> bool:

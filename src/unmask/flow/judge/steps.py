@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from unmask.flow.judge.fixes import SCALED
 from unmask.flow.judge.indicators import UNRESPONSIVE, front_response
+from unmask.flow.judge.signals import underflow
 from unmask.flow.measure.calls import REENTRANT
 from unmask.flow.measure.statistics import FlowStats, ParameterFacts
 from unmask.verdict import Severity, Verdict
@@ -12,6 +14,10 @@ from unmask.verdict import Severity, Verdict
 # Weight decay twice as large as the gradient overrides the loss; as large as it, it costs much: 22
 # points of a small network on MNIST.
 DECAYS, DECAYS_MUCH = 0.75, 2.0
+# The fraction of half-precision weights that a step may leave as they were.
+ROUNDED, ROUNDED_AWAY = 0.5, 0.75
+# Averages over more than a thousand gradients hardly follow the loss.
+LONG_MEMORY = 0.999
 _NAMED = 4
 
 WITHOUT = ("torch.no_grad()", REENTRANT)
@@ -24,10 +30,16 @@ def steps(history: list[FlowStats]) -> Iterator[Verdict]:
         return
     stats, first = seen[0]
     facts = [f for _, f in seen]
-    stepped = stats.optimizer is not None
+    # The step that calls the model first, as a search does, isn't seen.
+    stepped = any(s.optimizer is not None for s, _ in seen)
 
     def verdict(
-        kind: str, severity: Severity, message: str, fix: str, subject: str, cause: str = ""
+        kind: str,
+        severity: Severity,
+        message: str,
+        fix: str,
+        subject: str | None,
+        cause: str = "",
     ) -> Verdict:
         step = seen[-1][0].step
         return Verdict(kind, severity, message, fix, cause=cause, subject=subject, step=step)
@@ -60,7 +72,8 @@ def steps(history: list[FlowStats]) -> Iterator[Verdict]:
     still = [n for n in first.still if all(n in f.still for f in facts)]
     rate = seen[-1][0].learning_rate
     # In full precision, and with a rate above 0, the rate is too low, which has its own verdict.
-    if len(seen) > 1 and still and (rate == 0 or facts[-1].half):
+    small = underflow(history) is not None
+    if len(seen) > 1 and still and (rate == 0 or (facts[-1].half and not small)):
         yield verdict(
             "weights that don't move",
             "error",
@@ -71,6 +84,10 @@ def steps(history: list[FlowStats]) -> Iterator[Verdict]:
             still[0],
             cause="the learning rate is 0" if rate == 0 else "",
         )
+    if not still and not small:
+        yield from _rounded(facts, verdict)
+    yield from _memory(facts, verdict)
+    yield from _zero(facts, verdict)
     shared = [n for n in first.shared if all(n in f.shared for f in facts)]
     if shared:
         yield verdict(
@@ -106,6 +123,64 @@ def steps(history: list[FlowStats]) -> Iterator[Verdict]:
             "weight_decay=1e-4, or AdamW with weight_decay=0.01",
             step=seen[-1][0].step,
             evidence={"decay_to_gradient": decay},
+        )
+
+
+def _rounded(facts: list[ParameterFacts], verdict: Callable[..., Verdict]) -> Iterator[Verdict]:
+    """Find steps that are smaller than the rounding of half-precision weights."""
+    lost = sorted(f.rounded for f in facts if f.rounded is not None)
+    middle = lost[len(lost) // 2] if lost else 0.0
+    if len(lost) > 1 and middle > ROUNDED:
+        yield verdict(
+            "weights that don't move",
+            "error" if middle > ROUNDED_AWAY else "warning",
+            f"a step leaves {middle:.0%} of the weights as they were, though they have a gradient",
+            "keep the weights in float32 and compute in half precision with torch.autocast",
+            None,
+            cause="in half precision a step this small is lost in their rounding",
+        )
+
+
+def _memory(facts: list[ParameterFacts], verdict: Callable[..., Verdict]) -> Iterator[Verdict]:
+    memory = max(f.memory for f in facts)
+    if memory >= LONG_MEMORY:
+        yield verdict(
+            "momentum too large",
+            "error" if memory >= 1 else "warning",
+            f"with a momentum of {memory:g} "
+            + (
+                "no gradient is ever forgotten: the weights never settle"
+                if memory >= 1
+                else f"steps follow the gradients of {1 / (1 - memory):,.0f} steps"
+            ),
+            "momentum=0.9, or betas=(0.9, 0.999)",
+            None,
+        )
+
+
+def _zero(facts: list[ParameterFacts], verdict: Callable[..., Verdict]) -> Iterator[Verdict]:
+    """Find gradients that are exactly 0, in float16 or between two factors that start at 0."""
+    first = facts[0]
+    zero = [n for n in first.zero if all(n in f.zero for f in facts)]
+    if first.float16 and zero and set(zero) >= set(first.trainable):
+        yield verdict(
+            "float underflow",
+            "error",
+            "every gradient is exactly 0: in float16 numbers below 6e-8 are",
+            SCALED,
+            zero[0].rpartition(".")[0] or None,
+        )
+        return
+    null = [n for n in first.null if all(n in f.null for f in facts)]
+    if len(facts) > 2 and len(null) > 1:
+        whole = set(zero) >= set(first.trainable)
+        yield verdict(
+            "symmetric initialisation",
+            "error" if whole else "warning",
+            f"{_some(null)} are all 0 and get a gradient of exactly 0 at every step: each is "
+            "multiplied by another that is 0",
+            "draw one of every two factors at random, as LoRA's A beside B = 0",
+            null[0].rpartition(".")[0] or null[0],
         )
 
 

@@ -39,6 +39,11 @@ class ParameterLedger:
         self._carried: dict[int, bool] = {}
         self.arrived: set[int] = set()
         self._stale = self._half = self._lost = False
+        # Whether the model computes in float16, and of its half-precision weights with a gradient
+        # how many there are, and how many a step left as they were.
+        self.float16 = False
+        self._halves = self._rounded = 0
+        self._memory = 0.0
         self._decay: list[tuple[float, float]] = []
         self._location: str | None = None
         self.sent_back: str | None = None
@@ -63,6 +68,8 @@ class ParameterLedger:
         decoupled = type(optimizer).__name__ in DECOUPLED
         for group in optimizer.param_groups:
             wd = float(group.get("weight_decay") or 0.0)
+            memory = (group.get("betas") or (group.get("momentum"),))[0]
+            self._memory = max(self._memory, float(memory or 0.0))
             for p in group["params"]:
                 if id(p) not in self._trainable:
                     self._foreign += p.requires_grad
@@ -97,6 +104,11 @@ class ParameterLedger:
         if trained and not any(bool(c.any()) for _, c in trained):
             self._still.add(layer.name)
             self._half |= any(w.element_size() < 4 for w, _ in trained)
+        for w, c in trained:
+            if w.element_size() < 4 and w.grad is not None and not w.grad.is_sparse:
+                given = w.grad != 0
+                self._halves += int(torch.count_nonzero(given))
+                self._rounded += int(torch.count_nonzero(given & (c == 0)))
 
     def read(self, optimizers: Iterable[Optimizer] = (), sent_back: bool = True) -> ParameterFacts:
         """Return the facts, names in the model's order.
@@ -124,6 +136,15 @@ class ParameterLedger:
             if sent_back and not self._lost
             else (),
             still=tuple(sorted(self._still)),
+            zero=tuple(n for i, n in names.items() if i in self._given - self._reached),
+            null=tuple(
+                n
+                for n, p in self.model.named_parameters()
+                if id(p) in self._given - self._reached and p.ndim > 1 and not bool(p.any())
+            ),
+            float16=self.float16,
+            rounded=self._rounded / self._halves if self._halves else None,
+            memory=self._memory,
             shared=tuple(n for i, n in names.items() if self._held.get(i, 0) > 1),
             uncalled=tuple(sorted(own - self.called)),
             unregistered=tuple(

@@ -288,6 +288,8 @@ class ParameterFacts:
         unheld: in no optimiser that stepped.
         unreached: without a gradient, not even one of zeros.
         still: with a gradient, but unchanged by the step.
+        zero: with a gradient of zeros only.
+        null: matrices of those whose entries are all 0 too.
         shared: in two optimisers.
         uncalled: layers that took no part in the forward pass.
         unregistered: attributes that hold weights, which no optimiser finds.
@@ -296,6 +298,10 @@ class ParameterFacts:
         foreign: the number of tensors that optimisers hold and the model doesn't.
         carried: whether the gradients still held those of an earlier step.
         half: whether a weight that stayed unchanged is in half precision.
+        float16: whether layers compute in float16.
+        rounded: the fraction of half-precision weights with a gradient that the step left as they
+            were, None where there are none.
+        memory: the largest momentum, or first beta, of the optimisers.
         decay: the weight decay added to gradients, relative to the gradients' own size.
         location: "file:line" of the step in the user's code.
         sent_back: that of the backward pass.
@@ -305,6 +311,8 @@ class ParameterFacts:
     unheld: tuple[str, ...] = ()
     unreached: tuple[str, ...] = ()
     still: tuple[str, ...] = ()
+    zero: tuple[str, ...] = ()
+    null: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
     uncalled: tuple[str, ...] = ()
     unregistered: tuple[str, ...] = ()
@@ -312,6 +320,9 @@ class ParameterFacts:
     foreign: int = 0
     carried: bool = False
     half: bool = False
+    float16: bool = False
+    rounded: float | None = None
+    memory: float = 0.0
     decay: float | None = None
     location: str | None = None
     sent_back: str | None = None

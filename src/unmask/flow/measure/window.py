@@ -107,7 +107,7 @@ class Window:
         self._values: int | None = None
         self._momentum: tuple[str, float] | None = None
         self._maximises = False
-        self._sent_back = False
+        self._sent_back = self._closure = False
         self._dropped: Tensor | None = None
         self._dropout: Dropped | None = None
 
@@ -238,6 +238,7 @@ class Window:
         if z is None:
             return
         collected.see_output(z.detach())
+        self.ledger.float16 |= z.dtype == torch.float16
         if z.requires_grad:
             gradients = collected.output_gradient
             # The scale may become known between the passes.
@@ -259,12 +260,23 @@ class Window:
         last = last_operation(z)
         self._result = z.untyped_storage().data_ptr()
         rows = few(z.detach())
+        bias = self._bias(rows) if last.name == "scores" else None
+        if bias is not None:
+            # A bias may be large on purpose, as where detectors expect few objects.
+            rows = rows - bias
         self._output = OutputStats(
             size=z[0].numel() if z.ndim > 1 else 1,
             variation=spread(rows, 0) if z.ndim > 0 and len(z) > 1 else None,
             operation="dropout" if z is self._dropped else last.name,
             dim=last.dim,
         )
+
+    def _bias(self, z: Tensor) -> Tensor | None:
+        """Return the last layer's bias in the shape of its outputs, or None."""
+        bias = getattr(self._current.module, "bias", None) if self._current is not None else None
+        if not isinstance(bias, Tensor) or z.ndim < 2 or bias.shape != z.shape[1:2]:
+            return None
+        return bias.detach().reshape(-1, *[1] * (z.ndim - 2))
 
     def see_loss(self, name: str, output: Any, target: Any, options: Any, result: Any) -> None:
         """Record a loss's inputs."""
@@ -311,6 +323,7 @@ class Window:
         self._maximises |= any(g.get("maximize", False) for g in optimizer.param_groups)
         held = {id(p): g for g in optimizer.param_groups for p in g["params"]}
         copies = []
+        self._closure = closure
         if not closure:
             self.ledger.before_step(optimizer)
         for layer in self.probe.layers:
@@ -327,6 +340,9 @@ class Window:
     def after_step(self, optimizer: Optimizer) -> None:
         """Measure what the optimiser's step changed."""
         self._stepped.add(id(optimizer))
+        if self._closure:
+            # Its gradients were computed during the step.
+            self.ledger.before_step(optimizer)
         scale = amp_scale(optimizer)
         for collected, before in self._before.get(optimizer, ()):
             collected.see_weights(scale)

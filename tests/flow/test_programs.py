@@ -1,0 +1,223 @@
+"""watch: small programs of kinds that people post, each beside what mends it, and healthy ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from made_up_clusters import batch
+from unmask.flow.watch import Watch
+from unmask.verdict import Verdict
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def watched(run: Callable[[], None]) -> dict[str, Verdict]:
+    with Watch() as seen:
+        run()
+    return {v.kind: v for v in seen.verdicts if v.severity != "note"}
+
+
+def net(outputs: int = 5) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, outputs))
+
+
+def train(model, optimizer, loss=None, steps: int = 24) -> None:
+    for i in range(steps):
+        x, y = batch(i)
+        optimizer.zero_grad()
+        (loss or cross_entropy)(model, x, y).backward()
+        optimizer.step()
+
+
+def cross_entropy(model, x, y):
+    return functional.cross_entropy(model(x), y)
+
+
+def momentum(m: float) -> None:
+    model = net()
+    train(model, torch.optim.SGD(model.parameters(), lr=0.01, momentum=m))
+
+
+def in_float16(divide: float, rate: float = 0.05) -> None:
+    model = net().half()
+
+    def loss(model, x, y):
+        return functional.cross_entropy(model(x.half()), y) / divide
+
+    train(model, torch.optim.SGD(model.parameters(), lr=rate), loss)
+
+
+def in_bfloat16(rate: float) -> None:
+    model = net().bfloat16()
+
+    def loss(model, x, y):
+        return functional.cross_entropy(model(x.bfloat16()).float(), y)
+
+    train(model, torch.optim.Adam(model.parameters(), lr=rate), loss)
+
+
+def search(zeroes: bool) -> None:
+    model = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 1))
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.5, max_iter=8)
+    x = torch.rand(64, 2)
+    y = torch.sin(3 * x[:, :1]) * x[:, 1:]
+
+    def closure():
+        if zeroes:
+            optimizer.zero_grad()
+        loss = functional.mse_loss(model(x), y)
+        loss.backward()
+        return loss
+
+    for _ in range(12):
+        optimizer.step(closure)
+
+
+class LowRank(nn.Module):
+    """A frozen layer beside a product of two matrices that is trained."""
+
+    def __init__(self, base: nn.Linear, zero: bool) -> None:
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        a = torch.randn(4, base.in_features) / math.sqrt(base.in_features)
+        self.A = nn.Parameter(torch.zeros_like(a) if zero else a)
+        self.B = nn.Parameter(torch.zeros(base.out_features, 4))
+
+    def forward(self, x):
+        return self.base(x) + x @ self.A.T @ self.B.T
+
+
+def adapters(zero: bool) -> None:
+    model = net()
+    for i in (0, 2):
+        model[i] = LowRank(model[i], zero)
+    train(model, torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2))
+
+
+def accumulate(zeroes: bool) -> None:
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for i in range(40):
+        if zeroes or i % 4 == 0:
+            optimizer.zero_grad()
+        (cross_entropy(model, *batch(i)) / 4).backward()
+        if i % 4 == 3:
+            optimizer.step()
+
+
+def ignored(every: int) -> None:
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for i in range(12):
+        x, y = batch(i)
+        y[::every] = -100
+        optimizer.zero_grad()
+        cross_entropy(model, x, y).backward()
+        optimizer.step()
+
+
+def masks(white: int) -> None:
+    model = nn.Conv2d(3, 1, 3, padding=1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(12):
+        x = torch.rand(8, 3, 8, 8)
+        mask = (x.mean(1, keepdim=True) > 0.5).float() * white
+        optimizer.zero_grad()
+        functional.binary_cross_entropy_with_logits(model(x), mask).backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize(
+    ("run", "fault", "mended", "kind", "words"),
+    [
+        (momentum, 1.0, 0.9, "momentum too large", "momentum of 1"),
+        (momentum, 0.9999, 0.99, "momentum too large", "10,000 steps"),
+        (in_float16, 1e6, 1.0, "float underflow", "GradScaler"),
+        (in_float16, 3e4, 1.0, "float underflow", "GradScaler"),
+        (in_bfloat16, 1e-5, 1e-2, "weights that don't move", "autocast"),
+        (search, False, True, "gradients not zeroed", "zero_grad"),
+        (adapters, True, False, "symmetric initialisation", "A beside B"),
+        (accumulate, True, False, "no step", "every 4 batches"),
+        (ignored, 1, 4, "not a number", "ignore_index"),
+        (masks, 255, 1, "wrong loss", "by 255"),
+    ],
+)
+def test_a_fault_is_told_and_what_mends_it_gets_no_word(run, fault, mended, kind, words):
+    told = watched(lambda: run(fault))
+    assert next(iter(told)) == kind
+    text = f"{told[kind].message} {told[kind].cause} {told[kind].fix}"
+    assert words in text
+    assert not watched(lambda: run(mended))
+
+
+def views() -> None:
+    """Tell two views of an image from other images, which is easy from the start."""
+    model = nn.Sequential(nn.Linear(40, 64), nn.ReLU(), nn.Linear(64, 16))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for _ in range(12):
+        x = torch.randn(32, 40)
+        a, b = (functional.normalize(model(x + 0.05 * torch.randn_like(x))) for _ in range(2))
+        optimizer.zero_grad()
+        functional.cross_entropy(a @ b.T / 0.05, torch.arange(32)).backward()
+        optimizer.step()
+
+
+def few_objects() -> None:
+    """Expect few objects at the start: the head's bias is log(1 / 99)."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 1, 1))
+    nn.init.constant_(model[2].bias, -math.log(99))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for _ in range(12):
+        x = 0.5 + 0.1 * torch.rand(8, 3, 12, 12)
+        there = functional.one_hot(torch.randint(36, (8,)), 36).reshape(8, 1, 6, 6).float()
+        x += 0.3 * functional.interpolate(there, scale_factor=2)
+        optimizer.zero_grad()
+        functional.binary_cross_entropy_with_logits(model(x), there).backward()
+        optimizer.step()
+
+
+def search_that_ends() -> None:
+    """Fit so well that the search's steps end."""
+    model = nn.Sequential(nn.Linear(1, 16), nn.Tanh(), nn.Linear(16, 1))
+    optimizer = torch.optim.LBFGS(
+        model.parameters(), max_iter=10, tolerance_change=1e-4, line_search_fn="strong_wolfe"
+    )
+    x = torch.linspace(0, 1, 32)[:, None]
+
+    def closure():
+        optimizer.zero_grad()
+        loss = functional.mse_loss(model(x), 2 * x)
+        loss.backward()
+        return loss
+
+    for _ in range(12):
+        optimizer.step(closure)
+
+
+def critic_through_generator() -> None:
+    """Let the critic's backward pass reach the generator, whose gradients are then zeroed."""
+    g, d = nn.Linear(4, 20), nn.Sequential(nn.Linear(20, 16), nn.LeakyReLU(0.2), nn.Linear(16, 1))
+    og, od = (torch.optim.Adam(m.parameters(), lr=1e-3) for m in (g, d))
+    bce = functional.binary_cross_entropy_with_logits
+    for i in range(30):
+        od.zero_grad()
+        fake = g(torch.randn(16, 4))
+        (bce(d(batch(i)[0][:16]), torch.ones(16, 1)) + bce(d(fake), torch.zeros(16, 1))).backward()
+        od.step()
+        og.zero_grad()
+        bce(d(g(torch.randn(16, 4))), torch.ones(16, 1)).backward()
+        og.step()
+
+
+@pytest.mark.parametrize("run", [views, few_objects, search_that_ends, critic_through_generator])
+def test_healthy_programs_get_no_word(run):
+    assert not watched(run)
