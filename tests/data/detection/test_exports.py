@@ -57,6 +57,16 @@ def test_one_part_of_an_export_takes_its_names_from_above(tmp_path: Path) -> Non
     assert not left_out(warnings)
 
 
+@pytest.mark.parametrize("line", ["0 10 20 30 60", "0 10 20 30 20 30 60 10 60"])
+def test_pixels_for_fractions_are_refused(line: str, tmp_path: Path) -> None:
+    for name, content in (("a", line), ("b", "0 0.5 0.5 0.2 0.4")):
+        picture(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.txt").write_text(content)
+    found, warnings = read_annotated(tmp_path)
+    assert [path.name for path in found.paths] == ["b.png"]
+    assert any("divide pixels by the width and height" in line for line in warnings)
+
+
 def test_an_image_whose_label_file_is_damaged_is_no_background(tmp_path: Path) -> None:
     root = write_yolo(tmp_path / "set", MADE)
     (root / "labels" / "a.txt").write_text("0 wide")

@@ -127,7 +127,15 @@ def _line(line: str, key_points: bool) -> tuple[int, Box, bool]:
         raise UserError(_WANTED, got=repr(line[:60])) from error
     if not 0 <= number < _MAX_CLASSES:
         raise UserError(f"classes are numbered 0 to {_MAX_CLASSES - 1}", got=number)
-    if len(values) in (4, 5) or (key_points and len(values) > 4):
+    boxed = len(values) in (4, 5) or (key_points and len(values) > 4)
+    # Tools that turn or shift images leave values a little outside; no image is a million wide.
+    if any(2 < abs(value) < 1e6 for value in (values[:4] if boxed else values)):
+        raise UserError(
+            "values must be fractions of the image's width and height",
+            got=repr(line[:60]),
+            do="divide pixels by the width and height",
+        )
+    if boxed:
         x, y, w, h = values[:4]
         return number, (x - w / 2, y - h / 2, x + w / 2, y + h / 2), False
     if len(values) < 6 or len(values) % 2:
