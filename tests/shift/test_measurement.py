@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from unmask.errors import UserError
 from unmask.execution.address import executor_at
 from unmask.execution.executor import Done
 from unmask.report.shift import shift_page, write_shift
-from unmask.shift.fixes import reestimated
+from unmask.shift.clean import recalibration
+from unmask.shift.fixes import recalibrated, reestimated
 from unmask.shift.geometry import worst_case
 from unmask.shift.measurement import measure_shift
 from unmask.shift.pipeline import file_mistakes, value_mistakes
@@ -115,6 +117,58 @@ def test_a_model_fed_wrongly_is_named(wrong: str) -> None:
     best = errors[0].evidence["accuracy"]
     named = next(m for m in found.mistakes if wrong in m.name)
     assert named.accuracy == best == 1
+
+
+def test_a_model_that_guesses_is_told() -> None:
+    class Constant(nn.Module):
+        def forward(self, pixels: Tensor) -> Tensor:
+            return torch.tensor([1.0, 0.0]).repeat(len(pixels), 1)
+
+    plan = ShiftPlan(corruptions=("fog",), severities=(1,), **{**QUICK, "pipeline": True})
+    found = measure_shift(Constant(), reddish(), plan)
+    assert [v.kind for v in found.verdicts if v.severity == "error"] == ["no better than chance"]
+
+
+@pytest.mark.parametrize("random", ["dropout", "a counter"])
+def test_where_two_passes_differ_nothing_else_is_compared(random: str) -> None:
+    class Unsteady(Redness):
+        calls = 0
+
+        def forward(self, pixels: Tensor) -> Tensor:
+            logits = super().forward(pixels)
+            self.calls += 1
+            return logits * (torch.rand(len(pixels), 1) if random == "dropout" else self.calls)
+
+    found = unmask.shift(Unsteady(), reddish(), corruptions=("fog",), severities=(1,))
+    assert [v.kind for v in found.verdicts] == ["random output"]
+    assert found.variation > 0.01
+    assert not found.runtimes
+    assert not found.mistakes
+    assert found.geometry is None
+
+
+def test_logits_that_are_not_finite_have_no_confidence() -> None:
+    class Dark(Redness):
+        def forward(self, pixels: Tensor) -> Tensor:
+            logits = super().forward(pixels)
+            return logits / (pixels[:, :1, 0, 0] < 0.3).float()
+
+    plan = ShiftPlan(corruptions=("fog",), severities=(1,), **{**QUICK, "fixes": True})
+    found = measure_shift(Dark(), reddish(), plan)
+    assert 0 < found.not_finite < 60
+    assert found.temperature is None
+    assert not {v.kind for v in found.verdicts} & {"overconfident", "underconfident"}
+
+
+def test_a_temperature_that_does_not_help_is_no_advice() -> None:
+    logits = torch.tensor([[2.0, 0.0]]).repeat(40, 1)
+    labels = np.zeros(40, np.int64)
+    labels[::4] = 1
+    tried = recalibrated(logits, labels)
+    assert tried is not None
+    assert recalibration(replace(tried, ece_after=tried.ece_before)) == ""
+    assert f"{tried.temperature:.2f}" in recalibration(replace(tried, ece_after=0.0, ece_before=1))
+    assert recalibrated(logits, np.zeros(40, np.int64)) is None
 
 
 def test_scores_against_scikit_definitions() -> None:

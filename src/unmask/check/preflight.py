@@ -17,6 +17,7 @@ from unmask.check.subject import Answer, Subject, beyond_chance
 from unmask.errors import UserError
 from unmask.models.given import not_finite_in
 from unmask.models.preprocessing import Wrapped
+from unmask.shift.clean import SAME, not_finite, random_output, variation
 from unmask.shift.judge import named_mistake
 from unmask.shift.pipeline import Change, Mistake, changes, compared
 from unmask.shift.target import Target, fitted, scaled, spread
@@ -25,7 +26,6 @@ from unmask.train.temperature import TEMPERATURES, fitted_temperature
 from unmask.verdict import Verdict
 
 _MOST, _FIRST, _BASE = 2048, 16, 64
-_SAME = 1e-4
 # Beyond this temperature, the probabilities are all 0 or 1.
 _SATURATED = 8.0
 # exp(-104) is 0 in single precision: beyond this gap no gradient is left.
@@ -69,7 +69,9 @@ def ask_preflight(subject: Subject, seconds: float) -> Answer:
     figures = {"seconds_an_image": subject.per_image}
     if bad:
         figures["not_finite"] = bad / len(few)
-    found += [not_finite(bad, len(few), target.module)] if bad else []
+    found += not_finite(
+        bad, len(few), "" if target.module is None else not_finite_in(target.module)
+    )
     if not bool(finite.any()):
         return figures, found
     unsteady = _repeated(target, pixels[finite], logits[finite])
@@ -148,22 +150,6 @@ def within(seconds: float, what: str, work: Callable[[], R]) -> R:
     return answer[0]
 
 
-def not_finite(bad: int, count: int, module: nn.Module | None) -> Verdict:
-    """Return the verdict on logits that are NaN or infinite, of a module or a black box."""
-    weights = "" if module is None else not_finite_in(module)
-    return Verdict(
-        "logits not finite",
-        "error",
-        f"the logits of {bad:,} of {count:,} images are NaN or infinite",
-        cause=f"{printable(weights)} holds NaN or infinity" if weights else "",
-        fix=f"load {printable(weights)} again, which holds NaN or infinity, or train again with a "
-        "smaller learning rate"
-        if weights
-        else "look for a division, a logarithm or an overflow in half precision",
-        evidence={"images": bad, "of": count},
-    )
-
-
 def _mode(target: Target) -> list[Verdict]:
     training = target.module is not None and any(
         m.training
@@ -216,22 +202,10 @@ def _changed(before: dict[str, tuple[object, int]], target: Target) -> str:
 
 
 def _repeated(target: Target, pixels: Tensor, logits: Tensor) -> list[Verdict]:
-    largest = float(logits.abs().max()) or 1.0
-    again, alone = target.logits(pixels), target.logits(pixels[:1])
-    differs = float((again - logits).abs().max()) / largest
-    if differs > _SAME:
-        return [
-            Verdict(
-                "random output",
-                "warning",
-                f"two forward passes of the same images differ by {differs:.1%} of the largest "
-                "logit",
-                fix="switch the randomness off, or average over it inside the model",
-                evidence={"difference": differs},
-            )
-        ]
-    together = float((alone - logits[:1]).abs().max()) / largest
-    if together > _SAME:
+    if unsteady := random_output(variation(target, pixels, logits)):
+        return unsteady
+    together = variation(target, pixels, logits, count=1)
+    if together > SAME:
         return [
             Verdict(
                 "batch dependence",

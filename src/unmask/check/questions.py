@@ -15,19 +15,21 @@ from torch import Tensor
 from torch.nn import functional
 
 from unmask.check.order import other_order
-from unmask.check.preflight import USUAL_GAP, ask_preflight, not_finite
+from unmask.check.preflight import USUAL_GAP, ask_preflight
 from unmask.check.subject import Answer, Skipped, Subject, beyond_chance
 from unmask.data.audit import audit_data
 from unmask.data.images import Images
 from unmask.errors import UserError
 from unmask.models.answer import as_logits, unscaled
+from unmask.models.given import not_finite_in
+from unmask.shift.clean import miscalibrated, no_better_than_chance, not_finite, weak_classes
 from unmask.shift.corruptions.registry import corruptions
+from unmask.shift.fixes import recalibrated
 from unmask.shift.measurement import measure_shift
 from unmask.shift.result import ShiftPlan
 from unmask.shift.scores import scores_of
 from unmask.shift.target import spread
 from unmask.stats import wilson
-from unmask.train.temperature import TEMPERATURES, fitted_temperature
 from unmask.verdict import Verdict
 
 # One corruption of each kind comes first, so that a short check covers all kinds.
@@ -80,60 +82,19 @@ def ask_accuracy(subject: Subject, seconds: float) -> Answer:
         why = "which is narrow enough" if narrow else "for time"
         subject.notes.append(f"on {done:,} of {len(images):,} images, {why}")
     low, high = scores.interval
-    found: list[Verdict] = []
-    if bad := int((~logits.isfinite().all(1)).sum()):
-        found.append(not_finite(bad, done, subject.target.module))
-    if not bad and not subject.misfed:
+    module, finite = subject.target.module, bool(logits.isfinite().all())
+    bad = int((~logits.isfinite().all(1)).sum())
+    found = not_finite(bad, done, "" if module is None else not_finite_in(module))
+    if finite and not subject.misfed:
         reordered = other_order(logits, chosen.labels, images.class_names)
         found += [] if reordered is None else [reordered]
         subject.reordered = subject.reordered or reordered is not None
-    if low <= 1 / classes and not subject.reordered:
-        found.append(
-            Verdict(
-                "no better than chance",
-                "error",
-                f"{scores.accuracy:.1%} of {scores.images:,} images are right (95 % interval "
-                f"{low:.1%} to {high:.1%}), and a guess is {1 / classes:.1%}",
-                fix="check that weights were loaded and that classes are in the model's order",
-                evidence={"accuracy": scores.accuracy, "chance": 1 / classes},
-            )
-        )
-    best = fitted_temperature(logits[::2], chosen.labels[::2], *TEMPERATURES)
-    after = (
-        scores_of(logits[1::2] / best, chosen.labels[1::2], classes).ece if len(chosen) > 1 else 0
-    )
-    if (
-        not subject.target.labels_only
-        and not subject.reordered
-        and scores.ece > 0.05 + 1 / scores.images**0.5
-    ):
-        found.append(
-            Verdict(
-                "overconfident" if scores.confidence > scores.accuracy else "underconfident",
-                "warning",
-                f"mean confidence is {scores.confidence:.1%} and accuracy {scores.accuracy:.1%}: "
-                f"a calibration error of {scores.ece:.3f} on {scores.images:,} images",
-                fix=f"divide the logits by {best:.2f}: the error became {after:.3f} on images that "
-                "it wasn't fitted on",
-                evidence={"ece": scores.ece, "ece_after": after, "temperature": best},
-            )
-        )
-    counts = np.bincount(chosen.labels, minlength=classes)
-    for recall, k in sorted((r, k) for k, r in enumerate(scores.recall) if r is not None)[:3]:
-        if not subject.reordered and counts[k] >= 10 and recall < scores.accuracy - 0.2:
-            _, top = wilson(round(recall * counts[k]), int(counts[k]))
-            if top < scores.accuracy:
-                found.append(
-                    Verdict(
-                        "weak class",
-                        "warning",
-                        f"{recall:.1%} of {counts[k]:,} images of class {images.class_names[k]} "
-                        f"are right, {scores.accuracy:.1%} over all classes",
-                        subject=images.class_names[k],
-                        fix="add images of this class, or look for label errors in it",
-                        evidence={"recall": recall},
-                    )
-                )
+    if not subject.reordered:
+        found += [] if subject.misfed else no_better_than_chance(scores)
+        if finite and not subject.target.labels_only:
+            found += miscalibrated(scores, recalibrated(logits, chosen.labels))
+        counts = np.bincount(chosen.labels, minlength=classes).tolist()
+        found += weak_classes(scores, counts, images.class_names)
     figures = {"accuracy": scores.accuracy, "accuracy_low": low, "accuracy_high": high}
     figures |= {"images": scores.images, "ece": scores.ece, "confidence": scores.confidence}
     if scores.auroc is not None:

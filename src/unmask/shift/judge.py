@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Literal
 
+from unmask.shift import clean
 from unmask.shift.corruptions.registry import CORRUPTIONS
 from unmask.shift.pipeline import Mistake
 from unmask.stats import wilson
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 ShiftKind = Literal[
     "logits not finite",
+    "random output",
+    "no better than chance",
     "preprocessing",
     "fragile",
     "pipeline",
@@ -30,12 +33,11 @@ ShiftKind = Literal[
 # The loss of accuracy at severity 3 from which a corruption is worth a warning.
 _FRAGILE = 0.3
 _MOST_FRAGILE = 5
-_CALIBRATED, _CALIBRATED_SHIFTED = 0.05, 0.15
+_CALIBRATED_SHIFTED = 0.15
 _AWARE = 0.7
 _ADAPTED = 0.05
 _GEOMETRY = 0.3
 _AGREES, _HARDLY_AGREES = 0.99, 0.9
-_WEAK = 0.2
 _PIPELINE = 0.1
 # A cure must gain this much, beyond chance: the probability that any of those tried does by luck.
 _CURED, _CHANCE = 0.02, 0.005
@@ -79,32 +81,26 @@ def named_mistake(mistakes: list[Mistake], most_common: float) -> Verdict | None
     )
 
 
-def _not_finite(found: Shift) -> Iterator[Verdict]:
-    if found.not_finite:
-        yield Verdict(
-            "logits not finite",
-            "error",
-            f"the logits of {found.not_finite:,} of {found.clean.images:,} images are NaN or "
-            "infinite; they count as wrong",
-            fix="look for a division, a logarithm or an overflow in half precision",
-            evidence={"images": found.not_finite, "of": found.clean.images},
-        )
-
-
-def _preprocessing(found: Shift) -> Iterator[Verdict]:
+def _unchanged(found: Shift) -> Iterator[Verdict]:
+    images = found.clean.images
+    yield from clean.not_finite(found.not_finite, images, found.not_finite_weights)
+    yield from clean.random_output(found.variation)
     counts = found.class_counts
-    verdict = named_mistake(found.mistakes, max(counts, default=0) / max(sum(counts), 1))
-    if verdict is not None:
-        yield verdict
+    misfed = named_mistake(found.mistakes, max(counts, default=0) / max(sum(counts), 1))
+    if misfed is None:
+        yield from clean.no_better_than_chance(found.clean)
+    else:
+        yield misfed
+    yield from clean.weak_classes(found.clean, counts, found.class_names)
 
 
 def _fragile(found: Shift) -> Iterator[Verdict]:
-    clean = found.clean.accuracy
+    before = found.clean.accuracy
     losses = sorted(
-        ((clean - cell.accuracy, name, cell) for name, cell in found.at_severity(3).items()),
+        ((before - cell.accuracy, name, cell) for name, cell in found.at_severity(3).items()),
         key=lambda x: -x[0],
     )
-    fragile = [x for x in losses if x[0] > _FRAGILE and x[2].interval[1] < clean]
+    fragile = [x for x in losses if x[0] > _FRAGILE and x[2].interval[1] < before]
     for lost, name, cell in fragile[:_MOST_FRAGILE]:
         low, high = cell.interval
         smallest = found.smallest.get(name)
@@ -119,7 +115,7 @@ def _fragile(found: Shift) -> Iterator[Verdict]:
             f"{cell.images:,}) under {name} at severity 3, {lost:.1%} below clean{falls}",
             subject=name,
             fix=f"train with {known.mends}" if known and known.mends else "",
-            evidence={"clean": clean, "accuracy": cell.accuracy, "lost": lost},
+            evidence={"clean": before, "accuracy": cell.accuracy, "lost": lost},
         )
     if len(fragile) > _MOST_FRAGILE:
         rest = ", ".join(name for _, name, _ in fragile[_MOST_FRAGILE:])
@@ -150,27 +146,12 @@ def _pipeline(found: Shift) -> Iterator[Verdict]:
 
 
 def _calibration(found: Shift) -> Iterator[Verdict]:
-    if found.labels_only:
+    # Logits that aren't finite have no confidence.
+    if found.labels_only or found.not_finite:
         return
-    clean = found.clean
-    tried = ""
-    if found.temperature is not None:
-        tried = (
-            f"divide the logits by {found.temperature.temperature:.2f}: on images that it was not "
-            f"fitted on, the error became {found.temperature.ece_after:.3f} instead of "
-            f"{found.temperature.ece_before:.3f}"
-        )
+    yield from clean.miscalibrated(found.clean, found.temperature)
     # With few images even a perfect model's error isn't zero.
-    noise = 1 / clean.images**0.5
-    if clean.ece > _CALIBRATED + noise:
-        yield Verdict(
-            "overconfident" if clean.confidence > clean.accuracy else "underconfident",
-            "warning",
-            f"its mean confidence is {clean.confidence:.1%} and its accuracy {clean.accuracy:.1%}: "
-            f"a calibration error of {clean.ece:.3f} on {clean.images:,} images",
-            fix=tried,
-            evidence={"ece": clean.ece, "confidence": clean.confidence},
-        )
+    noise = 1 / found.clean.images**0.5
     cells = list(found.at_severity(3).values())
     if not cells:
         return
@@ -183,7 +164,7 @@ def _calibration(found: Shift) -> Iterator[Verdict]:
             f"under shift its confidence exceeds its accuracy by {sure:.1%} on average "
             f"(calibration error {ece:.3f} at severity 3)",
             subject="shift",
-            fix=tried or "calibrate on shifted images",
+            fix=clean.recalibration(found.temperature) or "calibrate on shifted images",
             evidence={"ece_at_severity_3": ece, "overconfidence": sure},
         )
     areas = [c.auroc for c in cells if c.auroc is not None]
@@ -251,36 +232,12 @@ def _runtime(found: Shift) -> Iterator[Verdict]:
         )
 
 
-def _weak_class(found: Shift) -> Iterator[Verdict]:
-    clean = found.clean
-    counts = found.class_counts
-    worst = sorted(
-        (recall, k)
-        for k, recall in enumerate(clean.recall)
-        if recall is not None and counts[k] >= 10
-    )
-    for recall, k in worst[:3]:
-        _, high = wilson(round(recall * counts[k]), counts[k])
-        if recall < clean.accuracy - _WEAK and high < clean.accuracy:
-            yield Verdict(
-                "weak class",
-                "warning",
-                f"{recall:.1%} of {counts[k]:,} images of class {found.class_names[k]} are right, "
-                f"{clean.accuracy:.1%} over all classes",
-                subject=found.class_names[k],
-                fix="add images of this class, or look for label errors in it (unmask data audit)",
-                evidence={"recall": recall, "accuracy": clean.accuracy},
-            )
-
-
 _JUDGES: tuple[Callable[[Shift], Iterator[Verdict]], ...] = (
-    _not_finite,
-    _preprocessing,
+    _unchanged,
     _fragile,
     _pipeline,
     _calibration,
     _batch_norm,
     _geometry,
     _runtime,
-    _weak_class,
 )

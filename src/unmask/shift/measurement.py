@@ -18,18 +18,19 @@ from torch import Tensor
 from unmask.data.images import Images
 from unmask.errors import UserError
 from unmask.execution.executor import Executor
+from unmask.models.given import not_finite_in
 from unmask.runtime import environment_stamp, write_atomically
 from unmask.saved_state import check_keys, read_json, reading
+from unmask.shift.clean import SAME, variation
 from unmask.shift.corruptions.registry import Corruption, corrupt, corruptions
-from unmask.shift.fixes import has_batch_norm, reestimated
+from unmask.shift.fixes import has_batch_norm, recalibrated, reestimated
 from unmask.shift.geometry import FRAMINGS, worst_case
 from unmask.shift.judge import judge
 from unmask.shift.pipeline import Mistake, file_mistakes, value_mistakes
-from unmask.shift.result import Adapted, Shift, ShiftPlan, Temperature
+from unmask.shift.result import Adapted, Shift, ShiftPlan
 from unmask.shift.runtimes import runtimes
 from unmask.shift.scores import Scores, scores_of
 from unmask.shift.target import Target, as_images, as_target, batch_size_of, fitted, scaled
-from unmask.train.temperature import TEMPERATURES, fitted_temperature
 
 _BISECTIONS = 4
 # The most images for geometry, pipeline, runtimes and adaptation.
@@ -118,6 +119,11 @@ def measure_shift(
     tell("clean images")
     target, logits = scaled(target, _logits(target, pixels))
     clean = scores_of(logits, labels, classes)
+    finite = logits.isfinite().all(1)
+    few = finite.nonzero()[: batch_size_of(pixels), 0]
+    again = pixels[few].float() / 255
+    differs = variation(target, again, logits[few]) if len(few) else 0.0
+    steady = differs <= SAME
     shared = _Shared(target, images, plan, logits, clean, torch.get_num_threads())
     missing = [c.name for c in suite if store.row(c.name) is None]
     done = len(suite) - len(missing)
@@ -141,7 +147,9 @@ def measure_shift(
         plan=plan,
         clean=clean,
         labels_only=target.labels_only,
-        not_finite=int((~logits.isfinite().all(1)).sum()),
+        not_finite=int((~finite).sum()),
+        not_finite_weights="" if target.module is None else not_finite_in(target.module),
+        variation=differs,
         cells={n: tuple(Scores.from_dict(s) for s in row["scores"]) for n, row in rows.items()},
         flips={name: row["flips"] for name, row in rows.items()},
         smallest={name: row["smallest"] for name, row in rows.items()},
@@ -154,7 +162,7 @@ def measure_shift(
         ),
     )
     tell("geometry")
-    if plan.geometry:
+    if plan.geometry and steady:
         few = _few(pixels, _GEOMETRY)
         x, y = pixels[few].float() / 255, labels[few.numpy()]
         truth = torch.from_numpy(y)
@@ -165,7 +173,7 @@ def measure_shift(
         result = replace(result, geometry=worst_case(target, x, y), framings=framings)
     done += 1
     tell("pipeline")
-    if plan.pipeline:
+    if plan.pipeline and steady:
         few = _few(pixels, min(_PIPELINE, 8 * batch_size_of(pixels)))
         found_mistakes = value_mistakes(target, pixels[few].float() / 255, labels[few.numpy()])
         size = (int(pixels.shape[2]), int(pixels.shape[3]))
@@ -175,7 +183,7 @@ def measure_shift(
         result = replace(result, mistakes=found_mistakes, file_mistakes=read)
     done += 1
     tell("runtimes")
-    if plan.runtimes:
+    if plan.runtimes and steady:
         few = _few(pixels, min(_RUNTIMES, 4 * batch_size_of(pixels)))
         result = replace(
             result,
@@ -188,7 +196,9 @@ def measure_shift(
     if plan.fixes:
         result = replace(
             result,
-            temperature=None if target.labels_only else _temperature(logits, labels, classes),
+            temperature=None
+            if target.labels_only or not bool(finite.all())
+            else recalibrated(logits, labels),
             adapted=_adapted(target, pixels, labels, result),
         )
     done += 1
@@ -335,18 +345,6 @@ def _few(pixels: Tensor, most: int) -> Tensor:
     """Return the places of at most this many images, spread evenly."""
     kept = min(most, len(pixels))
     return torch.arange(kept) * len(pixels) // kept
-
-
-def _temperature(logits: Tensor, labels: NDArray[np.int64], classes: int) -> Temperature | None:
-    if len(labels) < 20:
-        return None
-    if bool((logits[::2].argmax(1).numpy() == labels[::2]).all()):
-        # Without a mistake the sharpest probabilities fit best, which shows nothing.
-        return None
-    best = fitted_temperature(logits[::2], labels[::2], *TEMPERATURES)
-    rest, truth = logits[1::2], labels[1::2]
-    before = scores_of(rest, truth, classes).ece
-    return Temperature(best, before, scores_of(rest / best, truth, classes).ece)
 
 
 def _adapted(

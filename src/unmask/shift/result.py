@@ -138,6 +138,10 @@ class Shift:
         verdicts: worst first.
         not_finite: how many unchanged images get logits that are NaN or infinite, which count as
             wrong.
+        not_finite_weights: the name of the model's weights that hold NaN or infinity, "" for none.
+        variation: the difference of two passes of the same images, as a fraction of the largest
+            logit; where it is more than rounding nothing else can be compared and only the
+            accuracies are measured.
         labels_only: whether the model returns the class alone, without confidence.
     """
 
@@ -160,6 +164,8 @@ class Shift:
     provenance: dict[str, Any] = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)
     not_finite: int = 0
+    not_finite_weights: str = ""
+    variation: float = 0.0
     labels_only: bool = False
 
     def at_severity(self, severity: float) -> dict[str, Scores]:
@@ -230,6 +236,7 @@ class Shift:
                 }
                 for name, row in self.cells.items()
             },
+            "variation": self.variation,
             "framings": self.framings,
             "geometry": None if self.geometry is None else self.geometry.as_dict(),
             "pipeline": [m.as_dict() for m in [*self.mistakes, *self.file_mistakes]],

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import logging
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +19,9 @@ from torch import Tensor, nn
 
 from unmask.models.answer import only_tensor
 from unmask.shift.target import Target
+
+# Severities of ONNX Runtime's log.
+_WARNING, _FATAL = 2, 4
 
 
 @dataclass(frozen=True)
@@ -99,12 +103,19 @@ def _session(content: bytes) -> Run:
 
 @contextlib.contextmanager
 def _unlogged() -> Iterator[None]:
-    # The quantiser advises a step before it that changes none of the figures asked for here.
+    # The quantiser advises a step before it that changes none of the figures asked for here, and
+    # logs what the answer of a runtime that fails says too.
+    import onnxruntime  # type: ignore[import-untyped]
+
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
+    onnxruntime.set_default_logger_severity(_FATAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
+        onnxruntime.set_default_logger_severity(_WARNING)
         logging.disable(before)
 
 
