@@ -98,7 +98,13 @@ def test_shift_writes_its_report_and_gates(
     found = json.loads(capsys.readouterr().out)
     assert found["figures"]["clean_accuracy"] == 1
     assert main([*command, "--fail-if", "clean_accuracy>0.5"]) == 1
-    assert main([*command, "--fail-if", "clean_acuracy>0.5"]) == 2
+    # A name that no figure has is told before anything is measured.
+    unmeasured = [*command[:-1], "unmeasured"]
+    assert main([*unmeasured, "--fail-if", "clean_acuracy>0.5"]) == 2
+    assert not (folder / "unmeasured").exists()
+    # All are right, so no confidence tells right from wrong; the report is there all the same.
+    assert main([*unmeasured, "--fail-if", "auroc<0.5"]) == 2
+    assert (folder / "unmeasured" / "report.html").exists()
     assert main([*command, "--fail-if", "clean_accuracy<80"]) == 2
     assert "write clean_accuracy<0.8" in capsys.readouterr().err
     assert main(["shift", "two_colours:swapped", "images", *command[3:], "--json"]) == 0

@@ -280,6 +280,7 @@ def test_weights_beside_an_onnx_file_are_read_and_missed(tmp_path: Path) -> None
         ("m.keras", "of TensorFlow or Keras.*export it as ONNX"),
         ("m.npz", "of NumPy"),
         ("m.joblib", "pickles"),
+        ("m.py", "name the class or the function in it that makes one: m.py:make_model"),
         ("hf:", "which model of hf"),
         ("timm: ", "which model of timm"),
     ],

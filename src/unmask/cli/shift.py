@@ -79,7 +79,7 @@ def shift(
     from unmask.report.files import require_writable, to_json
     from unmask.report.shift import write_shift
     from unmask.shift.measurement import measure_shift
-    from unmask.shift.result import ShiftPlan
+    from unmask.shift.result import ShiftPlan, figure_names
     from unmask.shift.target import as_images, as_target
 
     gate = None if fail_if is None else Gate.parse(fail_if)
@@ -97,6 +97,8 @@ def shift(
         compiled=compiled,
         fixes=more,
     )
+    if gate is not None:
+        gate.check(figure_names(plan))
     foreign = aside()
     target = as_target(model)
     console = Console(stderr=True)
@@ -120,8 +122,8 @@ def shift(
             )
         except KeyboardInterrupt:
             raise KeyboardInterrupt("stopped; the same command with --resume continues") from None
-    failed = gate is not None and gate.holds(found.figures())
     files = write_shift(found, chosen, out)
+    failed = gate is not None and gate.holds(found.figures())
     foreign.close()
     if json:
         gated = None if gate is None else {"condition": str(gate), "failed": failed}

@@ -109,6 +109,12 @@ def refuse_format(name: str) -> None:
             got=name,
             do=f"{network}, or export it as ONNX",
         )
+    if suffix == ".py":
+        raise UserError(
+            "a Python file is no model by itself",
+            got=name,
+            do=f"name the class or the function in it that makes one: {name}:make_model",
+        )
     if suffix in _FOREIGN:
         raise UserError(
             f"a {suffix} file is of {_FOREIGN[suffix]}, which isn't read",

@@ -81,6 +81,15 @@ class ShiftPlan:
             raise UserError("the drop must lie between 0 and 1", got=self.drop, do="0.1 is usual")
 
 
+def figure_names(plan: ShiftPlan) -> list[str]:
+    """Return the names of all figures that a measurement by this plan may have for a gate."""
+    of_all = ["clean_accuracy", "ece", "confidence", "auroc", "flip_rate", "mce"]
+    errors = ["mean_corruption_error", "relative_corruption_error"]
+    kinds = ("accuracy", "worst_accuracy", "ece", "auroc")
+    cells = [f"{kind}_at_severity_{severity:g}" for severity in plan.severities for kind in kinds]
+    return [*of_all, *errors, *cells, *(["worst_geometry_accuracy"] if plan.geometry else [])]
+
+
 @dataclass(frozen=True)
 class Temperature:
     """A temperature fitted on one half of the images, and its effect on the other.

@@ -121,7 +121,7 @@ def _unlogged() -> Iterator[None]:
 
 def _int8(content: bytes, pixels: Tensor) -> Run:
     """Quantise an ONNX file statically, calibrated on these images."""
-    from onnxruntime import quantization  # type: ignore[import-untyped]
+    from onnxruntime import quantization
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
