@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from unmask.coursework.study.run import Study, StudyPlan
+from unmask.coursework.study.plan import StudyPlan
+from unmask.coursework.study.run import Study
 from unmask.data.images import Images
 from unmask.sweep.history import CURVES, DIVERGED, FINISHED, LAYER_STATISTICS, SweepHistory
 

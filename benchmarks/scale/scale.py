@@ -35,7 +35,8 @@ from unmask.data.mnist import load_mnist
 from unmask.execution.address import executor_at
 from unmask.execution.executor import Done, Executor, error_line
 from unmask.execution.shards import Writing, Written, write_shards, written
-from unmask.flow.map import MapPlan, run_map
+from unmask.flow.map import run_map
+from unmask.flow.map_plan import MapPlan
 from unmask.runtime import environment_stamp
 from unmask.sweep.driver import Figures
 from unmask.sweep.pool import Training

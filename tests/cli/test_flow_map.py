@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from unmask.cli import flow_map
 from unmask.cli.main import main
 from unmask.sweep.shards import ShardsInterrupted
 
@@ -43,7 +42,7 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(
     def stopped(*given: object, **others: object) -> None:
         raise ShardsInterrupted(3, 900)
 
-    monkeypatch.setattr(flow_map, "run_map", stopped)
+    monkeypatch.setattr("unmask.flow.map.run_map", stopped)
     folder = tmp_path / "my map"
     assert main(["flow", "map", "--out", str(folder)]) == 130
     assert capsys.readouterr().err == (

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from made_up import pictures
-from unmask.cli import flow_study
 from unmask.cli.main import main
 from unmask.coursework.study import run as study_module
-from unmask.coursework.study.run import HISTORY_FILE, Study, StudyPlan
+from unmask.coursework.study.plan import StudyPlan
+from unmask.coursework.study.run import HISTORY_FILE, Study
 from unmask.errors import UserError
 from unmask.report import study as study_files
 from unmask.sweep.engine import SweepInterrupted
@@ -46,7 +46,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[StudyPlan, dict[str, An
         calls.append((plan, others))
         raise UserError("enough")
 
-    monkeypatch.setattr(flow_study, "run_study", run)
+    monkeypatch.setattr("unmask.coursework.study.run.run_study", run)
     return calls
 
 
@@ -193,7 +193,7 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(
         history.status[:3] = FINISHED
         raise SweepInterrupted(history)
 
-    monkeypatch.setattr(flow_study, "run_study", stopped)
+    monkeypatch.setattr("unmask.coursework.study.run.run_study", stopped)
     folder = tmp_path / "my study"
     assert main(["flow", "study", "--seeds", "2", "--out", str(folder)]) == 130
     assert capsys.readouterr().err == (

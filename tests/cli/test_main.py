@@ -1,18 +1,36 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from typing import get_type_hints
 
 import pytest
 
 from unmask import __version__
-from unmask.cli import main as command
+from unmask.cli import verbs
 from unmask.cli.main import main
+from unmask.cli.mask_train import train as train_detector
+from unmask.cli.train import train
+from unmask.cli.verbs import UNMASK, Verb, app
 from unmask.errors import UserError
+from unmask.mask.training.trainer import DetectorSettings
+from unmask.train.config import OPTIMIZERS
 
-HEAVY = ("torch", "matplotlib", "onnxruntime", "jinja2", "unmask.sweep")
+HEAVY = (
+    "torch",
+    "scipy",
+    "matplotlib",
+    "onnxruntime",
+    "jinja2",
+    "pandas",
+    "PIL",
+    "unmask.sweep.engine",
+)
 
 
 @pytest.fixture
@@ -20,10 +38,10 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
     """The command line with a verb that raises what the test puts into the list."""
     raised: list[BaseException] = []
 
-    def app(*args: object, **kwargs: object) -> None:
+    def fails(*args: object, **kwargs: object) -> None:
         raise raised[0]
 
-    monkeypatch.setattr(command, "app", app)
+    monkeypatch.setattr(verbs, "app", lambda: fails)
     return raised
 
 
@@ -48,14 +66,14 @@ def test_what_goes_wrong_is_one_line_and_a_status(
     line: str,
 ) -> None:
     failing.append(error)
-    assert main([]) == status
+    assert main(["doctor"]) == status
     assert capsys.readouterr() == ("", f"unmask: {line}\n")
 
 
 def test_a_fault_of_ours_is_not_hidden(failing: list[BaseException]) -> None:
     failing.append(ZeroDivisionError())
     with pytest.raises(ZeroDivisionError):
-        main([])
+        main(["doctor"])
 
 
 @pytest.mark.parametrize(
@@ -98,25 +116,80 @@ def test_help_and_version_are_printed(capsys: pytest.CaptureFixture[str]) -> Non
     assert "--depths" in capsys.readouterr().out
 
 
-def test_help_and_a_mistyped_verb_load_nothing_heavy() -> None:
-    verbs = ("", "flow", "check", "shift", "evaluate", "show", "models", "export", "fool audit")
-    tried = [
-        *([*verb.split(), "--help"] for verb in verbs),
-        ["--version"],
-        *(["flw"], ["flow", "stdy"], ["--no"]),
-    ]
+def leaves(verbs: Mapping[str, Verb], *above: str) -> Iterator[tuple[str, ...]]:
+    for name, verb in verbs.items():
+        yield from leaves(verb.verbs, *above, name) if verb.verbs else [(*above, name)]
+
+
+EVERY_VERB = [*leaves(UNMASK.verbs), ("data", "audit")]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [[], ["--help"], ["flow", "-h"], ["mask"], ["--version"], ["flw"], ["flow", "stdy"], ["--no"]],
+)
+def test_lists_of_verbs_and_mistyped_ones_need_no_library(command: list[str]) -> None:
     code = (
         "import sys; from unmask.cli.main import main; "
-        f"statuses = [main(arguments) for arguments in {tried}]; "
-        f"print(statuses, [m for m in {HEAVY} if m in sys.modules])"
+        f"main({command}); print(*{{m.partition('.')[0] for m in sys.modules}})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == f"{[0] * (len(verbs) + 1) + [2] * 3} []"
+    assert not {"cyclopts", "rich", "numpy", *HEAVY} & set(done.stdout.splitlines()[-1].split())
 
 
-def test_every_verb_of_the_overview_can_be_loaded() -> None:
-    for name in command.app:
-        assert command.app[name].name
+def test_the_help_of_no_verb_loads_what_computes() -> None:
+    code = (
+        "import sys; from unmask.cli.main import main; "
+        f"loaded = {{}}\nfor verb in {EVERY_VERB}:\n"
+        "    assert main([*verb, '--help']) == 0\n"
+        f"    loaded[verb] = [m for m in {HEAVY} if m in sys.modules]\n"
+        "    if loaded[verb]: break\n"
+        "print({k: v for k, v in loaded.items() if v})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "{}"
+
+
+@pytest.mark.parametrize("group", [(), ("flow",), ("fool",), ("mask",)])
+@pytest.mark.parametrize("columns", ["40", "80", "200"])
+def test_a_list_names_the_verbs_that_the_parser_knows(
+    group: tuple[str, ...],
+    columns: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert main([*group, "--help"]) == 0
+    out = capsys.readouterr().out
+    parser, table = app(), UNMASK
+    for name in group:
+        parser, table = parser[name], table.verbs[name]
+    known = [name for name in parser if not name.startswith("-")]
+    assert [line.split()[0] for line in out.splitlines() if re.match("  [a-z]", line)] == known
+    # Every sentence is there whole, however it was wrapped, and the parser has the same.
+    words = " ".join(out.split())
+    for name in known:
+        assert table.verbs[name].help in words
+        assert parser[name].help == table.verbs[name].help
+    assert all(len(line) <= int(columns) for line in out.splitlines())
+
+
+def test_help_before_the_verb_is_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help", "mask", "detect"]) == 0
+    assert "--require-masks" in capsys.readouterr().out
+
+
+def test_defaults_written_in_options_are_those_of_the_training() -> None:
+    # Their modules load torch, and help should not.
+    fit = DetectorSettings().fit
+    options = inspect.signature(train_detector).parameters
+    assert [options[n].default for n in ("epochs", "batch_size", "learning_rate")] == [
+        fit.epochs,
+        fit.batch_size,
+        fit.rate,
+    ]
+    optimizer = get_type_hints(train, include_extras=True)["optimizer"]
+    assert ", ".join(OPTIMIZERS) in optimizer.__metadata__[0].help
 
 
 def test_the_module_runs_as_the_command() -> None:
@@ -129,10 +202,15 @@ def test_the_module_runs_as_the_command() -> None:
     assert done.stderr.startswith("unmask: Unknown option: --no-such")
 
 
-def test_a_reader_that_left_is_no_mistake() -> None:
+@pytest.mark.parametrize("command", [["--help"], ["mask", "detect", "--help"], ["long"]])
+def test_a_reader_that_left_is_no_mistake(command: list[str]) -> None:
     code = (
-        "import sys; from unmask.cli import main; "
-        "main.app = lambda *a, **k: print('x' * 100_000); sys.exit(main.main([]))"
+        "import sys; from unmask.cli import main, verbs; "
+        f"command = {command}; "
+        "verb = lambda *a, **k: print('x' * 100_000); "
+        "long = command == ['long']; "
+        "verbs.app = (lambda: verb) if long else verbs.app; "
+        "sys.exit(main.main(['doctor'] if long else command))"
     )
     read, write = os.pipe()
     os.close(read)
@@ -154,7 +232,7 @@ def test_loaded_code_that_exits_is_no_pass(
     failing: list[BaseException], capsys: pytest.CaptureFixture[str], code: object
 ) -> None:
     failing.append(SystemExit(code))
-    assert main([]) == 2
+    assert main(["doctor"]) == 2
     assert capsys.readouterr().err == f"unmask: the code that was loaded called exit({code!r})\n"
 
 
@@ -165,20 +243,20 @@ def test_loaded_code_that_raises_beyond_exceptions_is_one_line(
         pass
 
     failing.append(Odd("x"))
-    assert main([]) == 2
+    assert main(["doctor"]) == 2
     assert capsys.readouterr().err == "unmask: the code that was loaded raised Odd: x\n"
 
 
 def test_loaded_code_that_takes_the_streams_does_not_keep_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def app(*args: object, **kwargs: object) -> int:
+    def takes(*args: object, **kwargs: object) -> int:
         sys.stdout = sys.stderr = None  # type: ignore[assignment]
         return 1
 
-    monkeypatch.setattr(command, "app", app)
+    monkeypatch.setattr(verbs, "app", lambda: takes)
     before = sys.stdout, sys.stderr
-    assert main([]) == 1
+    assert main(["doctor"]) == 1
     assert (sys.stdout, sys.stderr) == before
 
 

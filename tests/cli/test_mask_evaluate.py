@@ -8,9 +8,9 @@ import pytest
 
 from made_up_annotations import Made, write_voc
 from made_up_detector import NAMES, WITH, WITHOUT, build, paint
-from unmask.cli import mask_train
 from unmask.cli.main import main
 from unmask.errors import UserError
+from unmask.mask.training import trainer
 from unmask.mask.training.canvases import CanvasSettings
 from unmask.mask.training.network import DetectorShape
 from unmask.mask.training.trainer import DetectorSettings
@@ -134,7 +134,7 @@ def test_own_pictures_are_trained_on_as_what_ships_was(
         seen.append(settings)
         raise UserError("seen")
 
-    monkeypatch.setattr(mask_train, "train_detector", take)
+    monkeypatch.setattr(trainer, "train_detector", take)
     assert main(["mask", "train", "faces", "--validation", "0.333"]) == 2
     assert main(["mask", "train", "faces", "--validation", "0.333", "--scale", "3.2"]) == 2
     assert seen[0] == DetectorSettings()
@@ -148,7 +148,7 @@ def test_own_pictures_become_a_detector_that_is_exported_and_used(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shape = DetectorShape(8, (8, 8, 16, 16), (1, 1, 1, 1), 16)
-    monkeypatch.setattr(mask_train, "DetectorSettings", partial(DetectorSettings, shape=shape))
+    monkeypatch.setattr(trainer, "DetectorSettings", partial(DetectorSettings, shape=shape))
     arguments = ["--epochs", "1", "--batch-size", "2", "--validation", "0.333", "--out", "run"]
     assert main(["mask", "train", "faces", *arguments]) == 0
     assert "try it: unmask mask detect IMAGE --model run/detector.onnx" in capsys.readouterr().out

@@ -34,7 +34,8 @@ from unmask.coursework.sections import (
     Picture,
     Section,
 )
-from unmask.coursework.study.run import Study, StudyPlan
+from unmask.coursework.study.plan import StudyPlan
+from unmask.coursework.study.run import Study
 from unmask.coursework.training import Made
 from unmask.data.cifar10 import CLASSES
 from unmask.data.images import Images

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from made_up import pictures
-from unmask.coursework.study.run import HISTORY_FILE, StudyPlan, chance_of, run_study
+from unmask.coursework.study.plan import StudyPlan
+from unmask.coursework.study.run import HISTORY_FILE, chance_of, run_study
 from unmask.errors import UserError
 from unmask.sweep.engine import SweepInterrupted, SweepProgress
 from unmask.sweep.history import FINISHED, SweepHistory

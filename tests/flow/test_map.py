@@ -9,9 +9,10 @@ import pytest
 from unmask.data.mnist import load_mnist
 from unmask.errors import UserError
 from unmask.execution.executor import LocalExecutor
-from unmask.flow.map import MapPlan, TrainabilityMap, run_map
+from unmask.flow.map import TrainabilityMap, run_map
+from unmask.flow.map_plan import MapPlan
 from unmask.flow.theory import phase
-from unmask.sweep import train_sweep
+from unmask.sweep.engine import train_sweep
 
 
 def test_default_plan_has_at_least_600_nets_about_the_critical_point() -> None:

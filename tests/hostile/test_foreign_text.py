@@ -19,8 +19,9 @@ from rich.progress import Progress, TextColumn
 from rich.table import Table
 
 import unmask
-from unmask.cli.console import Console, say
+from unmask.cli.console import Console
 from unmask.cli.main import main
+from unmask.cli.streams import say
 from unmask.mask.runtime.detections import Detections
 from unmask.mask.runtime.writers import Record, write_records
 from unmask.models.classifier import Classifier

@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unmask.check.run import check_model
-from unmask.cli.main import app, main
+from unmask.cli.main import main
 from unmask.cli.options import real, sizes, whole
-from unmask.coursework.study.run import StudyPlan
+from unmask.cli.verbs import app
+from unmask.coursework.study.plan import StudyPlan
 from unmask.errors import MAX_SEED, UserError
 from unmask.flow.check import check_flow
-from unmask.flow.map import MapPlan
+from unmask.flow.map_plan import MapPlan
 from unmask.fool.audit.plan import AuditPlan
 from unmask.fool.certify.result import CertifyPlan
 from unmask.runtime import seeded
@@ -35,7 +36,7 @@ NEVER = (
 @cache
 def numeric() -> tuple[tuple[tuple[str, ...], str, Any], ...]:
     """Every option of every verb that takes numbers: the verb's words, the option, its argument."""
-    return tuple(_numeric(app, ()))
+    return tuple(_numeric(app(), ()))
 
 
 def _numeric(verbs: App, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str, Any]]:

@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 
 from made_up import pictures
 from unmask import runtime
-from unmask.cli import flow_map
 from unmask.cli.main import main
 from unmask.coursework.study import run as study_module
+from unmask.data import mnist
 from unmask.errors import UserError
 from unmask.models.checkpoint import TensorFile
 from unmask.runtime import claim_folder, release_folders, write_atomically
@@ -48,7 +48,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
         buffer.write("<svg></svg>" if options["format"] == "svg" else b"")
 
     monkeypatch.setattr(Figure, "savefig", save)
-    for module in (study_module, flow_map):
+    for module in (study_module, mnist):
         monkeypatch.setattr(module, "load_mnist", lambda: (pictures(70), pictures(20, seed=5)))
 
 

@@ -17,9 +17,10 @@ from matplotlib.figure import Figure
 
 from made_up import pictures
 from made_up_squares import SMALL
-from unmask.cli import flow_map, mask_train
 from unmask.cli.main import main
 from unmask.coursework.study import run as study_module
+from unmask.data import mnist
+from unmask.mask.training import canvases, export, trainer
 from unmask.mask.training.trainer import DetectorRun
 from unmask.models.checkpoint import TensorFile
 from unmask.runtime import write_atomically
@@ -103,15 +104,15 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
         buffer.write("<svg></svg>" if options["format"] == "svg" else b"")
 
     monkeypatch.setattr(Figure, "savefig", save)
-    for module in (study_module, flow_map):
+    for module in (study_module, mnist):
         monkeypatch.setattr(module, "load_mnist", lambda: (pictures(70), pictures(20, seed=5)))
-    canvas = partial(mask_train.CanvasSettings, size=64, mosaic=0.0, paste=0.0)
-    monkeypatch.setattr(mask_train, "CanvasSettings", canvas)
-    settings = partial(mask_train.DetectorSettings, shape=SMALL)
-    monkeypatch.setattr(mask_train, "DetectorSettings", settings)
+    canvas = partial(canvases.CanvasSettings, size=64, mosaic=0.0, paste=0.0)
+    monkeypatch.setattr(canvases, "CanvasSettings", canvas)
+    settings = partial(trainer.DetectorSettings, shape=SMALL)
+    monkeypatch.setattr(trainer, "DetectorSettings", settings)
     monkeypatch.setattr(DetectorRun, "seconds_between_saves", 0.0)
     # The same weights give the same bytes of ONNX: tests/mask/training/test_export.py.
-    monkeypatch.setattr(mask_train, "export_detector", _weights)
+    monkeypatch.setattr(export, "export_detector", _weights)
 
 
 def _weights(network: Any, card: Any, path: Path, **settings: object) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from unmask.cli.main import app
+from unmask.cli.verbs import app
 
 ROOT = Path(__file__).parents[2]
 ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text())
@@ -82,7 +82,7 @@ def test_the_command_of_the_action_is_understood_with_and_without_a_baseline(
         words = (tmp_path / "calls").read_text().split("|")[:-1]
         assert words[:4] == ["unmask", "check", "m:f", "my images"]
         assert ("be fore.json" in words) == bool(baseline)
-        verb, _, _ = app.parse_args(words[1:], exit_on_error=False)
+        verb, _, _ = app().parse_args(words[1:], exit_on_error=False)
         assert callable(verb)
 
 
@@ -121,7 +121,7 @@ def test_hooks_and_snippets_name_commands_that_exist() -> None:
     commands += [" ".join([hooks[hook["id"]]["entry"], *hook["args"]]) for hook in used]
     assert len(commands) == 3
     for command in commands:
-        verb, _, _ = app.parse_args(shlex.split(command)[1:], exit_on_error=False)
+        verb, _, _ = app().parse_args(shlex.split(command)[1:], exit_on_error=False)
         assert callable(verb)
     uses = action["jobs"]["check"]["steps"][1]
     assert set(uses["with"]) <= set(ACTION["inputs"])

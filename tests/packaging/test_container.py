@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from unmask.cli.main import app
+from unmask.cli.verbs import app
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -39,7 +39,7 @@ def test_the_last_stage_runs_without_rights_and_without_a_compiler() -> None:
 
 def test_the_command_is_understood_and_the_check_of_health_is_python() -> None:
     words = json.loads(instructions("ENTRYPOINT")[0]) + json.loads(instructions("CMD")[-1])
-    verb, _, _ = app.parse_args(words[1:], exit_on_error=False)
+    verb, _, _ = app().parse_args(words[1:], exit_on_error=False)
     assert callable(verb)
     (health,) = instructions("HEALTHCHECK")
     compile(json.loads(health.partition(" CMD ")[2])[2], "health", "exec")

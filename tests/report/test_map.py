@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from unmask.errors import UserError
-from unmask.flow.map import MapPlan, TrainabilityMap
+from unmask.flow.map import TrainabilityMap
+from unmask.flow.map_plan import MapPlan
 from unmask.report.figures.map import map_figure
 from unmask.report.map import write_map
 

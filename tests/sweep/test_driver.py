@@ -15,8 +15,10 @@ from test_engine import FAST, same
 
 from unmask import Images, UserError, grid, train_sweep
 from unmask.execution.executor import Done, LocalExecutor
-from unmask.sweep import SweepHistory, SweepInterrupted, SweepProgress, driver, trainer
-from unmask.sweep.history import FINISHED, PENDING
+from unmask.sweep import driver, trainer
+from unmask.sweep.engine import SweepInterrupted
+from unmask.sweep.history import FINISHED, PENDING, SweepHistory
+from unmask.sweep.meter import SweepProgress
 
 SPECS = grid(depth=[1, 4, 2], activation=["tanh", "relu"], seed=[0, 1], **FAST)
 

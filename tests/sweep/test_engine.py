@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from unmask import Images, NetSpec, SweepHistory, UserError, grid, train_sweep
-from unmask.sweep import SweepInterrupted, SweepProgress
+from unmask.sweep.engine import SweepInterrupted
 from unmask.sweep.history import DIVERGED, FINISHED, PENDING
+from unmask.sweep.meter import SweepProgress
 
 FAST = {"width": 8, "batch_size": 16, "epochs": 3, "learning_rate": 0.05}
 

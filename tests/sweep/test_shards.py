@@ -20,9 +20,10 @@ from test_driver import Shuffled
 from unmask import Images, NetSpec, UserError, grid, train_sweep
 from unmask.execution.executor import Done, LocalExecutor
 from unmask.execution.shards import Writing, Written, read_shards, shard_file, written
-from unmask.sweep import SweepProgress, driver, shards, trainer
+from unmask.sweep import driver, shards, trainer
 from unmask.sweep.driver import Figures
 from unmask.sweep.history import DIVERGED, FINISHED
+from unmask.sweep.meter import SweepProgress
 from unmask.sweep.pool import Training
 from unmask.sweep.shards import Scores, ShardsInterrupted, train_in_shards
 from unmask.sweep.task import prepared

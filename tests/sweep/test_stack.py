@@ -9,10 +9,10 @@ import torch
 from oracle import pictures, start
 
 from unmask import Images, train_sweep
-from unmask.sweep import NetSpec, SweepInterrupted, grid
+from unmask.sweep.engine import SweepInterrupted
 from unmask.sweep.history import DIVERGED, FINISHED, LAYER_STATISTICS
 from unmask.sweep.reference import ReferenceNet
-from unmask.sweep.spec import LOSSES, OPTIMIZERS
+from unmask.sweep.spec import LOSSES, OPTIMIZERS, NetSpec, grid
 from unmask.sweep.stack import StackedNets, most_in_a_stack, stackable
 
 INPUTS, CLASSES = 12, 5

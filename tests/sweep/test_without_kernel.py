@@ -10,7 +10,9 @@ import pytest
 from unmask.cli.main import main
 from unmask.data.images import Images
 from unmask.errors import UserError
-from unmask.sweep import NetSpec, native_net, train_sweep
+from unmask.sweep import native_net
+from unmask.sweep.engine import train_sweep
+from unmask.sweep.spec import NetSpec
 from unmask.web import flow_live
 
 SPECS = [NetSpec(depth=2, width=4, batch_size=8, epochs=2, seed=seed) for seed in range(2)]

@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from unmask.cli.console import Console, aside
+from unmask.cli.console import Console
 from unmask.cli.options import MANY, Cifar10Source, Data, Model, Seed, Size, real, sizes
 from unmask.cli.progress import progress_bar
 from unmask.cli.shift import COLOURS
+from unmask.cli.streams import aside
 from unmask.errors import UserError
 
 FAILED = 1

@@ -14,6 +14,6 @@ def completion(
 
     The script is for the shell to read at its start; nothing is installed or changed.
     """
-    from unmask.cli.main import app
+    from unmask.cli.verbs import app
 
-    print(app.generate_completion(shell=shell))
+    print(app().generate_completion(shell=shell))

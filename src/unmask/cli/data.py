@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from unmask.cli.console import say
+from unmask.cli.streams import say
 from unmask.data.cards import CARDS, DatasetCard
 from unmask.errors import UserError, unknown
 

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from unmask.cli.console import Console, say
+from unmask.cli.console import Console
 from unmask.cli.options import Cifar10Source, Data, Seed, Size
+from unmask.cli.streams import say
 
 FAILED = 1
 _COLOURS = {"error": "red", "warning": "yellow", "note": "dim"}

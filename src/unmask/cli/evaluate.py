@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from rich.table import Table
 
-from unmask.cli.console import Console, aside, say
+from unmask.cli.console import Console
 from unmask.cli.options import Cifar10Source, Data, Device, FiguresAsJson, Model, ModelSize
 from unmask.cli.progress import load_shown
+from unmask.cli.streams import aside, say
 from unmask.errors import UserError, unknown
 from unmask.runtime import environment_stamp
 

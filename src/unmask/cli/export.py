@@ -8,8 +8,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from unmask.cli.console import say
 from unmask.cli.options import Model, ModelSize
+from unmask.cli.streams import say
 
 
 def export(

@@ -23,9 +23,6 @@ from unmask.coursework.bounds.gradients import (
 from unmask.coursework.bounds.intervals import Interval, shown
 from unmask.errors import UserError
 from unmask.models.activations import activation
-from unmask.report.bounds import bounds_as_dict, closed_form, write_bounds
-from unmask.report.notation import plain
-from unmask.runtime import environment_stamp
 
 _LOSSES = {"cross_entropy": "cross-entropy", "half_squared": "half squared error"}
 
@@ -49,6 +46,10 @@ def bounds(
     The last layer's range is a closed form, that of any other by interval arithmetic through every
     net whose weights, biases and inputs lie within the bounds given.
     """
+    # torch and matplotlib take a while to load, and --help needs none of them.
+    from unmask.report.bounds import bounds_as_dict, write_bounds
+    from unmask.runtime import environment_stamp
+
     low, high = inputs
     if not low <= high:
         raise UserError("--inputs takes the lowest first", got=f"{low} {high}", do="try 0 1")
@@ -69,6 +70,8 @@ def bounds(
 
 
 def _slope_table(found: BoundsTable) -> Table:
+    from unmask.report.notation import plain
+
     table = _table("The activations", "f", "f'", "range of f'", "infimum", "supremum", "Lipschitz")
     for b in found.activations:
         c = b.calculus
@@ -138,6 +141,9 @@ def _slopes(b: ActivationBounds) -> str:
 
 
 def _met(extremum: Extremum) -> str:
+    from unmask.report.bounds import closed_form
+    from unmask.report.notation import plain
+
     exact, digits = plain(closed_form(extremum)), shown(extremum.value)
     value = digits if exact in ("", digits) else f"{exact} = {digits}"
     return f"{value}, {'at' if extremum.attained else 'as'} {plain(extremum.place)}"

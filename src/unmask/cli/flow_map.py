@@ -7,7 +7,6 @@ import shlex
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 from cyclopts import Parameter
 
 from unmask.cli.console import Console
@@ -23,11 +22,8 @@ from unmask.cli.options import (
     whole,
 )
 from unmask.cli.progress import sweep_progress
-from unmask.data.mnist import load_mnist
-from unmask.flow.map import MapPlan, run_map
+from unmask.flow.map_plan import MapPlan
 from unmask.models.activations import ACTIVATIONS
-from unmask.sweep.shards import ShardsInterrupted
-from unmask.train.device import pick_device
 
 SHARDS = "shards"
 
@@ -75,9 +71,15 @@ def draw_map(
         batch_size=batch_size,
         seed=seed,
     )
-    # matplotlib takes a while to load, and --help needs none of it.
+    # torch and matplotlib take a while to load, and --help needs none of them.
+    import numpy as np
+
+    from unmask.data.mnist import load_mnist
+    from unmask.flow.map import run_map
     from unmask.report.files import require_writable
     from unmask.report.map import map_as_dict, write_map
+    from unmask.sweep.shards import ShardsInterrupted
+    from unmask.train.device import pick_device
 
     require_writable(out)
     try:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -25,20 +24,15 @@ from unmask.cli.options import (
     whole,
 )
 from unmask.cli.progress import sweep_progress
-from unmask.coursework.study.findings import findings
-from unmask.coursework.study.outcomes import AGREES, DIFFERS, NO_FIGURE, TOSS, Outcome
-from unmask.coursework.study.run import HISTORY_FILE, MAX_SEEDS, Study, StudyPlan, run_study
+from unmask.coursework.study.plan import MAX_SEEDS, StudyPlan
 from unmask.errors import UserError
 from unmask.models.activations import ACTIVATIONS, activation
-from unmask.sweep.engine import SweepInterrupted
 from unmask.sweep.spec import INITS, LOSSES, OPTIMIZERS
-from unmask.train.device import pick_device
 
-_MARKS = {
-    AGREES: Text("agrees", "green"),
-    TOSS: Text("toss", "yellow"),
-    DIFFERS: Text("differs", "red"),
-}
+if TYPE_CHECKING:
+    from unmask.coursework.study.outcomes import Outcome
+    from unmask.coursework.study.run import Study
+
 _MANY = Parameter(consume_multiple=True, show_default=lambda v: " ".join(map(str, v)))
 
 
@@ -110,9 +104,11 @@ def study(
         training_pictures=training_pictures,
         validation_pictures=validation_pictures,
     )
-    # matplotlib takes a while to load, and --help needs none of it.
+    # torch and matplotlib take a while to load, and --help needs none of them.
+    from unmask.coursework.study.run import HISTORY_FILE
     from unmask.report.files import require_writable, to_json
     from unmask.report.study import summary_as_dict, write_study
+    from unmask.train.device import pick_device
 
     require_writable(out)
     found = _train(plan, out, resume, threads, str(pick_device(device)), on)
@@ -134,6 +130,11 @@ def study(
 def _train(
     plan: StudyPlan, out: Path, resume: bool, threads: int | None, device: str, on: str
 ) -> Study:
+    import numpy as np
+
+    from unmask.coursework.study.run import run_study
+    from unmask.sweep.engine import SweepInterrupted
+
     with elsewhere(on) as cluster, sweep_progress() as show:
         try:
             return run_study(
@@ -156,6 +157,8 @@ def _train(
 
 
 def _print(console: Console, found: Study, files: list[Path]) -> None:
+    from unmask.coursework.study.findings import findings
+
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for name, right in (
         ("layers", True),
@@ -188,6 +191,13 @@ def _print(console: Console, found: Study, files: list[Path]) -> None:
 
 
 def _row(o: Outcome) -> list[str | Text]:
+    from unmask.coursework.study.outcomes import AGREES, DIFFERS, NO_FIGURE, TOSS
+
+    marks = {
+        AGREES: Text("agrees", "green"),
+        TOSS: Text("toss", "yellow"),
+        DIFFERS: Text("differs", "red"),
+    }
     accuracy, loss = o.test_accuracy, o.test_loss
     return [
         str(o.depth),
@@ -198,5 +208,5 @@ def _row(o: Outcome) -> list[str | Text]:
         f"{loss.mean:.4f}" if loss.count else "",
         f"{o.trained} of {o.seeds}",
         f"{o.document.test_accuracy:.4f} / {o.document.test_loss:.4f}" if o.document else "",
-        "" if o.agreement == NO_FIGURE else _MARKS[o.agreement],
+        "" if o.agreement == NO_FIGURE else marks[o.agreement],
     ]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from unmask.cli.console import say
 from unmask.cli.options import whole
+from unmask.cli.streams import say
 from unmask.errors import UserError
 from unmask.runtime import read_regular
 

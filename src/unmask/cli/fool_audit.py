@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from unmask.cli.console import Console, aside, say
+from unmask.cli.console import Console
 from unmask.cli.options import (
     MANY,
     AnyNorm,
@@ -26,6 +26,7 @@ from unmask.cli.options import (
     whole,
 )
 from unmask.cli.progress import progress_bar
+from unmask.cli.streams import aside, say
 from unmask.errors import UserError
 
 if TYPE_CHECKING:

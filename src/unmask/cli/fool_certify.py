@@ -9,9 +9,10 @@ from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from unmask.cli.console import Console, aside, say
+from unmask.cli.console import Console
 from unmask.cli.options import Cifar10Source, Data, ImageCount, Norm, Seed, Size, real, sizes
 from unmask.cli.progress import progress_bar
+from unmask.cli.streams import aside, say
 
 if TYPE_CHECKING:
     from unmask.fool.certify.result import Certification

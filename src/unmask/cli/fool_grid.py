@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from unmask.cli.console import Console, aside
+from unmask.cli.console import Console
 from unmask.cli.options import Cifar10Source, Norm, On, Seed, elsewhere, sizes, whole
+from unmask.cli.streams import aside
 from unmask.errors import UserError, unknown
 from unmask.text import told
 

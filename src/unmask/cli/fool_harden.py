@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from unmask.cli.console import Console, say
+from unmask.cli.console import Console
 from unmask.cli.options import (
     Cifar10Source,
     Data,
@@ -23,6 +23,7 @@ from unmask.cli.options import (
     whole,
 )
 from unmask.cli.progress import epoch_progress
+from unmask.cli.streams import say
 from unmask.errors import UserError
 
 if TYPE_CHECKING:

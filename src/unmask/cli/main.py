@@ -1,110 +1,23 @@
-"""The command `unmask`: its verbs, each loaded when it is called, and its exit statuses."""
+"""The command `unmask`: one of its verbs is run, and what becomes of it is an exit status."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from cyclopts import App, CycloptsError, Parameter
-
-from unmask import __version__
-from unmask.errors import UserError, unknown
+from unmask.cli import verbs
+from unmask.errors import UserError
 from unmask.text import printable, told
 
-DONE, USER_MISTAKE, INTERRUPTED = 0, 2, 130
+if TYPE_CHECKING:
+    from cyclopts import CycloptsError
 
-app = App(
-    name="unmask",
-    help="Find out what is wrong with an image classifier before its users do.",
-    version=__version__,
-    version_flags=["--version"],
-    help_format="plaintext",
-    default_parameter=Parameter(negative=()),
-    suppress_keyboard_interrupt=False,
-)
-app.command(
-    "unmask.cli.check:check",
-    name="check",
-    help="All questions at once, within a time: one list of verdicts, one exit status.",
-)
-app.command(
-    "unmask.cli.groups:flow",
-    name="flow",
-    help="Will it train? Gradients by layer, depth and activation.",
-)
-app.command(
-    "unmask.cli.groups:fool",
-    name="fool",
-    help="Can it be fooled? The smallest change after which another class is predicted.",
-)
-app.command(
-    "unmask.cli.shift:shift",
-    name="shift",
-    help="Does it hold in the wild? Blur, noise, weather, another camera, another runtime.",
-)
-app.command(
-    "unmask.cli.groups:mask",
-    name="mask",
-    help="Does it hold in the wild? Faces with and without masks.",
-)
-app.command(
-    "unmask.cli.data:app",
-    name="data",
-    help="Fetch the face mask set, MNIST or CIFAR-10; audit any set for leaks and wrong labels.",
-)
-app.command(
-    "unmask.cli.train:train",
-    name="train",
-    help="Train a classifier on MNIST, CIFAR-10 or your own images.",
-)
-app.command(
-    "unmask.cli.evaluate:evaluate_model",
-    name="evaluate",
-    help="Measure a classifier: accuracy, confusion, calibration, worst mistakes.",
-)
-app.command(
-    "unmask.cli.show:show",
-    name="show",
-    help="Show a network's structure: layers, shapes, parameters and multiply-adds.",
-)
-app.command(
-    "unmask.cli.models:models",
-    name="models",
-    help="List the models known by name.",
-)
-app.command(
-    "unmask.cli.export:export",
-    name="export",
-    help="Write a classifier as ONNX, checked against PyTorch.",
-)
-app.command(
-    "unmask.cli.serve:serve",
-    name="serve",
-    help="Serve the page and the HTTP API on this machine.",
-)
-app.command(
-    "unmask.cli.mcp:mcp",
-    name="mcp",
-    help="Serve check, audit, detect and explain to an assistant over stdio (MCP).",
-)
-app.command(
-    "unmask.cli.reproduce:reproduce_document",
-    name="reproduce",
-    help="Run the whole course report and show its figures beside ours.",
-)
-app.command(
-    "unmask.cli.doctor:doctor",
-    name="doctor",
-    help="Show versions, processor, GPU, data and models found, for bug reports.",
-)
-app.command(
-    "unmask.cli.completion:completion",
-    name="completion",
-    help="Print what makes bash, zsh or fish complete these commands.",
-)
+DONE, USER_MISTAKE, INTERRUPTED = 0, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -117,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The verb's own status, 2 for a mistake of the user's, reported in one line on stderr, and
         130 after Ctrl-C.
     """
+    if arguments is None:
+        # The process ends with this command; its last search for garbage took 60 ms.
+        atexit.register(gc.freeze)
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     if watching := tokens[:2] == ["flow", "watch"]:
         from unmask.cli.flow_watch import before_script
@@ -126,35 +42,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not watching:
             # A script's own arguments may be empty.
             _check_filled(tokens)
-            _check_verb(tokens)
+            if (text := verbs.answer(tokens)) is not None:
+                print(text, flush=True)
+                return DONE
         with _contained():
-            status = app(
-                tokens,
-                exit_on_error=False,
-                print_error=False,
-                verbose=False,
-                result_action="return_value",
-            )
+            status = _run(tokens)
         if sys.stdout is not None:
             sys.stdout.flush()
-    except CycloptsError as error:
-        if os.environ.get("RANK", "0") != "0":
-            # torchrun has started several processes with this mistake; the first reports it.
-            return USER_MISTAKE
-        command = " ".join(["unmask", *(error.command_chain or ())])
-        if isinstance(error.__cause__, UserError):
-            # The message of our own validator names the option itself.
-            return _complain(f"{error.__cause__}. See {command} --help.", USER_MISTAKE)
-        return _complain(_renamed(error) or f"{error} See {command} --help.", USER_MISTAKE)
     except UserError as error:
         return _complain(str(error), USER_MISTAKE)
     except KeyboardInterrupt as interrupt:
         return _complain(str(interrupt) or "stopped", INTERRUPTED)
     except BrokenPipeError:
-        # The reader of our output has closed it; what Python still buffers must be discarded.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+        return _reader_left()
     except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):
+            # rich exits with 1 then.
+            return _reader_left()
         # A gate must not pass because the user's code ended it before there was a verdict.
         if os.environ.get("RANK", "0") != "0":
             # Another process of this training failed, and the first reports why.
@@ -187,20 +91,33 @@ def _check_filled(tokens: Sequence[str]) -> None:
         raise UserError(f"{what} is empty", do="give a value, or leave the option out")
 
 
-def _check_verb(tokens: Sequence[str]) -> None:
-    """Raise UserError for a verb that isn't there; cyclopts would load every one to say so."""
-    group, command = app, "unmask"
-    for token in tokens:
-        names = list(group)
-        verbs = [name for name in names if not name.startswith("-")]
-        # A verb with arguments of its own, such as data, decides what they are.
-        if not verbs or group.default_command or token in set(names) - set(verbs):
-            return
-        if token.startswith("-"):
-            raise UserError(f"unknown option: {token}. See {command} --help.")
-        if token not in verbs:
-            raise UserError(f"{unknown('command', token, verbs)}. See {command} --help.")
-        group, command = group[token], f"{command} {token}"
+def _run(tokens: Sequence[str]) -> object:
+    """Run a verb and return its status; raise UserError for arguments that it doesn't take."""
+    gc.disable()
+    try:
+        # What the parser's modules leave behind isn't worth the searches for garbage among them.
+        from cyclopts import CycloptsError
+
+        app = verbs.app()
+    finally:
+        gc.enable()
+    try:
+        return app(
+            tokens,
+            exit_on_error=False,
+            print_error=False,
+            verbose=False,
+            result_action="return_value",
+        )
+    except CycloptsError as error:
+        if os.environ.get("RANK", "0") != "0":
+            # torchrun has started several processes with this mistake; the first reports it.
+            return USER_MISTAKE
+        command = " ".join(["unmask", *(error.command_chain or ())])
+        if isinstance(error.__cause__, UserError):
+            # The message of our own validator names the option itself.
+            raise UserError(f"{error.__cause__}. See {command} --help.") from error
+        raise UserError(_renamed(error) or f"{error} See {command} --help.") from error
 
 
 @contextlib.contextmanager
@@ -231,6 +148,12 @@ def _renamed(error: CycloptsError) -> str:
     token = getattr(error, "token", None)
     option = (getattr(token, "keyword", None) or "").partition("=")[0]
     return f"{option} is now {RENAMED[option]}" if option in RENAMED else ""
+
+
+def _reader_left() -> int:
+    """Discard what Python still buffers for a reader of our output that has closed it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return DONE
 
 
 def _complain(line: str, status: int) -> int:

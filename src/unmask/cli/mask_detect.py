@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from unmask.cli.console import say
 from unmask.cli.options import Threshold, real
+from unmask.cli.streams import say
 from unmask.errors import UserError
 from unmask.text import printable
 

@@ -10,14 +10,8 @@ from cyclopts import Parameter
 
 from unmask.cli.console import Console
 from unmask.cli.mask_detect import UNREADABLE, refuse_mirrored
-from unmask.cli.mask_table import print_metrics, print_reliabilities
 from unmask.cli.options import Annotations, FiguresAsJson, Threshold
-from unmask.data.detection.dataset import left_out, read_annotated, readable
 from unmask.errors import UserError
-from unmask.mask.evaluate.confidence import reliabilities
-from unmask.mask.evaluate.metrics import measured
-from unmask.mask.runtime.classes import renamed
-from unmask.mask.runtime.detector import MaskDetector
 
 # Average precision covers all thresholds, so boxes with far lower scores are needed too.
 _FLOOR = 0.01
@@ -50,6 +44,13 @@ def evaluate(
     Average precision, tables by kind of face, and whether its stated confidence is right. The
     exit status is 2 when a file could not be read: it is named, and the others are measured.
     """
+    from unmask.cli.mask_table import print_metrics, print_reliabilities
+    from unmask.data.detection.dataset import left_out, read_annotated, readable
+    from unmask.mask.evaluate.confidence import reliabilities
+    from unmask.mask.evaluate.metrics import measured
+    from unmask.mask.runtime.classes import renamed
+    from unmask.mask.runtime.detector import MaskDetector
+
     refuse_mirrored(mirrored)
     detector = MaskDetector.load(model)
     annotated, warnings = read_annotated(folder)

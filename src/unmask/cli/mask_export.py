@@ -7,22 +7,20 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
-from PIL import Image
 
-from unmask.cli.console import say
 from unmask.cli.mask_detect import UNREADABLE
 from unmask.cli.options import Scale
-from unmask.data.listing import PictureFile, skipped
-from unmask.data.picture import open_picture
+from unmask.cli.streams import say
 from unmask.errors import UserError
-from unmask.mask.runtime.calibration import Calibration
-from unmask.mask.runtime.sources import open_sources
-from unmask.mask.training.export import ENOUGH, export_detector, quantize_detector
-from unmask.mask.training.network import load_detector
-from unmask.runtime import read_regular, seeded
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from unmask.data.listing import PictureFile
+    from unmask.mask.runtime.calibration import Calibration
 
 _DRAW_STREAM = 15
 
@@ -47,6 +45,12 @@ def export(
     In 8 bits it is checked against itself in floating point, on other images of those given. The
     exit status is 2 when one of them could not be read: it is named, and the others are used.
     """
+    # torch takes a while to load, and --help needs none of it.
+    from unmask.mask.runtime.calibration import Calibration
+    from unmask.mask.runtime.sources import open_sources
+    from unmask.mask.training.export import export_detector, quantize_detector
+    from unmask.mask.training.network import load_detector
+
     network, card = load_detector(model)
     chosen = Calibration() if calibration is None else _read(calibration)
     skips: list[str] = []
@@ -83,17 +87,21 @@ def _in_words(told: dict[str, Any]) -> str:
     )
 
 
-def _drawn(
-    files: list[PictureFile], skips: list[str]
-) -> tuple[Iterator[Image.Image], Iterator[Image.Image]]:
+def _drawn(files: list[PictureFile], skips: list[str]) -> tuple[Iterator[Image], Iterator[Image]]:
     """Return images to set ranges by and others to check with, the same if there is only one."""
+    from unmask.mask.training.export import ENOUGH
+    from unmask.runtime import seeded
+
     order = seeded(0, _DRAW_STREAM).permutation(len(files))[: 2 * ENOUGH]
     setting = [files[i] for i in order[::2]]
     checking = [files[i] for i in order[1::2]]
     return _opened(setting, skips), _opened(checking or setting, skips)
 
 
-def _opened(files: list[PictureFile], skips: list[str]) -> Iterator[Image.Image]:
+def _opened(files: list[PictureFile], skips: list[str]) -> Iterator[Image]:
+    from unmask.data.listing import skipped
+    from unmask.data.picture import open_picture
+
     for file in files:
         try:
             yield open_picture(file.read())
@@ -103,6 +111,9 @@ def _opened(files: list[PictureFile], skips: list[str]) -> Iterator[Image.Image]
 
 
 def _read(path: Path) -> Calibration:
+    from unmask.mask.runtime.calibration import Calibration
+    from unmask.runtime import read_regular
+
     try:
         return Calibration(
             **{k: float(v) for k, v in json_module.loads(read_regular(path, 1 << 20)).items()}

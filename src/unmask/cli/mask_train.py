@@ -5,13 +5,12 @@ from __future__ import annotations
 import json as json_module
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from unmask.cli.console import Console, say
+from unmask.cli.console import Console
 from unmask.cli.mask_detect import UNREADABLE
-from unmask.cli.mask_table import print_metrics
 from unmask.cli.options import (
     Annotations,
     BatchSize,
@@ -25,25 +24,14 @@ from unmask.cli.options import (
     real,
 )
 from unmask.cli.progress import epoch_progress
-from unmask.data.detection.dataset import (
-    AnnotatedImages,
-    given_parts,
-    left_out,
-    read_annotated,
-    readable,
-)
+from unmask.cli.streams import say
 from unmask.errors import UserError
-from unmask.mask.evaluate.confidence import answers, calibrated, found_in
-from unmask.mask.evaluate.folds import Fold, folds
-from unmask.mask.evaluate.metrics import measured
-from unmask.mask.runtime.classes import renamed
-from unmask.mask.training.canvases import WILD, CanvasSettings
-from unmask.mask.training.export import export_detector
-from unmask.mask.training.network import load_detector, network_detector
-from unmask.mask.training.trainer import DetectorProgress, DetectorSettings, train_detector
-from unmask.runtime import claim_folder
 
-_FIT = DetectorSettings().fit
+if TYPE_CHECKING:
+    from unmask.data.detection.dataset import AnnotatedImages
+    from unmask.mask.evaluate.folds import Fold
+    from unmask.mask.training.trainer import DetectorProgress, DetectorSettings
+
 # The detector's scale for which the canvases have the scales of CanvasSettings.
 _SCALE = 1.6
 
@@ -55,9 +43,9 @@ def train(
     out: Annotated[
         Path | None, Parameter(help="where everything goes; runs/mask-FOLDER by default")
     ] = None,
-    epochs: Epochs = _FIT.epochs,
-    batch_size: BatchSize = _FIT.batch_size,
-    learning_rate: LearningRate = _FIT.rate,
+    epochs: Epochs = 80,
+    batch_size: BatchSize = 16,
+    learning_rate: LearningRate = 0.04,
     scale: Scale = _SCALE,
     validation: Annotated[
         float | None,
@@ -94,6 +82,18 @@ def train(
 
     The exit status is 2 when a file could not be read: it is named, and the others are used.
     """
+    # torch takes a while to load, and --help needs none of it.
+    from unmask.cli.mask_table import print_metrics
+    from unmask.data.detection.dataset import left_out, read_annotated, readable
+    from unmask.mask.evaluate.confidence import answers, calibrated, found_in
+    from unmask.mask.evaluate.metrics import measured
+    from unmask.mask.runtime.classes import renamed
+    from unmask.mask.training.canvases import WILD, CanvasSettings
+    from unmask.mask.training.export import export_detector
+    from unmask.mask.training.network import load_detector, network_detector
+    from unmask.mask.training.trainer import DetectorSettings
+    from unmask.runtime import claim_folder
+
     console = Console(stderr=True)
     out = out or Path("runs") / f"mask-{folder.stem}"
     if (out / "checkpoint.safetensors").exists() and not (resume or overwrite):
@@ -141,6 +141,9 @@ def train(
 
 def _dealt(annotated: AnnotatedImages, validation: float | None, seed: int) -> Fold:
     """Return the training and the validation images, by their folders or split at random."""
+    from unmask.data.detection.dataset import given_parts
+    from unmask.mask.evaluate.folds import folds
+
     given = given_parts(annotated)
     if validation is None and given:
         return given["train"], given["validation"]
@@ -163,6 +166,8 @@ def _train(
     resume: bool,
     device: str,
 ) -> None:
+    from unmask.mask.training.trainer import train_detector
+
     with epoch_progress(console, _figures) as show:
         try:
             train_detector(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as json_module
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
@@ -25,12 +25,11 @@ from unmask.cli.options import (
     whole,
 )
 from unmask.cli.progress import epoch_progress
-from unmask.data.detection.dataset import FACE_CLASSES, read_annotated
 from unmask.errors import UserError
-from unmask.mask.runtime.classes import plain_words, short_words
-from unmask.mask.training.classifier import SizeRow, TrainedOnFaces, face_recipe, train_on_faces
-from unmask.runtime import claimed_folder
-from unmask.train.fit import FitInterrupted, FitProgress
+
+if TYPE_CHECKING:
+    from unmask.mask.training.classifier import SizeRow, TrainedOnFaces
+    from unmask.train.fit import FitProgress
 
 
 def train_classifier(
@@ -65,6 +64,12 @@ def train_classifier(
     json: FiguresAsJson = False,
 ) -> int:
     """Train the course report's classifier on faces cut out of annotated images, and measure it."""
+    # torch takes a while to load, and --help needs none of it.
+    from unmask.data.detection.dataset import FACE_CLASSES, read_annotated
+    from unmask.mask.training.classifier import face_recipe, train_on_faces
+    from unmask.runtime import claimed_folder
+    from unmask.train.fit import FitInterrupted
+
     console = Console(stderr=True)
     chosen = face_recipe(recipe_name)
     given: dict[str, Any] = {
@@ -111,6 +116,9 @@ def train_classifier(
 
 
 def _print(console: Console, result: TrainedOnFaces, out: Path) -> None:
+    from unmask.data.detection.dataset import FACE_CLASSES
+    from unmask.mask.runtime.classes import plain_words, short_words
+
     history, found = result.trained.history, result.validation
     ended = {
         "finished": f"trained {len(history.epochs)} epochs",

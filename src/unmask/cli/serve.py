@@ -8,8 +8,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from unmask.cli.console import Console, say
+from unmask.cli.console import Console
 from unmask.cli.options import real, whole
+from unmask.cli.streams import say
 from unmask.errors import UserError
 
 TOKEN_VARIABLE = "UNMASK_TOKEN"

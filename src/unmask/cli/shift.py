@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from unmask.cli.console import Console, aside, say
+from unmask.cli.console import Console
 from unmask.cli.options import (
     MANY,
     Cifar10Source,
@@ -23,6 +23,7 @@ from unmask.cli.options import (
     real,
 )
 from unmask.cli.progress import progress_bar
+from unmask.cli.streams import aside, say
 
 if TYPE_CHECKING:
     from unmask.shift.measurement import ShiftProgress

@@ -6,7 +6,7 @@ import json as json_module
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -27,17 +27,13 @@ from unmask.cli.options import (
     real,
 )
 from unmask.cli.progress import epoch_progress, load_shown
-from unmask.data.sources import Source
 from unmask.errors import UserError
-from unmask.models.classifier import Classifier
-from unmask.models.load import load_model
-from unmask.runtime import claimed_folder
-from unmask.train.config import OPTIMIZERS
-from unmask.train.distributed import joined, processes
-from unmask.train.fit import FitInterrupted, FitProgress
-from unmask.train.job import Trained, train_classifier
-from unmask.train.recipes import Recipe, recipe
-from unmask.train.teacher import Teacher
+
+if TYPE_CHECKING:
+    from unmask.data.sources import Source
+    from unmask.train.fit import FitProgress
+    from unmask.train.job import Trained
+    from unmask.train.recipes import Recipe
 
 
 def train(
@@ -68,7 +64,7 @@ def train(
     epochs: Epochs | None = None,
     batch_size: BatchSize | None = None,
     optimizer: Annotated[
-        str | None, Parameter(help=f"{', '.join(OPTIMIZERS)}; the recipe's by default")
+        str | None, Parameter(help="sgd, adam, adamw, muon, muon_adamw; the recipe's by default")
     ] = None,
     learning_rate: LearningRate | None = None,
     weight_decay: Annotated[
@@ -95,6 +91,16 @@ def train(
     json: FiguresAsJson = False,
 ) -> int:
     """Train a classifier on MNIST, CIFAR-10 or your own images, a folder for each class."""
+    # torch takes a while to load, and --help needs none of it.
+    from unmask.models.classifier import Classifier
+    from unmask.models.load import load_model
+    from unmask.runtime import claimed_folder
+    from unmask.train.distributed import joined, processes
+    from unmask.train.fit import FitInterrupted
+    from unmask.train.job import train_classifier
+    from unmask.train.recipes import recipe
+    from unmask.train.teacher import Teacher
+
     with joined(device) as own_device:
         first = processes().first
         console = Console(stderr=True, quiet=not first)

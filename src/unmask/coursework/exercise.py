@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask.coursework.sections import Section
-from unmask.coursework.study.run import Study, StudyPlan
+from unmask.coursework.study.plan import StudyPlan
+from unmask.coursework.study.run import Study
 from unmask.data.cards import CARDS
 from unmask.data.cifar10 import cifar10_at_home
 from unmask.data.detection.dataset import AnnotatedImages, load_faces

@@ -11,8 +11,9 @@ from typing import Any
 from unmask.coursework.study import comparison, outcomes, profiles
 from unmask.coursework.study.findings import findings
 from unmask.coursework.study.outcomes import trained_bar
+from unmask.coursework.study.plan import StudyPlan
 from unmask.coursework.study.profiles import Profile
-from unmask.coursework.study.run import Study, StudyPlan
+from unmask.coursework.study.run import Study
 from unmask.models.activations import activation
 from unmask.report.figures.study import study_figures
 from unmask.report.figures.style import STYLES, to_png, to_svg

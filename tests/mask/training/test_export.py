@@ -14,7 +14,6 @@ from onnx import numpy_helper
 from PIL import Image
 
 from made_up_squares import NAMES, Learnt
-from unmask.cli import mask_export
 from unmask.cli.main import main
 from unmask.errors import UserError
 from unmask.mask.evaluate.confidence import found_in
@@ -83,7 +82,7 @@ def already(learnt: Learnt, monkeypatch: pytest.MonkeyPatch) -> None:
         path.write_bytes(learnt.onnx.read_bytes())
         return 0.0
 
-    monkeypatch.setattr(mask_export, "export_detector", taken)
+    monkeypatch.setattr(export, "export_detector", taken)
 
 
 @pytest.fixture(scope="module")

@@ -7,16 +7,18 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import torch
 
 from unmask.coursework.bounds.calculus import Calculus, calculus
 from unmask.coursework.bounds.intervals import Box, Interval, shown
 from unmask.errors import UserError, unknown
 from unmask.models.activations import Activation, activation
 from unmask.sweep.spec import LOSSES
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _STEEPEST_SQUARE = 8 / 27
 """The supremum of |y (e - sum y e)|, e = y - T, over softmax outputs y and labels T."""
@@ -151,7 +153,7 @@ def last_layer_range(inputs: Interval, loss: str, classes: int = 10) -> Interval
     return inputs * error_range(loss, classes)
 
 
-Function: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
+Function: TypeAlias = "Callable[[Tensor], Tensor]"
 
 MAX_DEPTH, MAX_WIDTH = 100, 1024
 
@@ -329,6 +331,8 @@ def _slopes(f: Activation, facts: Calculus, v: Box) -> Box:
 
 def _over(function: Function, turns: tuple[float, ...], whole: Interval, v: Box) -> Box:
     """Return the box of a function over v, which is met at v's ends or where the function turns."""
+    import torch
+
     with torch.no_grad():
         at_ends = [function(torch.from_numpy(end)).numpy() for end in (v.low, v.high)]
         low, high = np.minimum(*at_ends), np.maximum(*at_ends)
