@@ -19,7 +19,7 @@ from unmask.models.classifier import Classifier
 from unmask.train.recipes import recipe
 
 
-def stripes(root: Path, per_class: int = 12) -> Path:
+def stripes(root: Path, per_class: int = 12, *, grey: bool = False) -> Path:
     """Images of many sizes, grey and colour, that lie across or along."""
     random = np.random.default_rng(0)
     for k in range(per_class):
@@ -32,7 +32,7 @@ def stripes(root: Path, per_class: int = 12) -> Path:
             folder = root / name
             folder.mkdir(parents=True, exist_ok=True)
             picture = Image.fromarray(pixels)
-            (picture.convert("RGB") if k % 2 else picture).save(folder / f"{k}.png")
+            (picture.convert("RGB") if k % 2 and not grey else picture).save(folder / f"{k}.png")
     return root
 
 
@@ -51,6 +51,26 @@ def test_a_folder_of_pictures_becomes_a_model(trained: tuple[Path, Path]) -> Non
     assert model.class_names == ("across", "along")
     assert model.card.input_shape == (3, 24, 24)
     assert len((out / "history.jsonl").read_text().splitlines()) == 8
+
+
+@pytest.mark.parametrize("verb", [["train"], ["fool", "harden", "--eps", "0.05"]])
+def test_images_that_are_all_grey_get_one_channel(verb: list[str], tmp_path: Path) -> None:
+    pictures = stripes(tmp_path / "pictures", 4, grey=True)
+    made = [str(pictures), "--size", "16", "--epochs", "1", "--device", "cpu"]
+    assert main([*verb, *made, "--out", str(tmp_path / "out")]) == 0
+    assert Classifier.load(tmp_path / "out" / "model").card.input_shape == (1, 16, 16)
+
+
+def test_grey_images_are_read_in_colour_for_a_model_that_takes_colour(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    pictures = stripes(tmp_path / "pictures", 4, grey=True)
+    model = str(trained[1] / "model.safetensors")
+    for given in ("--start", "--teacher"):
+        out = tmp_path / given
+        made = ["train", str(pictures), "--size", "24", "--epochs", "1", "--device", "cpu"]
+        assert main([*made, given, model, "--out", str(out)]) == 0
+        assert Classifier.load(out / "model").card.input_shape == (3, 24, 24)
 
 
 def test_a_model_is_trained_further_and_taught(

@@ -15,9 +15,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from unmask.cli.console import Console
 from unmask.cli.progress import load_shown
 from unmask.data.images import Images
+from unmask.data.sources import shape_for
 from unmask.errors import UserError
 from unmask.flow.feed import Batch, call, first_line
 from unmask.flow.measure.wrappers import unwrap
+from unmask.models.given import channels_of
 from unmask.models.imported import foreign, load_object
 from unmask.runtime import seeded
 
@@ -59,7 +61,7 @@ def batches_for(model: nn.Module, data: str, batch_size: int | None, size: int |
     """
     if ":" in data:
         return _own(data)
-    shape = None if size is None else (3, size, size)
+    shape = shape_for(data, channels=channels_of(model), size=size)
     images = load_shown(Console(stderr=True), data, None, shape).train
     wanted = min(batch_size or USUAL, len(images))
     first = _pixels(images, seeded(0).integers(len(images), size=wanted))

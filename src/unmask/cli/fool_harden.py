@@ -82,6 +82,7 @@ def harden(
     """
     # torch takes a while to load, and --help needs none of it.
     from unmask.cli.progress import load_shown
+    from unmask.data.sources import shape_for
     from unmask.fool.audit.plan import default_eps
     from unmask.fool.harden import harden as harden_on
     from unmask.fool.norms import Threat
@@ -90,7 +91,7 @@ def harden(
 
     size_given = None if eps is None else Threat.of(norm, sizes([eps])[0])
     console = Console(stderr=True)
-    pictures = load_shown(console, data, source, None if size is None else (3, size, size))
+    pictures = load_shown(console, data, source, shape_for(data, size=size))
     usual = default_eps(norm, pictures.train.pixels.shape[1])
     withstood = size_given or Threat.of(norm, usual)
     out = out or Path("runs") / f"harden-{Path(data).stem}"

@@ -92,6 +92,7 @@ def train(
 ) -> int:
     """Train a classifier on MNIST, CIFAR-10 or your own images, a folder for each class."""
     # torch takes a while to load, and --help needs none of it.
+    from unmask.data.sources import shape_for
     from unmask.models.classifier import Classifier
     from unmask.models.load import load_model
     from unmask.runtime import claimed_folder
@@ -104,7 +105,11 @@ def train(
     with joined(device) as own_device:
         first = processes().first
         console = Console(stderr=True, quiet=not first)
-        shape = None if size is None else (3, size, size)
+        started = Classifier.load(start) if start else None
+        teachers = tuple(map(load_model, teacher or ()))
+        # Grey images are read in colour only for a model that takes colour.
+        taken = [m.input_shape[0] for m in (started, *teachers) if m and m.input_shape]
+        shape = shape_for(data, channels=taken[0] if taken else None, size=size)
         with processes().first_on_machine():
             pictures = load_shown(console, data, source, shape)
         chosen = recipe(pictures.kind, recipe_name, len(pictures.train))
@@ -141,10 +146,8 @@ def train(
                     out=out,
                     validation=pictures.validation,
                     test=pictures.test,
-                    start=Classifier.load(start) if start else None,
-                    teacher=None
-                    if not teacher
-                    else Teacher(tuple(map(load_model, teacher)), teacher_fraction),
+                    start=started,
+                    teacher=Teacher(teachers, teacher_fraction) if teachers else None,
                     licence=pictures.licence,
                     half=half,
                     temperature=temperature,
