@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from made_up_clusters import batch
+from unmask.flow.judge.loop import LoopFacts, loop
 from unmask.flow.watch import Watch
 from unmask.verdict import Verdict
 
@@ -136,6 +138,87 @@ def masks(white: int) -> None:
         optimizer.step()
 
 
+class Cells(nn.Module):
+    """A cell that goes through a sequence; its state is cut at every so many time steps."""
+
+    def __init__(self, every: int) -> None:
+        super().__init__()
+        self.cell, self.head, self.every = nn.GRUCell(4, 16), nn.Linear(16, 4), every
+
+    def forward(self, x):
+        state = x.new_zeros(len(x), 16)
+        for t in range(x.shape[1]):
+            state = self.cell(x[:, t], state)
+            if (t + 1) % self.every == 0 and t + 1 < x.shape[1]:
+                state = state.detach()
+        return self.head(state)
+
+
+def through_time(every: int) -> None:
+    model = Cells(every)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(12):
+        x, y = torch.randn(16, 12, 4), torch.randint(4, (16,))
+        x[torch.arange(16), 0, y] += 3
+        optimizer.zero_grad()
+        cross_entropy(model, x, y).backward()
+        optimizer.step()
+
+
+def shuffled(apart: bool) -> None:
+    order = torch.randperm(32) if apart else torch.arange(32)
+    model = net()
+    train(
+        model,
+        torch.optim.Adam(model.parameters(), lr=1e-3),
+        lambda model, x, y: cross_entropy(model, x[order], y),
+        steps=60,
+    )
+
+
+def connectionist(scores: bool) -> None:
+    model = nn.Linear(8, 5)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    loss = nn.CTCLoss()
+    for _ in range(12):
+        x, y = torch.randn(12, 6, 8), torch.randint(1, 5, (6, 3))
+        out = model(x) if scores else model(x).log_softmax(-1)
+        optimizer.zero_grad()
+        loss(out, y, torch.full((6,), 12), torch.full((6,), 3)).backward()
+        optimizer.step()
+
+
+COLOURS = torch.tensor([0.9, 0.5, 0.2])[:, None, None]
+
+
+def coloured(change: Callable[[torch.Tensor, bool], torch.Tensor]) -> None:
+    """Train on coloured images and validate on others, each after a change of its own."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for training in (True, False):
+        model.train(training)
+        for _ in range(8):
+            x, y = COLOURS * torch.rand(16, 3, 8, 8), torch.randint(3, (16,))
+            x[torch.arange(16), :, y] += 0.3
+            x = change(x, training) - 0.5
+            with torch.set_grad_enabled(training):
+                loss = cross_entropy(model, x, y)
+            if training:
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+
+
+def order_of_colours(turned: bool) -> None:
+    coloured(lambda x, training: x if training or not turned else x.flip(1))
+
+
+def normalised_colours(turned: bool) -> None:
+    # Each channel is brought to one brightness, as with the means of known images.
+    mean = COLOURS / 2 + 0.04
+    coloured(lambda x, training: (x.flip(1) if turned and not training else x) - mean + 0.5)
+
+
 @pytest.mark.parametrize(
     ("run", "fault", "mended", "kind", "words"),
     [
@@ -149,6 +232,11 @@ def masks(white: int) -> None:
         (accumulate, True, False, "no step", "every 4 batches"),
         (ignored, 1, 4, "not a number", "ignore_index"),
         (masks, 255, 1, "wrong loss", "by 255"),
+        (through_time, 1, 4, "vanishing", ".detach() cuts the graph 11 times"),
+        (shuffled, True, False, "labels unrelated to the images", "shuffled together"),
+        (connectionist, True, False, "wrong loss", "log_softmax(scores, dim=-1)"),
+        (order_of_colours, True, False, "train and validation inputs differ", "BGR2RGB"),
+        (normalised_colours, True, False, "train and validation inputs differ", "BGR2RGB"),
     ],
 )
 def test_a_fault_is_told_and_what_mends_it_gets_no_word(run, fault, mended, kind, words):
@@ -218,6 +306,34 @@ def critic_through_generator() -> None:
         og.step()
 
 
-@pytest.mark.parametrize("run", [views, few_objects, search_that_ends, critic_through_generator])
+def paler_in_training() -> None:
+    """Make every second training image grey, as augmentation does."""
+
+    def change(x, training):
+        if training:
+            x[::2] = x[::2].mean(1, keepdim=True)
+        return x
+
+    coloured(change)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [views, few_objects, search_that_ends, critic_through_generator, paler_in_training],
+)
 def test_healthy_programs_get_no_word(run):
     assert not watched(run)
+
+
+def test_a_model_that_is_frozen_altogether_is_told_so():
+    model = net().requires_grad_(False)
+    with pytest.raises(RuntimeError), Watch() as seen:
+        cross_entropy(model, *batch(0)).backward()
+    assert [v.kind for v in seen.verdicts] == ["crashed"]
+    assert "frozen" in seen.verdicts[0].fix
+
+
+def test_lightning_wants_the_loss_returned():
+    facts = LoopFacts(forwards=9, steps=9)
+    assert "backward()" in next(loop(facts, ended=True)).fix
+    assert "training_step" in next(loop(replace(facts, lightning=True), ended=True)).fix

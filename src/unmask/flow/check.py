@@ -18,7 +18,7 @@ from unmask.flow.feed import Batch, Loss, call, first_line, loss_of, pairs_of, r
 from unmask.flow.judge.crashes import advice
 from unmask.flow.judge.verdicts import verdicts
 from unmask.flow.measure.calls import LossTap
-from unmask.flow.measure.experiments import experiment
+from unmask.flow.measure.experiments import experiment, severs
 from unmask.flow.measure.origin import origin
 from unmask.flow.measure.parameters import results_in
 from unmask.flow.measure.probe import GradientProbe
@@ -122,7 +122,8 @@ def check_flow(
         torch.manual_seed(seed)
         loss = partial(loss_of, loss_fn=loss_fn)
         curved = any(x.slopes for x in history[0].layers)
-        tried = experiment(original, call, loss, batches, curved=curved)
+        cut = severs(history[0])
+        tried = experiment(original, call, loss, batches, curved=curved, cut=cut)
         history[0] = replace(history[0], experiments=tried)
     return FlowCheck(
         model=type(original).__name__,

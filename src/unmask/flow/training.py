@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 import weakref
 from dataclasses import replace
 from typing import Any
@@ -16,12 +17,13 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
 
 from unmask.flow.feed import call
+from unmask.flow.judge.data import ENOUGH_LABELS, unpredicted
 from unmask.flow.judge.indicators import update_ratios
 from unmask.flow.judge.kinds import CAUSES
-from unmask.flow.judge.loop import ENOUGH_LABELS, LoopFacts, loop
+from unmask.flow.judge.loop import LoopFacts, loop
 from unmask.flow.judge.verdicts import ordered, verdicts
-from unmask.flow.measure.calls import logits_in, user_line
-from unmask.flow.measure.experiments import experiment
+from unmask.flow.measure.calls import logits_in, runs_inside, user_line
+from unmask.flow.measure.experiments import experiment, severs
 from unmask.flow.measure.inputs import InputLedger
 from unmask.flow.measure.layers import attends
 from unmask.flow.measure.origin import origin, origin_in
@@ -43,7 +45,7 @@ TRIED_AT, LARGEST = 2, 50_000_000
 # Entries of one weight that show whether it was overwritten between two steps.
 _WITNESSES = 64
 # Losses after which unpredictable labels show: the loss is still that of guessing.
-LONG, LEARNS = 100, 0.97
+LONG, SOON, LEARNS = 100, 50, 0.97
 
 
 class Training:
@@ -98,7 +100,10 @@ class Training:
 
     def _credible(self, tried: Experiments) -> Experiments:
         """Return the experiments, with the fit of the labels unless the loss contradicts it."""
-        late = self.facts.losses[LONG - LOOK : LONG]
+        # What neither a line nor a neighbour tells is doubted sooner.
+        near = tried.linear is not None and tried.nearest is not None and unpredicted(tried)
+        long = SOON if near else LONG
+        late = self.facts.losses[long - LOOK : long]
         learns = bool(late) and sum(late) / len(late) < LEARNS * self._entropy
         if tried.linear is None or (len(late) == LOOK and not learns):
             return tried
@@ -146,7 +151,8 @@ class Training:
 
     def fed(self, name: str, output: Any, target: Any, options: Any, result: Any) -> None:
         """Record a call of one of torch's losses."""
-        self._call = (name, output, target, options)
+        # This one has further arguments, and isn't called again.
+        self._call = (name, output, target, options) if name != "ctc_loss" else None
         if name in ("cross_entropy", "nll_loss"):
             self.inputs.labelled(target)
         if self.probe.window is not None:
@@ -243,7 +249,9 @@ class Training:
             scaled_up: whether the gradients are still to be divided by a GradScaler's scale.
         """
         facts = self.facts
-        self.note_line("step")
+        if "step" not in facts.lines:
+            self.note_line("step")
+            facts.lightning = "lightning" in sys.modules and runs_inside("lightning")
         self._late_clip = False
         facts.scaled_steps += scaled_up and amp_scale(optimizer) == 1
         if optimizer not in self._steppers:
@@ -354,7 +362,10 @@ class Training:
         device = [x.device] if x.device.type == "cuda" else []
         with torch.random.fork_rng(devices=device), torch.enable_grad():
             curved = any(layer.slopes for s in self.probe.history[:1] for layer in s.layers)
-            tried = experiment(self.module, call, loss, [(x, target)], pairs, curved=curved)
+            cut = any(map(severs, self.probe.history[:1]))
+            tried = experiment(
+                self.module, call, loss, [(x, target)], pairs, curved=curved, cut=cut
+            )
         self._tried = tried
 
     def find_origin(self) -> list[Verdict]:

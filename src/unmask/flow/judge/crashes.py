@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from torch import nn
+
 from unmask.flow.measure.calls import LOSSES, is_users, relative
 from unmask.verdict import Verdict
 
@@ -106,6 +108,18 @@ def _swapped(error: BaseException) -> bool:
     return False
 
 
+def _frozen(error: BaseException) -> bool:
+    """Return whether the user's own code holds a model, and every one of them is frozen."""
+    trace, models = error.__traceback__, []
+    while trace is not None:
+        frame = trace.tb_frame
+        if is_users(frame.f_code.co_filename):
+            models += [m for m in frame.f_locals.values() if isinstance(m, nn.Module)]
+        trace = trace.tb_next
+    weights = [p for m in models for p in m.parameters()]
+    return bool(weights) and not any(p.requires_grad for p in weights)
+
+
 def explained(error: Exception, step: int | None) -> Verdict | None:
     """Return a verdict on an error that ended a training, or None where it isn't known.
 
@@ -131,4 +145,9 @@ def advice(error: BaseException | str) -> str:
     if isinstance(error, BaseException) and _swapped(error):
         return "the loss takes the model's output first: loss(output, target)"
     text = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else error
+    if isinstance(error, BaseException) and "does not require grad" in text and _frozen(error):
+        return (
+            "all of the model's parameters are frozen: call requires_grad_(True) on those to be "
+            "trained, such as a new head"
+        )
     return next((do for pattern, do in _KNOWN if re.search(pattern, text)), "")

@@ -6,7 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
-from unmask.flow.measure.statistics import FlowStats
+from unmask.flow.measure.inputs import Colours, InputFacts
+from unmask.flow.measure.statistics import Experiments, FlowStats
 from unmask.verdict import Verdict
 
 _CLASSIFIERS = ("cross_entropy", "nll_loss")
@@ -24,8 +25,20 @@ RANDOM = 0.05
 LAST_BATCH = 0.9
 # The fraction of a gradient that passes from a sequence's end to its start.
 FADED_IN_TIME = 1e-4
+# The fraction of a sequence without a gradient, above which it isn't cut in windows.
+SEVERED = 0.85
 # Standard errors above chance that a linear fit of related labels passes on a few hundred images.
 ABOVE_CHANCE = 2.0
+# Inputs whose deviations differ by this factor, or whose means by a deviation.
+APART = 2.0
+# A shift of the first and the last channel, in standard deviations of the entries and in errors,
+# and the fraction of the validation images' contrast of colours that is no accident in training.
+TURNED, SURE_OF_COLOURS, PALER = 0.05, 6.0, 0.3
+LEAST_VALIDATED, SEEN = 32, 0.98
+# The labels of a whole loop that make a majority certain.
+ENOUGH_LABELS = 500
+# The batches that make an order by class certain, and the fraction of them that must show it.
+ORDERED_BATCHES, IN_ORDER = 20, 0.95
 
 
 def data(history: list[FlowStats]) -> Iterator[Verdict]:
@@ -122,6 +135,83 @@ def imbalanced(
     )
 
 
+def inputs(facts: InputFacts) -> Iterator[Verdict]:
+    """Judge what a whole loop was fed in training and in validation.
+
+    Args:
+        facts: of its inputs.
+    """
+    if facts.train is not None and facts.validation is not None:
+        (mean, std), (other, spread) = facts.train, facts.validation
+        apart = std > 0 and (abs(other - mean) > std or not 1 / APART < spread / std < APART)
+        if apart:
+            yield Verdict(
+                "train and validation inputs differ",
+                "error",
+                f"training is fed inputs of mean {mean:.3g} and standard deviation {std:.3g}, "
+                f"validation {other:.3g} and {spread:.3g}",
+                "normalise both in the same way: x.sub(mean).div(std) with one mean and std",
+                evidence={
+                    "train_mean": mean,
+                    "train_std": std,
+                    "validation_mean": other,
+                    "validation_std": spread,
+                },
+            )
+    if facts.colours is not None and _turned(*facts.colours):
+        red, _, blue = facts.colours[0]
+        yield Verdict(
+            "train and validation inputs differ",
+            "warning",
+            "red and blue have changed places in the validation images, as it seems: the first "
+            f"channel is {abs(red):.2g} standard deviations {'darker' if red < 0 else 'brighter'} "
+            f"than in training, the last {abs(blue):.2g} {'darker' if blue < 0 else 'brighter'}, "
+            "the middle one as bright",
+            "bring both to RGB: cv2.cvtColor(image, cv2.COLOR_BGR2RGB)",
+            evidence={"first": red, "last": blue},
+        )
+    total = sum(facts.classes.values())
+    if len(facts.classes) > 1 and total >= ENOUGH_LABELS:
+        name = max(facts.classes, key=lambda c: facts.classes[c])
+        if facts.classes[name] >= MAJORITY * total:
+            yield imbalanced(name, facts.classes[name], total)
+    if len(facts.classes) > 2 and facts.batches >= ORDERED_BATCHES:
+        in_order = facts.few / facts.batches
+        if in_order >= IN_ORDER:
+            yield Verdict(
+                "batches sorted by class",
+                "error",
+                f"{in_order:.0%} of {facts.batches:,} batches hold at most half of the "
+                f"{len(facts.classes)} classes: every step unlearns the others",
+                "shuffle: DataLoader(..., shuffle=True)",
+                evidence={"classes": float(len(facts.classes)), "batches": float(facts.batches)},
+            )
+    if facts.validated >= LEAST_VALIDATED and facts.seen >= SEEN:
+        yield Verdict(
+            "validation images seen in training",
+            "warning",
+            f"{facts.seen:.0%} of the {facts.validated:,} images of evaluation passes were trained "
+            "on: what they measure is memory",
+            "keep images apart for validation, by file or by person",
+            evidence={"seen": facts.seen, "images": float(facts.validated)},
+        )
+
+
+def _turned(shift: Colours, error: Colours, before: float) -> bool:
+    """Return whether channels differ as they do when the first and the last change places.
+
+    Paler colours in training, as of augmentation, don't turn the order of the channels.
+    """
+    first, middle, last = shift
+    size = abs(first - last) / 2
+    after = before + first - last
+    if before * after > 0 and abs(before) > PALER * abs(after):
+        return False
+    sure = size > max(TURNED, SURE_OF_COLOURS * max(error))
+    still = abs(middle) < max(0.2 * size, 2 * error[1])
+    return sure and still and abs(first + last) < max(0.4 * size, 2 * max(error))
+
+
 def _running(stats: FlowStats) -> Iterator[Verdict]:
     """Judge the statistics that batch normalisation keeps for evaluation."""
     name, momentum = stats.momentum or ("", 0.1)
@@ -168,6 +258,22 @@ def _experiments(history: list[FlowStats]) -> Iterator[Verdict]:
             step=stats.step,
             evidence={"change": found.swapped},
         )
+    if found.severed is not None and found.severed > SEVERED:
+        lines = Counter(c.location for c in stats.cuts if c.operation in (".detach()", ".data"))
+        line, times = lines.most_common(1)[0]
+        where = next(c for c in stats.cuts if c.location == line)
+        yield Verdict(
+            "vanishing",
+            "error",
+            f"{where.operation} cuts the graph {times} times in one pass: the output depends on "
+            f"all of a sequence, and {found.severed:.0%} of it, from its start, gets no gradient",
+            f"leave out {where.operation}; to save memory, cut once in many time steps",
+            cause="no gradient goes back from one time step to the one before",
+            subject=where.layer,
+            location=line,
+            step=stats.step,
+            evidence={"severed": found.severed, "cuts": float(times)},
+        )
     if found.through_time is not None and found.through_time < FADED_IN_TIME:
         yield Verdict(
             "vanishing",
@@ -202,15 +308,25 @@ def _experiments(history: list[FlowStats]) -> Iterator[Verdict]:
             step=stats.step,
             evidence={"affine": found.affine},
         )
-    if found.linear is not None and found.chance is not None:
-        error = math.sqrt(found.chance * (1 - found.chance) / found.images)
-        if found.linear < found.chance + ABOVE_CHANCE * error:
-            yield Verdict(
-                "labels unrelated to the images",
-                "warning",
-                f"a linear fit predicts {found.linear:.0%} of held-out labels, where always "
-                f"predicting the commonest is right for {found.chance:.0%}",
-                "check that images and labels are shuffled together",
-                step=stats.step,
-                evidence={"linear": found.linear, "chance": found.chance},
-            )
+    if found.linear is not None and _at_chance(found.linear, found):
+        yield Verdict(
+            "labels unrelated to the images",
+            "warning",
+            f"a linear fit predicts {found.linear:.0%} of held-out labels, where always "
+            f"predicting the commonest is right for {found.chance:.0%}",
+            "check that images and labels are shuffled together",
+            step=stats.step,
+            evidence={"linear": found.linear, "chance": found.chance or 0.0},
+        )
+
+
+def unpredicted(found: Experiments) -> bool:
+    """Return whether the nearest image predicts a label no better than chance does."""
+    return found.nearest is not None and _at_chance(found.nearest, found)
+
+
+def _at_chance(accuracy: float, found: Experiments) -> bool:
+    if found.chance is None:
+        return False
+    error = math.sqrt(found.chance * (1 - found.chance) / found.images)
+    return accuracy < found.chance + ABOVE_CHANCE * error

@@ -100,6 +100,15 @@ def _judged(call: LossCall, stats: FlowStats) -> Iterator[Verdict]:
             highest=call.high,
             target_low=call.target_low,
         )
+    elif call.name == "ctc_loss" and call.normalised != 1:
+        fed = "probabilities" if call.operation == "softmax" else "scores"
+        yield verdict(
+            "wrong loss",
+            f"ctc_loss is fed {fed} up to {call.high:.3g}; it wants log-probabilities, which over "
+            "the classes, the last dimension, add up to 1",
+            "log_softmax(scores, dim=-1) before ctc_loss, of shape (times, images, classes)",
+            highest=call.high,
+        )
     elif call.name == "nll_loss":
         if call.operation == "softmax" or (call.operation != "log_softmax" and call.high > 1e-5):
             fed = "probabilities" if call.operation == "softmax" else "scores"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from unmask.flow.judge.data import MAJORITY, imbalanced
+from unmask.flow.judge.data import inputs
 from unmask.flow.measure.inputs import InputFacts
 from unmask.verdict import Verdict
 
@@ -25,13 +25,6 @@ SCALES, COLLAPSED = 8, 256.0
 SPIKE = 1.3
 # One that is still this much of its start, after steps that each changed this much of the weights.
 STALLS, HASTY = 0.8, 0.03
-# Inputs whose deviations differ by this factor, or whose means by a deviation.
-APART = 2.0
-LEAST_VALIDATED, SEEN = 32, 0.98
-# The labels of a whole loop that make a majority certain.
-ENOUGH_LABELS = 500
-# The batches that make an order by class certain, and the fraction of them that must show it.
-SORTED_BATCHES, IN_ORDER = 20, 0.95
 
 
 @dataclass
@@ -72,6 +65,7 @@ class LoopFacts:
         evaluating_backwards: backward passes in evaluation mode, of such a model.
         fresh_norms: whether its running statistics have never been updated.
         schedules: steps of learning rate schedules.
+        lightning: whether Lightning makes the steps.
         lines: places in the user's code, by "step", "backward", "validation", "zero_grad",
             "schedule", "clip", and "elsewhere" for steps of another model's optimiser.
     """
@@ -107,6 +101,7 @@ class LoopFacts:
     evaluating_backwards: int = 0
     fresh_norms: bool = False
     schedules: int = 0
+    lightning: bool = False
     lines: dict[str, str] = field(default_factory=dict)
 
 
@@ -121,7 +116,7 @@ def loop(facts: LoopFacts, ended: bool = False) -> Iterator[Verdict]:
     yield from _rates(facts)
     yield from _mode(facts)
     yield from _state(facts)
-    yield from _inputs(facts.inputs)
+    yield from inputs(facts.inputs)
 
 
 def _no_step(facts: LoopFacts, ended: bool) -> Iterator[Verdict]:
@@ -176,7 +171,9 @@ def _no_step(facts: LoopFacts, ended: bool) -> Iterator[Verdict]:
             "no step",
             "error",
             f"{facts.steps} steps and no backward pass",
-            "call loss.backward() before optimizer.step()",
+            "return the loss from training_step"
+            if facts.lightning
+            else "call loss.backward() before optimizer.step()",
             location=lines.get("step"),
             evidence={"steps": float(facts.steps)},
         )
@@ -328,51 +325,6 @@ def _state(facts: LoopFacts) -> Iterator[Verdict]:
                 step=LEAST_STEPS - 1,
                 evidence={"first": first, "peak": peak},
             )
-
-
-def _inputs(facts: InputFacts) -> Iterator[Verdict]:
-    if facts.train is not None and facts.validation is not None:
-        (mean, std), (other, spread) = facts.train, facts.validation
-        apart = std > 0 and (abs(other - mean) > std or not 1 / APART < spread / std < APART)
-        if apart:
-            yield Verdict(
-                "train and validation inputs differ",
-                "error",
-                f"training is fed inputs of mean {mean:.3g} and standard deviation {std:.3g}, "
-                f"validation {other:.3g} and {spread:.3g}",
-                "normalise both in the same way: x.sub(mean).div(std) with one mean and std",
-                evidence={
-                    "train_mean": mean,
-                    "train_std": std,
-                    "validation_mean": other,
-                    "validation_std": spread,
-                },
-            )
-    total = sum(facts.classes.values())
-    if len(facts.classes) > 1 and total >= ENOUGH_LABELS:
-        name = max(facts.classes, key=lambda c: facts.classes[c])
-        if facts.classes[name] >= MAJORITY * total:
-            yield imbalanced(name, facts.classes[name], total)
-    if len(facts.classes) > 2 and facts.batches >= SORTED_BATCHES:
-        in_order = facts.few / facts.batches
-        if in_order >= IN_ORDER:
-            yield Verdict(
-                "batches sorted by class",
-                "error",
-                f"{in_order:.0%} of {facts.batches:,} batches hold at most half of the "
-                f"{len(facts.classes)} classes: every step unlearns the others",
-                "shuffle: DataLoader(..., shuffle=True)",
-                evidence={"classes": float(len(facts.classes)), "batches": float(facts.batches)},
-            )
-    if facts.validated >= LEAST_VALIDATED and facts.seen >= SEEN:
-        yield Verdict(
-            "validation images seen in training",
-            "warning",
-            f"{facts.seen:.0%} of the {facts.validated:,} images of evaluation passes were trained "
-            "on: what they measure is memory",
-            "keep images apart for validation, by file or by person",
-            evidence={"seen": facts.seen, "images": float(facts.validated)},
-        )
 
 
 def _mode(facts: LoopFacts) -> Iterator[Verdict]:

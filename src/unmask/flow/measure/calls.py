@@ -25,6 +25,8 @@ _INSTALLED = ("site-packages", "dist-packages")
 REENTRANT = "checkpoint(use_reentrant=True)"
 # The most entries of a loss's input that are added up.
 _MOST_ENTRIES = 1 << 20
+# The first time steps of a ctc_loss that are added up.
+_TIMES = 8
 # Targets this near to a range, relative to its width, count as inside.
 _NEAR_ENOUGH = 0.05
 
@@ -65,7 +67,7 @@ class LossCall:
         dim: the dimension of a softmax.
         width: the number of entries that it is taken over.
         normalised: the dimension over which the outputs, or for nll_loss their exponentials, are
-            probabilities: at least 0, with a sum of 1.
+            probabilities: at least 0, with a sum of 1. For ctc_loss 1 is the last one.
         reduction: "mean", "sum" or "none".
         value: the loss, None where it is not reduced.
         location: "file:line" of the call in the user's code, None where it isn't known.
@@ -124,6 +126,16 @@ def user_line(depth: int = 1) -> str | None:
     return None
 
 
+def runs_inside(package: str) -> bool:
+    """Return whether the code of a package called this, directly or not."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if f"/{package}/" in Path(frame.f_code.co_filename).as_posix():
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+
+
 def is_users(name: str) -> bool:
     """Return whether a file of code is the user's, not a library's or Unmask's."""
     return not name.startswith((*_LIBRARIES, "<")) and not any(i in name for i in _INSTALLED)
@@ -161,6 +173,7 @@ def logits_in(output: Any) -> Any:
 LOSSES = (
     *("cross_entropy", "nll_loss", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"),
     *("binary_cross_entropy", "binary_cross_entropy_with_logits", "kl_div", "multi_margin_loss"),
+    "ctc_loss",
 )
 
 
@@ -305,7 +318,9 @@ def loss_call(
             width=last.width,
             beyond=_beyond(aim, last.name),
             total=float(result.detach().sum()) if not scalar else None,
-            normalised=_normalised(out, logs=name == "nll_loss"),
+            normalised=_normalised(out, logs=name == "nll_loss")
+            if name != "ctc_loss"
+            else _normalised(out[:_TIMES].flatten(0, -2), logs=True),
             reduction=str(options.get("reduction", "mean")),
             value=float(result.detach()) if scalar else None,
             location=user_line(2),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,10 +14,10 @@ from torch import Tensor, nn
 
 from unmask.flow.measure.calls import logits_in
 from unmask.flow.measure.layers import spread
-from unmask.flow.measure.statistics import Experiments
+from unmask.flow.measure.statistics import Experiments, FlowStats
 
 VARIED, SEEN = 0.01, 1e-3
-LEAST_IMAGES, LEAST_TIMES = 8, 10
+LEAST_IMAGES, LEAST_TIMES, LEAST_PLACES = 8, 10, 4
 # The images that a pass needs whose outputs are only compared, and that are put in another order.
 FEW, ORDERED = 4, 32
 # How many times as bright images are that must bend what is curved.
@@ -33,6 +34,7 @@ def experiment(
     rows: Sequence[tuple[Any, Any]] | None = None,
     *,
     curved: bool = False,
+    cut: bool = False,
 ) -> Experiments:
     """Try the changes on copies of a model; the result of one that can't be tried is None.
 
@@ -43,21 +45,32 @@ def experiment(
         batches: pairs of inputs and targets; the first is changed.
         rows: images and labels for the linear fit, None to fit the batches.
         curved: whether the network is known to apply an activation.
+        cut: whether its forward is known to cut the graph.
     """
     x, y = batches[0]
-    mixed = swapped = time = None
+    mixed = swapped = time = severed = None
     plain = isinstance(x, Tensor) and isinstance(y, Tensor) and x.ndim > 1
     if plain and LEAST_IMAGES <= len(x) == len(y):
         mixed = _quietly(lambda: _mixed(_alive(model), call, x))
         swapped = _quietly(lambda: _swapped(_alive(model), call, loss, x, y))
         if any(isinstance(m, nn.RNNBase) for m in model.modules()):
             time = _quietly(lambda: _through_time(_alive(model), call, x))
+        if cut:
+            severed = _quietly(lambda: _severed(_alive(model), call, x))
     random = _quietly(lambda: _random(_alive(model), call, x)) if plain else None
     straight = plain and not curved
     affine = _quietly(lambda: _affine(_alive(model), call, x)) if straight else None
     fit = _quietly(lambda: _linear(batches if rows is None else rows)) if plain else None
-    linear, chance, images = fit or (None, None, 0)
-    return Experiments(mixed, swapped, time, affine, random, linear, chance, images)
+    linear, chance, nearest, images = fit or (None, None, None, 0)
+    return Experiments(
+        *(mixed, swapped, time, severed, affine, random, linear, chance, nearest, images)
+    )
+
+
+def severs(stats: FlowStats) -> bool:
+    """Return whether a step's forward pass cut the graph again and again at one line."""
+    lines = Counter(c.location for c in stats.cuts if c.operation in (".detach()", ".data"))
+    return max(lines.values(), default=0) >= LEAST_PLACES
 
 
 def _alive(model: nn.Module) -> nn.Module:
@@ -112,6 +125,26 @@ def _through_time(
             ratio = float(size[:tenth].mean() / size[-tenth:].mean())
             ratios.append(ratio if isinstance(layer, nn.RNN) else ratio ** (1 / 3))
     return min(ratios, default=None)
+
+
+def _severed(model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Tensor) -> float | None:
+    images = x[:LEAST_IMAGES].detach().clone().requires_grad_()
+    output = logits_in(call(model, images))
+    output.float().square().sum().backward()
+    output = output.detach()
+    along = next((d for d in range(1, x.ndim) if x.shape[d] >= LEAST_PLACES), None)
+    if images.grad is None or along is None:
+        return None
+    size = images.grad.double().abs().sum([d for d in range(x.ndim) if d != along])
+    silent = size == 0
+    if not bool(silent.any()):
+        return 0.0
+    with torch.no_grad():
+        others = images.clone().movedim(along, 0)
+        others[silent] = others[silent].roll(1, 1)
+        off = logits_in(call(model, others.movedim(0, along))) - output
+    matters = _rms(off.double()) > SEEN * _rms(output.double())
+    return float(silent.double().mean()) if matters else 0.0
 
 
 def _quietly(measure: Callable[[], Any]) -> Any:
@@ -226,8 +259,10 @@ def _rms(x: Tensor) -> float:
     return math.sqrt(float(x.square().mean()))
 
 
-def _linear(batches: Sequence[tuple[Any, Any]]) -> tuple[float, float, int] | None:
-    """Return a ridge classifier's cross-validated accuracy, that of the largest class, and n."""
+def _linear(batches: Sequence[tuple[Any, Any]]) -> tuple[float, float, float, int] | None:
+    """Return how well labels are predicted by a ridge classifier, cross-validated, by always
+    predicting the largest class, and by the nearest other image; and the number of images.
+    """
     rows, labels = [], []
     for x, y in batches:
         if y.is_floating_point() or y.ndim != 1 or len(x) != len(y) or not x.is_floating_point():
@@ -253,4 +288,8 @@ def _linear(batches: Sequence[tuple[Any, Any]]) -> tuple[float, float, int] | No
         weights = np.linalg.solve(gram, a.T @ b)
         right += int((classes[(inputs[fold == k] @ weights).argmax(1)] == targets[fold == k]).sum())
     counts = np.unique(targets, return_counts=True)[1]
-    return right / n, float(counts.max() / n), n
+    squares = np.square(inputs).sum(1)
+    apart = squares[:, None] + squares - 2 * inputs @ inputs.T
+    np.fill_diagonal(apart, np.inf)
+    near = float((targets[apart.argmin(1)] == targets).mean())
+    return right / n, float(counts.max() / n), near, n

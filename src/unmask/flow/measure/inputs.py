@@ -17,8 +17,11 @@ FIT, PIXELS, FIT_PASSES = 512, 256, 24
 # The most batches whose labels are counted, and the most labels of each; the labels a class from
 # which on a batch should hold most of the classes.
 BATCHES, LABELS, ENOUGH = 2_000, 4_096, 3
+# The rows and columns of an image that tell the brightness of its channels; the fewest images.
+PLACES, FEW = 8, 64
 
 
+Colours = tuple[float, float, float]
 Batch = tuple[int, tuple[int, ...]] | None
 
 
@@ -32,6 +35,9 @@ class InputFacts:
         validation: the same of passes without gradients.
         validated: the number of images in passes without gradients.
         seen: the fraction of those that also occurred in training, bit for bit.
+        colours: how far the means of three channels of validation images lie from those of training
+            images, in standard deviations of the entries, the standard errors, and how far the
+            first lies from the last in training; None where there are no such images.
         classes: the number of labels of each class.
         batches: the number of batches of labels.
         few: the number of batches that held at most half of the classes that as many labels hold
@@ -42,6 +48,7 @@ class InputFacts:
     validation: tuple[float, float] | None = None
     validated: int = 0
     seen: float = 0.0
+    colours: tuple[Colours, Colours, float] | None = None
     classes: dict[int, int] = field(default_factory=dict)
     batches: int = 0
     few: int = 0
@@ -62,11 +69,34 @@ class _Moments:
         return mean, math.sqrt(max(square - mean * mean, 0.0))
 
 
+class _Channels:
+    """The means over images of the means of their three channels, and how these vary."""
+
+    def __init__(self) -> None:
+        self.images = 0
+        self._sums = torch.zeros(3, 3, dtype=torch.float64)
+
+    def add(self, x: Tensor) -> None:
+        if x.ndim != 4 or x.shape[1] != 3:
+            return
+        few = x[:, :, :: max(1, x.shape[2] // PLACES), :: max(1, x.shape[3] // PLACES)].double()
+        means = few.mean((2, 3))
+        self.images += len(x)
+        squares = few.square().mean((2, 3))
+        self._sums += torch.stack([means.sum(0), means.square().sum(0), squares.sum(0)])
+
+    def read(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the means, the squares of their standard errors, and the mean square."""
+        mean, square, entries = self._sums / self.images
+        return mean, (square - mean.square()).clamp_min(0) / self.images, entries
+
+
 class InputLedger:
     """Records the inputs of one model; only for images on this computer's CPU."""
 
     def __init__(self) -> None:
         self._train, self._validation = _Moments(), _Moments()
+        self._colours = _Channels(), _Channels()
         self._seen: list[Tensor] = []
         self._checked: list[Tensor] = []
         self._counts = [0, 0]
@@ -86,6 +116,7 @@ class InputLedger:
             return
         if probed:
             self._train.add(x)
+        self._colours[0].add(x)
         self._add(x, self._seen, 0)
         self._rows = None
         if not self.complete:
@@ -116,6 +147,7 @@ class InputLedger:
         x = _images(args)
         if x is not None:
             self._validation.add(x)
+            self._colours[1].add(x)
             before = len(self._checked)
             self._add(x, self._checked, 1)
             self._latest = batch_of(args) if len(self._checked) > before else None
@@ -151,10 +183,22 @@ class InputLedger:
             self._validation.read(),
             self._counts[1],
             seen,
+            self._shift(),
             dict(self._classes),
             len(self._batches),
             few,
         )
+
+    def _shift(self) -> tuple[Colours, Colours, float] | None:
+        if min(c.images for c in self._colours) < FEW:
+            return None
+        (a, e, square), (b, f, _) = (c.read() for c in self._colours)
+        size = float((square - a.square()).clamp_min(0).mean().sqrt())
+        if not 0 < size < math.inf:
+            return None
+        shift, error = ((b - a) / size).tolist(), ((e + f).sqrt() / size).tolist()
+        apart = float(a[0] - a[2]) / size
+        return (shift[0], shift[1], shift[2]), (error[0], error[1], error[2]), apart
 
     def _expected(self, n: int) -> float:
         """Return how many classes n labels hold on average when they are drawn at random."""

@@ -226,20 +226,25 @@ class Experiments:
         swapped: the relative change of the loss when the images are permuted and their labels
             aren't.
         through_time: the gradient of a recurrent layer's first inputs over that of its last.
+        severed: the fraction of the places of an image, or of the times of a sequence, that the
+            output depends on and whose gradient is exactly 0.
         affine: how far the network is from a linear function of its images, 0 where it is one.
         random: how much the outputs of the same images differ in evaluation mode.
         linear: the accuracy of a linear fit on held-out images of the batches.
         chance: the accuracy of always predicting the most common class.
+        nearest: the accuracy of predicting each image's label by the image that is nearest to it.
         images: the number of images of the fit.
     """
 
     mixed: float | None = None
     swapped: float | None = None
     through_time: float | None = None
+    severed: float | None = None
     affine: float | None = None
     random: float | None = None
     linear: float | None = None
     chance: float | None = None
+    nearest: float | None = None
     images: int = 0
 
 
