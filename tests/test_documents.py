@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from unmask.cli.main import app
+from unmask.cli.verbs import app
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -29,7 +29,7 @@ COMMANDS = sorted(
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("unmask ")])
 def test_every_command_is_understood(command: str) -> None:
     # Parsing resolves the verb and every flag and value without running them.
-    verb, bound, _ = app.parse_args(shlex.split(command)[1:], exit_on_error=False)
+    verb, bound, _ = app().parse_args(shlex.split(command)[1:], exit_on_error=False)
     assert callable(verb)
     assert bound is not None
 

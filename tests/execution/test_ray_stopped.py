@@ -25,7 +25,7 @@ from unmask.mask.training.canvases import CanvasSettings
 from unmask.mask.training.cross_validation import CrossValidation, train_fold
 from unmask.mask.training.network import DetectorShape
 from unmask.mask.training.trainer import DetectorSettings
-from unmask.sweep import SweepHistory
+from unmask.sweep.history import SweepHistory
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
