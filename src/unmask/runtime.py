@@ -273,16 +273,25 @@ _claimed: dict[Path, int] = {}
 _made: set[Path] = set()
 
 
-def claim_folder(folder: Path) -> None:
+def claim_folder(folder: Path, data: str | Path = "") -> None:
     """Reserve a folder for this process until release_folders, so that no two runs share one.
 
     Args:
         folder: where a run writes; made where it is missing. A folder that this process has claimed
             already stays claimed.
+        data: the images that are read, in whose folder output would be taken for images; "" for
+            none.
 
     Raises:
-        UserError: another process has claimed it, or it can't be made.
+        UserError: it lies in the folder of the images, another process has claimed it, or it can't
+            be made.
     """
+    if data and Path(data).is_dir() and folder.resolve().is_relative_to(Path(data).resolve()):
+        raise UserError(
+            "the folder of the output lies in that of the images",
+            got=folder,
+            do="choose another --out",
+        )
     new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -317,9 +326,9 @@ def release_folders() -> None:
 
 
 @contextlib.contextmanager
-def claimed_folder(folder: Path) -> Iterator[None]:
+def claimed_folder(folder: Path, data: str | Path = "") -> Iterator[None]:
     """Claim a folder while the block runs; see claim_folder. If it stays empty, it is removed."""
-    claim_folder(folder)
+    claim_folder(folder, data)
     try:
         yield
     finally:

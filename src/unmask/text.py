@@ -106,9 +106,14 @@ def listed(items: Sequence[str]) -> str:
     return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
 
 
+def counted(count: int, what: str) -> str:
+    """Return a count and what is counted, in the singular for one."""
+    return f"{count:,} {what}{'s' * (count != 1)}"
+
+
 def moment(epoch: int) -> str:
     """Return when a probe was taken: at the start, or after that many epochs."""
-    return "at the start" if epoch == 0 else f"after {epoch} epoch{'s' * (epoch > 1)}"
+    return "at the start" if epoch == 0 else f"after {counted(epoch, 'epoch')}"
 
 
 def percent(probability: float) -> str:

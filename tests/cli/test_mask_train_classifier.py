@@ -105,12 +105,13 @@ def test_mistakes_get_one_line(
 def test_faces_of_other_classes_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    faces = tmp_path / "faces"
     for folder in ("images", "annotations"):
-        (tmp_path / folder).mkdir()
-    Image.new("RGB", (64, 48)).save(tmp_path / "images" / "a.jpg")
+        (faces / folder).mkdir(parents=True)
+    Image.new("RGB", (64, 48)).save(faces / "images" / "a.jpg")
     text = voc_text("a", 64, 48, [("helmet", (4, 6, 20, 30))])
-    (tmp_path / "annotations" / "a.xml").write_text(text)
-    assert main(["mask", "train-classifier", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    (faces / "annotations" / "a.xml").write_text(text)
+    assert main(["mask", "train-classifier", str(faces), "--out", str(tmp_path / "out")]) == 2
     assert "helmet" in capsys.readouterr().err
 
 

@@ -53,6 +53,21 @@ def test_a_folder_of_pictures_becomes_a_model(trained: tuple[Path, Path]) -> Non
     assert len((out / "history.jsonl").read_text().splitlines()) == 8
 
 
+@pytest.mark.parametrize("where", ["", "across", "runs"])
+@pytest.mark.parametrize(
+    "verb", [["train"], ["fool", "harden", "--eps", "0.05"], ["fool", "harden", "--certified"]]
+)
+def test_no_model_is_written_among_the_images(
+    verb: list[str], where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = stripes(tmp_path / "pictures", 4)
+    files = sorted(pictures.rglob("*"))
+    made = [*verb, str(pictures), "--size", "16", "--out", str(pictures / where)]
+    assert main(made) == 2
+    assert "lies in that of the images" in capsys.readouterr().err
+    assert sorted(pictures.rglob("*")) == files
+
+
 @pytest.mark.parametrize("verb", [["train"], ["fool", "harden", "--eps", "0.05"]])
 def test_images_that_are_all_grey_get_one_channel(verb: list[str], tmp_path: Path) -> None:
     pictures = stripes(tmp_path / "pictures", 4, grey=True)

@@ -25,6 +25,7 @@ from unmask.cli.options import (
 from unmask.cli.progress import epoch_progress
 from unmask.cli.streams import say
 from unmask.errors import UserError
+from unmask.text import counted
 
 if TYPE_CHECKING:
     from unmask.data.sources import Source
@@ -97,8 +98,8 @@ def harden(
     out = out or Path("runs") / f"harden-{Path(data).stem}"
     if certified:
         plan = _certified_plan(withstood, epochs=epochs, margin=margin, seed=seed)
-        return _certify(console, pictures, plan, out, half, resume, device, json)
-    with claimed_folder(out), epoch_progress(console, _figures) as show:
+        return _certify(console, pictures, data, plan, out, half, resume, device, json)
+    with claimed_folder(out, data), epoch_progress(console, _figures) as show:
         try:
             trained = harden_on(
                 pictures.train,
@@ -149,6 +150,7 @@ def _certified_plan(
 def _certify(
     console: Console,
     pictures: Source,
+    data: str,
     plan: CertifiedTraining,
     out: Path,
     half: bool,
@@ -162,7 +164,7 @@ def _certify(
     def figures(p: CertifiedProgress) -> str:
         return f"eps {p.eps:.3f}  accuracy {p.clean:.4f}  proved {p.proved:.4f}"
 
-    with claimed_folder(out), epoch_progress(console, figures) as show:
+    with claimed_folder(out, data), epoch_progress(console, figures) as show:
         made = harden_certified(
             pictures.train,
             plan,
@@ -178,7 +180,7 @@ def _certify(
     if json:
         print(json_module.dumps({"model": str(model), "card": made.classifier.card.as_dict()}))
         return 0
-    say(f"trained {made.end.epoch} epochs in {made.end.seconds:.0f} s")
+    say(f"trained {counted(made.end.epoch, 'epoch')} in {made.end.seconds:.0f} s")
     for name, pair in (("images held out", made.guard), ("test images", made.test)):
         if pair is not None:
             say(f"{name}: accuracy {pair[0]:.4f}, proved by intervals {pair[1]:.4f}")
@@ -191,7 +193,7 @@ def _print(trained: Trained, out: Path, threat: str) -> None:
     history, best = trained.history, trained.history.best
     assert best is not None
     assert best.validation_attacked is not None
-    say(f"trained {len(history.epochs)} epochs in {history.epochs[-1].seconds:.0f} s")
+    say(f"trained {counted(len(history.epochs), 'epoch')} in {history.epochs[-1].seconds:.0f} s")
     say(
         f"kept epoch {best.epoch}: {best.validation_attacked:.4f} of the guard is right under "
         f"{threat}"

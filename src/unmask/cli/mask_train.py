@@ -101,7 +101,7 @@ def train(
             f"there is a training in {out}",
             do="--resume continues it, --overwrite starts again, --out goes elsewhere",
         )
-    claim_folder(out)
+    claim_folder(out, folder)
     annotated, warnings = read_annotated(folder)
     if classes:
         annotated = annotated.named(renamed(annotated.class_names, classes, merge=True))

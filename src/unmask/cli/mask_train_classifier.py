@@ -26,6 +26,7 @@ from unmask.cli.options import (
 )
 from unmask.cli.progress import epoch_progress
 from unmask.errors import UserError
+from unmask.text import counted
 
 if TYPE_CHECKING:
     from unmask.mask.training.classifier import SizeRow, TrainedOnFaces
@@ -88,7 +89,7 @@ def train_classifier(
         )
     annotated, warnings = read_annotated(faces)
     _tell(console, warnings)
-    with claimed_folder(out), epoch_progress(console, _figures) as show:
+    with claimed_folder(out, faces), epoch_progress(console, _figures) as show:
         try:
             result = train_on_faces(
                 chosen,
@@ -121,7 +122,7 @@ def _print(console: Console, result: TrainedOnFaces, out: Path) -> None:
 
     history, found = result.trained.history, result.validation
     ended = {
-        "finished": f"trained {len(history.epochs)} epochs",
+        "finished": f"trained {counted(len(history.epochs), 'epoch')}",
         "target": f"reached the target in epoch {len(history.epochs)}",
         "interrupted": f"stopped in epoch {len(history.epochs) + 1}",
     }[history.ended]

@@ -28,6 +28,7 @@ from unmask.cli.options import (
 )
 from unmask.cli.progress import epoch_progress, load_shown
 from unmask.errors import UserError
+from unmask.text import counted
 
 if TYPE_CHECKING:
     from unmask.data.sources import Source
@@ -135,7 +136,7 @@ def train(
             chosen = replace(chosen, holdout=validation)
         out = out or Path("runs") / f"train-{Path(data).stem}-{recipe_name}"
         console.print(_found(pictures), markup=False, highlight=False, soft_wrap=True)
-        claim = claimed_folder(out) if first else nullcontext()
+        claim = claimed_folder(out, data) if first else nullcontext()
         with claim, epoch_progress(console, _figures) as show:
             if first and not resume:
                 _keep_previous(console, out / "model")
@@ -214,7 +215,7 @@ def _print(console: Console, chosen: Recipe, trained: Trained, out: Path) -> Non
     best = history.best
     assert best is not None
     ended = {
-        "finished": f"trained {len(history.epochs)} epochs",
+        "finished": f"trained {counted(len(history.epochs), 'epoch')}",
         "target": f"reached the target in epoch {len(history.epochs)}",
         "interrupted": f"stopped in epoch {len(history.epochs) + 1}",
     }[history.ended]

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from unmask.errors import UserError
 from unmask.runtime import claim_folder, write_atomically
 from unmask.text import as_cell
 
@@ -53,14 +52,7 @@ def require_writable(folder: Path, data: str = "") -> None:
         UserError: when files can't be written there, it lies in the folder of the images, or
             another run writes into it.
     """
-    images = Path(data).resolve()
-    if data and images.is_dir() and folder.resolve().is_relative_to(images):
-        raise UserError(
-            "the folder of the output lies in that of the images",
-            got=folder,
-            do="choose another --out",
-        )
-    claim_folder(folder)
+    claim_folder(folder, data)
     (probe,) = write_files(folder, {".writable": b"?"})
     probe.unlink()
 

@@ -243,8 +243,8 @@ RECIPES: dict[str, dict[str, Callable[[int], Recipe]]] = {
         "distilled": _distilled_cifar,
     },
     "pictures": {
-        "fast": _pictures("fast", "one's own images, in about a thousand steps", 1000),
-        "long": _pictures("long", "one's own images, in about five thousand steps", 5000),
+        "fast": _pictures("fast", "your own images, in about a thousand steps", 1000),
+        "long": _pictures("long", "your own images, in about five thousand steps", 5000),
     },
 }
 
