@@ -437,6 +437,20 @@ def test_architectures_of_transformers_are_checked_by_name(
     torch.testing.assert_close(load_victim(name).module(pixels).detach(), logits.detach())
 
 
+@pytest.mark.parametrize(("side", "crop"), [(224, 0.875), (384, 1.0)])
+def test_convnext_crops_small_images_alone(side: int, crop: float, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    transformers.ConvNextConfig(**SMALL["ConvNext"]).save_pretrained(tmp_path)
+    processor = {
+        "image_processor_type": "ConvNextImageProcessor",
+        "size": {"shortest_edge": side},
+        "crop_pct": 0.875,
+    }
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    steps = load_model(f"hf:{tmp_path}@random").preprocessing
+    assert (steps.size, steps.crop) == ((side, side), crop)
+
+
 def test_a_prefix_that_is_nearly_one_of_the_zoo_is_named() -> None:
     for wrong in ("tim", "huggingface", "torch_vision"):
         with pytest.raises(UserError, match=r"unknown library of models.*timm, torchvision, hf"):
@@ -463,9 +477,11 @@ def test_timm_is_asked_as_it_documents(monkeypatch: pytest.MonkeyPatch, tmp_path
     """timm itself needs torchvision, which doesn't go with every build of PyTorch."""
     asked: list[tuple[str, bool]] = []
 
-    def create_model(name: str, *, pretrained: bool) -> nn.Module:
+    def create_model(name: str, *, pretrained: bool, num_classes: int = 7) -> nn.Module:
         asked.append((name, pretrained))
-        return Mean(7)
+        made = Mean(num_classes)
+        made.num_classes = num_classes  # type: ignore[assignment]
+        return made
 
     timm = types.ModuleType("timm")
     timm.is_model = lambda name: name == "resnet18"  # type: ignore[attr-defined]
@@ -479,21 +495,37 @@ def test_timm_is_asked_as_it_documents(monkeypatch: pytest.MonkeyPatch, tmp_path
         "std": (0.25, 0.25, 0.25),
     }
     timm.data = types.SimpleNamespace(  # type: ignore[attr-defined]
-        resolve_model_data_config=lambda network: config
+        resolve_model_data_config=lambda network: config,
+        infer_imagenet_subset=lambda network: "tiny" if network.num_classes == 7 else None,
+        ImageNetInfo=lambda subset: types.SimpleNamespace(label_names=lambda: list("abcdefg")),
     )
     monkeypatch.setitem(sys.modules, "timm", timm)
     model = load_model("timm:resnet18.a1_in1k")
     assert asked == [("resnet18.a1_in1k", True)]
     assert model.input_shape == (3, 8, 10)
     assert model.preprocessing.crop == 0.95
+    assert model.class_names == tuple("abcdefg")
     other = Mean(7)
     save_file(other.state_dict(), tmp_path / "w.safetensors")
     filled = load_model(f"timm:resnet18@{tmp_path / 'w.safetensors'}")
     assert asked[-1] == ("resnet18", False)
     pixels = torch.rand(2, 3, 8, 10)
     torch.testing.assert_close(filled(pixels), other((pixels - 0.5) / 0.25))
+    # Weights of a network that was fine-tuned to other classes.
+    tuned = Mean(3)
+    save_file(tuned.state_dict(), tmp_path / "tuned.safetensors")
+    filled = load_model(f"timm:resnet18@{tmp_path / 'tuned.safetensors'}")
+    assert filled.class_names is None
+    torch.testing.assert_close(filled(pixels), tuned((pixels - 0.5) / 0.25))
     with pytest.raises(UserError, match="did you mean 'resnet18'"):
         load_model("timm:resnet81")
+    monkeypatch.setattr(
+        timm,
+        "create_model",
+        lambda name, pretrained: create_model(name, pretrained=pretrained, num_classes=0),
+    )
+    with pytest.raises(UserError, match="gives features and no classes"):
+        load_model("timm:resnet18@random")
 
 
 def test_a_library_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,19 @@ def test_labels_are_numbered_as_the_model_numbers_them() -> None:
     assert [found.class_names[k] for k in found.labels] == ["a", "b", "b"]
     with pytest.raises(UserError, match="rows has classes that the model doesn't know: got b;"):
         matched(images, ("a", "c"))
+
+
+def test_classes_that_are_numbers_are_the_models_places() -> None:
+    # The order of folders named by numbers is that of their texts.
+    images = replace(rows([0, 1, 2, 2], 3), class_names=("0", "10", "2"))
+    names = tuple("abcdefghijk")
+    assert matched(images, names).labels.tolist() == [0, 10, 2, 2]
+    with pytest.raises(UserError, match="doesn't know"):
+        matched(images, names[:10])
+    # Digits as names, as MNIST's, are names first.
+    assert matched(
+        replace(rows([0, 1], 2), class_names=("0", "1")), ("1", "0")
+    ).labels.tolist() == [1, 0]
 
 
 def test_pictures_of_other_classes_are_refused() -> None:

@@ -306,7 +306,8 @@ class Race:
             size = max(_FIRST, done)
             cost = size * (1 + len(found)) * self.subject.per_image
             if time.perf_counter() + cost > self.end:
-                self.subject.notes.append(f"other preprocessing tried on {done} images, for time")
+                tried_on = f"tried on {done} images" if done else "not tried"
+                self.subject.notes.append(f"other preprocessing {tried_on}, for time")
                 break
             chunk, truth = pixels[done : done + size], self.images.labels[done : done + size]
             stated = target.logits(chunk)

@@ -52,6 +52,14 @@ def load_timm(name: str, weights: str) -> Wrapped:
     pretrained = weights == ""
     with _seeded(), _explained(f"timm made no {name}", pretrained):
         network = timm.create_model(name, pretrained=pretrained)
+        if (classes := _other_classes(network, weights)) is not None:
+            network = timm.create_model(name, pretrained=False, num_classes=classes)
+    if getattr(network, "num_classes", None) == 0:
+        raise UserError(
+            f"timm's {name} gives features and no classes",
+            got="a network without a head",
+            do=f"fine-tune it, save the weights as safetensors and give timm:{name}@FILE",
+        )
     _fill(network, weights)
     config = timm.data.resolve_model_data_config(network)
     channels, height, width = config["input_size"]
@@ -66,7 +74,7 @@ def load_timm(name: str, weights: str) -> Wrapped:
             mean=tuple(map(float, config["mean"])),
             std=tuple(map(float, config["std"])),
         ),
-        class_names=_timm_names(network),
+        class_names=_timm_names(timm, network),
         input_shape=(int(channels), int(height), int(width)),
     )
 
@@ -95,6 +103,8 @@ def load_torchvision(name: str, weights: str) -> Wrapped:
         )
     with _seeded(), _explained(f"torchvision made no {name}", pretrained=False):
         network = models.get_model(name, weights=None)
+        if (classes := _other_classes(network, weights)) is not None:
+            network = models.get_model(name, weights=None, num_classes=classes)
     _fill(network, weights)
     stated = models.get_model_weights(name).DEFAULT
     steps = stated.transforms()
@@ -110,7 +120,7 @@ def load_torchvision(name: str, weights: str) -> Wrapped:
             mean=tuple(map(float, steps.mean)),
             std=tuple(map(float, steps.std)),
         ),
-        class_names=tuple(stated.meta["categories"]),
+        class_names=tuple(stated.meta["categories"]) if classes is None else None,
         input_shape=(3, side, side),
     )
 
@@ -232,7 +242,7 @@ def _read_processor(
     if stated.get("do_center_crop") and (kept := _pair(stated.get("crop_size"))):
         crop = min(kept[0] / size[0], 1.0) if size else 1.0
         size = kept
-    elif (fraction := stated.get("crop_pct")) and size:
+    elif (fraction := stated.get("crop_pct")) and size and not _uncropped(stated, size):
         crop = float(fraction)
     # A rescale by 1/255 maps bytes to [0, 1]; without it the network takes bytes.
     factor = float(stated.get("rescale_factor") or 1 / 255) if stated.get("do_rescale", True) else 1
@@ -248,6 +258,12 @@ def _read_processor(
         std=std,
         order="BGR" if stated.get("do_flip_channel_order") else "RGB",
     )
+
+
+def _uncropped(stated: dict[str, Any], size: tuple[int, int]) -> bool:
+    """Return whether a processor leaves its crop_pct out, as ConvNeXT's does from 384 pixels on."""
+    kind = f"{stated.get('image_processor_type')} {stated.get('feature_extractor_type')}"
+    return "ConvNext" in kind and min(size) >= 384
 
 
 def _by_channel(values: Any, usual: float, channels: int) -> tuple[float, ...]:
@@ -275,9 +291,28 @@ def _interpolation(name: Any) -> Any:
     return name if name in ("nearest", "bilinear", "bicubic") else "bilinear"
 
 
-def _timm_names(network: nn.Module) -> tuple[str, ...] | None:
+def _timm_names(timm: Any, network: nn.Module) -> tuple[str, ...] | None:
+    """Return the names of a network's classes: ImageNet's are WordNet's, as its folders have."""
     names = (getattr(network, "pretrained_cfg", None) or {}).get("label_names")
+    if not names and (subset := timm.data.infer_imagenet_subset(network)) is not None:
+        names = timm.data.ImageNetInfo(subset).label_names()
     return tuple(map(str, names)) if names else None
+
+
+def _other_classes(network: nn.Module, weights: str) -> int | None:
+    """Return how many classes weights in a file are of, None where as many as the network's.
+
+    Where a network was fine-tuned, the last layer alone has another length, that of its bias.
+    """
+    if weights in ("", RANDOM):
+        return None
+    shapes = TensorFile(Path(weights)).shapes
+    lengths = set()
+    for name, value in network.state_dict().items():
+        own, theirs = tuple(value.shape), shapes.get(name)
+        if own and theirs and theirs != own and theirs[1:] == own[1:]:
+            lengths.add((own[0], theirs[0]))
+    return lengths.pop()[1] if len(lengths) == 1 else None
 
 
 def _fill(network: nn.Module, weights: str) -> None:

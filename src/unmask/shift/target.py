@@ -251,10 +251,6 @@ def as_images(data: Any, target: Target | None = None, *, most: int | None = Non
                 do="give images of the model's channels and size",
             )
         if target.class_names is not None:
-            numbered = data.class_names == tuple(map(str, range(len(data.class_names))))
-            if numbered and len(data.class_names) <= len(target.class_names):
-                # Classes without names are numbers, which follow the model's order.
-                data = Images(data.pixels, data.labels, target.class_names, data.name)
             data = matched(data, target.class_names)
     return spread(data, most)
 

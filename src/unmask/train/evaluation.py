@@ -275,13 +275,16 @@ def matched(images: Images, class_names: tuple[str, ...]) -> Images:
     """Return the images with their labels numbered as in class_names.
 
     Args:
-        images: labelled with some of these classes.
+        images: labelled with some of these classes, or with their numbers from 0.
         class_names: of the model, in the order of its logits.
 
     Raises:
         UserError: the images have a class that isn't among them.
     """
     strange = sorted(set(images.class_names) - set(class_names))
+    if strange and all(_is_place(name, len(class_names)) for name in images.class_names):
+        places = np.array([int(name) for name in images.class_names])
+        return Images(images.pixels, places[images.labels], class_names, images.name)
     if strange:
         raise UserError(
             f"{images.name} has classes that the model doesn't know",
@@ -290,6 +293,10 @@ def matched(images: Images, class_names: tuple[str, ...]) -> Images:
         )
     places = np.array([class_names.index(name) for name in images.class_names])
     return Images(images.pixels, places[images.labels], class_names, images.name)
+
+
+def _is_place(name: str, count: int) -> bool:
+    return name.isascii() and name.isdigit() and int(name[:20]) < count
 
 
 def counted(images: Images, logits: int) -> Images:
