@@ -309,6 +309,8 @@ def test_mistakes_cost_one_line_and_status_2(check, model, options, words):
         ("cli_check_models", "unknown model"),
         ("no_such_file.py:make", "there is no such file"),
         ("exits.py:make", "called exit(3)"),
+        ("exits.py", "exits.py:make_model"),
+        ("weights.pt", "could run any code"),
         ("no_such_module_anywhere:make", "there is no module no_such_module_anywhere"),
     ],
 )

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from unmask.errors import UserError
+from unmask.flow import check as module
 from unmask.flow.check import check_flow
 from unmask.flow.theory import critical_sigma_w2
 
@@ -356,3 +357,19 @@ def test_severities():
     assert all(v.severity == "error" for v in check.at_least("error"))
     assert check.at_least("note") == check.verdicts
     assert not check.healthy
+
+
+def test_of_a_large_network_the_loss_after_a_step_is_taken_at_every_second_one(monkeypatch):
+    def checked(rate):
+        return check_flow(
+            nn.Sequential(nn.Linear(20, 32), nn.Tanh(), nn.Linear(32, 4)),
+            loss_fn,
+            batch(),
+            optimizer=lambda parameters: torch.optim.SGD(parameters, lr=rate),
+        )
+
+    monkeypatch.setattr(module, "LARGE", 0)
+    known = [s.loss_after is not None for s in checked(0.1).history]
+    assert [i for i, there in enumerate(known) if there] == [0, 2, 4, 6, 9]
+    assert checked(0.1).healthy
+    assert [v.kind for v in checked(100.0).at_least("error")] == ["learning rate too high"]

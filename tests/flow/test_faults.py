@@ -486,6 +486,24 @@ def test_outputs_that_are_no_tensor_are_unwrapped():
         assert found(Net(lambda net, x, wrap=wrap: wrap(plain(net, x)))) == {}
 
 
+class Answer:
+    """An output that is no tensor."""
+
+    def __init__(self, name: str, scores: Tensor) -> None:
+        setattr(self, name, scores)
+
+
+@pytest.mark.parametrize(
+    ("name", "shift", "words"),
+    [("logits", 1, "subtract 1"), ("scores", 0, "forward returns Answer")],
+)
+def test_an_output_that_the_loss_does_not_take(name, shift, words):
+    model = Net(lambda net, x: Answer(name, net.head(net.trunk(x))))
+    pairs = [(x, y + shift) for x, y in batches()]
+    with pytest.raises(UserError, match=words):
+        check_flow(model, functional.cross_entropy, pairs)
+
+
 def test_what_was_not_tested_is_said():
     check = check_flow(mlp(), functional.cross_entropy, batches(1)[0])
     assert any("no optimiser" in words for words in check.untested)

@@ -53,14 +53,12 @@ def loss_of(model: nn.Module, inputs: Any, targets: Any, loss_fn: Loss) -> Tenso
         loss = loss_fn(output, targets)
     except Exception as error:
         logits = None if isinstance(output, Tensor) else logits_in(output)
-        retried = None if logits is None else _retried(loss_fn, logits, targets)
-        if retried is None:
-            raise UserError(
-                "the loss doesn't fit the model's output",
-                got=first_line(error),
-                do=advice(error) or "give loss_fn(output, targets) as the training loop does",
-            ) from error
-        loss = retried
+        if logits is None:
+            raise _unfit(error, output) from error
+        try:
+            loss = loss_fn(logits, targets)
+        except Exception as again:
+            raise _unfit(again, logits) from error
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
         raise UserError(
@@ -74,11 +72,16 @@ def loss_of(model: nn.Module, inputs: Any, targets: Any, loss_fn: Loss) -> Tenso
     return loss
 
 
-def _retried(loss_fn: Loss, logits: Tensor, targets: Any) -> Tensor | None:
-    try:
-        return loss_fn(logits, targets)
-    except Exception:
-        return None
+def _unfit(error: Exception, output: Any) -> UserError:
+    do = "give loss_fn(output, targets) as the training loop does"
+    if not isinstance(output, Tensor):
+        do = (
+            f"forward returns {type(output).__name__}: let it return the scores, or an object with "
+            "them as its logits"
+        )
+    return UserError(
+        "the loss doesn't fit the model's output", got=first_line(error), do=advice(error) or do
+    )
 
 
 def first_line(error: BaseException) -> str:

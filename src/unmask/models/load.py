@@ -164,6 +164,7 @@ def load_network(name: str) -> nn.Module:
     Raises:
         UserError: as load_model does.
     """
+    refuse_format(name)
     known = load_known(name)
     return load_imported(name) if known is None else known
 

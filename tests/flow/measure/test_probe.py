@@ -18,6 +18,7 @@ from torch.nn.modules import module as hooks
 from torch.optim import optimizer as optimizer_hooks
 
 from unmask.errors import UserError
+from unmask.flow.measure.layers import spread
 from unmask.flow.measure.probe import EARLY_STEPS, GradientProbe
 from unmask.flow.measure.statistics import FlowStats, measure
 
@@ -569,3 +570,22 @@ def test_a_resumed_run_goes_on_counting():
         step()
         step()
     assert [s.step for s in probe.history] == [5, 6]
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-30, 1e-5, 0.03, 0.2, 1.0, 1e20])
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+def test_spread_of_any_size(size, offset):
+    x = offset + size * torch.randn(64, 7, 5)
+    exact = x.double()
+    for dim in (0, 1):
+        apart = exact - exact.mean(dim, keepdim=True)
+        whole = float(exact.norm())
+        expected = float(apart.norm()) / whole if whole else 0.0
+        assert spread(x, dim) == pytest.approx(expected, rel=1e-3, abs=1e-6)
+
+
+def test_zeros_are_counted_in_a_sample_of_many_entries():
+    x = torch.rand(1 << 20) + 0.5
+    x[torch.rand(1 << 20) < 0.25] = 0.0
+    assert measure(x)[3] == pytest.approx(0.25, abs=0.01)
+    assert measure(x * 1e-45)[4] == pytest.approx(float((x * 1e-45 != 0).float().mean()), abs=0.01)

@@ -37,7 +37,9 @@ def too_high(history: list[FlowStats]) -> Verdict | None:
     searched = _searches(history)
     gains = finite([g for g in map(relative_gain, history) if g is not None])
     kept = [k for k in map(_kept_promise, history) if k is not None]
-    hasty = sum(map(_hasty, history)) >= HASTY_SHARE * len(history) or typical > FAR_TOO_FAST
+    # Of a large network the loss after a step is known of some steps only.
+    tried = sum(s.loss_after is not None for s in history)
+    hasty = 0 < HASTY_SHARE * tried <= sum(map(_hasty, history)) or typical > FAR_TOO_FAST
     hasty = hasty and not searched
     falls = [f for f in map(_fall, history) if f is not None]
     overshoots = bool(gains and kept) and median(gains) > FAST_GAIN and median(kept) < OVERSHOT

@@ -158,7 +158,7 @@ def _quietly(measure: Callable[[], Any]) -> Any:
 def _mixed(model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Tensor) -> float | None:
     if not x.is_floating_point():
         return None
-    images = x[:LEAST_IMAGES].detach().clone().requires_grad_()
+    images = x[:FEW].detach().clone().requires_grad_()
     output = logits_in(call(model, images))
     if output is None or output.ndim < 1 or len(output) != len(images):
         return None
@@ -220,7 +220,7 @@ def _swapped(
 
 def _random(model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Tensor) -> float | None:
     """Return how much two passes of the same images in evaluation mode differ, over their size."""
-    images = x[:FEW]
+    images = x[: FEW // 2]
     with torch.no_grad():
         one, two = (logits_in(call(model, images)) for _ in range(2))
     if one is None or not one.is_floating_point() or one.shape != two.shape:

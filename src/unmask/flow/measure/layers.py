@@ -271,7 +271,11 @@ def spread(x: Tensor, dim: int) -> float:
             return 0.0
         x = x / largest
         norm = float(torch.linalg.vector_norm(x))
-    return float(torch.linalg.vector_norm(x - x.mean(dim, keepdim=True))) / norm
+    mean = x.mean(dim, keepdim=True)
+    between = float(torch.linalg.vector_norm(mean)) * math.sqrt(x.numel() / max(mean.numel(), 1))
+    share = 1 - (between / norm) ** 2
+    # A small difference of two large numbers is taken entry by entry.
+    return math.sqrt(share) if share > 0.01 else float(torch.linalg.vector_norm(x - mean)) / norm
 
 
 def input_stats(x: Tensor) -> InputStats:
