@@ -43,6 +43,7 @@ FLOW: dict[str, str] = {
     "constant outputs": "The outputs are the same for every image.",
     "learning rate too high": "A step overshoots: the loss grows instead of falling.",
     "learning rate too low": "Steps change the weights too little to learn anything in time.",
+    "momentum too large": "Old gradients are never forgotten, so that steps only grow.",
     "loss independent of the images": "Other images give the same loss: something cuts them off.",
     "labels unrelated to the images": "Labels are no easier to learn than shuffled ones.",
     "labels imbalanced": "One class is so frequent that predicting it always looks like learning.",

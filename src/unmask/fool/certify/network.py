@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, fx, nn
 
 from unmask.errors import UserError
-from unmask.fool.certify.operations import Elementwise, Maximum, Shape
+from unmask.fool.certify.operations import (
+    Affine,
+    Elementwise,
+    Interval,
+    Joined,
+    Maximum,
+    Shape,
+    Sum,
+)
 from unmask.fool.certify.trace import Node, read_graph
 
 
@@ -43,6 +51,31 @@ class Network:
             for i, node in enumerate(self.nodes)
             if isinstance(node.operation, (Elementwise, Maximum))
         )
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Return what the operations make of images, float[b, classes].
+
+        Args:
+            images: float[b, *shape], of the dtype of like.
+        """
+        values = [images]
+        for node in self.nodes[1:]:
+            operation, given = node.operation, [values[place] for place in node.inputs]
+            if isinstance(operation, Affine):
+                value = operation.apply(given[0]) + operation.bias
+            elif isinstance(operation, Elementwise):
+                value = operation.curve.activation.function(given[0])
+            elif isinstance(operation, Maximum):
+                value = operation.interval(Interval(given[0], given[0])).lower
+            elif isinstance(operation, Sum):
+                value = torch.stack(
+                    [sign * x for sign, x in zip(operation.signs, given, strict=True)]
+                ).sum(0)
+            else:
+                assert isinstance(operation, Joined)
+                value = torch.cat(given, operation.dimension + 1)
+            values.append(value)
+        return values[-1]
 
     @staticmethod
     def of(module: nn.Module, shape: Shape, dtype: torch.dtype | None = torch.float64) -> Network:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -51,6 +52,8 @@ _SAVE_EVERY = 10.0
 # Seconds that a batch should take: the clock is read between batches.
 _BATCH_SECONDS = 1.0
 _ATTACKED = 16
+# The images on which the operations are compared with the model.
+_COMPARED = 16
 
 
 @dataclass(frozen=True)
@@ -221,6 +224,7 @@ class _Work:
         self.pixels = torch.from_numpy(images.pixels[rows]).to(victim.device).float() / 255
         self.widest = max(int(np.prod(node.shape)) for node in network.nodes)
         self.victim = victim.fresh(network.classes)
+        self._require_same()
         labels = images.labels[rows]
         if state is None:
             predicted = self.victim.logits(self.pixels).argmax(1).cpu().numpy()
@@ -243,6 +247,27 @@ class _Work:
             )
         self.state = state
         self.before = state.seconds
+
+    def _require_same(self) -> None:
+        """Raise UserError unless the operations give the model's logits, whatever came before.
+
+        What a model's forward does besides is not in its trace: counting calls, drawing at random.
+        """
+        module, few = self.victim.module, self.pixels[:_COMPARED]
+        assert module is not None
+        traced = self.network.logits(few.to(self.network.like)).float()
+        weight = next((p for p in module.parameters() if p.is_floating_point()), few)
+        for _ in range(2):
+            logits = self.victim.logits(few).float()
+            known = logits.isfinite()
+            apart = float(((logits - traced)[known]).abs().max()) if known.any() else 0.0
+            most = math.sqrt(torch.finfo(weight.dtype).eps) * float(traced.abs().max().clamp(min=1))
+            if not apart <= most:
+                raise UserError(
+                    "the model's logits are not those of its layers and operations alone",
+                    got=f"a difference of {apart:.2g} on {len(few)} images",
+                    do="leave out of its forward what is random or changes from call to call",
+                )
 
     def run(self) -> Certification:
         ladder: list[tuple[str, Callable[[Tensor], None]]] = [
