@@ -89,7 +89,7 @@ def test_a_fault_of_ours_is_not_hidden(failing: list[BaseException]) -> None:
             "--depths takes a whole number from 1 to 1000: got 'x'",
         ),
         (["flow", "study", "--width"], "--width requires an argument"),
-        (["flow", "study", "bogus"], "bogus"),
+        (["flow", "study", "bogus"], "'bogus' is an argument too many"),
         (["flow", "study", "--width", "3", "--width", "4"], "--width specified multiple times"),
     ],
 )

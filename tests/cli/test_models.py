@@ -55,6 +55,10 @@ def test_a_network_of_your_own_is_shown_exported_and_evaluated(
     shown = json.loads(capsys.readouterr().out)
     assert shown["card"]["input_shape"] == [3, 8, 10]
     assert shown["layers"][1]["parameters"] == 3 * 8 * 10 * 2 + 2
+    # One number is both sides, as for every other verb.
+    for size, line in ((["9"], "3 x 9 x 9"), (["8", "10", "3"], "write --size 224, or --size 224")):
+        assert main(["show", name, "--size", *size]) == 2
+        assert line in capsys.readouterr().err
     assert main(["evaluate", name, "photos", "--json"]) == 0
     out, err = capsys.readouterr()
     figures = json.loads(out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -42,7 +42,9 @@ class Batches:
     stamp: dict[str, Any] = field(default_factory=dict)
 
 
-def batches_for(model: nn.Module, data: str, batch_size: int | None, size: int | None) -> Batches:
+def batches_for(
+    model: nn.Module, data: str, batch_size: int | None, size: Sequence[int] | None
+) -> Batches:
     """Return batches that the model's forward takes.
 
     Args:
@@ -50,7 +52,7 @@ def batches_for(model: nn.Module, data: str, batch_size: int | None, size: int |
         data: mnist, cifar10, a folder or zip archive of images, or the import path of a loader or
             of a function that makes one.
         batch_size: images in a batch, None for as many as usual_batch; a loader decides for itself.
-        size: the side in pixels at which to read your own images, None for natural_shape.
+        size: at which to read your own images, None for natural_shape; see sides.
 
     Returns:
         The batches: of images float32[n, c, h, w] in [0, 1], or float32[n, c * h * w] for a model

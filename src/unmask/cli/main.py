@@ -117,7 +117,7 @@ def _run(tokens: Sequence[str]) -> object:
         if isinstance(error.__cause__, UserError):
             # The message of our own validator names the option itself.
             raise UserError(f"{error.__cause__}. See {command} --help.") from error
-        raise UserError(_renamed(error) or f"{error} See {command} --help.") from error
+        raise UserError(_explained(error, command) or f"{error} See {command} --help.") from error
 
 
 @contextlib.contextmanager
@@ -141,10 +141,14 @@ def _contained() -> Iterator[None]:
             runtime.release_folders()
 
 
-def _renamed(error: CycloptsError) -> str:
-    """Return the message for a spelling of an earlier version, or nothing."""
+def _explained(error: CycloptsError, command: str) -> str:
+    """Return the message for a spelling of an earlier version or an argument too many, or ""."""
+    from cyclopts import UnusedCliTokensError
+
     from unmask.cli.options import RENAMED
 
+    if isinstance(error, UnusedCliTokensError) and (spare := error.unused_tokens):
+        return f"{spare[0]!r} is an argument too many. See {command} --help."
     token = getattr(error, "token", None)
     option = (getattr(token, "keyword", None) or "").partition("=")[0]
     return f"{option} is now {RENAMED[option]}" if option in RENAMED else ""

@@ -29,6 +29,7 @@ RENAMED = {
 
 # A list is separated by spaces: --depths 5 20 40.
 MANY = Parameter(consume_multiple=True, negative=())
+_SIDES = "side in pixels, or height and width,"
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,30}")
 _REAL = re.compile(r"[+-]?(?:[0-9]{1,400}\.?[0-9]{0,400}|\.[0-9]{1,400})(?:[eE][+-]?[0-9]{1,4})?")
@@ -127,8 +128,9 @@ Model = Annotated[
     ),
 ]
 ModelSize = Annotated[
-    tuple[int, int] | None,
-    whole(1, 16_384, "height and width of the images, for a model that doesn't state them"),
+    tuple[int, ...] | None,
+    whole(1, 16_384, f"{_SIDES} of the images, for a model that doesn't state them"),
+    MANY,
 ]
 Resume = Annotated[bool, Parameter(help="continue the run in --out where it was stopped")]
 LearningRate = Annotated[float, real(0, 1e6, "the peak learning rate", above=True)]
@@ -142,7 +144,9 @@ Scale = Annotated[
 ]
 Seed = Annotated[int, whole(0, MAX_SEED, "of everything random")]
 Size = Annotated[
-    int | None, whole(1, 16_384, "the side in pixels that your own images are resized to")
+    tuple[int, ...] | None,
+    whole(1, 16_384, f"{_SIDES} that your own images are resized to"),
+    MANY,
 ]
 Threads = Annotated[int | None, whole(1, 1024, "nets at once; every core by default")]
 Threshold = Annotated[

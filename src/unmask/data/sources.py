@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def shape_for(
     stated: tuple[int, int, int] | None = None,
     *,
     channels: int | None = None,
-    size: int | tuple[int, int] | None = None,
+    size: int | Sequence[int] | None = None,
 ) -> tuple[int, int, int] | None:
     """Return the shape at which to read images, None for that of the images themselves.
 
@@ -69,17 +69,36 @@ def shape_for(
         data: mnist, cifar10, or the path of a folder or zip archive.
         stated: channels, height and width that the model states, which decide.
         channels: that it takes, where it states no shape; those of the images by default.
-        size: height and width that are wanted, or one number for both, likewise.
+        size: that is wanted, likewise; see sides.
 
     Raises:
-        UserError: when data is neither a folder nor a zip archive.
+        UserError: when data is neither a folder nor a zip archive, or as sides does.
     """
     if stated is not None or data in NAMED or (channels is None and size is None):
         return stated
     path = Path(data)
     natural = natural_shape(path) if path.exists() else (3, 1, 1)
-    height, width = (size, size) if isinstance(size, int) else (size or natural[1:])
+    height, width = natural[1:] if size is None else sides(size)
     return channels or natural[0], height, width
+
+
+def sides(size: int | Sequence[int]) -> tuple[int, int]:
+    """Return a height and a width.
+
+    Args:
+        size: both, or one number for both, in pixels.
+
+    Raises:
+        UserError: when there are more numbers.
+    """
+    numbers = (size,) if isinstance(size, int) else tuple(size)
+    if len(numbers) not in (1, 2):
+        raise UserError(
+            "a size is one number, or height and width",
+            got=" ".join(map(str, numbers)),
+            do="write --size 224, or --size 224 320",
+        )
+    return numbers[0], numbers[-1]
 
 
 def load_source(

@@ -16,6 +16,7 @@ _ROUNDING = 1e-5
 _SPARSE = 20
 # The fraction of the radius by which a projection in L1 stays inside the ball, for rounding.
 _SLACK = 1e-6
+_BYTE = 255
 
 
 class Norm(ABC):
@@ -253,7 +254,9 @@ class Threat:
             raise UserError(
                 "eps is above the whole range of a pixel",
                 got=f"{self.eps:g}",
-                do=f"images are in [0, 1]: write {self.eps:g}/255",
+                do=f"images are in [0, 1]: write {self.eps:g}/255"
+                if self.eps <= _BYTE
+                else "images are in [0, 1]: write 0.3 or 8/255",
             )
         if self.eps is not None and self.norm.name == "l0" and self.eps < 1:
             raise UserError(

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unmask.data.sources import sides
 from unmask.errors import UserError, unknown
 from unmask.models.card import ModelCard
 from unmask.models.checkpoint import TensorFile
@@ -311,19 +312,19 @@ def card_of(
 
 
 @torch.no_grad()
-def probed_card(model: Classifier | Wrapped, size: tuple[int, int] | None = None) -> ModelCard:
+def probed_card(model: Classifier | Wrapped, size: Sequence[int] | None = None) -> ModelCard:
     """Return card_of; where nothing names the classes, one black image tells how many there are.
 
     Args:
         model: as load_model returns it.
-        size: height and width of the images, where the model doesn't state them.
+        size: of the images, where the model doesn't state it; see sides.
 
     Raises:
         UserError: the images that it takes are not known from either, or it doesn't take them.
     """
     if isinstance(model, Classifier):
         return model.card
-    shape = model.input_shape or (None if size is None else (3, *size))
+    shape = model.input_shape or (None if size is None else (3, *sides(size)))
     if model.class_names is not None or shape is None:
         return card_of(model, input_shape=shape, class_names=model.class_names or ("", " "))
     try:
