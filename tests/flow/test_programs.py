@@ -188,6 +188,31 @@ def connectionist(scores: bool) -> None:
         optimizer.step()
 
 
+def focal(scale: float) -> None:
+    """Take the logarithm of a softmax of large scores, in a loss of its own."""
+    model = net()
+
+    def loss(model, x, y):
+        p = (scale * model(x)).softmax(1).gather(1, y[:, None])
+        # Smaller than a float32 of full digits, so that its reciprocal is infinite.
+        p = p * 1e-39 if scale > 1 else p
+        return -((1 - p) ** 2 * p.log()).mean()
+
+    train(model, torch.optim.Adam(model.parameters(), lr=1e-3), loss, steps=8)
+
+
+def below_a_clamp(least: float) -> None:
+    """Clamp the loss, so that it has no gradient where that holds it."""
+    model = net()
+
+    def loss(model, x, y):
+        return -model(x).softmax(1).gather(1, y[:, None]).clamp_min(least).log().mean()
+
+    with torch.no_grad():
+        model[2].weight.mul_(1e-3)
+    train(model, torch.optim.Adam(model.parameters(), lr=1e-3), loss)
+
+
 COLOURS = torch.tensor([0.9, 0.5, 0.2])[:, None, None]
 
 
@@ -232,6 +257,8 @@ def normalised_colours(turned: bool) -> None:
         (accumulate, True, False, "no step", "every 4 batches"),
         (ignored, 1, 4, "not a number", "ignore_index"),
         (masks, 255, 1, "wrong loss", "by 255"),
+        (focal, 60, 1, "not a number", "log makes infinity"),
+        (below_a_clamp, 0.9, 1e-6, "vanishing", "clamp"),
         (through_time, 1, 4, "vanishing", ".detach() cuts the graph 11 times"),
         (shuffled, True, False, "labels unrelated to the images", "shuffled together"),
         (connectionist, True, False, "wrong loss", "log_softmax(scores, dim=-1)"),
@@ -317,9 +344,73 @@ def paler_in_training() -> None:
     coloured(change)
 
 
+def small_targets() -> None:
+    """Predict numbers of small spread, beside which the first loss is small too."""
+    model = nn.Sequential(nn.Linear(768, 64), nn.ReLU(), nn.Linear(64, 1))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for _ in range(24):
+        x = 0.5 + torch.randn(32, 768)
+        optimizer.zero_grad()
+        functional.mse_loss(model(x).squeeze(1), 0.5 * x[:, :8].mean(1) - 0.25).backward()
+        optimizer.step()
+
+
+def actor_and_critic() -> None:
+    """Train a trunk with two heads outside it, clipped together."""
+    trunk, heads = nn.Sequential(nn.Linear(4, 16), nn.Tanh()), nn.ModuleList()
+    heads.extend([nn.Linear(16, 2), nn.Linear(16, 1)])
+    parameters = [*trunk.parameters(), *heads.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=3e-4)
+    for _ in range(12):
+        x = torch.randn(32, 4)
+        features = trunk(x)
+        actor = functional.mse_loss(heads[0](features), x[:, :2])
+        critic = functional.mse_loss(heads[1](features).squeeze(1), 30 - x.square().sum(1))
+        optimizer.zero_grad()
+        (actor + critic).backward()
+        nn.utils.clip_grad_norm_(parameters, 0.01)
+        optimizer.step()
+
+
+class Codes(nn.Module):
+    """An autoencoder by the nearest entries of a table; the gradient goes past the choice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(20, 16), nn.Linear(16, 20)
+        self.table = nn.Parameter(torch.cat([torch.zeros(1, 4), 3 + torch.rand(7, 4)]))
+
+    def forward(self, x):
+        z = self.encoder(0.1 * x).reshape(-1, 4)
+        chosen = self.table[torch.cdist(z, self.table).argmin(1)]
+        return self.decoder((z + (chosen - z).detach()).reshape(len(x), 16))
+
+
+def codes() -> None:
+    model = Codes()
+    train(
+        model,
+        torch.optim.Adam(model.parameters(), lr=1e-3),
+        lambda model, x, y: functional.mse_loss(model(x), x),
+    )
+
+
+def test_one_code_for_all_images_is_no_error():
+    found = watched(codes)
+    assert found["constant outputs"].severity == "warning"
+
+
 @pytest.mark.parametrize(
     "run",
-    [views, few_objects, search_that_ends, critic_through_generator, paler_in_training],
+    [
+        small_targets,
+        actor_and_critic,
+        views,
+        few_objects,
+        search_that_ends,
+        critic_through_generator,
+        paler_in_training,
+    ],
 )
 def test_healthy_programs_get_no_word(run):
     assert not watched(run)

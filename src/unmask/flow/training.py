@@ -229,6 +229,8 @@ class Training:
             left: the fraction.
             scaled_up: whether the gradient is still to be divided by a GradScaler's scale.
         """
+        if self.probe.window is not None:
+            self.probe.window.clipped *= left
         self.facts.clips.append(left)
         self.facts.scaled_clips += scaled_up
         # Until a step or a backward pass shows which it comes before.

@@ -305,11 +305,10 @@ class Watch:
         except Exception as error:
             self._quiet(error)
 
-    def _clipped(self, left: float) -> None:
-        if self._last is not None:
-            self._last.clipped(left, self._scaled_up)
-            if self._last.probe.window is not None:
-                self._last.probe.window.clipped *= left
+    def _clipped(self, left: float, clipped: list[torch.Tensor]) -> None:
+        for training in self._trainings.values():
+            if any(id(p) in training.probe.parameters for p in clipped):
+                training.clipped(left, self._scaled_up)
 
     def _zeroed(self, owner: Any) -> None:
         held = list(held_by(owner) if isinstance(owner, Optimizer) else owner.parameters())

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from unmask.flow.measure.calls import LossCall
 from unmask.flow.measure.statistics import FlowStats, LayerStats
 from unmask.stats import student_t
 
@@ -19,6 +20,8 @@ LAYER_NOISE = 0.1
 FRESH = 20
 
 UNBORN = 0.1
+# The losses of regressions, and one computed by hand.
+_OF_NUMBERS = ("mse", "l1", "smooth_l1", "huber", "difference")
 
 # In a network that trains, a relative change of any layer's weights changes the loss by about the
 # same fraction. Below this not even doubling the weights changes it by 1 %.
@@ -226,6 +229,40 @@ def front_response(stats: FlowStats) -> tuple[float, LayerStats] | None:
             found.append((r / scale, x))
     front = found[: max(1, len(hidden) // 8)]
     return max(front, key=lambda pair: pair[0]) if front else None
+
+
+def natural(stats: FlowStats) -> float:
+    """Return the loss over its natural size, at most 1.
+
+    A loss of the user's own, such as a difference of means, may lie near 0 by chance, and that of a
+    regression is small where its targets are; outputs tell how large they can be. A cross-entropy
+    is as large as that of guessing, unless its task is solved at the start, as that of telling two
+    views of one image from other images may be.
+
+    Args:
+        stats: of one step.
+    """
+    to_guessing = [c.value / math.log(c.shape[1]) for c in stats.calls if c.value and _guesses(c)]
+    if to_guessing:
+        return min(1.0, max(to_guessing))
+    last = stats.matrix_layers[-1].output if stats.matrix_layers else None
+    if sized(stats) or last is None or not stats.loss or last.rms <= stats.loss:
+        return 1.0
+    return stats.loss / last.rms
+
+
+def sized(stats: FlowStats) -> bool:
+    """Return whether a loss is fed scores of classes, and so has a size of its own.
+
+    Args:
+        stats: of one step.
+    """
+    return any(not c.name.startswith(_OF_NUMBERS) for c in stats.calls)
+
+
+def _guesses(call: LossCall) -> bool:
+    several = len(call.shape) > 1 and call.shape[1] > 1
+    return call.name == "cross_entropy" and call.reduction == "mean" and several
 
 
 def normalised(stats: FlowStats) -> bool:

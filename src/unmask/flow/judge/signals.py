@@ -16,13 +16,14 @@ from unmask.flow.judge.indicators import (
     front_response,
     gradient_norm,
     median,
+    natural,
     normalised,
     relative_gain,
     sensitivities,
+    sized,
     unborn,
     way_round,
 )
-from unmask.flow.measure.calls import LossCall
 from unmask.flow.measure.statistics import FlowStats, LayerStats, Slopes
 from unmask.verdict import Verdict
 
@@ -55,6 +56,8 @@ DEAD_CLASSES, SHUT_OUTPUTS = 0.1, 0.8
 ALIKE = 1e-3
 AT_FLOOR, LOST = 0.01, 0.5
 CONSTANT = 0.01
+NOTHING = "every gradient is exactly 0, though the loss is not"
+NO_SLOPE = "look for a clamp(), or activations that are off, on the way to the loss"
 _SQUASHED = ("sigmoid", "softmax", "log_softmax")
 # The range of the RMS of a first layer's outputs, and the most |mean| / std of its inputs.
 FIRST_RMS, OFF_CENTRE = (0.02, 20.0), 10.0
@@ -274,6 +277,9 @@ def vanishing(history: list[FlowStats]) -> Verdict | None:
     crawls = median(gains) < CRAWLS if gains else d is None or total < FADED_FAR
     far = d is None or d.layers >= MANY_LAYERS or total < FADED_FAR
     answers = weakest is not None and now >= max(ANSWERS, ANSWERS_MORE * weakest)
+    response = sensitivities(stats)
+    if silent and not any(r != 0 for r in response):
+        return Verdict("vanishing", "error", NOTHING, NO_SLOPE, step=stats.step)
     # With normalisation and residual connections a gradient recovers as steps are made.
     stuck = silent or (crawls and far and not normalised(stats))
     x = front[1] if front is not None else hidden[0]
@@ -332,13 +338,13 @@ def exploding(history: list[FlowStats]) -> Verdict | None:
     response = finite(sensitivities(stats)) if stats.step <= FRESH else []
     strongest = max(response, default=None)
     if strongest is not None:
-        strongest *= _natural(stats)
+        strongest *= natural(stats)
     forceful = strongest is None or strongest > FORCEFUL
     grows = d is not None and forceful and _grows(d, way_round(stats))
     if calm:
         grows = grows and d is not None and d.total[0] > GROWN_NORMALISED
-    # The natural size of a loss of the user's own is only roughly known.
-    limit = OVERRESPONSIVE if stats.calls else OVERRESPONSIVE_UNKNOWN
+    # The natural size of a regression's, or of a loss of the user's own, is only roughly known.
+    limit = OVERRESPONSIVE if sized(stats) else OVERRESPONSIVE_UNKNOWN
     if not grows and not (strongest is not None and strongest > limit and not calm):
         return None
     f = factors(stats)
@@ -358,27 +364,6 @@ def exploding(history: list[FlowStats]) -> Verdict | None:
         cause=f.cause(fading=False) if f else "",
         evidence=({"response": strongest} if strongest is not None else {}) | _fit(d),
     )
-
-
-def _natural(stats: FlowStats) -> float:
-    """Return the loss over its natural size, at most 1.
-
-    A loss of the user's own, such as a difference of means, may lie near 0 by chance; outputs tell
-    how large it can be. A cross-entropy is as large as that of guessing, unless its task is solved
-    at the start, as that of telling two views of one image from other images may be.
-    """
-    to_guessing = [c.value / math.log(c.shape[1]) for c in stats.calls if c.value and _guesses(c)]
-    if to_guessing:
-        return min(1.0, max(to_guessing))
-    last = stats.matrix_layers[-1].output if stats.matrix_layers else None
-    if stats.calls or last is None or not stats.loss or last.rms <= stats.loss:
-        return 1.0
-    return stats.loss / last.rms
-
-
-def _guesses(call: LossCall) -> bool:
-    several = len(call.shape) > 1 and call.shape[1] > 1
-    return call.name == "cross_entropy" and call.reduction == "mean" and several
 
 
 def _grows(d: Decay, round_about: float | None) -> bool:
@@ -435,9 +420,11 @@ def constant(history: list[FlowStats]) -> Verdict | None:
     constant = variation is not None and variation < CONSTANT and not _differs_more(history)
     if not constant and silenced < DEAD_CLASSES:
         return None
+    # Where codes are chosen, as by the nearest entry of a table, all images may share one at first.
+    coded = silenced < DEAD_CLASSES and any(c.operation == ".detach()" for c in stats.cuts)
     return Verdict(
         "constant outputs",
-        "error",
+        "warning" if coded else "error",
         f"the output is nearly the same for every image: it varies by {variation:.1g} of its size"
         if silenced < DEAD_CLASSES
         else f"the activation on the output layer shuts off {silenced:.0%} of the outputs",

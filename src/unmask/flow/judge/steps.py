@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from unmask.flow.judge.fixes import SCALED
 from unmask.flow.judge.indicators import UNRESPONSIVE, front_response
-from unmask.flow.judge.signals import underflow
+from unmask.flow.judge.signals import NO_SLOPE, NOTHING, underflow
 from unmask.flow.measure.calls import REENTRANT
 from unmask.flow.measure.statistics import FlowStats, ParameterFacts
 from unmask.verdict import Severity, Verdict
@@ -18,6 +18,8 @@ DECAYS, DECAYS_MUCH = 0.75, 2.0
 ROUNDED, ROUNDED_AWAY = 0.5, 0.75
 # Averages over more than a thousand gradients hardly follow the loss.
 LONG_MEMORY = 0.999
+# The probed steps at which no gradient that is other than 0 comes any more.
+LATE = 2
 _NAMED = 4
 
 WITHOUT = ("torch.no_grad()", REENTRANT)
@@ -87,7 +89,7 @@ def steps(history: list[FlowStats]) -> Iterator[Verdict]:
     if not still and not small:
         yield from _rounded(facts, verdict)
     yield from _memory(facts, verdict)
-    yield from _zero(facts, verdict)
+    yield from _zero(seen, verdict)
     shared = [n for n in first.shared if all(n in f.shared for f in facts)]
     if shared:
         yield verdict(
@@ -158,8 +160,11 @@ def _memory(facts: list[ParameterFacts], verdict: Callable[..., Verdict]) -> Ite
         )
 
 
-def _zero(facts: list[ParameterFacts], verdict: Callable[..., Verdict]) -> Iterator[Verdict]:
+def _zero(
+    seen: list[tuple[FlowStats, ParameterFacts]], verdict: Callable[..., Verdict]
+) -> Iterator[Verdict]:
     """Find gradients that are exactly 0, in float16 or between two factors that start at 0."""
+    facts = [f for _, f in seen]
     first = facts[0]
     zero = [n for n in first.zero if all(n in f.zero for f in facts)]
     if first.float16 and zero and set(zero) >= set(first.trainable):
@@ -171,6 +176,10 @@ def _zero(facts: list[ParameterFacts], verdict: Callable[..., Verdict]) -> Itera
             zero[0].rpartition(".")[0] or None,
         )
         return
+    late = seen[-LATE:]
+    began = len(seen) > LATE and not set(first.zero) >= set(first.trainable)
+    if began and all(s.loss and set(f.zero) >= set(f.trainable) for s, f in late):
+        yield verdict("vanishing", "error", f"after the first steps {NOTHING}", NO_SLOPE, None)
     null = [n for n in first.null if all(n in f.null for f in facts)]
     if len(facts) > 2 and len(null) > 1:
         whole = set(zero) >= set(first.trainable)

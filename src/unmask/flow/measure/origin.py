@@ -61,7 +61,7 @@ def origin_in(loss: Tensor) -> Origin | None:
     """Return the operation of a loss's graph that makes NaN or infinity, or None.
 
     This is for losses that are computed outside the model, and so can't be run again. Of a finite
-    loss, only a square root of exactly 0 is found, whose derivative is infinite.
+    loss, square roots of 0 are found and logarithms of nearly 0, whose derivatives are infinite.
 
     Args:
         loss: before its backward pass.
@@ -92,7 +92,9 @@ def _makes(name: str, node: Any) -> str | None:
     if name == "Sqrt":
         return None if bool(node._saved_result.all()) else "backward"
     if name in ("Log", "Log2", "Log10"):
-        return None if bool((node._saved_self > 0).all()) else "forward"
+        if not bool((node._saved_self > 0).all()):
+            return "forward"
+        return None if bool(node._saved_self.reciprocal().isfinite().all()) else "backward"
     if name == "Div":
         return None if bool(node._saved_other.all()) else "forward"
     if name in ("Exp", "Rsqrt", "Reciprocal", "Softmax", "Std"):

@@ -24,7 +24,7 @@ class Tapped:
 
     Args:
         backward: receives the tensor that the pass starts from.
-        clip: receives the fraction of the gradient that clipping left.
+        clip: receives the fraction of the gradient that clipping left, and what was clipped.
         zero: receives the optimiser or the module whose gradients were zeroed.
         schedule: is called at scheduler.step().
         made: receives every new optimiser.
@@ -36,7 +36,7 @@ class Tapped:
         self,
         *,
         backward: Callable[[Any], None],
-        clip: Callable[[float], None] | None = None,
+        clip: Callable[[float, list[Tensor]], None] | None = None,
         zero: Callable[[Any], None] | None = None,
         schedule: Callable[[], None] | None = None,
         made: Callable[[Optimizer], None] | None = None,
@@ -51,8 +51,8 @@ class Tapped:
         self._wrap(torch.autograd, "backward", self._before_backward, before=True)
         if self._clip is not None:
             for place in (torch.nn.utils, torch.nn.utils.clip_grad):
-                self._wrap(place, "clip_grad_norm_", self._after_clip)
-                self._wrap_value(place)
+                self._wrap_clip(place, "clip_grad_norm_")
+                self._wrap_clip(place, "clip_grad_value_")
         zero, made = self._zero, self._made
         if zero is not None:
             for owner in (Optimizer, torch.nn.Module):
@@ -94,23 +94,27 @@ class Tapped:
         setattr(place, name, mine)
         self._undo.append((place, name, original, mine))
 
-    def _wrap_value(self, place: Any) -> None:
-        """Tap clipping by value, which returns no norm; measuring it at every step is slow."""
-        original, tell = place.clip_grad_value_, self._clip
+    def _wrap_clip(self, place: Any, name: str) -> None:
+        """Tap clipping; by value it returns no norm, and measuring it at every step is slow."""
+        original, tell, by_norm = getattr(place, name), self._clip, name == "clip_grad_norm_"
 
         @functools.wraps(original)
         def tapped(parameters: Any, *args: Any, **kwargs: Any) -> Any:
             # Reading a generator would use it up.
-            given = parameters if isinstance(parameters, Tensor) else list(parameters)
+            given = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+            if by_norm:
+                norm = original(given, *args, **kwargs)
+                _quietly(self._after_clip, norm, (given, *args), kwargs)
+                return norm
             self._valued += 1
             looks = tell is not None and (self._valued <= EACH or self._valued % EACH == 0)
             before = _norm(given) if looks else 0.0
             result = original(given, *args, **kwargs)
             if tell is not None and 0 < before < math.inf:
-                _quietly(lambda *_: tell(_norm(given) / before), None, (), {})
+                _quietly(lambda *_: tell(_norm(given) / before, given), None, (), {})
             return result
 
-        self._put(place, "clip_grad_value_", original, tapped)
+        self._put(place, name, original, tapped)
 
     def _before_backward(self, result: Any, args: Any, kwargs: Any) -> None:
         self._backward(args[0] if args else kwargs.get("tensors"))
@@ -118,7 +122,7 @@ class Tapped:
     def _after_clip(self, norm: Any, args: Any, kwargs: Any) -> None:
         limit = args[1] if len(args) > 1 else kwargs.get("max_norm")
         if self._clip is not None and 0 < float(norm) < math.inf:
-            self._clip(min(1.0, float(limit) / float(norm)))
+            self._clip(min(1.0, float(limit) / float(norm)), args[0])
 
     def _after_schedule(self, result: Any, args: Any, kwargs: Any) -> None:
         # The constructor of a schedule steps it too, as step 0.
@@ -126,9 +130,8 @@ class Tapped:
             self._schedule()
 
 
-def _norm(parameters: Any) -> float:
-    several = [parameters] if isinstance(parameters, Tensor) else parameters
-    gradients = [p.grad for p in several if p.grad is not None]
+def _norm(parameters: list[Tensor]) -> float:
+    gradients = [p.grad for p in parameters if p.grad is not None]
     return float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
 
 
