@@ -5,6 +5,7 @@ The pages need no network. What only the command line and the page consist of is
 
 from __future__ import annotations
 
+import functools
 import html
 import importlib
 import pkgutil
@@ -22,26 +23,48 @@ OUT = Path(__file__).parents[1] / "build" / "docs"
 LEFT_OUT = ("unmask.cli", "unmask.web", "unmask.__main__", "unmask.sweep._kernel")
 
 
-def modules() -> list[str]:
+@functools.cache
+def modules() -> tuple[str, ...]:
     """Return the names of the modules that the reference shows, packages before what they hold."""
     found = pkgutil.walk_packages(unmask.__path__, "unmask.")
-    return ["unmask", *(m.name for m in found if not m.name.startswith(LEFT_OUT))]
+    names = [m.name for m in found if not m.name.startswith(LEFT_OUT)]
+    return ("unmask", *(name for name in names if name not in uninstalled()))
+
+
+@functools.cache
+def uninstalled() -> tuple[str, ...]:
+    """Return the names of the modules whose extra isn't installed, and write a line for each."""
+    found = []
+    for module in pkgutil.walk_packages(unmask.__path__, "unmask."):
+        if module.name.startswith(LEFT_OUT):
+            continue
+        try:
+            importlib.import_module(module.name)
+        except ModuleNotFoundError as error:
+            if (error.name or "unmask").startswith("unmask"):
+                raise
+            sys.stderr.write(f"left out, since {error.name} isn't installed: {module.name}\n")
+            found.append(module.name)
+    return tuple(found)
 
 
 def build(out: Path) -> None:
     """Write the reference of every module into the folder."""
-    for module in map(importlib.import_module, modules()):
+    for module in map(sys.modules.__getitem__, modules()):
         for name in getattr(module, "__all__", ()):
             # Pdoc looks at what a module has got, and some names come when they are asked for.
             setattr(module, name, getattr(module, name))
     # Pdoc goes into packages by itself, but for those with __all__: so some come twice.
     warnings.filterwarnings("ignore", message=".*has already been added")
+    warnings.filterwarnings("ignore", message="Couldn't import")
     pdoc.render.configure(
         docformat="google",
         show_source=False,
         footer_text=f"Unmask {unmask.__version__}",
     )
-    pdoc.pdoc(*modules(), output_directory=out)
+    # Pdoc would go into these too.
+    without = (f"!{name}" for name in uninstalled())
+    pdoc.pdoc(*modules(), *without, output_directory=out)
     (out / "index.html").write_text(index())
 
 

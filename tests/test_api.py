@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import runpy
+import sys
 import warnings
 from pathlib import Path
 from types import ModuleType
@@ -51,10 +52,19 @@ def test_a_public_name_has_a_docstring_of_its_own(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_reference_is_built_and_needs_no_network(tmp_path: Path) -> None:
+def test_the_reference_is_built_and_needs_no_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     # In this process, which has imported most of it.
+    # An extra that isn't installed costs its own pages alone.
+    for name in [n for n in sys.modules if n.startswith("unmask.execution.ray")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "grpc", None)
     with warnings.catch_warnings():
         runpy.run_path(str(ROOT / "docs" / "api.py"))["build"](tmp_path)
+    assert "grpc isn't installed: unmask.execution.ray_" in capsys.readouterr().err
+    assert (tmp_path / "unmask" / "execution" / "shards.html").exists()
+    assert not list(tmp_path.glob("unmask/execution/ray_*.html"))
     page = (tmp_path / "unmask.html").read_text()
     modules = {name for name in unmask.__all__ if isinstance(getattr(unmask, name), ModuleType)}
     assert all(f'id="{name}"' in page for name in set(unmask.__all__) - modules)
