@@ -19,6 +19,7 @@ from unmask.report.figures.classifier import (
     mistakes_figure,
     network_figure,
 )
+from unmask.report.figures.style import to_svg
 from unmask.stats import wilson
 from unmask.train.evaluation import Evaluation
 
@@ -59,6 +60,16 @@ def test_the_calibration_figure_shows_its_bins() -> None:
     expected = [wilson(round(r * n), n) for _, r, n in evaluation.calibration]
     np.testing.assert_allclose(intervals, expected)
     assert sum(bar.get_height() for bar in bottom.patches) == 30
+
+
+@pytest.mark.parametrize("count", [1, 6, 30, 20_000])
+def test_its_ticks_are_plain_numbers_for_few_images_and_many(count: int) -> None:
+    figure = calibration_figure(found(wrong=count // 3, count=count)[0])
+    to_svg(figure, "x")
+    axis = figure.axes[1].yaxis
+    labels = [t.get_text() for t in axis.get_ticklabels(which="both")]
+    assert any(labels)
+    assert all(re.fullmatch(r"[0-9,]*", label) for label in labels)
 
 
 def test_the_worst_mistakes_are_shown_with_both_names() -> None:

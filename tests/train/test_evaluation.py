@@ -125,6 +125,14 @@ def test_pictures_of_other_classes_are_refused() -> None:
         evaluate(Table([[0.0, 1]]), rows([0], 2)[:0])
 
 
+def test_logits_that_predict_no_class_are_one_line() -> None:
+    nan = Table([[0.0, float("nan")], [1.0, 2.0]])
+    with pytest.raises(UserError, match="NaN or infinity for 1 of 2 images"):
+        evaluate(nan, rows([0, 1], 2))
+    # A class that is ruled out is no fault.
+    assert evaluate(Table([[0.0, -float("inf")]]), rows([0], 2)).accuracy == 1
+
+
 def test_names_arrays_and_folders_are_read_as_everywhere(tmp_path: Path) -> None:
     pixels = np.zeros((4, 1, 28, 28), np.uint8)
     found = evaluate("mnist", (pixels, np.array([1, 2, 1, 2])))

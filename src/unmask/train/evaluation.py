@@ -165,7 +165,8 @@ def evaluate(
         stamp: the provenance, in plain values.
 
     Raises:
-        UserError: there are no images, or the model has another number of classes.
+        UserError: there are no images, the model has another number of classes, or its logits are
+            NaN or infinite.
 
     Example:
         >>> found = unmask.evaluate("mnist", unmask.load_data("mnist"))
@@ -202,9 +203,18 @@ def evaluation_of(
         images: the n images.
         averaged: the accuracy with test-time augmentation, None without.
         stamp: the provenance, in plain values.
+
+    Raises:
+        UserError: logits predict no class, being NaN or infinite.
     """
     probabilities = logits.double().softmax(1)
     confidence, predictions = probabilities.max(1)
+    if bad := int(confidence.isnan().sum()):
+        raise UserError(
+            "the model's logits are not finite",
+            got=f"NaN or infinity for {bad:,} of {len(logits):,} images",
+            do="check its weights; unmask check says more",
+        )
     k = len(images.class_names)
     confusion = np.zeros((k, k), np.int64)
     np.add.at(confusion, (images.labels, predictions.numpy()), 1)

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from unmask.data.images import Images
 from unmask.models.summary import LayerSummary
@@ -18,6 +18,8 @@ from unmask.report.figures.style import GRID, MUTED, PAPER, STYLES, legible, sty
 from unmask.stats import wilson
 from unmask.train.evaluation import Evaluation
 
+# Fewer images have ticks between the powers of ten.
+_FEW = 100
 _MOST_NUMBERS = 20
 _FIRST, _SECOND = STYLES["tanh"], STYLES["relu"]
 
@@ -165,8 +167,12 @@ def calibration_figure(found: Evaluation) -> Figure:
     top.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
     bottom.bar(sure, count, width=0.045, color=_FIRST.light, edgecolor=PAPER)
     bottom.set_yscale("log")
-    bottom.yaxis.set_major_locator(LogLocator(numticks=9))
-    bottom.yaxis.set_major_formatter("{x:,.0f}")
+    bottom.yaxis.set_major_locator(
+        LogLocator(subs=(1, 2, 5) if count.max() < _FEW else (1,), numticks=9)
+    )
+    bottom.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}" if x >= 1 else ""))
+    # Few images leave room between the powers of ten, which would be labelled by formulas.
+    bottom.yaxis.set_minor_formatter(NullFormatter())
     # A bar of a single image is visible too.
     bottom.set_ylim(bottom=0.5)
     bottom.set(xlim=(0, 1.02), xlabel="confidence", ylabel="images")
