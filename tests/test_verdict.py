@@ -25,5 +25,6 @@ def test_as_plain_values_it_survives_json() -> None:
 
 
 def test_as_text_it_names_place_and_fix() -> None:
+    assert str(Verdict("no_gradient", "note", "flat")) == "note: no gradient: flat"
     assert str(WARNING) == "warning: leak (cat): 2 of 9 images leak Fix: remove them"
     assert str(ERROR).startswith("error: nan (train.py:7)")

@@ -38,13 +38,18 @@ class Verdict:
     step: int | None = None
     evidence: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def title(self) -> str:
+        """The kind as it is shown."""
+        return self.kind.replace("_", " ")
+
     def as_dict(self) -> dict[str, Any]:
         """Return the verdict as plain JSON values."""
         return {**self.__dict__, "evidence": dict(self.evidence)}
 
     def __str__(self) -> str:
         where = self.location or self.subject
-        head = f"{self.severity}: {self.kind}" + (f" ({where})" if where else "")
+        head = f"{self.severity}: {self.title}" + (f" ({where})" if where else "")
         fix = f" Fix: {self.fix}" if self.fix else ""
         return f"{head}: {self.message}{fix}"
 

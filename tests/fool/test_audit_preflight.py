@@ -178,6 +178,22 @@ def test_the_order_of_the_channels_is_tried() -> None:
     assert found.convention_accuracy == 1
 
 
+def test_no_preprocessing_is_advised_to_a_model_that_draws_at_random() -> None:
+    pixels = torch.rand(60, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    labels = (pixels[:, 0].flatten(1).mean(1) > pixels[:, 2].flatten(1).mean(1)).long()
+    noise = torch.Generator().manual_seed(1)
+
+    def redder(given: Tensor) -> Tensor:
+        apart = given[:, 2].flatten(1).mean(1) - given[:, 0].flatten(1).mean(1)
+        # Values of 0 to 255 drown the noise.
+        drawn = apart + torch.randn(len(given), generator=noise)
+        return torch.stack([torch.zeros_like(drawn), drawn], 1)
+
+    found = preflight(Victim(redder, classes=2), pixels, labels)
+    assert found.convention == ""
+    assert "random_output" in {v.kind for v in found.verdicts}
+
+
 def test_nothing_is_advised_to_a_model_that_is_right(digits: tuple[Tensor, Tensor]) -> None:
     assert looked_at(Classifier.load("mnist"), digits).convention == ""
 

@@ -127,7 +127,7 @@ def check(
         if comparison is not None:
             for how, v in comparison.changes:
                 if how == "gone":
-                    say(f"[gone] {v.severity}: {v.kind}: {v.message}", "green")
+                    say(f"[gone] {v.severity}: {v.title}: {v.message}", "green")
         if not found.verdicts and not found.unanswered:
             say("nothing was found wrong", "green")
         for part in found.parts:

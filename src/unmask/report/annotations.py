@@ -26,7 +26,7 @@ def annotated(verdicts: Iterable[Verdict], path: str) -> list[str]:
     lines = []
     for v in verdicts:
         where = f" in {v.subject}" if v.subject else ""
-        properties = {**place, "title": f"{path}: {v.kind}{where}"}
+        properties = {**place, "title": f"{path}: {v.title}{where}"}
         told = ",".join(f"{k}={_property(str(value))}" for k, value in properties.items())
         parts = (v.message, v.cause and f"cause: {v.cause}", f"fix: {v.fix}")
         text = ". ".join(part for part in parts if part)

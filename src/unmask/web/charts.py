@@ -143,7 +143,7 @@ def verdict_cards(verdicts: Iterable[Verdict]) -> str:
             if text
         )
         cards.append(
-            f"<div class='card {kind}'><b>{sign} {escape(verdict.kind)}</b>{where}"
+            f"<div class='card {kind}'><b>{sign} {escape(verdict.title)}</b>{where}"
             f"<dl>{lines}</dl></div>"
         )
     return "".join(cards)

@@ -98,11 +98,13 @@ def preflight(victim: Victim, pixels: Tensor, labels: Tensor) -> Preflight:
     again, alone = victim.logits(pixels), victim.logits(pixels[:1])
     moved = victim.logits(_moved(pixels))
     finite = logits.isfinite().all(1)
-    wanted, gain = (None, 0.0)
-    # Where numbers overflow, another range would only hide it.
-    if finite.all():
-        wanted, gain = _convention(victim, pixels[:_TRIED], logits[:_TRIED], labels[:_TRIED])
     largest = float(logits[finite].abs().max()) or 1.0
+    spread = float((again - logits)[finite].abs().max()) / largest
+    wanted, gain = (None, 0.0)
+    # Where numbers overflow, another range would only hide it; and what makes logits larger against
+    # their noise would win.
+    if finite.all() and spread <= _SAME:
+        wanted, gain = _convention(victim, pixels[:_TRIED], logits[:_TRIED], labels[:_TRIED])
     accuracy = _accuracy(logits, labels)
     goal = Goal(labels)
     flat: tuple[float, float] | None = None
@@ -115,7 +117,7 @@ def preflight(victim: Victim, pixels: Tensor, labels: Tensor) -> Preflight:
         not_finite=victim.gradients_not_finite,
         convention=str(wanted) if wanted else "",
         convention_accuracy=_accuracy(logits[:_TRIED], labels[:_TRIED]) + gain,
-        spread=float((again - logits)[finite].abs().max()) / largest,
+        spread=spread,
         batch_spread=float((alone - logits[:1]).nan_to_num().abs().max()) / largest,
         unmoved=float((moved == logits).all(1).double().mean()),
         no_gradient=flat[0] if flat else None,
@@ -163,7 +165,8 @@ def _verdicts(
             Verdict(
                 "random_output",
                 "warning",
-                f"two looks at the same image differ by {found.spread:.1%} of the largest logit",
+                f"two forward passes of the same image differ by {found.spread:.1%} of the largest "
+                "logit",
                 "switch the randomness off, or average over it inside the model",
             )
         )

@@ -239,8 +239,8 @@ class Audit:
                 Verdict(
                     "unstable_predictions",
                     "warning",
-                    f"{self.unstable} of {attacked} adversarials are judged otherwise at another "
-                    "look",
+                    f"{self.unstable} of {attacked} adversarials get another prediction in another "
+                    "forward pass",
                     "switch the model's randomness off",
                 )
             )
