@@ -1,9 +1,8 @@
-"""watch: small programs of kinds that people post, each beside what mends it, and healthy ones."""
+"""watch: small programs of kinds that people post, each beside what mends it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -12,36 +11,14 @@ from torch import nn
 from torch.nn import functional
 
 from made_up_clusters import batch
+from small_programs import COLOURS, coloured, cross_entropy, net, train, watched
 from unmask.flow.judge.loop import LoopFacts, loop
 from unmask.flow.watch import Watch
-from unmask.verdict import Verdict
 
 
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
-
-
-def watched(run: Callable[[], None]) -> dict[str, Verdict]:
-    with Watch() as seen:
-        run()
-    return {v.kind: v for v in seen.verdicts if v.severity != "note"}
-
-
-def net(outputs: int = 5) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, outputs))
-
-
-def train(model, optimizer, loss=None, steps: int = 24) -> None:
-    for i in range(steps):
-        x, y = batch(i)
-        optimizer.zero_grad()
-        (loss or cross_entropy)(model, x, y).backward()
-        optimizer.step()
-
-
-def cross_entropy(model, x, y):
-    return functional.cross_entropy(model(x), y)
 
 
 def momentum(m: float) -> None:
@@ -213,25 +190,28 @@ def below_a_clamp(least: float) -> None:
     train(model, torch.optim.Adam(model.parameters(), lr=1e-3), loss)
 
 
-COLOURS = torch.tensor([0.9, 0.5, 0.2])[:, None, None]
+class Drawn(nn.Module):
+    """A variational autoencoder."""
+
+    def __init__(self, draw: str) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(20, 8), nn.Linear(4, 20)
+        self.draw = draw
+
+    def forward(self, x):
+        self.mean, self.log = self.encoder(x).chunk(2, dim=1)
+        of = torch.distributions.Normal(self.mean, (0.5 * self.log).exp())
+        return self.decoder(getattr(of, self.draw)())
 
 
-def coloured(change: Callable[[torch.Tensor, bool], torch.Tensor]) -> None:
-    """Train on coloured images and validate on others, each after a change of its own."""
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    for training in (True, False):
-        model.train(training)
-        for _ in range(8):
-            x, y = COLOURS * torch.rand(16, 3, 8, 8), torch.randint(3, (16,))
-            x[torch.arange(16), :, y] += 0.3
-            x = change(x, training) - 0.5
-            with torch.set_grad_enabled(training):
-                loss = cross_entropy(model, x, y)
-            if training:
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
+def variational(draw: str) -> None:
+    model = Drawn(draw)
+
+    def loss(model, x, y):
+        fit = functional.mse_loss(model(x), x)
+        return fit - 0.1 * (1 + model.log - model.mean.square() - model.log.exp()).mean()
+
+    train(model, torch.optim.Adam(model.parameters(), lr=1e-3), loss)
 
 
 def order_of_colours(turned: bool) -> None:
@@ -259,6 +239,7 @@ def normalised_colours(turned: bool) -> None:
         (masks, 255, 1, "wrong loss", "by 255"),
         (focal, 60, 1, "not a number", "log makes infinity"),
         (below_a_clamp, 0.9, 1e-6, "vanishing", "clamp"),
+        (variational, "sample", "rsample", "parameters without gradient", "rsample()"),
         (through_time, 1, 4, "vanishing", ".detach() cuts the graph 11 times"),
         (shuffled, True, False, "labels unrelated to the images", "shuffled together"),
         (connectionist, True, False, "wrong loss", "log_softmax(scores, dim=-1)"),
@@ -272,148 +253,6 @@ def test_a_fault_is_told_and_what_mends_it_gets_no_word(run, fault, mended, kind
     text = f"{told[kind].message} {told[kind].cause} {told[kind].fix}"
     assert words in text
     assert not watched(lambda: run(mended))
-
-
-def views() -> None:
-    """Tell two views of an image from other images, which is easy from the start."""
-    model = nn.Sequential(nn.Linear(40, 64), nn.ReLU(), nn.Linear(64, 16))
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    for _ in range(12):
-        x = torch.randn(32, 40)
-        a, b = (functional.normalize(model(x + 0.05 * torch.randn_like(x))) for _ in range(2))
-        optimizer.zero_grad()
-        functional.cross_entropy(a @ b.T / 0.05, torch.arange(32)).backward()
-        optimizer.step()
-
-
-def few_objects() -> None:
-    """Expect few objects at the start: the head's bias is log(1 / 99)."""
-    model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 1, 1))
-    nn.init.constant_(model[2].bias, -math.log(99))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    for _ in range(12):
-        x = 0.5 + 0.1 * torch.rand(8, 3, 12, 12)
-        there = functional.one_hot(torch.randint(36, (8,)), 36).reshape(8, 1, 6, 6).float()
-        x += 0.3 * functional.interpolate(there, scale_factor=2)
-        optimizer.zero_grad()
-        functional.binary_cross_entropy_with_logits(model(x), there).backward()
-        optimizer.step()
-
-
-def search_that_ends() -> None:
-    """Fit so well that the search's steps end."""
-    model = nn.Sequential(nn.Linear(1, 16), nn.Tanh(), nn.Linear(16, 1))
-    optimizer = torch.optim.LBFGS(
-        model.parameters(), max_iter=10, tolerance_change=1e-4, line_search_fn="strong_wolfe"
-    )
-    x = torch.linspace(0, 1, 32)[:, None]
-
-    def closure():
-        optimizer.zero_grad()
-        loss = functional.mse_loss(model(x), 2 * x)
-        loss.backward()
-        return loss
-
-    for _ in range(12):
-        optimizer.step(closure)
-
-
-def critic_through_generator() -> None:
-    """Let the critic's backward pass reach the generator, whose gradients are then zeroed."""
-    g, d = nn.Linear(4, 20), nn.Sequential(nn.Linear(20, 16), nn.LeakyReLU(0.2), nn.Linear(16, 1))
-    og, od = (torch.optim.Adam(m.parameters(), lr=1e-3) for m in (g, d))
-    bce = functional.binary_cross_entropy_with_logits
-    for i in range(30):
-        od.zero_grad()
-        fake = g(torch.randn(16, 4))
-        (bce(d(batch(i)[0][:16]), torch.ones(16, 1)) + bce(d(fake), torch.zeros(16, 1))).backward()
-        od.step()
-        og.zero_grad()
-        bce(d(g(torch.randn(16, 4))), torch.ones(16, 1)).backward()
-        og.step()
-
-
-def paler_in_training() -> None:
-    """Make every second training image grey, as augmentation does."""
-
-    def change(x, training):
-        if training:
-            x[::2] = x[::2].mean(1, keepdim=True)
-        return x
-
-    coloured(change)
-
-
-def small_targets() -> None:
-    """Predict numbers of small spread, beside which the first loss is small too."""
-    model = nn.Sequential(nn.Linear(768, 64), nn.ReLU(), nn.Linear(64, 1))
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    for _ in range(24):
-        x = 0.5 + torch.randn(32, 768)
-        optimizer.zero_grad()
-        functional.mse_loss(model(x).squeeze(1), 0.5 * x[:, :8].mean(1) - 0.25).backward()
-        optimizer.step()
-
-
-def actor_and_critic() -> None:
-    """Train a trunk with two heads outside it, clipped together."""
-    trunk, heads = nn.Sequential(nn.Linear(4, 16), nn.Tanh()), nn.ModuleList()
-    heads.extend([nn.Linear(16, 2), nn.Linear(16, 1)])
-    parameters = [*trunk.parameters(), *heads.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=3e-4)
-    for _ in range(12):
-        x = torch.randn(32, 4)
-        features = trunk(x)
-        actor = functional.mse_loss(heads[0](features), x[:, :2])
-        critic = functional.mse_loss(heads[1](features).squeeze(1), 30 - x.square().sum(1))
-        optimizer.zero_grad()
-        (actor + critic).backward()
-        nn.utils.clip_grad_norm_(parameters, 0.01)
-        optimizer.step()
-
-
-class Codes(nn.Module):
-    """An autoencoder by the nearest entries of a table; the gradient goes past the choice."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.encoder, self.decoder = nn.Linear(20, 16), nn.Linear(16, 20)
-        self.table = nn.Parameter(torch.cat([torch.zeros(1, 4), 3 + torch.rand(7, 4)]))
-
-    def forward(self, x):
-        z = self.encoder(0.1 * x).reshape(-1, 4)
-        chosen = self.table[torch.cdist(z, self.table).argmin(1)]
-        return self.decoder((z + (chosen - z).detach()).reshape(len(x), 16))
-
-
-def codes() -> None:
-    model = Codes()
-    train(
-        model,
-        torch.optim.Adam(model.parameters(), lr=1e-3),
-        lambda model, x, y: functional.mse_loss(model(x), x),
-    )
-
-
-def test_one_code_for_all_images_is_no_error():
-    found = watched(codes)
-    assert found["constant outputs"].severity == "warning"
-
-
-@pytest.mark.parametrize(
-    "run",
-    [
-        small_targets,
-        actor_and_critic,
-        views,
-        few_objects,
-        search_that_ends,
-        critic_through_generator,
-        paler_in_training,
-    ],
-)
-def test_healthy_programs_get_no_word(run):
-    assert not watched(run)
 
 
 def test_a_model_that_is_frozen_altogether_is_told_so():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from unmask.flow.judge.fixes import SCALED
 from unmask.flow.judge.indicators import UNRESPONSIVE, front_response
 from unmask.flow.judge.signals import NO_SLOPE, NOTHING, underflow
-from unmask.flow.measure.calls import REENTRANT
+from unmask.flow.measure.calls import REENTRANT, SAMPLE
 from unmask.flow.measure.statistics import FlowStats, ParameterFacts
 from unmask.verdict import Severity, Verdict
 
@@ -66,6 +66,20 @@ def steps(history: list[FlowStats]) -> Iterator[Verdict]:
             strangers[0].partition(" ")[0],
         )
     yield from _unreached(history, facts)
+    drawn = next((c for s in history for c in s.cuts if c.operation == SAMPLE), None)
+    if drawn is not None:
+        yield Verdict(
+            "parameters without gradient",
+            "warning",
+            f"{drawn.layer} is fed what sample() draws, which has no graph: the loss after it says "
+            "nothing to what gave the mean and the deviation",
+            "rsample(), or mean + deviation * torch.randn_like(mean)",
+            cause=f"{SAMPLE} cuts the graph before {drawn.layer}",
+            subject=drawn.layer,
+            location=drawn.location,
+            step=history[-1].step,
+            evidence={},
+        )
     if not stepped:
         return
     unheld = [n for n in first.unheld if all(n in f.unheld for f in facts)]

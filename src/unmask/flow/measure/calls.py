@@ -23,6 +23,8 @@ _LIBRARIES = tuple({_OURS, *(sysconfig.get_path(name) for name in ("stdlib", "pl
 _INSTALLED = ("site-packages", "dist-packages")
 # A cut of a whole region, as users write it.
 REENTRANT = "checkpoint(use_reentrant=True)"
+# What a distribution draws without a graph.
+SAMPLE = ".sample()"
 # The most entries of a loss's input that are added up.
 _MOST_ENTRIES = 1 << 20
 # The first time steps of a ctc_loss that are added up.

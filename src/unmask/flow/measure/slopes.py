@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -68,11 +69,17 @@ class ActivationMode(TorchFunctionMode):
     Args:
         seen: receives the name, phi' at the inputs, and the supremum of |phi'|.
         cut: receives the name of each operation that passes no gradient to an input that needs one.
+        drawn: receives what sample() of a distribution draws whose parameters have a graph.
     """
 
-    def __init__(self, seen: Seen | None, cut: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        seen: Seen | None,
+        cut: Callable[[str], None] | None = None,
+        drawn: Callable[[Tensor], None] | None = None,
+    ) -> None:
         super().__init__()
-        self._seen, self._cut = seen, cut
+        self._seen, self._cut, self._drawn = seen, cut, drawn
         self._suprema: dict[Any, float] = {}
 
     def __torch_function__(
@@ -88,7 +95,10 @@ class ActivationMode(TorchFunctionMode):
             # No error of the measurement may reach the training.
             with contextlib.suppress(Exception):
                 self._look(func, args, kwargs)
-        return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        if func is torch.normal and self._drawn is not None and _sampled():
+            self._drawn(result)
+        return result
 
     def _look(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._cut is not None and func in _CUTS and args:
@@ -174,6 +184,14 @@ def alive(slope: Tensor, supremum: float, unit_dim: int) -> Tensor:
 def name_of(function: Any) -> str | None:
     """Return the name of the activation that a function of torch applies, or None."""
     return _NAME_OF.get(function)
+
+
+def _sampled() -> bool:
+    """Return whether a normal distribution's sample() draws, with a mean that has a graph."""
+    frame = sys._getframe(2)
+    if frame.f_code.co_name != "sample" or torch.is_grad_enabled():
+        return False
+    return bool(getattr(getattr(frame.f_locals.get("self"), "loc", None), "requires_grad", False))
 
 
 def _clipped_rectifier(args: tuple[Any, ...], named: dict[str, Any]) -> bool:

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from unmask.flow.measure.calls import (
     REENTRANT,
+    SAMPLE,
     Cut,
     LossCall,
     OutputStats,
@@ -77,7 +78,7 @@ class Window:
         self.ledger = ParameterLedger(probe.model)
         self._forget()
         self._depth = 0
-        self._mode = ActivationMode(self._see_slope, self.see_cut)
+        self._mode = ActivationMode(self._see_slope, self.see_cut, self._see_drawn)
         self.scale = self._current_scale()
         self._handles = [
             hooks.register_module_forward_pre_hook(self._before_forward),
@@ -109,6 +110,7 @@ class Window:
         self._maximises = False
         self._sent_back = self._closure = False
         self._dropped: Tensor | None = None
+        self._drawn: Tensor | None = None
         self._dropout: Dropped | None = None
 
     def close(self) -> None:
@@ -176,6 +178,9 @@ class Window:
         layer = self.probe.by_module.get(id(module))
         if layer is None:
             return
+        drawn = self._drawn.data_ptr() if self._drawn is not None else None
+        if torch.is_grad_enabled() and any(x.data_ptr() == drawn for x in tensors_in(args)):
+            self.cuts.append(Cut(SAMPLE, layer.name, user_line()))
         if self._graph and not torch.is_grad_enabled() and self._trains(layer):
             self.cuts.append(Cut(_without_graph(), layer.name, user_line()))
         if layer.matrix and self._reads(layer) and torch.is_grad_enabled():
@@ -307,6 +312,9 @@ class Window:
         self._of(self._current).see_slope(name, slope, supremum)
         units = self.probe.units.setdefault(self._current.name, Units())
         units.see(slope, supremum, self._current.unit_dim if slope.ndim > 2 else -1)
+
+    def _see_drawn(self, z: Tensor) -> None:
+        self._drawn = z
 
     def see_cut(self, operation: str) -> None:
         """Record a place where the graph is cut."""
