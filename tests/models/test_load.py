@@ -153,6 +153,8 @@ def test_an_import_path_takes_weights_from_safetensors(
     save_file(other.state_dict(), tmp_path / "w.safetensors")
     model = load_model("my_nets:make_model", weights=tmp_path / "w.safetensors")
     torch.testing.assert_close(model(PIXELS), other(PIXELS))
+    assert "no config says otherwise" in as_target("my_nets:make_model").about
+    assert as_target("mnist").about == ""
 
 
 def test_what_ships_and_what_train_writes_is_a_classifier(tmp_path: Path) -> None:
@@ -180,6 +182,9 @@ def test_what_is_not_there_or_does_not_go_together_gets_one_line(tmp_path: Path)
         load_model("mnist", mean=0.5)
     with pytest.raises(UserError, match="with @ here"):
         load_model("timm:resnet18", weights="w.safetensors")
+    save_file(Mean().state_dict(), tmp_path / "alone.safetensors")
+    with pytest.raises(UserError, match=r"no card beside it.*timm:resnet18@FILE\.safetensors"):
+        load_model(tmp_path / "alone.safetensors")
 
 
 # --- ONNX --------------------------------------------------------------------------------------
@@ -250,6 +255,9 @@ def test_an_onnx_file_of_any_layout_and_number_gives_logits(
     if options.get("softmax"):
         expected = expected.log_softmax(1)
     torch.testing.assert_close(model(PIXELS), expected, atol=tolerance, rtol=1e-3)
+    # A check says what is assumed of pixels where no config does.
+    assumed = "0 to 255" if options.get("dtype") == TensorProto.UINT8 else "0 to 1, RGB or grey"
+    assert assumed in as_target(tmp_path / "m.onnx").about
 
 
 def test_weights_beside_an_onnx_file_are_read_and_missed(tmp_path: Path) -> None:
@@ -471,6 +479,9 @@ def test_transformers_pickles_and_foreign_code_are_refused(vit: Path, tmp_path: 
         load_model(f"hf:{tmp_path}@random")
     with pytest.raises(UserError, match="no such folder"):
         load_model("hf:./nowhere")
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(UserError, match="is no image classifier: got a Bert model"):
+        load_model(f"hf:{tmp_path}@random")
 
 
 def test_timm_is_asked_as_it_documents(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -73,9 +73,8 @@ def check(
     foreign = aside()
     target = as_target(model)
     console = Console(stderr=True)
-    describe = getattr(target.function, "describe", None)
-    if describe is not None:
-        console.print(describe(), markup=False, highlight=False, soft_wrap=True)
+    if target.about:
+        console.print(target.about, markup=False, highlight=False, soft_wrap=True)
     shape = shape_for(data, target.input_shape, channels=target.channels, size=size)
     loaded = load_shown(console, data, source, shape)
     require_writable(out, data)

@@ -149,7 +149,10 @@ class ModelCard:
             return ModelCard.from_dict(json.loads(read_regular(path, _LIMIT)))
         except FileNotFoundError:
             raise UserError(
-                "the model has no card beside it", got=path, do="copy both files together"
+                "the model has no card beside it",
+                got=path,
+                do="copy both files together, or name the network that the weights are of, as in "
+                "timm:resnet18@FILE.safetensors",
             ) from None
         except (
             OSError,

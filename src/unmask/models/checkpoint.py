@@ -71,7 +71,7 @@ class TensorFile:
                 raise UserError(
                     f"{path} is a pickle, which could run any code when opened",
                     got="a file of torch.save or pickle",
-                    do="save the weights with Classifier.save, as safetensors",
+                    do="save the weights as safetensors, with safetensors.torch.save_file",
                 )
             with safe_open(path, framework="pt") as file:
                 names = list(file.keys())

@@ -139,7 +139,11 @@ class Classifier(nn.Module):
         """
         path = _shipped(source) or Path(source)
         if not _looks_like_path(source) and not _files(path)[0].exists():
-            raise unknown("model", source, [*shipped(), "or a .safetensors file"])
+            raise unknown(
+                "model",
+                source,
+                [*shipped(), "a .safetensors or .onnx file, or a name such as timm:resnet18"],
+            )
         weights, card_path = _files(path)
         if path.is_file() and path.suffix not in ("", ".json"):
             # So that a pickle is reported as one, whatever its suffix.

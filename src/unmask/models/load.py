@@ -139,7 +139,11 @@ def load_known(name: str) -> Classifier | Wrapped | None:
     prefix, colon, rest = name.partition(":")
     if colon and prefix in ZOO:
         if not split_source(rest)[0].strip():
-            raise UserError(f"which model of {prefix} is meant?", got=name, do=f"{prefix}:NAME")
+            raise UserError(
+                f"it isn't said which model of {prefix} is meant",
+                got=name,
+                do=f"write {prefix}:NAME",
+            )
         return ZOO[prefix](*split_source(rest))
     if _imported(name):
         _suggest(prefix)

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -363,7 +364,13 @@ def _explained(wrong: str, pretrained: bool) -> Iterator[None]:
     except Exception as error:
         if "trust_remote_code" in str(error):
             raise _needs_code(wrong.rpartition(" ")[2], "a model of another library") from error
-        text = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        text = (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(".")
+        if found := re.search(r"Unrecognized configuration class .*?(\w+)Config'", text):
+            raise UserError(
+                f"{wrong.rpartition(' ')[2]} is no image classifier",
+                got=f"a {found[1]} model",
+                do="give a model of transformers' AutoModelForImageClassification",
+            ) from error
         do = "check the name, or give weights with @FILE.safetensors or @random"
         raise UserError(wrong, got=text, do=do if pretrained else "check the name") from error
 

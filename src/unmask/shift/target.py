@@ -27,6 +27,7 @@ from unmask.train.evaluation import counted, matched
 # Values of one batch: 128 colour images of side 224.
 _BATCH_VALUES = 20_000_000
 _LARGEST_BATCH = 500
+_AS_THEY_COME = "pixels from 0 to 1, RGB or grey, since no config says otherwise"
 # Images taken of a loader that doesn't tell how many it has.
 _OF_A_STREAM = 10_000
 
@@ -52,6 +53,7 @@ class Target:
         dtype: of the pixels that it takes.
         scale: of its outputs, which are turned into logits; None where it isn't known yet; see
             scaled.
+        about: in one line, what is done to an image before the network; "" for a card's own.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Target:
     source: str = ""
     dtype: torch.dtype = torch.float32
     scale: Scale | None = None
+    about: str = ""
 
     @property
     def channels(self) -> int | None:
@@ -171,6 +174,7 @@ def as_target(model: Any, name: str | None = None) -> Target:
             _device(model),
             dtype=torch.float32,
             scale="logits",
+            about=model.describe(),
         )
     if isinstance(model, nn.Module):
         return Target(
@@ -198,7 +202,10 @@ def _loaded(source: str) -> Target:
         return as_target(known, source)
     network = load_imported(source)
     refuse_lazy(network)
-    return as_target(network.eval(), source)
+    target = as_target(network.eval(), source)
+    if isinstance(network, (Classifier, Wrapped)):
+        return target
+    return replace(target, about=f"{source} (PyTorch): {_AS_THEY_COME}")
 
 
 def _onnx(path: str) -> Target:
@@ -208,12 +215,14 @@ def _onnx(path: str) -> Target:
     threads = torch.get_num_threads()
     graph = OnnxClassifier.of(content, threads=threads, name=path, folder=Path(path).parent)
     scale = 255 if graph.dtype is np.uint8 else 1
+    fed = _AS_THEY_COME if scale == 1 else "pixels from 0 to 255, since it takes bytes"
     return Target(
         path,
         lambda pixels: graph.answer(scale * pixels.detach().cpu().numpy()),
         class_names=graph.class_names,
         input_shape=graph.input_shape,
         identity=identity,
+        about=f"{path} (ONNX): {fed}",
     )
 
 
