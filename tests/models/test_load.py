@@ -459,7 +459,11 @@ def test_convnext_crops_small_images_alone(side: int, crop: float, tmp_path: Pat
     assert (steps.size, steps.crop) == ((side, side), crop)
 
 
-def test_a_prefix_that_is_nearly_one_of_the_zoo_is_named() -> None:
+def test_a_prefix_that_is_nearly_one_of_the_zoo_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "timings.log").touch()
     for wrong in ("tim", "huggingface", "torch_vision"):
         with pytest.raises(UserError, match=r"unknown library of models.*timm, torchvision, hf"):
             load_model(f"{wrong}:resnet18")

@@ -179,7 +179,8 @@ def _suggest(prefix: str) -> None:
     near = _OTHER_NAMES.get(prefix.lower(), prefix.lower())
     if not difflib.get_close_matches(near, list(ZOO), cutoff=0.7):
         return
-    if importlib.util.find_spec(prefix) is None and not any(Path().glob(f"{prefix}*")):
+    own = (Path(prefix), Path(f"{prefix}.py"))
+    if importlib.util.find_spec(prefix) is None and not any(path.exists() for path in own):
         raise unknown("library of models", prefix, ZOO)
 
 

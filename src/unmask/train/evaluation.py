@@ -325,8 +325,9 @@ def counted(images: Images, logits: int) -> Images:
         return images
     if len(names) < logits and names == tuple(map(str, range(len(names)))):
         return Images(images.pixels, images.labels, tuple(map(str, range(logits))), images.name)
+    told = "2 classes apart, by one logit" if logits == 1 else f"{logits} classes apart"
     raise UserError(
-        f"the model tells {logits} classes apart",
+        f"the model tells {told}",
         got=f"images of {len(names)}: {', '.join(names[:5])}{', ...' * (len(names) > 5)}",
         do="give images of each of the model's classes",
     )
