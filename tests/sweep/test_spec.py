@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import unmask.sweep
 from unmask.errors import UserError
 from unmask.models.activations import ACTIVATIONS
 from unmask.sweep.spec import INITS, LOSSES, MAX_DEPTH, MAX_WIDTH, OPTIMIZERS, NetSpec, grid
@@ -148,3 +149,11 @@ def test_grid_refuses_an_unknown_setting():
 def test_grid_refuses_a_bad_value_anywhere():
     with pytest.raises(UserError, match="the width must be a whole number: got 0"):
         grid(depth=5, width=[32, 0])
+
+
+def test_the_sweeps_names_are_those_of_its_rooms() -> None:
+    assert {name: getattr(unmask.sweep, name).__name__ for name in unmask.sweep.__all__} == {
+        name: name for name in unmask.sweep.__all__
+    }
+    with pytest.raises(AttributeError, match="no attribute 'nets'"):
+        _ = unmask.sweep.nets
