@@ -25,7 +25,7 @@ from unmask.data.sources import Source
 from unmask.errors import UserError
 from unmask.report.model_check import check_page
 from unmask.report.verdicts import junit, sarif
-from unmask.shift.target import as_target
+from unmask.shift.target import as_target, batch_size_of
 from unmask.verdict import Verdict
 
 NAMES = ("red", "green", "blue")
@@ -576,3 +576,22 @@ def test_the_page_needs_nothing_else_and_quotes_foreign_text() -> None:
     assert 'src="http' not in page
     assert "something is wrong" in page
     assert "no error" in check_page(made())
+
+
+def test_other_preprocessing_is_tried_in_batches_that_fit() -> None:
+    # As floats at once, images of this size would take several times their own memory.
+    side, count = 256, 400
+    rng = np.random.default_rng(0)
+    labels = np.arange(count) % 2
+    pixels = np.broadcast_to(rng.integers(0, 120, (1, 3, side, side)), (count, 3, side, side))
+    pixels = (pixels + 100 * labels[:, None, None, None]).astype(np.uint8)
+    batches = []
+
+    def bright(x: Tensor) -> Tensor:
+        batches.append(len(x))
+        mean = x[:, :, ::32, ::32].mean((1, 2, 3))
+        return torch.stack([0.43 - mean, mean - 0.43], 1) * 20
+
+    found = unmask.check(bright, (pixels, labels), minutes=0.5, questions=("preflight",))
+    assert not errors(found)
+    assert 64 < max(batches) <= batch_size_of(torch.zeros(1, 3, side, side))

@@ -20,12 +20,14 @@ from unmask.models.preprocessing import Wrapped
 from unmask.shift.clean import SAME, not_finite, random_output, variation
 from unmask.shift.judge import named_mistake
 from unmask.shift.pipeline import Change, Mistake, changes, compared
-from unmask.shift.target import Target, fitted, scaled, spread
+from unmask.shift.target import Target, batch_size_of, fitted, scaled, spread
 from unmask.text import printable
 from unmask.train.temperature import TEMPERATURES, fitted_temperature
 from unmask.verdict import Verdict
 
 _MOST, _FIRST, _BASE = 2048, 16, 64
+# The images whose mean and deviation stand for those of all.
+_SAMPLED = 256
 # Beyond this temperature, the probabilities are all 0 or 1.
 _SATURATED = 8.0
 # exp(-104) is 0 in single precision: beyond this gap no gradient is left.
@@ -294,14 +296,15 @@ class Race:
             base: logits, as stated, of a few images, for when there is no time for more.
             labels: of those images.
         """
-        target, pixels = self.subject.target, self.subject.pixels(self.images)
-        ways = {name: way for name, (way, cure) in changes(target, pixels).items() if cure}
+        # As floats all images may take more memory than everything else.
+        target, sample = self.subject.target, self.subject.pixels(self.images[:_SAMPLED])
+        ways = {name: way for name, (way, cure) in changes(target, sample).items() if cure}
         tried = {name: Mistake(name, 0, 0.0, 0.0, 0, 0, True) for name in ways}
         found = list(tried)
         logits: list[Tensor] = []
         most_common = float(np.bincount(self.images.labels).max() / len(self.images))
         done = 0
-        while done < len(pixels):
+        while done < len(self.images):
             # As many images again as before, so that each comparison is worth its passes.
             size = max(_FIRST, done)
             cost = size * (1 + len(found)) * self.subject.per_image
@@ -309,8 +312,9 @@ class Race:
                 tried_on = f"tried on {done} images" if done else "not tried"
                 self.subject.notes.append(f"other preprocessing {tried_on}, for time")
                 break
-            chunk, truth = pixels[done : done + size], self.images.labels[done : done + size]
-            stated = target.logits(chunk)
+            part = self.images[done : done + size]
+            chunk, truth = self.subject.pixels(part), part.labels
+            stated = self._logits(chunk)
             logits.append(stated)
             for name in found:
                 tried[name] = self._added(tried[name], ways[name], chunk, stated, truth)
@@ -321,10 +325,14 @@ class Race:
         if done > len(labels):
             self.stated, self.labels = torch.cat(logits), self.images.labels[:done]
 
+    def _logits(self, pixels: Tensor, way: Change | None = None) -> Tensor:
+        parts = torch.split(pixels, batch_size_of(pixels))
+        return torch.cat([self.subject.target.logits(way(x) if way else x) for x in parts])
+
     def _added(
         self, before: Mistake, way: Change, pixels: Tensor, stated: Tensor, labels: np.ndarray
     ) -> Mistake:
-        new = compared(before.name, self.subject.target.logits(way(pixels)), stated, labels)
+        new = compared(before.name, self._logits(pixels, way), stated, labels)
         n = before.images + new.images
         return replace(
             before,
