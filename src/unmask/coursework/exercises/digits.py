@@ -111,7 +111,7 @@ def _sections(
             "Exercise 2 B",
             "Generators that fool it",
             "A generator for every image and class is first trained to give the image, then "
-            "until the frozen classifier says the class: a grid of five digits by ten classes. "
+            "until the frozen classifier predicts the class: a grid of five digits by ten classes. "
             "Every image is classified as wanted, and people still read the original digit.",
             tables=(
                 Table("The grid", ("classified as wanted", "still read as the original"), rows),
