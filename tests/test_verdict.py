@@ -26,5 +26,6 @@ def test_as_plain_values_it_survives_json() -> None:
 
 def test_as_text_it_names_place_and_fix() -> None:
     assert str(Verdict("no_gradient", "note", "flat")) == "note: no gradient: flat"
-    assert str(WARNING) == "warning: leak (cat): 2 of 9 images leak Fix: remove them"
+    assert str(WARNING) == "warning: leak (cat): 2 of 9 images leak. Fix: remove them"
+    assert str(Verdict("leak", "note", "It leaks.", "mend it")).endswith("It leaks. Fix: mend it")
     assert str(ERROR).startswith("error: nan (train.py:7)")

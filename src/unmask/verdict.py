@@ -50,8 +50,8 @@ class Verdict:
     def __str__(self) -> str:
         where = self.location or self.subject
         head = f"{self.severity}: {self.title}" + (f" ({where})" if where else "")
-        fix = f" Fix: {self.fix}" if self.fix else ""
-        return f"{head}: {self.message}{fix}"
+        fix = f". Fix: {self.fix}" if self.fix else ""
+        return f"{head}: {self.message.rstrip('.') if fix else self.message}{fix}"
 
 
 def worst_first(verdicts: Iterable[Verdict]) -> list[Verdict]:

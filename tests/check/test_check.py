@@ -565,6 +565,26 @@ def test_a_baseline_fails_only_what_got_worse(tmp_path: Path) -> None:
     assert "0.9 became 0.8" in check_page(made(snow, accuracy=0.8), found)
     with pytest.raises(UserError, match="baseline"):
         compare(made(), tmp_path / "nothing.json")
+
+
+def test_a_verdict_is_gone_only_when_its_question_was_answered_again(tmp_path: Path) -> None:
+    leak = VERDICTS[0]
+    before = made(leak, near_leaks=0.0).save(tmp_path)[1]
+
+    def again(status: str, **figures: float) -> list[str]:
+        part = Part("data", status, figures=figures)
+        return [c for c, _ in compare(Check("m", "d", (part,), 1, 1), before).changes]
+
+    assert again("done", near_leaks=0.0, images=9.0) == ["gone"]
+    assert again("done", images=9.0) == ["not asked"]
+    assert again("skipped") == ["not asked"]
+    old = json.loads(before.read_text())
+    del old["parts"]
+    before.write_text(json.dumps(old))
+    assert again("skipped") == ["gone"]
+
+
+def test_a_file_that_is_no_check_is_no_baseline(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text("[]")
     with pytest.raises(UserError, match=r"no check\.json"):
         compare(made(), tmp_path / "other.json")

@@ -81,7 +81,10 @@ def test_check_passes_a_healthy_model_and_fails_a_swapped_one(
     assert main([*swapped, "--baseline", "two/check.json"]) == 0
     assert main([*swapped, "--baseline", "one/check.json"]) == 1
     assert "[new] error: preprocessing" in capsys.readouterr().out
-    assert main([*swapped, "--baseline", "absent.json"]) == 2
+    # A baseline that is missing is told before anything is measured.
+    unmeasured = [*swapped[:-1], "unmeasured"]
+    assert main([*unmeasured, "--baseline", "absent.json"]) == 2
+    assert not (folder / "unmeasured").exists()
     assert main([*swapped[:3], "--out", "images/runs"]) == 2
     assert "lies in that of the images" in capsys.readouterr().err
 
@@ -97,7 +100,10 @@ def test_shift_writes_its_report_and_gates(
     assert main([*command, "--resume", "--json", "--fail-if", "clean_accuracy<0.5"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["figures"]["clean_accuracy"] == 1
+    capsys.readouterr()
     assert main([*command, "--fail-if", "clean_accuracy>0.5"]) == 1
+    # --quick searches no smallest severity, so no column is empty.
+    assert "% at" not in capsys.readouterr().out
     # A name that no figure has is told before anything is measured.
     unmeasured = [*command[:-1], "unmeasured"]
     assert main([*unmeasured, "--fail-if", "clean_acuracy>0.5"]) == 2

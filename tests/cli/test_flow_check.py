@@ -332,3 +332,10 @@ def test_the_package_offers_the_check_and_the_probe():
     assert unmask.GradientProbe is GradientProbe
     assert unmask.verdicts is verdicts
     assert {"check_flow", "GradientProbe", "verdicts"} <= set(dir(unmask))
+
+
+def test_a_model_that_ships_is_checked_as_it_would_train(tmp_path, capsys):
+    # It is loaded ready to predict, which is no fault of the user's.
+    few = ["--optimizer", "none", "--batch-size", "8", "--out", str(tmp_path / "out"), "--json"]
+    assert main(["flow", "check", "mnist", *few]) in (0, 1)
+    assert json.loads(capsys.readouterr().out)["history"]

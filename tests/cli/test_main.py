@@ -89,6 +89,13 @@ def test_a_fault_of_ours_is_not_hidden(failing: list[BaseException]) -> None:
             "--depths takes a whole number from 1 to 1000: got 'x'",
         ),
         (["flow", "study", "--width"], "--width requires an argument"),
+        (["check", "mnist", "--minutes", "1"], "unmask: DATA is missing."),
+        (["fool", "audit"], "unmask: MODEL is missing."),
+        # What other tools call an option, where this verb has it, and where it hasn't.
+        (["flow", "check", "m:f", "--lr", "0.1"], "Unknown option: --lr. It is --learning-rate"),
+        (["mask", "detect", "a.jpg", "--conf=0.5"], "Unknown option: --conf. It is --threshold"),
+        (["check", "mnist", "mnist", "--fail-if", "a<1"], "It is --fail-on here."),
+        (["show", "mnist", "--lr", "0.1"], "Unknown option: --lr."),
         (["flow", "study", "bogus"], "'bogus' is an argument too many"),
         (["flow", "study", "--width", "3", "--width", "4"], "--width specified multiple times"),
     ],

@@ -118,7 +118,10 @@ def ask_data(subject: Subject, seconds: float) -> Answer:
     found = audit_data(
         source, probabilities=probabilities, labels=False, near=near, seed=subject.seed
     )
-    return found.figures(), list(found.verdicts)
+    figures = found.figures()
+    if not near:
+        figures = {k: v for k, v in figures.items() if not k.startswith("near_")}
+    return figures, list(found.verdicts)
 
 
 def _probabilities(subject: Subject) -> dict[str, NDArray[np.float64]]:

@@ -13,7 +13,7 @@ from unmask.saved_state import MAX_JSON_BYTES
 from unmask.verdict import SEVERITIES, Severity, Verdict, at_least, worst_first
 
 Status = Literal["done", "skipped", "failed"]
-Change = Literal["new", "worse", "same", "better", "gone"]
+Change = Literal["new", "worse", "same", "better", "gone", "not asked"]
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,8 @@ class Comparison:
     """The changes since an earlier check.
 
     Args:
-        changes: (change, verdict) of every verdict of the new check, and of those that are gone.
+        changes: (change, verdict) of every verdict of the new check, and of those that are gone,
+            or whose question wasn't answered this time.
         figures: by name, the earlier and the new figure where both exist and differ.
     """
 
@@ -145,25 +146,42 @@ class Comparison:
         return [v for change, v in self.changes if change in ("new", "worse")]
 
 
-def compare(now: Check, baseline: Path) -> Comparison:
-    """Return the changes since the check that check.json holds.
+@dataclass(frozen=True)
+class Baseline:
+    """An earlier check, as read from its check.json.
 
     Args:
-        now: the new check.
-        baseline: the check.json of an earlier one.
+        verdicts: by kind and subject, the worst of each.
+        questions: by kind and subject, the question that found it and its figures' names.
+        figures: by name, each with its question as a prefix.
+    """
+
+    verdicts: dict[tuple[str, str | None], Verdict]
+    questions: dict[tuple[str, str | None], tuple[str, frozenset[str]]]
+    figures: dict[str, float]
+
+
+def read_baseline(baseline: Path) -> Baseline:
+    """Return the check that a check.json holds.
+
+    Args:
+        baseline: the check.json of an earlier check.
 
     Raises:
         UserError: when the file is missing or isn't a check.json.
     """
     try:
         old = json.loads(read_regular(baseline, MAX_JSON_BYTES))
-        known = {(v["kind"], v["subject"]): v for v in old["verdicts"]}
-        rank: dict[tuple[str, str | None], int] = {}
-        for v in old["verdicts"]:
-            key = (v["kind"], v["subject"])
-            rank[key] = max(rank.get(key, 0), SEVERITIES.index(v["severity"]))
+        verdicts: dict[tuple[str, str | None], Verdict] = {}
+        for v in worst_first(Verdict(**v) for v in old["verdicts"]):
+            SEVERITIES.index(v.severity)
+            verdicts.setdefault((v.kind, v.subject), v)
         figures = {str(k): float(v) for k, v in old["figures"].items() if v is not None}
-        gone_from = {k: Verdict(**v) for k, v in known.items()}
+        questions = {
+            (v["kind"], v["subject"]): (str(part["name"]), frozenset(part["figures"]))
+            for part in old.get("parts", ())
+            for v in part["verdicts"]
+        }
     except UserError:
         raise
     except OSError as error:
@@ -172,9 +190,24 @@ def compare(now: Check, baseline: Path) -> Comparison:
         raise UserError(
             "the baseline is no check.json", got=f"{baseline}: {error}", do="run unmask check first"
         ) from error
+    return Baseline(verdicts, questions, figures)
+
+
+def compare(now: Check, baseline: Path | Baseline) -> Comparison:
+    """Return the changes since an earlier check.
+
+    Args:
+        now: the new check.
+        baseline: the earlier one, or its check.json.
+
+    Raises:
+        UserError: when the file is missing or isn't a check.json.
+    """
+    old = baseline if isinstance(baseline, Baseline) else read_baseline(baseline)
     changes: list[tuple[Change, Verdict]] = []
     for v in now.verdicts:
-        before = rank.get((v.kind, v.subject))
+        earlier = old.verdicts.get((v.kind, v.subject))
+        before = None if earlier is None else SEVERITIES.index(earlier.severity)
         here = SEVERITIES.index(v.severity)
         change: Change = (
             "new"
@@ -187,11 +220,18 @@ def compare(now: Check, baseline: Path) -> Comparison:
         )
         changes.append((change, v))
     present = {(v.kind, v.subject) for v in now.verdicts}
-    changes += [("gone", v) for key, v in gone_from.items() if key not in present]
+    answered = {p.name: frozenset(p.figures) for p in now.parts if p.status == "done"}
+    for key, v in old.verdicts.items():
+        if key in present:
+            continue
+        question, figures = old.questions.get(key, ("", frozenset()))
+        # What was measured less thoroughly may have missed it.
+        again = not question or (question in answered and figures <= answered[question])
+        changes.append(("gone" if again else "not asked", v))
     new = now.figures()
     return Comparison(
         tuple(changes),
-        {k: (figures[k], new[k]) for k in figures if k in new and figures[k] != new[k]},
+        {k: (f, new[k]) for k, f in old.figures.items() if k in new and f != new[k]},
     )
 
 

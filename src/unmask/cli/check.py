@@ -61,7 +61,7 @@ def check(
         raise UserError("--annotations and --json both print to stdout", do="choose one")
     change = None if eps is None else sizes([eps])[0]
     # torch and matplotlib take a while to load, and --help needs none of them.
-    from unmask.check.result import compare, failing
+    from unmask.check.result import compare, failing, read_baseline
     from unmask.check.run import check_model
     from unmask.cli.progress import load_shown
     from unmask.data.sources import shape_for
@@ -70,6 +70,8 @@ def check(
     from unmask.report.verdicts import annotated
     from unmask.shift.target import as_target
 
+    # A mistake in its name must not cost the minutes of the check.
+    before = None if baseline is None else read_baseline(baseline)
     foreign = aside()
     target = as_target(model)
     console = Console(stderr=True)
@@ -92,7 +94,7 @@ def check(
             seed=seed,
             progress=show,
         )
-    comparison = None if baseline is None else compare(found, baseline)
+    comparison = None if before is None else compare(found, before)
     blamed = found.verdicts if comparison is None else comparison.worse
     failed = failing(blamed, fail_on)
     files = write_model_check(
@@ -125,8 +127,9 @@ def check(
             say(f"{mark}{v}", COLOURS[v.severity])
         if comparison is not None:
             for how, v in comparison.changes:
-                if how == "gone":
-                    say(f"[gone] {v.severity}: {v.title}: {v.message}", "green")
+                if how in ("gone", "not asked"):
+                    style = "green" if how == "gone" else "dim"
+                    say(f"[{how}] {v.severity}: {v.title}: {v.message}", style)
         if not found.verdicts and not found.unanswered:
             say("nothing was found wrong", "green")
         for part in found.parts:

@@ -105,7 +105,9 @@ def check(
     from unmask.cli.batches import batches_for
     from unmask.flow.check import check_flow
     from unmask.flow.profile import predicted_flow
+    from unmask.models.classifier import Classifier
     from unmask.models.load import load_network
+    from unmask.models.preprocessing import Wrapped
     from unmask.report.annotations import annotated
     from unmask.report.check import check_as_dict, write_check
     from unmask.report.files import require_writable, to_json
@@ -113,6 +115,9 @@ def check(
     require_writable(out)
     torch.manual_seed(seed)
     network, loss_fn = load_network(model), _loss(loss)
+    if isinstance(network, (Classifier, Wrapped)):
+        # A model by name comes ready to predict.
+        network.train()
     make = None if rate is None else _maker(optimizer, rate, weight_decay)
     batches = batches_for(network, data, batch_size, size)
     pairs = list(islice(batches.of_seed(seed), max(steps if make else 1, 1)))

@@ -142,15 +142,23 @@ def _contained() -> Iterator[None]:
 
 
 def _explained(error: CycloptsError, command: str) -> str:
-    """Return the message for a spelling of an earlier version or an argument too many, or ""."""
-    from cyclopts import UnusedCliTokensError
+    """Return our own message for an option's other name or a wrong count of arguments, or ""."""
+    from cyclopts import MissingArgumentError, UnknownOptionError, UnusedCliTokensError
 
-    from unmask.cli.options import RENAMED
+    from unmask.cli.options import ELSEWHERE, RENAMED
 
     if isinstance(error, UnusedCliTokensError) and (spare := error.unused_tokens):
         return f"{spare[0]!r} is an argument too many. See {command} --help."
+    missing = error.argument if isinstance(error, MissingArgumentError) else None
+    if missing is not None and not missing.name.startswith("-"):
+        return f"{missing.name} is missing. See {command} --help."
     token = getattr(error, "token", None)
-    option = (getattr(token, "keyword", None) or "").partition("=")[0]
+    given = getattr(token, "keyword", None) or getattr(token, "value", None) or ""
+    option = given.partition("=")[0]
+    if isinstance(error, UnknownOptionError):
+        own = {name for argument in error.argument_collection for name in argument.names}
+        if near := [name for name in ELSEWHERE.get(option, ()) if name in own]:
+            return f"Unknown option: {option}. It is {near[0]} here. See {command} --help."
     return f"{option} is now {RENAMED[option]}" if option in RENAMED else ""
 
 

@@ -27,6 +27,32 @@ RENAMED = {
     "--validation-pictures": "--validation-images",
 }
 
+# What other tools call these options; the first of a verb's own that stands for it is named.
+ELSEWHERE = {
+    "--lr": ("--learning-rate",),
+    "--wd": ("--weight-decay",),
+    "--bs": ("--batch-size",),
+    "--epsilon": ("--eps",),
+    "--output": ("--out",),
+    "--output-dir": ("--out",),
+    "--save-dir": ("--out",),
+    "-o": ("--out",),
+    "--img-size": ("--size",),
+    "--image-size": ("--size",),
+    "--imgsz": ("--size", "--smallest"),
+    "--conf": ("--threshold",),
+    "--confidence": ("--threshold",),
+    "--dataset": ("--data",),
+    "--loss-fn": ("--loss",),
+    "--criterion": ("--loss",),
+    "--time": ("--minutes",),
+    "--timeout": ("--minutes",),
+    "--fail-if": ("--fail-on",),
+    "--fail-on": ("--fail-if",),
+    "--val": ("--validation",),
+    "--workers": ("--on",),
+}
+
 # A list is separated by spaces: --depths 5 20 40.
 MANY = Parameter(consume_multiple=True, negative=())
 _SIDES = "side in pixels, or height and width,"

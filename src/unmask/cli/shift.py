@@ -154,12 +154,13 @@ def _print(console: Console, found: Shift) -> None:
     table.add_column("accuracy at severity")
     for severity in found.plan.severities:
         table.add_column(f"{severity:g}", justify="right")
-    table.add_column(f"-{found.plan.drop:.0%} at", justify="right")
+    searched = any(value is not None for value in found.smallest.values())
+    if searched:
+        table.add_column(f"-{found.plan.drop:.0%} at", justify="right")
     for name, row in sorted(found.cells.items(), key=lambda x: sum(c.accuracy for c in x[1])):
         smallest = found.smallest.get(name)
-        table.add_row(
-            name, *(f"{c.accuracy:.1%}" for c in row), f"{smallest:.2f}" if smallest else "–"
-        )
+        last = [f"{smallest:.2f}" if smallest else "–"] if searched else []
+        table.add_row(name, *(f"{c.accuracy:.1%}" for c in row), *last)
     console.print(table, highlight=False)
     for v in found.verdicts:
         console.print(

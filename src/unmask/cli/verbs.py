@@ -42,6 +42,19 @@ VERBS = {
     "flow": Verb(
         "Will it train? Gradients by layer, depth and activation.",
         verbs={
+            "check": Verb(
+                "Check whether your own PyTorch model trains: verdicts, causes, fixes, repair.",
+                "unmask.cli.flow_check:check",
+            ),
+            "watch": Verb(
+                "Run your own training script unchanged and report faults while it trains.",
+                "unmask.cli.flow_watch:watch",
+            ),
+            "map": Verb(
+                "Train nets over sigma_w2 and depth and draw the theory's trainable "
+                "depth on the outcome.",
+                "unmask.cli.flow_map:draw_map",
+            ),
             "study": Verb(
                 "Train nets of many depths and activations on MNIST and show where "
                 "gradients vanish.",
@@ -51,31 +64,18 @@ VERBS = {
                 "Show the exact range of f' and of dE/dw, for the last layer and any other.",
                 "unmask.cli.flow_bounds:bounds",
             ),
-            "map": Verb(
-                "Train nets over sigma_w2 and depth and draw the theory's trainable "
-                "depth on the outcome.",
-                "unmask.cli.flow_map:draw_map",
-            ),
-            "watch": Verb(
-                "Run your own training script unchanged and report faults while it trains.",
-                "unmask.cli.flow_watch:watch",
-            ),
-            "check": Verb(
-                "Check whether your own PyTorch model trains: verdicts, causes, fixes, repair.",
-                "unmask.cli.flow_check:check",
-            ),
         },
     ),
     "fool": Verb(
         "Can it be fooled? The smallest change after which another class is predicted.",
         verbs={
-            "grid": Verb(
-                "Draw images changed a little so that each is predicted as every other class.",
-                "unmask.cli.fool_grid:draw_grid",
-            ),
             "audit": Verb(
                 "Attack a classifier with an ensemble, and judge how far to trust its figures.",
                 "unmask.cli.fool_audit:audit_model",
+            ),
+            "grid": Verb(
+                "Draw images changed a little so that each is predicted as every other class.",
+                "unmask.cli.fool_grid:draw_grid",
             ),
             "certify": Verb(
                 "Prove for each image that no change within eps moves it to another class.",

@@ -185,7 +185,8 @@ def _duplicate_verdicts(found: DataAudit) -> list[Verdict]:
             Verdict(
                 "near duplicates across parts",
                 "warning" if len(near) / tested >= _NEAR else "note",
-                f"{len(near):,} pairs of nearly equal images are in different parts: {_some(near)}",
+                f"{len(near):,} {'pair' if len(near) == 1 else 'pairs'} of nearly equal images in "
+                f"different parts: {_some(near)}",
                 fix="split by source (scene, person, video) and not by image",
                 evidence={"pairs": len(near)},
             )
