@@ -46,3 +46,14 @@ def test_a_port_that_is_taken_is_told(capsys) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert f"port {port} of 127.0.0.1 is unavailable" in mistake(capsys, "--port", str(port))
+
+
+@pytest.mark.parametrize(("host", "told"), [("0.0.0.0", "localhost"), ("127.0.0.1", "127.0.0.1")])
+def test_the_address_told_is_one_that_a_browser_opens(monkeypatch, host: str, told: str) -> None:
+    from unmask.web import server
+
+    monkeypatch.setattr(server, "application", lambda settings: None)
+    monkeypatch.setattr(server.uvicorn.Server, "run", lambda self, sockets: None)
+    addresses: list[str] = []
+    server.serve(server.Settings(host=host, port=0, token="a long token"), addresses.append)
+    assert re.fullmatch(rf"http://{re.escape(told)}:\d+", addresses[0])

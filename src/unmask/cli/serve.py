@@ -72,6 +72,5 @@ def serve(
 
 def _tell(address: str, asks: bool) -> None:
     asked = "; any name and the token open it" if asks else ""
-    Console().print(
-        f"Unmask is at {address}{asked}. Ctrl-C ends it.", markup=False, highlight=False
-    )
+    line = f"Unmask is at {address}{asked}. Ctrl-C ends it."
+    Console().print(line, markup=False, highlight=False, soft_wrap=True)

@@ -267,5 +267,8 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
         ) from None
     with listening:
         host, port = listening.getsockname()[:2]
+        if ip_address(host.partition("%")[0]).is_unspecified:
+            # No browser opens 0.0.0.0; this machine is one of those that it stands for.
+            host = "localhost"
         ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
         server.run(sockets=[listening])
