@@ -202,6 +202,11 @@ class Multiplied(nn.Module):
         return (x * x).flatten(1)
 
 
+class Mixed(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + x.flip(0)).flatten(1)
+
+
 class Branching(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(1) if x.sum() > 0 else -x.flatten(1)
@@ -211,9 +216,12 @@ class Branching(nn.Module):
     ("net", "words"),
     [
         (Odd(nn.LayerNorm(2)), "odd, LayerNorm"),
-        (Odd(nn.GELU(approximate="tanh")), "odd, GELU.*tanh"),
-        (Odd(nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular")), "odd, Conv2d.*circular"),
+        (Odd(nn.Softplus(threshold=1)), "odd, Softplus.*threshold=1"),
+        (Odd(nn.Upsample(scale_factor=1, mode="bicubic")), "odd, Upsample.*bicubic"),
+        (Odd(nn.Sequential(nn.Identity(), nn.GroupNorm(1, 1))), "odd.1, GroupNorm"),
+        (torch.jit.script(nn.Flatten()), "TorchScript"),
         (Multiplied(), "operation mul"),
+        (Mixed(), "operation flip: it mixes the images"),
         (Branching(), "can't be traced"),
         (nn.Conv2d(1, 1, 1), "one logit a class"),
         (nn.Sequential(nn.Flatten(), nn.Linear(9, 2)), "doesn't run on images"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torch.nn import functional
 import unmask
 from unmask.errors import UserError
 from unmask.fool.certify.network import Network
+from unmask.fool.victim import Preprocessing, Victim
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 1, 4, 4)).astype(np.uint8)
 
@@ -56,3 +59,82 @@ def test_a_model_that_is_more_than_its_trace_is_refused(model: type[Small]) -> N
     assert len(unmask.certify(Small().eval(), data, eps=0.01, minutes=0.01)) == 6
     with pytest.raises(UserError, match="not those of its layers and operations alone"):
         unmask.certify(model().eval(), data, eps=0.01, minutes=0.01)
+
+
+class Answers(Small):
+    def __init__(self, answer: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, x: Tensor) -> object:
+        return self.answer(super().forward(x))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda z: {"logits": z, "features": z[:, :1]},
+        lambda z: (z, z.mean()),
+        lambda z: z.softmax(1),
+        lambda z: functional.log_softmax(z, dim=-1),
+    ],
+    ids=["dictionary", "tuple", "softmax", "log-softmax"],
+)
+def test_what_the_logits_are_wrapped_in_changes_no_proof(answer) -> None:
+    plain, wrapped = Small().eval(), Answers(answer).eval()
+    labels = plain(torch.from_numpy(PIXELS).float() / 255).argmax(1).numpy()
+    bounds = [
+        unmask.certify(model, (PIXELS, labels), eps=0.002, minutes=0.05).bound
+        for model in (plain, wrapped)
+    ]
+    assert (bounds[0] > 0).any()
+    np.testing.assert_allclose(*bounds, rtol=1e-5)
+
+
+def test_one_logit_is_that_of_the_second_class() -> None:
+    class One(Small):
+        def forward(self, x: Tensor) -> Tensor:
+            logits = super().forward(x)
+            return logits[:, 1:] - logits[:, :1]
+
+    labels = Small()(torch.from_numpy(PIXELS).float() / 255).argmax(1).numpy()
+    found = [
+        unmask.certify(model.eval(), (PIXELS, labels), eps=0.002, minutes=0.05).bound
+        for model in (Small(), One())
+    ]
+    # The slopes are optimised for one difference of logits here, for a logit there.
+    np.testing.assert_allclose(*found, rtol=0.02)
+
+
+def test_a_parametrised_model_is_left_as_it_is() -> None:
+    net = Small().eval()
+    torch.nn.utils.parametrizations.weight_norm(net.net[1])
+    x = torch.rand(3, 1, 4, 4)
+    before = net(x)
+    found = Network.of(net, (1, 4, 4)).logits(x.double())
+    torch.testing.assert_close(found.float(), before)
+    assert torch.equal(net(x), before)
+    assert torch.nn.utils.parametrize.is_parametrized(net.net[1], "weight")
+
+
+def test_the_normalisation_of_pixels_is_part_of_the_proof() -> None:
+    mean, std = (0.4,), (0.2,)
+
+    class Inside(Small):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward((x - mean[0]) / std[0])
+
+    labels = Inside()(torch.from_numpy(PIXELS).float() / 255).argmax(1).numpy()
+    victim = Victim.of(Small().eval(), preprocessing=Preprocessing(mean, std))
+    found = [
+        unmask.certify(model, (PIXELS, labels), eps=0.001, minutes=0.05).bound
+        for model in (Inside().eval(), victim)
+    ]
+    np.testing.assert_allclose(*found, rtol=1e-5)
+
+
+def test_logits_that_are_not_finite_are_told() -> None:
+    net = Small().eval()
+    net.net[1].weight.data.fill_(torch.nan)
+    with pytest.raises(UserError, match="logits are not finite"):
+        unmask.certify(net, (PIXELS, np.zeros(6, np.int64)), eps=0.01, minutes=0.01)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
 
 from unmask.errors import UserError
+from unmask.fool.certify.graph import copied, traced
 from unmask.fool.certify.operations import (
     Affine,
     Elementwise,
@@ -18,7 +19,7 @@ from unmask.fool.certify.operations import (
     Shape,
     Sum,
 )
-from unmask.fool.certify.trace import Node, read_graph
+from unmask.fool.certify.trace import Node, nothing, read_graph
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,12 @@ class Network:
     Args:
         nodes: the operations.
         like: a tensor of the dtype and device that bounds are computed in.
+        head: what the model makes of the logits: a softmax, which keeps their order, or nothing.
     """
 
     nodes: tuple[Node, ...]
     like: Tensor
+    head: Callable[[Tensor], Tensor] = nothing
 
     @property
     def shape(self) -> Shape:
@@ -98,21 +101,14 @@ class Network:
                 do="call model.eval() first",
             )
         if dtype is not None:
-            module = copy.deepcopy(module).to(dtype).requires_grad_(requires_grad=False)
+            module = copied(module, dtype)
         if fx.Tracer().is_leaf_module(module, ""):
             module = nn.Sequential(module)
         parameter = next(iter(module.parameters()), None)
         like = torch.zeros((), dtype=dtype or torch.float32) if parameter is None else parameter
         like = like.detach().new_zeros(())
-        try:
-            graph = fx.Tracer().trace(module)
-        except Exception as error:
-            raise UserError(
-                "the model can't be traced: its forward depends on the values that it is given",
-                got=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-                do="write its forward without branches on tensors, or certify its parts",
-            ) from error
-        return Network(read_graph(graph, module, shape, like), like)
+        nodes, head = read_graph(traced(module, shape, like), module, like)
+        return Network(nodes, like, head)
 
 
 def _differs_in_training(layer: nn.Module) -> bool:

@@ -7,6 +7,7 @@ slopes can be optimised by gradient and the lines stay sound at every step.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -43,12 +44,14 @@ class Curve:
         activation: the function and its derivative's range.
         kink: the slopes (left, right) of a function of two straight pieces that meet in (0, 0);
             None for any other.
-        curvature: the supremum of |f''| on each side of zero.
+        knots: where any other function's derivative jumps, but for zero.
+        curvature: the supremum of |f''| between zero and the knots; 0 for straight pieces.
         rising: whether f never falls.
     """
 
     activation: Activation
     kink: tuple[float, float] | None = None
+    knots: tuple[float, ...] = ()
     curvature: float = 0.0
     rising: bool = True
 
@@ -114,9 +117,10 @@ class Curve:
             above: whether the line runs above f.
 
         Returns:
-            The smallest b with f(x) <= slope x + b, or the largest with f(x) >= slope x + b; for a
-            smooth function up to the grid's error. That error is bounded by curvature * cell^2 / 8,
-            which is added, so that the line is sound.
+            The smallest b with f(x) <= slope x + b, or the largest with f(x) >= slope x + b, which
+            a piecewise linear function has at an end or a knot; for a smooth function up to the
+            grid's error. That error is bounded by curvature * cell^2 / 8, which is added, so that
+            the line is sound.
         """
         f = self.activation.function
 
@@ -127,7 +131,10 @@ class Curve:
         ends = [gap(lower), gap(upper), gap(torch.minimum(torch.maximum(zero, lower), upper))]
         values = torch.stack(ends)
         slack: Tensor | float = 0.0
-        if self.kink is None:
+        if self.knots:
+            inside = [zero.add(knot).maximum(lower).minimum(upper) for knot in self.knots]
+            values = torch.cat([values, torch.stack([gap(x) for x in inside])])
+        if self.curvature:
             parts = torch.arange(1, _CELLS, device=lower.device, dtype=lower.dtype) / _CELLS
             parts = parts.reshape(-1, *[1] * lower.ndim)
             cells = []
@@ -168,6 +175,8 @@ def piecewise(left: float, right: float) -> Curve:
     def function(x: Tensor) -> Tensor:
         if left == 0:
             return right * x.relu() if right != 1 else x.relu()
+        if left == -right:
+            return right * x.abs()
         return functional.leaky_relu(right * x, left / right)
 
     def derivative(x: Tensor) -> Tensor:
@@ -184,6 +193,44 @@ def smooth(name: str) -> Curve:
     return Curve(ACTIVATIONS[name], curvature=CURVATURES[name], rising=name not in _FALLING)
 
 
+def bent(function: Callable[[Tensor], Tensor], knots: tuple[float, ...], steepest: float) -> Curve:
+    """Return a continuous function of straight pieces that never falls.
+
+    Args:
+        function: elementwise.
+        knots: where its pieces meet, from left to right.
+        steepest: the largest slope.
+    """
+    activation = Activation("bent", "bent", function, _slope(function), 0.0, steepest)
+    return Curve(activation, knots=knots)
+
+
+def curved(
+    function: Callable[[Tensor], Tensor],
+    least: float,
+    most: float,
+    curvature: float,
+    knots: tuple[float, ...] = (),
+) -> Curve:
+    """Return a function with a second derivative between zero and the knots.
+
+    Args:
+        function: elementwise.
+        least: the infimum of its derivative, or less.
+        most: the supremum of its derivative, or more.
+        curvature: the supremum of |f''| between them, or more.
+        knots: where its derivative jumps, but for zero.
+    """
+    activation = Activation("curved", "curved", function, _slope(function), least, most)
+    return Curve(activation, knots=knots, curvature=curvature, rising=least >= 0)
+
+
+def _slope(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    # Only where tangents are tried: a line of any slope is made sound by its offset.
+    return lambda x: (function(x + _STEP) - function(x - _STEP)) / (2 * _STEP)
+
+
+_STEP = 1e-4
 _FALLING = ("gelu", "silu")
 # Suprema of |f''| on each side of zero, rounded up: from the closed form where there is one, else
 # numerically.

@@ -41,7 +41,7 @@ from unmask.fool.certify.slopes import optimised
 from unmask.fool.goal import Goal
 from unmask.fool.norms import NORMS, Threat, require_number
 from unmask.fool.source import as_victim
-from unmask.fool.victim import Victim
+from unmask.fool.victim import Preprocessing, Victim
 from unmask.runtime import environment_stamp
 from unmask.train.evaluation import counted, matched
 
@@ -150,8 +150,8 @@ def certify_victim(
         The state of every image.
 
     Raises:
-        UserError: for a black box, a model with preprocessing or with a layer whose bounds are
-            unknown, no images, and a state that is missing or of another certification.
+        UserError: for a black box, a model with a layer whose bounds are unknown or logits that
+            are not finite, no images, and a state that is missing or of another certification.
     """
     if victim.module is None:
         raise UserError(
@@ -163,13 +163,10 @@ def certify_victim(
         raise UserError("there are no images to certify", got=images.name, do="give some")
     if victim.class_names is not None:
         images = matched(images, victim.class_names)
+    module = victim.module
     if victim.preprocessing is not None:
-        raise UserError(
-            "certify takes a model of pixels in [0, 1]",
-            got=str(victim.preprocessing),
-            do="put the normalisation into the module",
-        )
-    network = Network.of(victim.module, tuple(images.pixels.shape[1:]))
+        module = _Prepared(victim.preprocessing, module).eval()
+    network = Network.of(module, tuple(images.pixels.shape[1:]))
     images = counted(images, network.classes)
     state = None
     if resume:
@@ -201,6 +198,17 @@ def _continued(
     return state
 
 
+class _Prepared(nn.Module):
+    """A model with the preprocessing that it expects of pixels in [0, 1]."""
+
+    def __init__(self, preprocessing: Preprocessing, module: nn.Module) -> None:
+        super().__init__()
+        self.preprocessing, self.module = preprocessing, module
+
+    def forward(self, pixels: Tensor) -> Any:
+        return self.module(self.preprocessing(pixels))
+
+
 class _Work:
     """The state, and what the work on it needs."""
 
@@ -227,9 +235,10 @@ class _Work:
         self._require_same()
         labels = images.labels[rows]
         if state is None:
-            predicted = self.victim.logits(self.pixels).argmax(1).cpu().numpy()
-            wrong = np.int8(STATUSES.index(WRONG))
-            fresh = np.where(predicted != labels, wrong, STATUSES.index(OPEN)).astype(np.int8)
+            logits = self.victim.logits(self.pixels)
+            predicted = logits.argmax(1).cpu().numpy()
+            wrong = (predicted != labels) | ~logits.isfinite().all(1).cpu().numpy()
+            fresh = np.where(wrong, STATUSES.index(WRONG), STATUSES.index(OPEN)).astype(np.int8)
             state = Certification(
                 model=victim.name,
                 identity=victim.identity,
@@ -255,18 +264,25 @@ class _Work:
         """
         module, few = self.victim.module, self.pixels[:_COMPARED]
         assert module is not None
-        traced = self.network.logits(few.to(self.network.like)).float()
+        traced = self.network.head(self.network.logits(few.to(self.network.like))).float()
         weight = next((p for p in module.parameters() if p.is_floating_point()), few)
         for _ in range(2):
             logits = self.victim.logits(few).float()
             known = logits.isfinite()
-            apart = float(((logits - traced)[known]).abs().max()) if known.any() else 0.0
+            if not bool(known.any()):
+                raise UserError(
+                    "the model's logits are not finite",
+                    got=f"NaN or infinity for all of {len(few)} images",
+                    do="find out where they begin with unmask flow check",
+                )
+            apart = float(((logits - traced)[known]).abs().max())
             most = math.sqrt(torch.finfo(weight.dtype).eps) * float(traced.abs().max().clamp(min=1))
             if not apart <= most:
                 raise UserError(
                     "the model's logits are not those of its layers and operations alone",
                     got=f"a difference of {apart:.2g} on {len(few)} images",
-                    do="leave out of its forward what is random or changes from call to call",
+                    do="leave out of its forward what is random, changes from call to call, or "
+                    "writes into a tensor that another name stands for",
                 )
 
     def run(self) -> Certification:

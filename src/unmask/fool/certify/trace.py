@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,20 @@ import torch
 from torch import Tensor, fx, nn
 
 from unmask.errors import UserError
+from unmask.fool.certify.graph import VALUE
 from unmask.fool.certify.layers import (
+    ARITHMETIC,
+    CONSTANT,
     CURVES,
+    FUNCTIONS,
     LAYERS,
     NOTHING,
+    PARTS,
     POSITIVE,
+    UNCHANGED,
+    clipped,
+    convolution,
     over_dimensions,
-    pooled,
     reshaped,
 )
 from unmask.fool.certify.operations import (
@@ -28,10 +35,13 @@ from unmask.fool.certify.operations import (
     Operation,
     Shape,
     Sum,
+    linear,
     mapped,
     scaled,
 )
-from unmask.fool.certify.relaxation import piecewise
+from unmask.models.answer import only_tensor
+
+_SOFTMAX = ("softmax", "log_softmax")
 
 
 @dataclass(frozen=True)
@@ -51,23 +61,29 @@ class Node:
     shape: Shape
 
 
-def read_graph(graph: fx.Graph, module: nn.Module, shape: Shape, like: Tensor) -> tuple[Node, ...]:
-    """Return the nodes that the logits depend on, the input first.
+def nothing(logits: Tensor) -> Tensor:
+    """Return the logits as they are."""
+    return logits
+
+
+def read_graph(
+    graph: fx.Graph, module: nn.Module, like: Tensor
+) -> tuple[tuple[Node, ...], Callable[[Tensor], Tensor]]:
+    """Return the nodes that the logits depend on, the input first, and what follows the logits.
 
     Args:
-        graph: of the module.
+        graph: of the module, see traced.
         module: in eval mode, whose parameters the operations use.
-        shape: of one image.
         like: a tensor of the dtype and device to use.
 
     Raises:
         UserError: naming the first layer or operation whose bounds are unknown.
     """
-    return _Reader(module, like).read(graph, shape)
+    return _Reader(module, like).read(graph)
 
 
 class _Reader:
-    """Reads a graph node by node, running a batch of two to find the shapes."""
+    """Reads a graph node by node."""
 
     def __init__(self, module: nn.Module, like: Tensor) -> None:
         self.module = module
@@ -75,76 +91,108 @@ class _Reader:
         self.modules = dict(module.named_modules())
         self.nodes: list[Node] = []
         self.places: dict[fx.Node, int] = {}
-        self.values: dict[fx.Node, Any] = {}
+        # What depends on the image and has no bounds, until an operation uses it.
+        self.lost: dict[fx.Node, UserError] = {}
 
-    def read(self, graph: fx.Graph, shape: Shape) -> tuple[Node, ...]:
+    def read(self, graph: fx.Graph) -> tuple[tuple[Node, ...], Callable[[Tensor], Tensor]]:
         with torch.no_grad():
             for node in graph.nodes:
                 if node.op == "output":
-                    last = node.args[0]
+                    last = self._answer(node.args[0])
                     break
-                self._value(node, shape)
-                self._place(node, shape)
-        if not isinstance(last, fx.Node) or last not in self.places:
+                self._place(node)
+        head, last = self._ending(last) or (nothing, last)
+        if last in self.lost:
+            raise self.lost[last]
+        if last not in self.places:
             raise UserError(
-                "the model must return one tensor of logits", got=f"{last}", do="return them alone"
+                "the model's logits don't depend on the image", got=last.name, do="return them"
             )
         end = self.places[last]
+        if self.nodes[end].shape == (1,):
+            # One logit of two classes is that of the second, beside 0.
+            self.nodes.append(Node("two classes", self._second(), (end,), (2,)))
+            end = len(self.nodes) - 1
         if len(self.nodes[end].shape) != 1:
             raise UserError(
                 "the model must return one logit a class",
                 got=f"a tensor of shape {list(self.nodes[end].shape)} an image",
                 do="certify the classifier itself",
             )
-        return _needed(self.nodes, end)
+        return _needed(self.nodes, end), head
 
-    def _value(self, node: fx.Node, shape: Shape) -> None:
-        def known(part: Any) -> Any:
-            return fx.node.map_arg(part, lambda n: self.values[n])
+    def _answer(self, returned: Any) -> fx.Node:
+        """Return the node of the logits among what the model returns."""
+        if isinstance(returned, fx.Node):
+            return returned
+        nodes = _flat(returned)
+        tensor = only_tensor(fx.node.map_arg(returned, _value), 2, None)
+        return next(n for n in nodes if _value(n) is tensor)
 
-        if node.op == "placeholder":
-            if self.places:
-                raise UserError(
-                    "the model takes more than one input", got=node.name, do="fix all but the image"
-                )
-            self.values[node] = torch.full((2, *shape), 0.5).to(self.like)
-            return
-        try:
-            if node.op == "get_attr":
-                self.values[node] = operator.attrgetter(str(node.target))(self.module)
-            elif node.op == "call_module":
-                self.values[node] = self.modules[str(node.target)](*known(node.args))
-            elif node.op == "call_function":
-                assert callable(node.target)
-                self.values[node] = node.target(*known(node.args), **known(node.kwargs))
-            else:
-                owner, *rest = known(node.args)
-                self.values[node] = getattr(owner, str(node.target))(*rest, **known(node.kwargs))
-        except Exception as error:
-            raise UserError(
-                f"the model doesn't run on images of shape {list(shape)}",
-                got=f"{type(error).__name__} in {node.name}",
-                do="give the images that it was trained on",
-            ) from error
+    def _second(self) -> Operation:
+        weight = torch.zeros(2, 1).to(self.like)
+        weight[1] = 1
+        return linear(weight, None)
 
-    def _place(self, node: fx.Node, shape: Shape) -> None:
-        if node.op == "placeholder":
-            self.nodes.append(Node("input", None, (), shape))
+    def _ending(self, node: fx.Node) -> tuple[Callable[[Tensor], Tensor], fx.Node] | None:
+        """Return a softmax over the classes that ends the model, and the node of its logits."""
+        layer = self.modules.get(str(node.target)) if node.op == "call_module" else None
+        name = getattr(node.target, "__name__", str(node.target)) if layer is None else ""
+        if not isinstance(layer, (nn.Softmax, nn.LogSoftmax)) and name not in _SOFTMAX:
+            return None
+        named = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
+        over = getattr(layer, "dim", named)
+        source = node.args[0]
+        if over not in (1, -1, None) or not isinstance(source, fx.Node) or _value(node).ndim != 2:
+            return None
+        logs = isinstance(layer, nn.LogSoftmax) or name == "log_softmax"
+        return (lambda x: x.log_softmax(1)) if logs else (lambda x: x.softmax(1)), source
+
+    def _place(self, node: fx.Node) -> None:
+        value = _value(node)
+        if node.op == "placeholder" and isinstance(value, Tensor):
+            self.nodes.append(Node("input", None, (), tuple(value.shape[1:])))
             self.places[node] = 0
             return
-        given = [n for n in node.all_input_nodes if n in self.places]
-        value = self.values[node]
-        if not given or not isinstance(value, Tensor) or not value.is_floating_point():
+        if node.op == "placeholder" or _asks_for_a_shape(node) or _called(node) in CONSTANT:
             return
+        if _called(node) in ("to", "type_as") and node.args[0] not in self.places:
+            # A constant, whatever it takes its type from.
+            return
+        taken = self._part(node)
+        given = [taken] if taken else [n for n in node.all_input_nodes if n in self.places]
+        lost = [] if taken else [n for n in node.all_input_nodes if n in self.lost]
+        if lost:
+            self.lost[node] = self.lost[lost[0]]
+        elif given:
+            try:
+                self._append(node, given, taken is not None)
+            except UserError as error:
+                self.lost[node] = error
+
+    def _append(self, node: fx.Node, given: list[fx.Node], part: bool) -> None:
+        """Append the operation of a node.
+
+        Args:
+            node: that depends on the image.
+            given: the nodes before it that have places.
+            part: whether it takes one of several tensors that its input is.
+        """
+        value = _value(node)
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            raise self._unsupported(node)
         if value.ndim < 2 or len(value) != 2:
             raise self._unsupported(node, "it mixes the images of a batch")
         after = tuple(value.shape[1:])
         before = self.nodes[self.places[given[0]]].shape
+        if self._ending(node) is not None:
+            # Known where it ends the model alone.
+            raise self._unsupported(node)
         operation = self._operation(node, before, after)
         if operation is None:
             self.places[node] = self.places[given[0]]
             return
-        ordered = [n for n in _flat(node.args) if n in self.places]
+        ordered = given if part else [n for n in _flat(node.args) if n in self.places]
         if isinstance(operation, (Affine, Elementwise, Maximum)) and len(ordered) != 1:
             raise self._unsupported(node, "it takes several tensors")
         self.nodes.append(
@@ -152,39 +200,89 @@ class _Reader:
         )
         self.places[node] = len(self.nodes) - 1
 
+    def _part(self, node: fx.Node) -> fx.Node | None:
+        """Return the tensor of which a node takes one of several parts, or None."""
+        whole = node.args[0] if node.args else None
+        if _called(node) not in ("getitem", "getattr") or not isinstance(whole, fx.Node):
+            return None
+        several = isinstance(_value(whole), tuple | list) and whole.args
+        source = whole.args[0] if several else None
+        known = _called(whole) in (*PARTS, "max", "min")
+        return source if known and isinstance(source, fx.Node) and source in self.places else None
+
     def _operation(self, node: fx.Node, before: Shape, after: Shape) -> Operation | None:
         """Return a node's operation; None where it does nothing."""
         if node.op == "call_module":
-            layer = self.modules[str(node.target)]
-            for kind, make in LAYERS.items():
-                if type(layer) is kind:
-                    made: Operation | None = make(layer, before, after, self.like)
-                    if made is None and type(layer) not in NOTHING:
-                        raise self._unsupported(node, "these settings")
-                    return made
-            raise self._unsupported(node)
-        name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+            return self._layer(node, self.modules[str(node.target)], before, after)
+        name = _called(node)
         # What functional.relu and its like say of where they write is no setting.
         settings = {k: v for k, v in node.kwargs.items() if k != "inplace"}
-        if name in CURVES and len(node.args) == 1 and not settings:
-            return Elementwise(CURVES[name])
-        if name in ("dropout", "contiguous", "float", "double"):
+        if name.rstrip("_") in CURVES and len(node.args) == 1 and not settings:
+            return Elementwise(CURVES[name.rstrip("_")])
+        if name in UNCHANGED:
             return None
-        if name in ("add", "iadd", "sub", "isub", "mul", "imul", "truediv", "div", "add_", "neg"):
-            return self._arithmetic(node, name, after)
+        if name in ARITHMETIC:
+            return self._arithmetic(node, ARITHMETIC[name], after)
+        if name.rstrip("_") in FUNCTIONS:
+            kind, names = FUNCTIONS[name.rstrip("_")]
+            given = dict(zip(names, fx.node.map_arg(node.args[1:], _value), strict=False))
+            made = kind(**{**given, **settings}).eval()
+            return self._layer(node, made, before, after)
+        if name.rstrip("_") in ("clamp", "clip", "clamp_min", "clamp_max"):
+            return self._clipped(node, name.rstrip("_"))
+        if name in ("linear", "matmul", "conv1d", "conv2d", "conv3d"):
+            return self._weighted(node, name, before, after)
         if name == "cat":
             return self._joined(node)
-        if name in ("max_pool2d", "amax"):
+        if name in ("amax", "getitem", "getattr") and (name == "amax" or self._part(node)):
             return self._maximum(node, name, before, after)
         if name in ("view", "reshape", "flatten", "unflatten"):
             return reshaped(before, after, self.like)
-        if name in POSITIVE:
+        if name in POSITIVE and settings.get("mode") != "bicubic":
             return self._positive(node, before)
-        if name == "leaky_relu":
-            slope = node.kwargs.get("negative_slope", node.args[1] if len(node.args) > 1 else 0.01)
-            if isinstance(slope, (int, float)) and 0 <= slope <= 1:
-                return Elementwise(piecewise(float(slope), 1.0))
         raise self._unsupported(node)
+
+    def _layer(
+        self, node: fx.Node, layer: nn.Module, before: Shape, after: Shape
+    ) -> Operation | None:
+        make = LAYERS.get(type(layer))
+        if make is None:
+            raise self._unsupported(node)
+        made = make(layer, before, after, self.like)
+        if made is None and type(layer) not in NOTHING:
+            raise self._unsupported(node, "these settings")
+        return made
+
+    def _clipped(self, node: fx.Node, name: str) -> Operation:
+        names = {"clamp_min": ("min",), "clamp_max": ("max",)}.get(name, ("min", "max"))
+        ends = {**dict(zip(names, node.args[1:], strict=False)), **node.kwargs}
+        low, high = ends.get("min"), ends.get("max")
+        low, high = -math.inf if low is None else low, math.inf if high is None else high
+        if not isinstance(low, (int, float)) or not isinstance(high, (int, float)) or low > high:
+            raise self._unsupported(node, "these settings")
+        return Elementwise(clipped(float(low), float(high)))
+
+    def _weighted(self, node: fx.Node, name: str, before: Shape, after: Shape) -> Operation:
+        """Return a product with weights that don't depend on the image."""
+        names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+        given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+        if name == "matmul" and "other" in given:
+            given["weight"] = given.pop("other")
+        source = given.pop("input", None)
+        if source not in self.places or any(n in self.places for n in _flat(given)):
+            raise self._unsupported(node, "two tensors that both depend on the image")
+        known: dict[str, Any] = {k: fx.node.map_arg(v, _value) for k, v in given.items()}
+        weight = known.get("weight")
+        if not isinstance(weight, Tensor) or (name in ("linear", "matmul") and weight.ndim != 2):
+            raise self._unsupported(node, "these settings")
+        if name == "matmul":
+            return linear(weight.T, None)
+        if name == "linear":
+            return linear(weight, known.get("bias"))
+        made = convolution(int(name[4]), known, before, after, self.like)
+        if made is None:
+            raise self._unsupported(node, "these settings")
+        return made
 
     def _arithmetic(self, node: fx.Node, name: str, after: Shape) -> Operation:
         if name == "neg":
@@ -192,9 +290,6 @@ class _Reader:
         if len(node.args) != 2 or node.kwargs:
             raise self._unsupported(node, "these settings")
         tensors = [a for a in node.args if isinstance(a, fx.Node) and a in self.places]
-        name = {"iadd": "add", "add_": "add", "isub": "sub", "imul": "mul", "div": "truediv"}.get(
-            name, name
-        )
         if len(tensors) == 2:
             shapes = {self.nodes[self.places[a]].shape for a in tensors}
             if name not in ("add", "sub") or len(shapes) != 1:
@@ -203,7 +298,7 @@ class _Reader:
         first = isinstance(node.args[0], fx.Node) and node.args[0] in self.places
         constant = node.args[1] if first else node.args[0]
         if isinstance(constant, fx.Node):
-            constant = self.values[constant]
+            constant = _value(constant)
         if isinstance(constant, (int, float)):
             constant = torch.as_tensor(constant).to(self.like)
         if not isinstance(constant, Tensor) or self.nodes[self.places[tensors[0]]].shape != after:
@@ -230,53 +325,72 @@ class _Reader:
         assert isinstance(dimension, int)
         if not all(isinstance(p, fx.Node) and p in self.places for p in parts):
             raise self._unsupported(node, "a constant beside tensors")
-        dimension = dimension % self.values[node].ndim
+        dimension = dimension % _value(node).ndim
         if dimension == 0:
             raise self._unsupported(node, "it mixes the images of a batch")
-        sizes = tuple(self.values[p].shape[dimension] for p in _flat(parts))
+        sizes = tuple(_value(p).shape[dimension] for p in _flat(parts))
         return Joined(dimension - 1, sizes)
 
     def _maximum(self, node: fx.Node, name: str, before: Shape, after: Shape) -> Operation:
-        if name == "amax":
-            dims = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
-            dims = (dims,) if isinstance(dims, int) else dims
-            if not isinstance(dims, Sequence) or not dims:
-                raise self._unsupported(node, "these settings")
-            return over_dimensions(
-                [d for d in dims if isinstance(d, int)], before, after, self.like
-            )
-        settings: dict[str, Any] = dict(
-            zip(
-                ("kernel_size", "stride", "padding", "dilation", "ceil_mode"),
-                node.args[1:],
-                strict=False,
-            )
-        )
-        settings |= node.kwargs
-        settings.pop("return_indices", None)
-        made = pooled(nn.MaxPool2d(**settings), before, after, self.like)
-        if made is None:
-            raise self._unsupported(node, "these settings")
-        return made
+        """Return the maximum over dimensions, or one of the parts of a tensor."""
+        whole = node
+        if name != "amax":
+            assert isinstance(node.args[0], fx.Node)
+            whole, part = node.args[0], node.args[1]
+            if _called(whole) != "max":
+                if _called(whole) == "min" or not isinstance(part, int):
+                    raise self._unsupported(whole)
+                return self._positive(whole, before, part)
+            if part not in (0, "values"):
+                raise self._unsupported(whole, "the places of the maxima")
+        dims = whole.kwargs.get("dim", whole.args[1] if len(whole.args) > 1 else None)
+        dims = (dims,) if isinstance(dims, int) else dims
+        if not isinstance(dims, Sequence) or not dims:
+            raise self._unsupported(whole, "these settings")
+        return over_dimensions([d for d in dims if isinstance(d, int)], before, after, self.like)
 
-    def _positive(self, node: fx.Node, before: Shape) -> Operation:
-        """Return a linear function without negative coefficients that the graph calls."""
-        args = fx.node.map_arg(node.args[1:], lambda n: self.values[n])
-        kwargs = fx.node.map_arg(node.kwargs, lambda n: self.values[n])
+    def _positive(self, node: fx.Node, before: Shape, part: int | None = None) -> Operation:
+        """Return a linear function without negative coefficients that the graph calls.
+
+        Args:
+            node: its call.
+            before: the shape of its input.
+            part: which of the tensors that it returns is meant; None where it returns one.
+        """
+        # A batch's size was read from two images, and other batches come.
+        if any(_asks_for_a_shape(n) for n in node.all_input_nodes):
+            raise self._unsupported(node, "it depends on the size of the batch")
+        args = fx.node.map_arg(node.args[1:], _value)
+        kwargs = fx.node.map_arg(node.kwargs, _value)
         target = node.target
 
         def function(x: Tensor) -> Tensor:
             if isinstance(target, str):
-                found: Tensor = getattr(x, target)(*args, **kwargs)
+                found = getattr(x, target)(*args, **kwargs)
             else:
                 assert callable(target)
                 found = target(x, *args, **kwargs)
-            return found
+            whole: Tensor = found if part is None else found[part]
+            return whole
 
         count = 1
         for side in before:
             count *= side
-        return mapped(function, before, self.like, terms=count)
+        with torch.no_grad():
+            # Zero but where a padding has another value.
+            bias = function(self.like.new_zeros(2, *before))[0]
+            pair = torch.linspace(0, 1, 2 * count).to(self.like).reshape(2, *before)
+            if not torch.equal(function(pair)[:1], function(pair[:1])):
+                raise self._unsupported(node, "it mixes the images of a batch")
+        if not bool(bias.any()):
+            return mapped(function, before, self.like, terms=count)
+        return mapped(
+            lambda x: function(x) - bias,
+            before,
+            self.like,
+            bias=bias,
+            terms=count + 1,
+        )
 
     def _name(self, node: fx.Node) -> str:
         return str(node.target) if node.op == "call_module" else node.name
@@ -293,6 +407,25 @@ class _Reader:
             do="put a linear, convolution, pooling, batch norm or known activation in its place, "
             "or measure the model with unmask fool audit",
         )
+
+
+def _value(node: fx.Node) -> Any:
+    return node.meta[VALUE]
+
+
+def _called(node: fx.Node) -> str:
+    if node.op == "call_module":
+        return ""
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+
+
+def _asks_for_a_shape(node: fx.Node) -> bool:
+    """Return whether a node reads a tensor's shape, or a number in one."""
+    if _called(node) == "getattr":
+        return node.args[1] == "shape"
+    if _called(node) != "getitem" or not isinstance(node.args[0], fx.Node):
+        return False
+    return isinstance(_value(node.args[0]), torch.Size)
 
 
 def _flat(args: Any) -> list[fx.Node]:
