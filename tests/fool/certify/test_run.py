@@ -138,3 +138,21 @@ def test_logits_that_are_not_finite_are_told() -> None:
     net.net[1].weight.data.fill_(torch.nan)
     with pytest.raises(UserError, match="logits are not finite"):
         unmask.certify(net, (PIXELS, np.zeros(6, np.int64)), eps=0.01, minutes=0.01)
+
+
+def test_further_arguments_keep_their_defaults_and_outputs_of_any_class_are_read() -> None:
+    transformers = pytest.importorskip("transformers")
+    settings = transformers.ResNetConfig(
+        num_channels=1, embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic"
+    )
+    net = transformers.ResNetForImageClassification(settings).eval()
+    x = torch.rand(3, 1, 16, 16)
+    found = Network.of(net, (1, 16, 16)).logits(x.double())
+    torch.testing.assert_close(found.float(), net(x).logits, atol=1e-5, rtol=1e-4)
+
+    class Two(Small):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return super().forward(x) + y
+
+    with pytest.raises(UserError, match="more than one input: got y"):
+        Network.of(Two().eval(), (1, 4, 4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from unmask.errors import UserError
 from unmask.fool.certify.operations import Shape
 
 VALUE = "value"
+# Before the names of layers of a model that takes images alone by a wrapper.
+ALONE = "model."
 
 
 def plain(module: nn.Module) -> nn.Module:
@@ -70,6 +73,41 @@ def _scripted() -> UserError:
         got="TorchScript",
         do="give the model before torch.jit.script or torch.jit.trace",
     )
+
+
+def alone(module: nn.Module) -> nn.Module:
+    """Return a module whose forward takes images and nothing else.
+
+    Args:
+        module: which may be a layer, or have further arguments with defaults.
+
+    Raises:
+        UserError: when it has others that are required.
+    """
+    taken = list(inspect.signature(module.forward).parameters.values())
+    needed = [p.name for p in taken[1:] if p.default is p.empty and p.kind in _NAMED]
+    if needed:
+        raise UserError(
+            "the model takes more than one input", got=needed[0], do="fix all but the image"
+        )
+    if len(taken) == 1 and not fx.Tracer().is_leaf_module(module, ""):
+        return module
+    return _Alone(module).eval()
+
+
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+class _Alone(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Any) -> Any:
+        found = self.model(pixels)
+        # A ModelOutput is of a class that a graph can't return.
+        whole = isinstance(found, fx.Proxy) or not hasattr(found, "logits")
+        return found if whole else found.logits
 
 
 def traced(module: nn.Module, shape: Shape, like: Tensor) -> fx.Graph:
@@ -180,12 +218,6 @@ class _Tracer(fx.Tracer):
             return fx.node.map_arg(part, value)
 
         if node.op == "placeholder":
-            if any(n.op == "placeholder" for n in self.graph.nodes if n is not node):
-                if node.args:
-                    return node.args[0]
-                raise UserError(
-                    "the model takes more than one input", got=node.name, do="fix all but the image"
-                )
             return torch.full((2, *self.shape), 0.5).to(self.like)
         try:
             if node.op == "get_attr":

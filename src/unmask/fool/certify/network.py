@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from unmask.errors import UserError
-from unmask.fool.certify.graph import copied, traced
+from unmask.fool.certify.graph import alone, copied, traced
 from unmask.fool.certify.operations import (
     Affine,
     Elementwise,
@@ -102,8 +102,7 @@ class Network:
             )
         if dtype is not None:
             module = copied(module, dtype)
-        if fx.Tracer().is_leaf_module(module, ""):
-            module = nn.Sequential(module)
+        module = alone(module)
         parameter = next(iter(module.parameters()), None)
         like = torch.zeros((), dtype=dtype or torch.float32) if parameter is None else parameter
         like = like.detach().new_zeros(())

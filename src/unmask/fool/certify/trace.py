@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from unmask.errors import UserError
-from unmask.fool.certify.graph import VALUE
+from unmask.fool.certify.graph import ALONE, VALUE
 from unmask.fool.certify.layers import (
     ARITHMETIC,
     CONSTANT,
@@ -150,11 +150,11 @@ class _Reader:
 
     def _place(self, node: fx.Node) -> None:
         value = _value(node)
-        if node.op == "placeholder" and isinstance(value, Tensor):
+        if node.op == "placeholder":
             self.nodes.append(Node("input", None, (), tuple(value.shape[1:])))
             self.places[node] = 0
             return
-        if node.op == "placeholder" or _asks_for_a_shape(node) or _called(node) in CONSTANT:
+        if _asks_for_a_shape(node) or _called(node) in CONSTANT:
             return
         if _called(node) in ("to", "type_as") and node.args[0] not in self.places:
             # A constant, whatever it takes its type from.
@@ -393,13 +393,13 @@ class _Reader:
         )
 
     def _name(self, node: fx.Node) -> str:
-        return str(node.target) if node.op == "call_module" else node.name
+        return _layer_name(node) if node.op == "call_module" else node.name
 
     def _unsupported(self, node: fx.Node, why: str = "") -> UserError:
         if node.op == "call_module":
             layer = self.modules[str(node.target)]
             settings = f"({layer.extra_repr()})" if why else ""
-            what = f"the layer {node.target}, {type(layer).__name__}{settings}"
+            what = f"the layer {_layer_name(node)}, {type(layer).__name__}{settings}"
         else:
             what = f"the operation {node.name}" + (f": {why}" if why else "")
         return UserError(
@@ -417,6 +417,10 @@ def _called(node: fx.Node) -> str:
     if node.op == "call_module":
         return ""
     return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+
+
+def _layer_name(node: fx.Node) -> str:
+    return str(node.target).removeprefix(ALONE)
 
 
 def _asks_for_a_shape(node: fx.Node) -> bool:
