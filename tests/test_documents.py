@@ -62,7 +62,16 @@ def test_every_example_runs(example: Path) -> None:
     assert ran.stdout.strip()
 
 
+def anchors(document: Path) -> set[str]:
+    """The headings of a document as links name them."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).strip().replace(" ", "-") for h in headings}
+
+
 def test_links_in_the_documents_lead_somewhere() -> None:
     for document in DOCUMENTS:
-        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
-            assert (document.parent / target).exists(), f"{document.name} links to {target}"
+        for target in re.findall(r"\]\(([^):]+)\)", document.read_text()):
+            name, _, heading = target.partition("#")
+            path = document.parent / name if name else document
+            assert path.exists(), f"{document.name} links to {target}"
+            assert not heading or heading in anchors(path), f"{document.name} links to {target}"

@@ -116,7 +116,7 @@ def test_given_probabilities_are_used_and_must_fit() -> None:
 
 
 def test_other_files_are_no_fault_and_empty_folders_are_a_class_without_images() -> None:
-    beside = "passed over as no images: 3, the first 'labels.csv'"
+    beside = "skipped, not images: 3, the first 'labels.csv'"
     assert not judge_data(audit_data(textured(60), labels=False, near=False), (), [beside])
     empty = f"'zebra'{EMPTY}"
     (verdict,) = judge_data(audit_data(textured(60), labels=False, near=False), (), [beside, empty])

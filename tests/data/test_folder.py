@@ -121,7 +121,7 @@ def test_what_is_in_no_class_or_part_is_left_out_with_a_warning(write: Write) ->
         "'all.png' skipped: it lies in no class's folder",
         "'spare/cat/1.png' skipped: it is neither training nor test data",
         "'test/1.png' skipped: it lies in no class's folder",
-        "passed over as no images: 2, the first 'read.me'",
+        "skipped, not images: 2, the first 'read.me'",
     ]
 
 
@@ -150,7 +150,7 @@ def test_one_picture_too_large_does_not_cost_the_others(write: Write) -> None:
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        ({"cat/notes.txt": b""}, "no training images in .*: got passed over as no images: 1"),
+        ({"cat/notes.txt": b""}, "no training images in .*: got skipped, not images: 1"),
         ({"cat/1.png": b"", "dog/1.png": b""}, "no training images in .*: got 'cat/1.png' skip"),
         ({"1.png": png(1), "a.csv": b""}, "got '1.png' skipped: it lies in no class.*1 more"),
         ({"cat/Thumbs.db": b"x", "dog/desktop.ini": b"x"}, "no training images in .*: got nothing"),
@@ -272,7 +272,7 @@ def test_a_member_without_a_name_is_passed_over(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"cat/c.png", b"\0at/c.png"))
     found = load(path)
     assert values(found) == [1, 2, 4, 3, 5]
-    assert found.warnings == ("passed over as no images: 1, the first ''",)
+    assert found.warnings == ("skipped, not images: 1, the first ''",)
 
 
 def test_links_in_an_archive_are_left_out(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from unmask.errors import UserError
 
 
@@ -17,5 +19,8 @@ def mcp() -> int:
             got=str(error),
             do="pip install 'unmask[mcp]'",
         ) from error
+    if sys.stdin is not None and sys.stdin.isatty():
+        # In a terminal it would wait without a word.
+        print("unmask: waiting for an assistant's client on stdin; Ctrl-C ends it", file=sys.stderr)
     serve()
     return 0

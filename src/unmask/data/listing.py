@@ -15,7 +15,7 @@ from unmask.errors import UserError
 from unmask.runtime import open_regular
 
 # The beginning of the warning for files beside the images.
-OTHERS = "passed over as no images"
+OTHERS = "skipped, not images"
 # What Windows leaves in folders of images; what other systems leave is hidden.
 _SYSTEM = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"})
 MAX_MEMBERS = 1_000_000

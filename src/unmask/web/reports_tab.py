@@ -16,6 +16,7 @@ from unmask.web.reports import find_reports
 
 def reports_tab(folders: Sequence[Path]) -> Callable[[gr.Blocks], object]:
     """Add the tab's contents to the open blocks; return what loads its first list."""
+    gr.Markdown("Read what unmask check and the other commands have written on this machine.")
     with gr.Row():
         choice = gr.Dropdown([], label="report, the newest first", scale=4, min_width=280)
         refresh = gr.Button("Refresh", scale=1, min_width=120)

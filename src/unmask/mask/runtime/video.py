@@ -214,7 +214,8 @@ def _opened(cv2: Any, source: VideoSource) -> Any:
     if isinstance(source.address, int):
         raise UserError(
             f"there is no camera {source.address}",
-            do="is it plugged in, and free? the first one has the number 0",
+            do="is it plugged in, and used by nothing else?"
+            + (" the first one has the number 0" if source.address else ""),
         )
     if source.live:
         raise UserError(f"can't open the stream {source.name}", do="check its address")
