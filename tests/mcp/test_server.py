@@ -92,6 +92,14 @@ def test_a_check_and_an_audit_give_verdicts_and_figures() -> None:
         ("audit", {"model": "weights.pt", "data": "mnist"}, "could run any code when opened"),
         ("detect", {"image": "nowhere.jpg"}, "there is no such image"),
         ("explain_verdict", {"kind": "vanishin"}, "vanishing"),
+        # The SDK passes over arguments that a tool doesn't have.
+        (
+            "audit",
+            {"model": "mnist", "data": "mnist", "epsilon": 0.1},
+            "unknown argument of audit: got 'epsilon'; did you mean 'eps'?",
+        ),
+        ("detect", {}, "wrong arguments of detect: image: Field required"),
+        ("check", {"model": "a", "data": "b", "questions": "flow"}, "questions: Input should be a"),
     ],
 )
 def test_a_mistake_is_one_line(tool: str, arguments: dict[str, Any], line: str) -> None:
