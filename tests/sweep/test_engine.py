@@ -200,8 +200,15 @@ def test_progress_counts_up_to_the_whole(digits: Images) -> None:
     [
         ({"specs": []}, "at least one net"),
         ({"batch_size": 151}, "a batch of 151 for 150 images"),
-        ({"threads": 0}, "at least one thread"),
+        ({"specs": NetSpec(1)}, "one NetSpec; put it into a list"),
+        ({"specs": [{"depth": 1}]}, "no NetSpec: got dict"),
+        ({"threads": 0}, "number of threads"),
+        ({"threads": "2"}, "number of threads"),
         ({"engine": "nativ"}, "did you mean 'native'"),
+        ({"device": "gpu0"}, "no such device"),
+        ({"probe_epochs": (-1,)}, "layers are measured"),
+        ({"resume": True}, "nothing to resume from"),
+        ({"checkpoint": Path(__file__).parent}, "checkpoint is a folder"),
     ],
 )
 def test_mistakes_get_one_clear_line(digits: Images, change: dict, message: str) -> None:
@@ -211,6 +218,21 @@ def test_mistakes_get_one_clear_line(digits: Images, change: dict, message: str)
     with pytest.raises(UserError, match=message) as caught:
         train_sweep(specs, digits, **settings)
     assert "\n" not in str(caught.value)
+
+
+def test_arrays_names_and_numbers_of_numpy_are_taken(digits: Images, tmp_path: Path) -> None:
+    widths = np.array([4, 8])
+    specs = grid(depth=1, width=widths, learning_rate=np.logspace(-2, -1, 2), epochs=1)
+    train, test = digits.split(100)
+    images = train_sweep(specs, train, test=test)
+    arrays = train_sweep(
+        specs,
+        (train.pixels, train.labels),
+        test=(test.pixels, test.labels),
+        checkpoint=str(tmp_path / "history.npz"),
+    )
+    assert same(images, arrays)
+    assert SweepHistory.load(tmp_path / "history.npz").specs == tuple(specs)
 
 
 def test_pictures_of_another_size_are_refused(digits: Images) -> None:

@@ -211,7 +211,7 @@ def test_a_folder_that_can_not_be_written_ends_it_at_once(digits: Images, tmp_pa
     ("how", "message"),
     [
         ({"nets": []}, "at least one net"),
-        ({"threads": 0}, "at least one thread"),
+        ({"threads": 0}, "number of threads"),
         ({"nets": [NetSpec(1, batch_size=101)]}, "a batch of 101 for 100 images"),
         ({"on": LocalExecutor(), "device": "cuda"}, "on processors: got device cuda"),
     ],

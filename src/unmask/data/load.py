@@ -213,4 +213,4 @@ def _labels(labels: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def _is_array(value: Any) -> bool:
-    return hasattr(value, "shape") and hasattr(value, "dtype") and len(value.shape) in (3, 4)
+    return hasattr(value, "shape") and hasattr(value, "dtype")

@@ -7,11 +7,13 @@ import json
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unmask.data.images import Images
+from unmask.data.load import load_data
 from unmask.errors import UserError
 from unmask.execution.executor import Done, Executor
 from unmask.runtime import environment_stamp, sha256
@@ -42,19 +44,19 @@ class SweepInterrupted(KeyboardInterrupt):
 
 def train_sweep(
     specs: Iterable[NetSpec],
-    images: Images,
+    images: Any,
     *,
-    validation: Images | None = None,
-    test: Images | None = None,
-    probe_batch: Images | None = None,
-    dead_probe: Images | None = None,
+    validation: Any = None,
+    test: Any = None,
+    probe_batch: Any = None,
+    dead_probe: Any = None,
     probe_epochs: Iterable[int] = (0,),
     threads: int | None = None,
     engine: Engine | None = None,
     device: str = "cpu",
     on: Executor | None = None,
     progress: Callable[[SweepProgress], None] | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
     resume: bool = False,
 ) -> SweepHistory:
     """Train every net of a sweep and return what was measured.
@@ -64,7 +66,8 @@ def train_sweep(
 
     Args:
         specs: the nets.
-        images: what they are trained on.
+        images: what they are trained on, as load_data takes it; of a name or folder its training
+            images. The other images are given likewise.
         validation: images for a loss and an accuracy after every epoch.
         test: images for a loss and an accuracy at the end.
         probe_batch: images of the per-layer statistics; default: the first 256 of images.
@@ -84,8 +87,8 @@ def train_sweep(
         The history, one row a net, in the order of specs.
 
     Raises:
-        UserError: something doesn't fit, the checkpoint can't be written, or, when all others are
-            trained and saved, nets failed.
+        UserError: something doesn't fit, there is no checkpoint to resume from, it can't be
+            written, or, when all others are trained and saved, nets failed.
         SweepInterrupted: Ctrl-C, after saving.
 
     Example:
@@ -94,9 +97,20 @@ def train_sweep(
         >>> history.curves["train_loss"].shape  # nets, epochs
         (2, 2)
     """
-    specs = tuple(specs)
-    if not specs:
-        raise UserError("a sweep needs at least one net", got="none")
+    specs = _nets(specs)
+    checkpoint = None if checkpoint is None else Path(checkpoint)
+    if checkpoint is None and resume:
+        raise UserError("there is nothing to resume from", do="give the checkpoint")
+    if checkpoint is not None and checkpoint.is_dir():
+        raise UserError(
+            "the checkpoint is a folder", got=str(checkpoint), do="name a file in it: history.npz"
+        )
+    by_name = isinstance(images, (str, Path))
+    images = load_data(images, part="train" if by_name else None)
+    validation, test, probe_batch, dead_probe = (
+        None if given is None else _alike(given, images)
+        for given in (validation, test, probe_batch, dead_probe)
+    )
     probe_batch = images[:256] if probe_batch is None else probe_batch
     dead_probe = probe_batch if dead_probe is None else dead_probe
     task = prepared(
@@ -126,6 +140,26 @@ def train_sweep(
     except KeyboardInterrupt:
         raise SweepInterrupted(history) from None
     return history
+
+
+def _nets(specs: Iterable[NetSpec]) -> tuple[NetSpec, ...]:
+    if isinstance(specs, NetSpec):
+        raise UserError("a sweep takes a list of nets", got="one NetSpec", do="put it into a list")
+    nets = tuple(specs)
+    if not nets:
+        raise UserError("a sweep needs at least one net", got="none")
+    for net in nets:
+        if not isinstance(net, NetSpec):
+            raise UserError(
+                "this is no NetSpec", got=type(net).__name__, do="NetSpec(...) or unmask.grid(...)"
+            )
+    return nets
+
+
+def _alike(given: Any, images: Images) -> Images:
+    """Return other images of a sweep; arrays have the classes of the training images."""
+    arrays = not isinstance(given, (str, Path, Images))
+    return load_data(given, class_names=images.class_names if arrays else None)
 
 
 def _key(specs: Sequence[NetSpec], task: Task, data: Sequence[Images | None]) -> str:

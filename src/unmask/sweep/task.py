@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask.data.images import Images
-from unmask.errors import UserError, unknown
+from unmask.errors import UserError, require_whole, unknown
 
 Engine = Literal["native", "reference", "stacked"]
 
@@ -103,8 +103,11 @@ def prepared(
     engine = engine or default_engine(device, elsewhere=elsewhere)
     if engine not in get_args(Engine):
         raise unknown("sweep engine", engine, get_args(Engine))
-    if threads is not None and threads < 1:
-        raise UserError("a sweep needs at least one thread", got=threads)
+    if threads is not None:
+        require_whole("number of threads", threads, 1, 1 << 16)
+    probes = tuple(sorted(set(probe_epochs)))
+    for epoch in probes:
+        require_whole("epoch at which layers are measured", epoch, 0, 1 << 20)
     if elsewhere and device != "cpu":
         raise UserError(
             "an executor trains nets on processors", got=f"device {device}", do="choose either"
@@ -115,6 +118,8 @@ def prepared(
             got="engine stacked",
             do="leave out the engine or the executor",
         )
+    if device != "cpu":
+        _require(device)
     others = {"validation": validation, "test": test, "probe": probe_batch, "dead": dead_probe}
     _check(images, largest_batch, others)
     return Task(
@@ -123,7 +128,7 @@ def prepared(
         test=None if test is None else FlatImages.of(test),
         probe=FlatImages.of(probe_batch),
         dead=FlatImages.of(dead_probe),
-        probe_epochs=tuple(sorted(set(probe_epochs))),
+        probe_epochs=probes,
         engine=engine,
         device=device,
         instructions=_instructions(engine, device),
@@ -158,6 +163,17 @@ def default_engine(device: str = "cpu", *, elsewhere: bool = False) -> Engine:
 def digests(data: Sequence[Images | None]) -> list[str | None]:
     """Return the SHA-256 of each set of images, which identify the data of a kept sweep."""
     return [None if images is None else images.sha256 for images in data]
+
+
+def _require(device: str) -> None:
+    import torch
+
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise UserError("there is no such device", got=repr(device), do="cpu or cuda") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UserError("PyTorch finds no CUDA device here", got=device, do="leave it out for cpu")
 
 
 def _check(images: Images, largest_batch: int, others: Mapping[str, Images | None]) -> None:
