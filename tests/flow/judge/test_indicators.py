@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from unmask.flow.judge.indicators import (
     decay,
     factors,
+    front_response,
     gradient_norm,
     pace,
     relative_gain,
@@ -90,6 +92,15 @@ def test_sensitivities_do_not_depend_on_the_scale_of_the_loss(scale):
     scaled = sensitivities(net(layer(0.1 * scale), layer(0.2 * scale), loss=2.0 * scale))
     assert scaled == pytest.approx(one)
     assert one[0] == pytest.approx(0.1 * 0.1 * 100 / 2)
+
+
+@pytest.mark.parametrize(("beside", "response"), [("query", 4.0), (None, 0.004)])
+def test_layers_that_read_one_tensor_answer_for_each_other(beside, response):
+    query = replace(layer(0.0008), name="query")
+    value = replace(layer(0.8), name="value", beside=beside)
+    found = front_response(net(query, value, layer(0.8), layer(0.8)))
+    assert found is not None
+    assert found[0] == pytest.approx(response)
 
 
 def test_without_a_loss_sensitivities_are_unknown():

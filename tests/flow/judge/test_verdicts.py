@@ -252,3 +252,38 @@ def test_units_that_are_off_are_no_underflow():
     check = check_flow(model, functional.cross_entropy, pair)
     assert check.history[0].matrix_layers[4].output.rms == 0
     assert "float underflow" not in {v.kind for v in check.verdicts}
+
+
+def course(losses: list[float], promise: float) -> list[FlowStats]:
+    """Return steps with these losses, each of which promised this fraction of its loss."""
+    layers = collected(1.0)[0].layers
+    share = promise / sum(x.matrix for x in layers)
+    return [
+        FlowStats(
+            i,
+            tuple(replace(x, expected_gain=share * abs(loss) if x.matrix else None) for x in layers),
+            loss=loss,
+            optimizer="Adam",
+            learning_rate=1e-3,
+        )
+        for i, loss in enumerate(losses)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("losses", "promise", "high"),
+    [
+        ([0.5, 4.0, 30.0, 200.0, 900.0], 3.0, True),
+        # Batches with more or fewer of what is rare.
+        ([0.01, 0.04, 0.05, 0.03, 0.04], 0.05, False),
+        # One episode that is longer than others.
+        ([3.6, 3.5, 13.6, 18.9], 0.9, False),
+        # A policy's returns, of both signs.
+        ([-0.4, 0.7, 1.6, -0.3, -2.2], 2.0, False),
+        ([-0.4, 0.7, 1.6, -0.3, 3.0, 2.5], 2.0, False),
+        ([-0.4, 0.7, 1.6, 40.0, 300.0, 2000.0], 2.0, True),
+    ],
+)
+def test_a_loss_that_grows_is_due_to_steps_only_where_they_are_large(losses, promise, high):
+    kinds = {v.kind for v in verdicts(course(losses, promise))}
+    assert ("learning rate too high" in kinds) == high

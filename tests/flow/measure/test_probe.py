@@ -589,3 +589,17 @@ def test_zeros_are_counted_in_a_sample_of_many_entries():
     x[torch.rand(1 << 20) < 0.25] = 0.0
     assert measure(x)[3] == pytest.approx(0.25, abs=0.01)
     assert measure(x * 1e-45)[4] == pytest.approx(float((x * 1e-45 != 0).float().mean()), abs=0.01)
+
+
+def test_layers_that_read_the_same_tensor_are_known():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.query, self.key, self.value = (nn.Linear(8, 8) for _ in range(3))
+            self.out = nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.out((self.query(x) * self.key(x)).softmax(-1) * self.value(x))
+
+    layers = probed(Attention(), *batch())[0].layers
+    assert [x.beside for x in layers] == [None, "query", "query", None]

@@ -10,6 +10,7 @@ from unmask.flow.measure.inputs import Colours, InputFacts
 from unmask.flow.measure.statistics import Experiments, FlowStats
 from unmask.verdict import Verdict
 
+_ABSOLUTE = ("l1_loss", "smooth_l1_loss", "huber_loss")
 _CLASSIFIERS = ("cross_entropy", "nll_loss")
 LEAST_LABELS, MAJORITY, MANY = 32, 0.9, 1000
 # Batches with at most this fraction of all classes seen, and the fewest such batches.
@@ -49,6 +50,8 @@ def data(history: list[FlowStats]) -> Iterator[Verdict]:
     # are compared may always be the right one.
     batches = [(s, c) for s, c in batches if len(c.shape) > 1 and 1 < c.shape[1] < MANY]
     batches = [(s, c) for s, c in batches if c.own and len(c.target_shape) == 1]
+    # Where no layer has a unit for each, columns are other images, as of a contrastive loss.
+    batches = [(s, c) for s, c in batches if any(x.units == c.shape[1] for x in s.layers)]
     counts: Counter[int] = Counter()
     for _, c in batches:
         counts.update(c.classes)
@@ -96,7 +99,8 @@ def data(history: list[FlowStats]) -> Iterator[Verdict]:
     yield from _running(history[-1])
     for stats in history:
         varied = stats.output is not None and (stats.output.variation or 0.0) > VARIED
-        lost = [c for c in stats.calls if not c.own and c.variation is not None]
+        fed = any(c.own for c in stats.calls)
+        lost = [c for c in stats.calls if not fed and c.variation is not None]
         if varied and lost and all(c.variation < SAME for c in lost if c.variation is not None):
             yield Verdict(
                 "loss independent of the images",
@@ -143,11 +147,12 @@ def inputs(facts: InputFacts) -> Iterator[Verdict]:
     """
     if facts.train is not None and facts.validation is not None:
         (mean, std), (other, spread) = facts.train, facts.validation
-        apart = std > 0 and (abs(other - mean) > std or not 1 / APART < spread / std < APART)
-        if apart:
+        scaled = std > 0 and not 1 / APART < spread / std < APART
+        if scaled or (std > 0 and abs(other - mean) > std):
+            # A mean moves by itself where the world does, as that of a series with a trend.
             yield Verdict(
                 "train and validation inputs differ",
-                "error",
+                "error" if scaled else "warning",
                 f"training is fed inputs of mean {mean:.3g} and standard deviation {std:.3g}, "
                 f"validation {other:.3g} and {spread:.3g}",
                 "normalise both in the same way: x.sub(mean).div(std) with one mean and std",
@@ -249,7 +254,9 @@ def _experiments(history: list[FlowStats]) -> Iterator[Verdict]:
             step=stats.step,
             evidence={"mixed": found.mixed},
         )
-    if found.swapped is not None and found.swapped < SWAPPED:
+    # While every output is too low, absolute errors add up to the same whatever their order.
+    absolute = any(c.name in _ABSOLUTE for c in stats.calls)
+    if found.swapped is not None and found.swapped < SWAPPED and not absolute:
         yield Verdict(
             "loss independent of the images",
             "error",

@@ -160,7 +160,10 @@ def _wrong_dimension(call: LossCall) -> str | None:
         return None
     if call.name not in ("cross_entropy", "nll_loss") or len(call.shape) < 2:
         return None
-    return None if call.dim == 1 else "the images of a batch" if call.dim == 0 else "the places"
+    # A dimension of the outputs before they were reshaped, as those of words in a row are.
+    if call.dim == 1 or call.normalised == 1:
+        return None
+    return "the images of a batch" if call.dim == 0 else "the places"
 
 
 def _cross_entropy(call: LossCall, several: bool, verdict: object) -> Iterator[Verdict]:
@@ -216,7 +219,10 @@ def _start(call: LossCall, stats: FlowStats) -> Iterator[Verdict]:
     classes = call.shape[1] if len(call.shape) > 1 else 1
     guess = math.log(max(classes, 2))
     mean = call.value if call.reduction == "mean" else None
-    if stats.step == 0 and call.integers and mean is not None and FAR * guess < mean < math.inf:
+    # What was trained before is sure of itself, and wrong where its task is new.
+    tuned = any(x.frozen for x in stats.matrix_layers)
+    fresh = stats.step == 0 and not tuned
+    if fresh and call.integers and mean is not None and FAR * guess < mean < math.inf:
         yield Verdict(
             "exploding",
             "warning",

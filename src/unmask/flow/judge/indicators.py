@@ -202,9 +202,9 @@ def sensitivities(stats: FlowStats) -> list[float]:
 def front_response(stats: FlowStats) -> tuple[float, LayerStats] | None:
     """Return how the loss responds to the layers at the input, and to which of them most.
 
-    These are the first eighth of the layers that mix units, and at least one: where the loss
-    responds to one of them, the gradient has come all the way, even if side branches keep their
-    own. Layers that are small by design, among others that are not, and an output layer that starts
+    These are the first eighth of the layers that mix units, and at least one, with those that read
+    the same tensor, as queries, keys and values do: where the loss responds to one of them, the
+    gradient has come all the way, even if side branches keep their own. Layers that are small by design, among others that are not, and an output layer that starts
     at zero are judged as if their weights had the usual size.
 
     Args:
@@ -227,7 +227,9 @@ def front_response(stats: FlowStats) -> tuple[float, LayerStats] | None:
         scale = end * (size if small and unborn(x) else 1.0)
         if not math.isnan(r) and scale > 0 and x.kind != "Embedding":
             found.append((r / scale, x))
-    front = found[: max(1, len(hidden) // 8)]
+    eighth = max(1, len(hidden) // 8)
+    names = {x.name for _, x in found[:eighth]}
+    front = found[:eighth] + [(r, x) for r, x in found[eighth:] if x.beside in names]
     return max(front, key=lambda pair: pair[0]) if front else None
 
 

@@ -12,6 +12,7 @@ from unmask.flow.judge.indicators import (
     median,
     pace,
     relative_gain,
+    unborn,
     update_ratios,
 )
 from unmask.flow.measure.calls import LossCall
@@ -23,6 +24,8 @@ FAST, FAR_TOO_FAST, KEPT, HASTY_SHARE = 0.15, 0.3, 0.45, 0.25
 # Probed steps that must agree where the loss after a step is not known.
 WITNESSES = 5
 FAST_GAIN, OVERSHOT, LOSS_GREW = 5.0, 0.1, 3.0
+# The change of the loss that a step must predict for it to account for a loss that grows.
+PROMISES = 0.5
 # A step that reduces its own batch's loss by this fraction is no overshoot, whatever was predicted.
 LOWERS = 0.1
 
@@ -40,7 +43,7 @@ def too_high(history: list[FlowStats]) -> Verdict | None:
     # Of a large network the loss after a step is known of some steps only.
     tried = sum(s.loss_after is not None for s in history)
     hasty = 0 < HASTY_SHARE * tried <= sum(map(_hasty, history)) or typical > FAR_TOO_FAST
-    hasty = hasty and not searched
+    hasty = hasty and not searched and not all(map(unborn, history[-1].matrix_layers))
     falls = [f for f in map(_fall, history) if f is not None]
     overshoots = bool(gains and kept) and median(gains) > FAST_GAIN and median(kept) < OVERSHOT
     overshoots = overshoots and median(falls) < LOWERS
@@ -49,12 +52,19 @@ def too_high(history: list[FlowStats]) -> Verdict | None:
     recent = [*losses[-2:], *([after] if after is not None else [])]
     # By difference, since a loss may be negative.
     grew = len(losses) > 2 and min(recent) - losses[0] > (LOSS_GREW - 1) * _size(history[0])
+    # A loss of both signs, as of a policy's returns, has no size; it is held against its own range.
+    before = losses[:-2]
+    if before and min(losses) < 0 < max(losses):
+        span = max(before) - min(before)
+        grew = len(losses) >= WITNESSES and min(recent) - max(before) > (LOSS_GREW - 1) * span
+    # Batches differ by themselves: steps that promise little can't have made the loss grow.
+    grew = grew and (not gains or max(map(abs, gains)) > PROMISES)
     # As long as the loss is below that of guessing, the task changed rather than the network.
     outputs = max((c.shape[1] for c in history[-1].calls if _classifies(c)), default=0)
     grew = grew and not (outputs and min(recent) < math.log(outputs))
     if not hasty and not overshoots and not grew:
         return None
-    if not kept and not grew and (len(history) < WITNESSES or _halves(losses)):
+    if not kept and (len(history) < WITNESSES or (not grew and _halves(losses))):
         # Where no step's own effect is known, the course of the loss decides.
         return None
     stats = history[-1]

@@ -67,7 +67,9 @@ def symmetric(history: list[FlowStats]) -> Verdict | None:
     """Find hidden layers whose units are all alike."""
     stats = history[0]
     hidden = [x for x in stats.matrix_layers[:-1] if x.weight_spread is not None]
-    alike = [x for x in hidden if _units_alike(x)]
+    # Layers set to 0 behind an output layer set to 0 differ once that has moved.
+    grown = {x.name for x in history[-1].matrix_layers if not _units_alike(x)}
+    alike = [x for x in hidden if _units_alike(x) and x.name not in grown]
     # One layer at zero, as at the end of a residual branch, is recognised by its gradients.
     stuck = [x for x in alike if x.gradient_spread is not None and x.gradient_spread < ALIKE]
     if not stuck and not (alike and len(alike) == len(hidden)):
@@ -93,8 +95,13 @@ def inputs(history: list[FlowStats]) -> Verdict | None:
     """Judge the inputs by the first layer's response to them."""
     stats = history[0]
     x, kinds = stats.input, [layer.kind for layer in stats.layers]
+    if x is not None and x.computed:
+        # The features of another network change with it.
+        return None
     same = [
-        s.input is not None and s.input.variation is not None and s.input.variation < 1e-6
+        s.input is not None
+        and s.input.variation is not None
+        and s.input.variation < 1e-6
         for s in history
     ]
     if x is not None and math.isfinite(x.maximum) and all(same):
@@ -190,9 +197,13 @@ def saturated(history: list[FlowStats]) -> Verdict | None:
     beyond, x = max(layers, key=lambda pair: pair[0])
     if beyond < SATURATED / 2 or x.slopes is None or x.output is None:
         return None
+    learning = _got_there_learning(history, x.name)
+    if learning and x is stats.matrix_layers[-1]:
+        # Outputs at the ends of their range are what targets there ask for.
+        return None
     share = x.slopes.saturated
     # Where a gradient can bypass them, as in residual networks, saturated units block little.
-    blocks = (way_round(stats) or 0.0) < WAY_ROUND and not _got_there_learning(history, x.name)
+    blocks = (way_round(stats) or 0.0) < WAY_ROUND and not learning
     return Verdict(
         "saturated",
         "error" if beyond >= SATURATED and blocks else "warning",

@@ -178,6 +178,13 @@ LOSSES = (
     "ctc_loss",
 )
 
+# Of which it doesn't matter which argument is called the target.
+SYMMETRIC = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
+
+
+def _only_target_learns(output: Any, target: Any) -> bool:
+    return not getattr(output, "requires_grad", True) and getattr(target, "requires_grad", False)
+
 
 class LossTap:
     """While entered, reports every call of one of torch's losses, and changes nothing.
@@ -252,6 +259,8 @@ class LossTap:
             return
         try:
             given = {**dict(zip(("input", "target"), args, strict=False)), **kwargs}
+            if name in SYMMETRIC and _only_target_learns(given.get("input"), given.get("target")):
+                given["input"], given["target"] = given["target"], given["input"]
             rest = {k: v for k, v in kwargs.items() if k not in ("input", "target")}
             if isinstance(result, BaseException):
                 tell(name, given.get("input"), given.get("target"), result)

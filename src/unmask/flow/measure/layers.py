@@ -142,6 +142,7 @@ class Collected:
         slopes: what describe returned for each pass.
         update_to_weight_ratio: see LayerStats.
         expected_gain: see LayerStats.
+        beside: see LayerStats.
     """
 
     layer: Layer
@@ -158,6 +159,7 @@ class Collected:
     slopes: list[tuple[float, ...]] = field(default_factory=list)
     update_to_weight_ratio: float | None = None
     expected_gain: float | None = None
+    beside: str | None = None
 
     def see_output(self, z: Tensor) -> None:
         """Measure an output: its size, and its variation over images and over units."""
@@ -207,6 +209,7 @@ class Collected:
             slopes=self._read_slopes(dead, dead_pictures),
             update_to_weight_ratio=self.update_to_weight_ratio,
             expected_gain=self.expected_gain,
+            beside=self.beside,
         )
 
     def _read_slopes(self, dead: float | None, dead_pictures: int) -> Slopes | None:
@@ -280,12 +283,13 @@ def spread(x: Tensor, dim: int) -> float:
 
 def input_stats(x: Tensor) -> InputStats:
     """Return the mean, the standard deviation and the largest size of a tensor's entries."""
+    computed = x.requires_grad
     x = few(x.detach())
     x = x.float() if x.element_size() < 4 else x
     mean = x.mean()
     deviation = float(torch.linalg.vector_norm(x - mean)) / math.sqrt(x.numel())
     variation = spread(x, 0) if x.ndim > 1 and len(x) > 1 else None
-    return InputStats(float(mean), deviation, float(x.abs().amax()), variation)
+    return InputStats(float(mean), deviation, float(x.abs().amax()), variation, computed)
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

@@ -178,6 +178,7 @@ class LayerStats:
         slopes: of the activation that follows.
         update_to_weight_ratio: RMS(change of W) / RMS(W), measured around the optimiser's step.
         expected_gain: the decrease of the loss to first order, -sum dE/dW * change of W.
+        beside: the first layer that reads the same tensor, where this is not the first.
     """
 
     name: str
@@ -197,6 +198,12 @@ class LayerStats:
     slopes: Slopes | None = None
     update_to_weight_ratio: float | None = None
     expected_gain: float | None = None
+    beside: str | None = None
+
+    @property
+    def units(self) -> int:
+        """Return the number of units, 0 where the weights were not measured."""
+        return self.weight.count // self.fan_in if self.weight is not None else 0
 
     def feeds(self, after: LayerStats) -> bool:
         """Return whether a layer's outputs can be another one's inputs, by their number."""
@@ -212,12 +219,14 @@ class InputStats:
         std: their standard deviation.
         maximum: of |x|.
         variation: the standard deviation over images relative to the RMS, None for one image.
+        computed: whether another network computed it.
     """
 
     mean: float
     std: float
     maximum: float
     variation: float | None = None
+    computed: bool = False
 
 
 @dataclass(frozen=True)

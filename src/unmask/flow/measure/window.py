@@ -112,6 +112,9 @@ class Window:
         self._dropped: Tensor | None = None
         self._drawn: Tensor | None = None
         self._dropout: Dropped | None = None
+        # What the last layer read, and the first layer that read it.
+        self._read: tuple[int, torch.Size, str] | None = None
+        self._beside: dict[str, str] = {}
 
     def close(self) -> None:
         """Detach from everything."""
@@ -183,9 +186,11 @@ class Window:
             self.cuts.append(Cut(SAMPLE, layer.name, user_line()))
         if self._graph and not torch.is_grad_enabled() and self._trains(layer):
             self.cuts.append(Cut(_without_graph(), layer.name, user_line()))
-        if layer.matrix and self._reads(layer) and torch.is_grad_enabled():
+        if layer.matrix and torch.is_grad_enabled():
             x = next(tensors_in(args), None)
             if x is not None:
+                self._see_reader(layer, x)
+            if x is not None and self._reads(layer):
                 self._first = layer
                 with torch._C.DisableTorchFunction():
                     self._input = input_stats(x)
@@ -209,6 +214,13 @@ class Window:
         if own:
             name = f"{type(module).__name__} ({user_line()})"
             self.ledger.strangers.setdefault(name, []).extend(id(p) for p in own)
+
+    def _see_reader(self, layer: Layer, x: Tensor) -> None:
+        read = x.data_ptr(), x.shape
+        if self._read is None or self._read[:2] != read:
+            self._read = *read, layer.name
+        elif self._read[2] != layer.name:
+            self._beside[layer.name] = self._read[2]
 
     def _reads(self, layer: Layer) -> bool:
         """Return whether a layer is the first, or is again and saw a constant slice before."""
@@ -376,6 +388,7 @@ class Window:
         layers = []
         for c in sorted(self._collected.values(), key=lambda c: (not c.output.rows, c.place)):
             u = units.get(c.layer.name)
+            c.beside = self._beside.get(c.layer.name)
             layers.append(c.read(u.dead() if u else None, u.images if u else 0))
         name, rate = self._optimizer or (None, None)
         return FlowStats(
