@@ -261,7 +261,9 @@ def course(losses: list[float], promise: float) -> list[FlowStats]:
     return [
         FlowStats(
             i,
-            tuple(replace(x, expected_gain=share * abs(loss) if x.matrix else None) for x in layers),
+            tuple(
+                replace(x, expected_gain=share * abs(loss) if x.matrix else None) for x in layers
+            ),
             loss=loss,
             optimizer="Adam",
             learning_rate=1e-3,

@@ -204,8 +204,9 @@ def front_response(stats: FlowStats) -> tuple[float, LayerStats] | None:
 
     These are the first eighth of the layers that mix units, and at least one, with those that read
     the same tensor, as queries, keys and values do: where the loss responds to one of them, the
-    gradient has come all the way, even if side branches keep their own. Layers that are small by design, among others that are not, and an output layer that starts
-    at zero are judged as if their weights had the usual size.
+    gradient has come all the way, even if side branches keep their own. Layers that are small by
+    design, among others that are not, and an output layer that starts at zero are judged as if
+    their weights had the usual size.
 
     Args:
         stats: of one step.

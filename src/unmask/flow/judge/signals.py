@@ -99,9 +99,7 @@ def inputs(history: list[FlowStats]) -> Verdict | None:
         # The features of another network change with it.
         return None
     same = [
-        s.input is not None
-        and s.input.variation is not None
-        and s.input.variation < 1e-6
+        s.input is not None and s.input.variation is not None and s.input.variation < 1e-6
         for s in history
     ]
     if x is not None and math.isfinite(x.maximum) and all(same):

@@ -339,6 +339,31 @@ def loss_call(
         )
 
 
+def difference_call(shape: tuple[int, ...], target_shape: tuple[int, ...]) -> LossCall:
+    """Return the call of a loss computed by hand, of which only the shapes are known.
+
+    Args:
+        shape: of the outputs.
+        target_shape: of the targets.
+    """
+    return LossCall(
+        name="difference",
+        shape=shape,
+        target_shape=target_shape,
+        low=0.0,
+        high=0.0,
+        target_low=0.0,
+        target_high=0.0,
+        integers=False,
+        classes={},
+        operation=None,
+        dim=None,
+        reduction="mean",
+        value=None,
+        location=user_line(2),
+    )
+
+
 def _beyond(target: Tensor, operation: str | None) -> float:
     """Return the fraction of the targets that an operation's results can't come near."""
     low, high = RANGES.get(operation or "", (-math.inf, math.inf))

@@ -23,6 +23,7 @@ from unmask.flow.measure.calls import (
     Cut,
     LossCall,
     OutputStats,
+    difference_call,
     logits_in,
     loss_call,
     user_line,
@@ -313,7 +314,7 @@ class Window:
         self.ledger.sent_back = self.ledger.sent_back or user_line()
         by_hand = broadcast_in(loss)
         if by_hand is not None and len(self.calls) < MOST_CALLS:
-            self.calls.append(_difference(*by_hand))
+            self.calls.append(difference_call(*by_hand))
 
     def _trains(self, layer: Layer) -> bool:
         return any(w.requires_grad for w in layer.weights)
@@ -409,26 +410,6 @@ class Window:
             maximises=self._maximises,
             dropout=self._dropout,
         )
-
-
-def _difference(shape: tuple[int, ...], target_shape: tuple[int, ...]) -> LossCall:
-    """Return the call of a loss computed by hand, of which only the shapes are known."""
-    return LossCall(
-        name="difference",
-        shape=shape,
-        target_shape=target_shape,
-        low=0.0,
-        high=0.0,
-        target_low=0.0,
-        target_high=0.0,
-        integers=False,
-        classes={},
-        operation=None,
-        dim=None,
-        reduction="mean",
-        value=None,
-        location=user_line(2),
-    )
 
 
 def _in_backward() -> bool:
