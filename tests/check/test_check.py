@@ -562,7 +562,11 @@ def test_a_baseline_fails_only_what_got_worse(tmp_path: Path) -> None:
     assert found.figures == {"data.accuracy": (0.9, 0.8)}
     assert failing(found.worse, "error") == [worse_fog]
     assert failing(found.worse, "never") == []
-    assert "0.9 became 0.8" in check_page(made(snow, accuracy=0.8), found)
+    page = check_page(made(snow, accuracy=0.8), found)
+    assert "0.9 became 0.8" in page
+    # A difference that isn't shown is none to read about.
+    close = compare(made(leak, fog, accuracy=0.9 + 1e-9), paths[1])
+    assert "became" not in check_page(made(leak, fog), close)
     with pytest.raises(UserError, match="baseline"):
         compare(made(), tmp_path / "nothing.json")
 

@@ -19,7 +19,7 @@ from unmask.report.figures.study import (
     gradient_figure,
     study_figures,
 )
-from unmask.report.figures.style import INK, MUTED, STYLES, to_png, to_svg
+from unmask.report.figures.style import INK, MUTED, STYLES, styled_figure, to_png, to_svg
 
 WHITE, DARK = "#fffffe", "#14181c"
 
@@ -160,6 +160,21 @@ def test_figures_without_a_single_figure_can_be_drawn() -> None:
     diverge(made, 1)
     for name, figure in study_figures(Study.of(of, made, CHANCE)).items():
         assert to_png(figure).startswith(b"\x89PNG"), name
+
+
+@pytest.mark.parametrize("least", [1e-21, 2e-4, 0.5])
+def test_a_logarithmic_axis_is_labelled_in_plain_text(least: float) -> None:
+    @styled_figure
+    def drawn() -> Figure:
+        figure = Figure()
+        axes = figure.subplots()
+        axes.plot([1, 10, 1000], [least, 1, 2])
+        axes.set(xscale="log", yscale="log")
+        return figure
+
+    svg = to_svg(drawn(), "logarithmic")
+    assert "$" not in svg
+    assert "10²" in svg
 
 
 def test_the_same_figure_is_the_same_text() -> None:

@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 from made_up_detector import WITH, WITHOUT, paint
+from unmask.check.result import Check
+from unmask.report.model_check import check_page
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -277,3 +279,18 @@ def test_nothing_keeps_a_screen_reader_or_weak_eyes_out(
         ]
     context.close()
     assert found == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_report_is_no_wider_than_the_window(browser, width: str) -> None:
+    across, down = WIDTHS[width]
+    page = browser.new_page(viewport={"width": across, "height": down})
+    found = Check("a_package_of_mine.models:make_the_model_of_last_week", "d", (), 1, 1)
+    page.set_content(check_page(found))
+    # Figures are drawn at 200 dpi.
+    wide = "<svg xmlns='http://www.w3.org/2000/svg' width='1600' height='900'/>"
+    figure = f"<figure><img src=\"data:image/svg+xml,{wide}\" alt=''></figure>"
+    page.evaluate("text => document.querySelector('main').innerHTML += text", figure)
+    page.wait_for_function("document.querySelector('img').naturalWidth == 1600")
+    fits(page)
+    page.close()

@@ -64,4 +64,5 @@ def check_page(check: Check, comparison: Comparison | None = None) -> str:
 def _figure(value: float) -> str:
     if float(value).is_integer() and abs(value) >= 2:
         return f"{int(value):,}"
-    return f"{value:.4g}"
+    # What is left of differences of equal numbers is no figure.
+    return f"{value:.4g}" if abs(value) > 1e-12 else "0"

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, NullFormatter
 
-from unmask.text import printable
+from unmask.text import power_of_ten, printable
 
 _P = ParamSpec("_P")
 # The most characters of a name that figures have room for.
@@ -94,9 +96,24 @@ def styled_figure(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
     @functools.wraps(draw)
     def drawn(*args: _P.args, **kwargs: _P.kwargs) -> Figure:
         with mpl.rc_context(_RC):
-            return draw(*args, **kwargs)
+            figure = draw(*args, **kwargs)
+        for axes in figure.axes:
+            for axis in (axes.xaxis, axes.yaxis):
+                # Its labels are formulas, which are off here and would be shown as their source.
+                if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
+                    axis.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
+                if isinstance(axis.get_minor_formatter(), LogFormatterMathtext):
+                    axis.set_minor_formatter(NullFormatter())
+        return figure
 
     return drawn
+
+
+def _power(value: float) -> str:
+    """Return a tick of a logarithmic axis, a power of ten where it is one."""
+    exponent = math.log10(value) if value > 0 else math.nan
+    near = exponent.is_integer() or abs(exponent - round(exponent)) < 1e-9
+    return power_of_ten(round(exponent)) if near else f"{value:g}"
 
 
 def legible(name: str) -> str:
