@@ -135,7 +135,9 @@ def test_a_plain_script_its_line_and_its_own_status(watch, tmp_path):
     assert out.startswith("weights ")
     assert f"error: activation before the loss (train.py:{here(source)}, step 1)" in err
     assert "Fix: feed cross_entropy the scores before softmax" in err
-    assert (tmp_path / "runs/watch/report.html").exists()
+    page = (tmp_path / "runs/watch/report.html").read_text()
+    assert "<code>unmask flow watch</code>" in page
+    assert "This network is none" not in page
     found = json.loads((tmp_path / "runs/watch/data/watch.json").read_text())
     assert found["verdicts"][0]["location"] == f"train.py:{here(source)}"
     assert found["models"][0]["steps"] == 12

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,8 +83,12 @@ def test_the_page_needs_nothing_but_itself_and_escapes_names(grid: Grid, tmp_pat
 def test_a_misjudged_picture_is_named() -> None:
     from unmask.report.grid import grid_page
 
-    page = grid_page([made(1, wrong=True)])
+    found = made(1, wrong=True)
+    page = grid_page([found])
     assert page.count("before any change") == 2
+    # The page tells which attack it was.
+    assert "as little as several attacks can" in page
+    assert "by generator networks" in grid_page([replace(found, mode="course-report")])
 
 
 def test_the_figure_has_a_column_a_class_and_two_rows_a_picture(grid: Grid) -> None:

@@ -30,6 +30,8 @@ def write_check(
     repair: Repair | None,
     fed: str,
     folder: Path,
+    *,
+    verb: str = "check",
 ) -> list[Path]:
     """Write report.html, the figure as SVG and PNG, and the numbers as CSV and JSON.
 
@@ -39,6 +41,7 @@ def write_check(
         repair: the fixes that were tried, or None.
         fed: the input of the network, in words.
         folder: where the files go.
+        verb: of `unmask flow`, which found it.
 
     Returns:
         The paths, the page first.
@@ -51,7 +54,7 @@ def write_check(
     narrow = to_svg(profile_figure(check, prediction, narrow=True), "profile-narrow")
     figure = drawing(svg, narrow)
     files: dict[str, Content] = {
-        "report.html": _page(check, prediction, repair, fed, figure),
+        "report.html": _page(check, prediction, repair, fed, figure, verb),
         "figures/profile.svg": svg,
         "figures/profile.png": to_png(wide),
         "data/layers.csv": _csv(check, prediction),
@@ -107,9 +110,10 @@ def write_watch(report: WatchReport, folder: Path) -> list[Path]:
     if not main.history:
         return write_files(folder, numbers)
     check = FlowCheck(main.model, main.parameters, main.history, report.verdicts, report.stamp)
-    reason = NoPrediction("it was watched in a training of its own")
+    reason = NoPrediction("it was watched in its own training")
     fed = f"watched for {main.steps:,} steps, {len(main.history)} of them measured"
-    return [*write_check(check, reason, None, fed, folder), *write_files(folder, numbers)]
+    files = write_check(check, reason, None, fed, folder, verb="watch")
+    return [*files, *write_files(folder, numbers)]
 
 
 def headline(check: FlowCheck) -> str:
@@ -157,6 +161,7 @@ def _page(
     repair: Repair | None,
     fed: str,
     figure: Markup,
+    verb: str,
 ) -> str:
     last = check.history[-1]
     later = {layer.name: layer for layer in last.matrix_layers}
@@ -167,6 +172,7 @@ def _page(
         check=check,
         headline=headline(check),
         fed=fed,
+        verb=verb,
         prediction=prediction if isinstance(prediction, Prediction) else None,
         reason="" if isinstance(prediction, Prediction) else prediction.reason,
         band=BAND,
