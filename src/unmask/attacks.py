@@ -42,13 +42,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unmask.errors import UserError, unknown
+from unmask.errors import MAX_SEED, UserError, require_whole, unknown
 from unmask.fool.attacks import ATTACKS
 from unmask.fool.goal import Goal
-from unmask.fool.norms import NORMS, Threat
+from unmask.fool.norms import NORMS, Threat, require_number
 from unmask.fool.source import Model, as_victim
 from unmask.fool.victim import Victim, require_images
 
+_COUNTS = ("batch_size", "steps", "restarts", "searches", "queries", "classes_tried")
 NormName = Literal["linf", "l2", "l1", "l0"]
 Usual = Literal["linf", "l2"]
 Convex = Literal["linf", "l2", "l1"]
@@ -118,6 +119,10 @@ def run(
         raise unknown("attack", name, ATTACKS)
     if norm not in NORMS:
         raise unknown("norm", norm, NORMS)
+    require_number(eps)
+    for setting, value in {**settings, "batch_size": batch_size}.items():
+        if setting in _COUNTS:
+            require_whole(f"setting {setting}", value, 1, MAX_SEED)
     spec, threat = ATTACKS[name], Threat(NORMS[norm], None if eps is None else float(eps))
     victim = as_victim(model, mean=mean, std=std, batch_size=batch_size, images=images)
     if classes is not None:
@@ -125,6 +130,8 @@ def run(
     spec.check(victim, threat)
     pixels = torch.as_tensor(images)
     require_images(pixels, victim.input_shape)
+    if not len(pixels):
+        return images
     place = pixels.device
     pixels = pixels.detach().float().to(victim.device)
     goal = _goal(victim, pixels, labels, targets)

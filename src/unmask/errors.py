@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any
 
 _ABSENT = object()
 _FEW = 60
@@ -54,6 +56,19 @@ def require_whole(name: str, value: object, least: int, most: int, unit: str = "
             got=f"one of {bits} bits" if bits > 256 else repr(value)[:80],
             do=f"give {least} to {shown} {unit}",
         )
+
+
+def plain_numbers(settings: Any) -> None:
+    """Turn the numbers of NumPy in a dataclass into Python's: grids are often made of them.
+
+    Args:
+        settings: a frozen dataclass, in its __post_init__.
+    """
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        # Tests for NumPy without loading it.
+        if hasattr(value, "dtype") and getattr(value, "shape", None) == ():
+            object.__setattr__(settings, field.name, value.item())
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> UserError:

@@ -66,6 +66,8 @@ def test_a_table_a_page_and_every_number(
         (("--norm", "l3"), "l3"),
         (("--fail-if", "prooved<1"), "unknown figure"),
         (("--resume",), "nothing to go on with"),
+        (("--std", "0"), "--std takes"),
+        (("--mean", "0.1", "0.2"), "mean needs one number, or one a channel"),
     ],
 )
 def test_mistakes_cost_one_line(

@@ -77,6 +77,11 @@ def test_a_model_that_wants_normalised_images_is_attacked_in_0_to_1() -> None:
         ({"norm": "l7"}, "unknown norm"),
         ({"eps": None}, "how large a change"),
         ({"eps": -0.1}, "eps is no size"),
+        ({"eps": "8/255"}, "write 8/255 without quotes"),
+        ({"eps": [0.1, 0.2]}, "eps is one number here"),
+        ({"steps": 0}, "setting steps must be a whole number"),
+        ({"restarts": 1.5}, "setting restarts must be a whole number"),
+        ({"batch_size": 0}, "setting batch_size must be a whole number"),
         ({"std": 0.0}, "std isn't usable"),
         ({"mean": (0.5, 0.5)}, "mean needs one number, or one a channel"),
         ({"model": lambda x: x.flatten(1)[:, :2]}, "needs gradients"),
@@ -87,6 +92,16 @@ def test_mistakes_get_one_line(change: dict[str, object], line: str) -> None:
     with pytest.raises(UserError, match=line) as caught:
         unmask.attacks.apgd(given.pop("model"), given.pop("images"), given.pop("labels"), **given)
     assert "\n" not in str(caught.value)
+
+
+def test_no_image_is_no_mistake_and_one_attack_needs_no_list() -> None:
+    empty = unmask.attacks.pgd(Bright(), IMAGES[:0], LABELS[:0], eps=0.1)
+    assert empty.shape == (0, 1, 6, 6)
+    audits = [
+        unmask.audit(Bright(), (IMAGES, LABELS), eps=0.12, attacks=attacks, images=4, steps=3)
+        for attacks in ("pgd", ["pgd"])
+    ]
+    assert audits[0].figures() == audits[1].figures()
 
 
 def test_an_attack_is_registered_once() -> None:

@@ -144,3 +144,16 @@ def test_names_arrays_and_folders_are_read_as_everywhere(tmp_path: Path) -> None
         (tmp_path / name).mkdir()
         Image.new("RGB", (40, 40)).save(tmp_path / name / "0.png")
     assert sorted(evaluate("mnist", tmp_path).labels) == [7, 9]
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"model": lambda x: x}, "must be a torch.nn.Module.*got function"),
+        ({"test_time": "x"}, "unknown test-time augmentation"),
+        ({"precision": "fp8"}, "did you mean 'fp32'"),
+    ],
+)
+def test_wrong_arguments_get_one_line(shapes: Images, change, line: str) -> None:
+    with pytest.raises(UserError, match=line):
+        evaluate(**{"model": nn.Flatten(), "images": shapes, **change})

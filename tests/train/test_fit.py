@@ -465,3 +465,30 @@ def test_an_unknown_device_is_refused(shapes: Images, make: Make, name: str) -> 
 def test_settings_out_of_range_are_named(changes: dict[str, object], wrong: str) -> None:
     with pytest.raises(UserError, match=wrong):
         replace(CONFIG, **changes)  # type: ignore[arg-type]
+
+
+def test_arrays_and_numbers_of_numpy_are_taken(shapes: Images, make: Make, tmp_path: Path) -> None:
+    config = replace(CONFIG, epochs=np.int64(1), rate=np.float32(0.01))
+    names = [str(i) for i in range(len(shapes.class_names))]
+    plain = Images(shapes.pixels, shapes.labels, tuple(names), "your own images")
+    found = [
+        fit(make(), images, config, validation=images, directory=str(tmp_path / str(i)))
+        for i, images in enumerate([plain, (shapes.pixels, shapes.labels)])
+    ]
+    assert same_figures(*found)
+    assert (tmp_path / "1/checkpoint.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"model": "mnist"}, "fit trains a torch.nn.Module: got str"),
+        ({"config": {"epochs": 1}}, "FitConfig: got dict"),
+        ({"images": None}, "no labelled images: got NoneType"),
+        ({"resume": True}, "nothing to resume from"),
+    ],
+)
+def test_wrong_arguments_get_one_line(shapes: Images, make: Make, change, line: str) -> None:
+    given = {"model": make(), "images": shapes, "config": CONFIG, **change}
+    with pytest.raises(UserError, match=line):
+        fit(**given)

@@ -11,17 +11,17 @@ from rich.table import Table
 
 from unmask.cli.console import Console
 from unmask.cli.options import (
-    MANY,
     AnyNorm,
     Cifar10Source,
     Data,
     ImageCount,
+    Mean,
     Model,
     On,
     Seed,
     Size,
+    Std,
     elsewhere,
-    real,
     sizes,
     whole,
 )
@@ -79,16 +79,8 @@ def audit_model(
     queries: Annotated[
         int, whole(1, 10_000_000, "forward passes an image that a black-box attack takes")
     ] = 5000,
-    mean: Annotated[
-        list[float] | None,
-        MANY,
-        real(-1e6, 1e6, "what the model wants taken away from pixels, one a channel or one"),
-    ] = None,
-    std: Annotated[
-        list[float] | None,
-        MANY,
-        real(0, 1e6, "what it wants them divided by then", above=True),
-    ] = None,
+    mean: Mean = None,
+    std: Std = None,
     seed: Seed = 0,
     fail_if: Annotated[
         str | None, Parameter(help='exit with 1 when this holds, such as "median_l2<1.0"')

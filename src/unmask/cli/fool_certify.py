@@ -10,7 +10,18 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from unmask.cli.console import Console
-from unmask.cli.options import Cifar10Source, Data, ImageCount, Norm, Seed, Size, real, sizes
+from unmask.cli.options import (
+    Cifar10Source,
+    Data,
+    ImageCount,
+    Mean,
+    Norm,
+    Seed,
+    Size,
+    Std,
+    real,
+    sizes,
+)
 from unmask.cli.progress import progress_bar
 from unmask.cli.streams import aside, say
 
@@ -37,6 +48,8 @@ def certify_model(
     eps: Annotated[str, Parameter(help="the largest change, such as 0.3 or 8/255")] = "0.1",
     minutes: Annotated[float, real(0, 1e6, "the time allowed", above=True)] = 10.0,
     images: ImageCount = 1000,
+    mean: Mean = None,
+    std: Std = None,
     seed: Seed = 0,
     fail_if: Annotated[
         str | None, Parameter(help='exit with 1 when this holds, such as "proved<0.9"')
@@ -59,7 +72,7 @@ def certify_model(
     from unmask.fool.audit.gate import Gate
     from unmask.fool.certify.result import FIGURES, CertifyPlan
     from unmask.fool.certify.run import certify_victim
-    from unmask.fool.source import load_victim
+    from unmask.fool.source import load_victim, normalisation
     from unmask.report.certify import write_certification
     from unmask.report.files import require_writable, to_json
 
@@ -73,6 +86,7 @@ def certify_model(
     shape = shape_for(data, victim.input_shape, channels=victim.channels, size=size)
     loaded = load_shown(console, data, source, shape)
     pixels = loaded.tested
+    victim.preprocessing = normalisation(mean, std, pixels.pixels.shape[1])
     require_writable(out, data)
     with progress_bar(console, victim.name) as bar:
 

@@ -143,6 +143,14 @@ Cifar10Source = Annotated[
 Data = Annotated[
     str, Parameter(help="mnist, cifar10, or a folder or zip of images with a folder for each class")
 ]
+Mean = Annotated[
+    list[float] | None,
+    MANY,
+    real(-1e6, 1e6, "what the model wants taken away from pixels, one a channel or one"),
+]
+Std = Annotated[
+    list[float] | None, MANY, real(0, 1e6, "what it wants them divided by then", above=True)
+]
 Device = Annotated[str, Parameter(help="auto, cpu or cuda")]
 Epochs = Annotated[int, whole(1, 1_000_000, "passes over the training images")]
 FiguresAsJson = Annotated[bool, Parameter(help="print the figures as JSON")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -226,9 +227,11 @@ NORMS: dict[str, Norm] = {norm.name: norm for norm in (L2(), Linf(), L1(), L0())
 
 
 def require_number(eps: object) -> None:
-    """Raise UserError for a size that is a text, as the command line takes it."""
+    """Raise UserError for a size that is no number: a text, as the command line takes it."""
     if isinstance(eps, str):
         raise UserError("eps is a number here", got=repr(eps), do=f"write {eps} without quotes")
+    if eps is not None and not isinstance(eps, Real):
+        raise UserError("eps is one number here", got=repr(eps)[:80])
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol
 
-import numpy as np
-
-from unmask.errors import MAX_SEED, UserError, require_whole, unknown
+from unmask.errors import MAX_SEED, UserError, plain_numbers, require_whole, unknown
 from unmask.models.activations import ACTIVATIONS
 
 INITS = (
@@ -70,11 +68,7 @@ class NetSpec:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, np.generic):
-                # Grids are often made of NumPy's numbers, which JSON doesn't take.
-                object.__setattr__(self, field.name, value.item())
+        plain_numbers(self)
         require_whole("depth", self.depth, 1, MAX_DEPTH, "hidden layers")
         require_whole("width", self.width, 1, MAX_WIDTH, "units a hidden layer")
         require_whole("batch size", self.batch_size, 1, 1 << 20, "images")

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from unmask.data.augment import Augmentation
-from unmask.errors import MAX_SEED, UserError, require_whole, unknown
+from unmask.errors import MAX_SEED, UserError, plain_numbers, require_whole, unknown
 from unmask.train.schedules import SCHEDULES
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "muon", "muon_adamw")
@@ -64,6 +64,7 @@ class LoopConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         for kind, name, known in (
             ("optimiser", self.optimizer, OPTIMIZERS),
             ("schedule", self.schedule, tuple(SCHEDULES)),

@@ -15,10 +15,11 @@ from torch.nn import functional
 
 from unmask.data.images import Images
 from unmask.data.load import load_data, load_for
-from unmask.errors import UserError
+from unmask.errors import UserError, unknown
 from unmask.models.given import channels_of
 from unmask.models.load import load_model
 from unmask.stats import wilson
+from unmask.train.config import PRECISIONS, TEST_TIMES
 from unmask.train.device import autocast
 
 if TYPE_CHECKING:
@@ -173,8 +174,20 @@ def evaluate(
         >>> found.accuracy > 0.95
         True
     """
+    for kind, name, known in (
+        ("test-time augmentation", test_time, TEST_TIMES),
+        ("precision", precision, PRECISIONS),
+    ):
+        if name not in known:
+            raise unknown(kind, name, known)
     if isinstance(model, (str, Path)):
         model = load_model(model)
+    if not isinstance(model, nn.Module):
+        raise UserError(
+            "a model must be a torch.nn.Module, or what load_model takes",
+            got=type(model).__name__,
+            do="put the function into the forward of a module",
+        )
     names = getattr(model, "class_names", None)
     if isinstance(images, (str, Path)):
         images = load_for(images, getattr(model, "input_shape", None), channels_of(model))

@@ -15,6 +15,8 @@ from torch.nn import functional
 
 from unmask.data.augment import Augmentation, Draws, augmented, draw, mixed
 from unmask.data.images import Images
+from unmask.data.load import load_data
+from unmask.errors import UserError
 from unmask.runtime import environment_stamp, seeded
 from unmask.train.adversary import Adversary
 from unmask.train.checks import check_network, check_parts, check_pictures, check_teacher
@@ -62,14 +64,14 @@ class FitInterrupted(KeyboardInterrupt):
 
 def fit(
     model: nn.Module,
-    images: Images,
+    images: Any,
     config: FitConfig,
     *,
-    validation: Images | None = None,
+    validation: Any = None,
     adversary: Adversary | None = None,
     teacher: Teacher | None = None,
     start: str | None = None,
-    directory: Path | None = None,
+    directory: str | Path | None = None,
     checkpoints: bool = True,
     resume: bool = False,
     device: str = "auto",
@@ -86,9 +88,10 @@ def fit(
 
     Args:
         model: trained in place, on the device.
-        images: what is trained on.
+        images: what is trained on, as load_data takes it; of a name or folder its training images.
         config: every setting.
-        validation: measured after each epoch; their accuracy decides which epoch is best.
+        validation: given likewise and measured after each epoch; their accuracy decides which epoch
+            is best.
         adversary: changes the training images, and its accuracy decides which epoch is best; a run
             that falls below half of its best has collapsed and ends.
         teacher: its predictions are part of the targets; its networks are moved to the device, in
@@ -121,6 +124,23 @@ def fit(
         >>> len(history.epochs)
         2
     """
+    if not isinstance(model, nn.Module):
+        raise UserError(
+            "fit trains a torch.nn.Module", got=type(model).__name__, do="give the network itself"
+        )
+    if not isinstance(config, FitConfig):
+        raise UserError(
+            "the settings are a FitConfig",
+            got=type(config).__name__,
+            do="FitConfig(epochs=...)",
+        )
+    if resume and directory is None:
+        raise UserError("there is nothing to resume from", do="give the run's directory")
+    directory = None if directory is None else Path(directory)
+    images = load_data(images, part="train" if isinstance(images, (str, Path)) else None)
+    if validation is not None:
+        arrays = not isinstance(validation, (str, Path, Images))
+        validation = load_data(validation, class_names=images.class_names if arrays else None)
     check_pictures(images, validation)
     model = placed(model, pick_device(device))
     run = _Run(model, images, config, validation, adversary, teacher, start, progress)

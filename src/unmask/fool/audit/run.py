@@ -89,7 +89,7 @@ def audit(
     eps: float | Sequence[float] | None = None,
     norm: str = "linf",
     images: int = 1000,
-    attacks: Sequence[str] = (),
+    attacks: str | Sequence[str] = (),
     pairs: int | None = None,
     steps: int = 100,
     queries: int = 5000,
@@ -112,7 +112,7 @@ def audit(
             0.3 (grey) or 8/255 for linf, 1.5 or 0.5 for l2, 10 or 12 for l1, 20 or 24 for l0.
         norm: "linf", "l2", "l1" or "l0".
         images: how many, spread evenly over those given.
-        attacks: names in unmask.fool.attacks.ATTACKS; the norm's ensemble by default.
+        attacks: one or more names in unmask.fool.attacks.ATTACKS; the norm's ensemble by default.
         pairs: how many images of each class are changed towards every other class, 0 for none; by
             default one for each 100 images, 10 at most.
         steps: gradients that an attack takes.
@@ -140,7 +140,8 @@ def audit(
         >>> found.robust(0.1).value
         1.0
     """
-    require_number(eps)
+    for size in eps if isinstance(eps, (list, tuple)) else (eps,):
+        require_number(size)
     shape, channels = None, None
     if isinstance(data, (str, Path)):
         taken = as_victim(model)
@@ -152,7 +153,7 @@ def audit(
     plan = AuditPlan(
         norm=norm,
         eps=(float(eps),) if isinstance(eps, (int, float)) else tuple(float(e) for e in eps),
-        attacks=tuple(attacks),
+        attacks=(attacks,) if isinstance(attacks, str) else tuple(attacks),
         images=images,
         pairs=default_pairs(images) if pairs is None else pairs,
         steps=steps,

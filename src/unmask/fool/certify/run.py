@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from unmask.data.images import Images
-from unmask.data.load import load_for
+from unmask.data.load import load_data, load_for
 from unmask.errors import UserError
 from unmask.fool.attacks.apgd import apgd_ce, apgd_t
 from unmask.fool.certify.bounds import (
@@ -85,8 +85,10 @@ def certify(
     norm: str = "linf",
     minutes: float = 10.0,
     images: int = 1000,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
     seed: int = 0,
-    out: Path | None = None,
+    out: str | Path | None = None,
     resume: bool = False,
     progress: Show | None = None,
 ) -> Certification:
@@ -100,6 +102,8 @@ def certify(
         norm: "linf" or "l2".
         minutes: the time allowed; images that it doesn't suffice for are left open.
         images: how many, spread evenly over those available.
+        mean: that the model expects to be subtracted from the images, one number or one a channel.
+        std: that it expects them to be divided by then, likewise, above 0.
         seed: of the attacks.
         out: a folder to save the state in as it grows.
         resume: continue from the state in out.
@@ -120,11 +124,15 @@ def certify(
         >>> unmask.certify(halves, images, eps=0.1).figures()["proved"]
         1.0
     """
-    victim = as_victim(model)
     require_number(eps)
-    data = load_for(data, victim.input_shape, victim.channels)
+    if isinstance(data, (str, Path)):
+        taken = as_victim(model)
+        data = load_for(data, taken.input_shape, taken.channels)
+    data = load_data(data)
+    victim = as_victim(model, mean=mean, std=std, images=data.pixels)
     plan = CertifyPlan(eps=eps, norm=norm, minutes=minutes, images=images, seed=seed)
-    return certify_victim(victim, data, plan, out=out, resume=resume, progress=progress)
+    folder = None if out is None else Path(out)
+    return certify_victim(victim, data, plan, out=folder, resume=resume, progress=progress)
 
 
 def certify_victim(
@@ -180,11 +188,15 @@ def certify_victim(
         work.save()
 
 
+def _identity(victim: Victim) -> str:
+    return victim.identity + (f", {victim.preprocessing}" if victim.preprocessing else "")
+
+
 def _continued(
     state: Certification, victim: Victim, images: Images, plan: CertifyPlan
 ) -> Certification:
     same = (
-        state.identity == victim.identity
+        state.identity == _identity(victim)
         and state.plan.question == plan.question
         and state.data == images.name
     )
@@ -241,7 +253,7 @@ class _Work:
             fresh = np.where(wrong, STATUSES.index(WRONG), STATUSES.index(OPEN)).astype(np.int8)
             state = Certification(
                 model=victim.name,
-                identity=victim.identity,
+                identity=_identity(victim),
                 data=images.name,
                 class_names=images.class_names,
                 plan=plan,
