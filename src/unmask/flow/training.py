@@ -23,6 +23,7 @@ from unmask.flow.judge.kinds import CAUSES
 from unmask.flow.judge.loop import LoopFacts, loop
 from unmask.flow.judge.verdicts import ordered, verdicts
 from unmask.flow.measure.calls import logits_in, runs_inside, user_line
+from unmask.flow.measure.copies import Copies
 from unmask.flow.measure.experiments import experiment, severs
 from unmask.flow.measure.inputs import InputLedger
 from unmask.flow.measure.layers import attends
@@ -60,6 +61,7 @@ class Training:
         self.module, self.probe = module, probe
         self.facts = LoopFacts(attention=attends(module))
         self.inputs = InputLedger()
+        self.copies = Copies(module)
         self.told: list[Verdict] = []
         # Whether a pass has had no backward pass yet, and whether no gradient came since the step.
         self.pending = self.ungraded = True
@@ -408,6 +410,7 @@ class Training:
         history = self.history
         facts = self.facts
         facts.inputs = self.inputs.read()
+        facts.copies = self.copies.read()
         facts.moved = facts.steps == 0 and self._moved()
         facts.pace = next((m for s in history[1:3] if (m := _middle(update_ratios(s)))), None)
         found = verdicts(history) if history else []

@@ -220,8 +220,11 @@ class Watch:
             training = self._trainings.get(id(module))
             if training is not None:
                 self._pass(training, args)
-            elif module not in self._parts and module not in self._unfit:
-                self._found(module, args)
+            elif module not in self._parts:
+                for other in self._trainings.values():
+                    other.copies.see(module, other.facts.steps)
+                if module not in self._unfit:
+                    self._found(module, args)
         except Exception as error:
             self._quiet(error)
 
@@ -439,10 +442,9 @@ def told(verdict: Verdict) -> str:
     """Return a verdict as one line: severity, kind, place, step, cause, and fix."""
     cause = f" Cause: {verdict.cause}." if verdict.cause else ""
     fix = f" Fix: {verdict.fix}." if verdict.fix else ""
-    where = verdict.location or verdict.subject
+    where = verdict.location or verdict.subject or "the whole network"
     step = f", step {verdict.step + 1}" if verdict.step is not None else ""
-    place = f" ({where or 'the whole network'}{step})"
-    return f"{verdict.severity}: {verdict.kind}{place}: {verdict.message}.{cause}{fix}"
+    return f"{verdict.severity}: {verdict.kind} ({where}{step}): {verdict.message}.{cause}{fix}"
 
 
 def _key(v: Verdict) -> _Key:

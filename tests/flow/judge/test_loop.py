@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -365,3 +366,64 @@ def test_a_loss_that_does_not_see_its_images_in_a_large_batch():
 
     assert "loss independent of the images" in watched(lambda: loop(mean_of))
     assert not watched(lambda: loop(lambda output, y: functional.cross_entropy(output, y)))
+
+
+@pytest.mark.parametrize(("decay", "told"), [(1.0, True), (0.99, False)])
+def test_an_average_that_is_written_to_and_never_changes(decay, told):
+    model = net()
+    average = copy.deepcopy(model).requires_grad_(False).eval()
+
+    def run():
+        for _epoch in range(3):
+            for _ in range(12):
+                train(model, steps=1)
+                with torch.no_grad():
+                    for a, b in zip(average.parameters(), model.parameters(), strict=True):
+                        a.mul_(decay).add_(b, alpha=1 - decay)
+            with torch.no_grad():
+                average(torch.randn(8, 20))
+
+    found = watched(run).get("weights that don't move")
+    assert (found is not None) == told
+    assert found is None or "copy" in found.message
+
+
+@pytest.mark.parametrize("updates", [False, True])
+def test_a_copy_that_is_kept_or_updated_now_and_then_is_no_average(updates):
+    model = net()
+    target = copy.deepcopy(model).requires_grad_(False).eval()
+
+    def run():
+        for i in range(30):
+            with torch.no_grad():
+                target(torch.randn(8, 20))
+            train(model, steps=1)
+            if updates and i % 10 == 9:
+                target.load_state_dict(model.state_dict())
+
+    assert "weights that don't move" not in watched(run)
+
+
+class Texts(nn.Module):
+    def __init__(self, batch_first: bool) -> None:
+        super().__init__()
+        self.words, self.head = nn.Embedding(20, 16), nn.Linear(16, 5)
+        self.layer = nn.GRU(16, 16, batch_first=batch_first)
+
+    def forward(self, x):
+        return self.head(self.layer(self.words(x))[0][:, -1])
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_texts_that_are_mixed(batch_first):
+    model = Texts(batch_first)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def run():
+        for _ in range(30):
+            x = torch.randint(20, (16, 10))
+            optimizer.zero_grad()
+            functional.cross_entropy(model(x), x[:, 0] % 5).backward()
+            optimizer.step()
+
+    assert ("images mixed" in watched(run)) != batch_first

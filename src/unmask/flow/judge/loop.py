@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from unmask.flow.judge.data import inputs
+from unmask.flow.measure.copies import CopyFacts
 from unmask.flow.measure.inputs import InputFacts
 from unmask.verdict import Verdict
 
@@ -19,6 +20,8 @@ CLIPPED, CLIPS = 1e-3, 0.9
 VALIDATIONS = 3
 IDLE = 3
 REDRAWN = 2
+# A copy that stays the same however often it is written to.
+WRITES = 8
 # A scale that fell by this factor over this many updates meets infinities all the time.
 SCALES, COLLAPSED = 8, 256.0
 # A loss that rises to this many times its start.
@@ -66,6 +69,7 @@ class LoopFacts:
         fresh_norms: whether its running statistics have never been updated.
         schedules: steps of learning rate schedules.
         lightning: whether Lightning makes the steps.
+        copies: of the model, as averages of its weights are.
         lines: places in the user's code, by "step", "backward", "validation", "zero_grad",
             "schedule", "clip", and "elsewhere" for steps of another model's optimiser.
     """
@@ -102,6 +106,7 @@ class LoopFacts:
     fresh_norms: bool = False
     schedules: int = 0
     lightning: bool = False
+    copies: list[CopyFacts] = field(default_factory=list)
     lines: dict[str, str] = field(default_factory=dict)
 
 
@@ -266,6 +271,20 @@ def _state(facts: LoopFacts) -> Iterator[Verdict]:
             step=facts.redrawn[-1],
             evidence={"times": float(len(facts.redrawn))},
         )
+    for copy in facts.copies:
+        if copy.writes >= WRITES and not copy.changed:
+            yield Verdict(
+                "weights that don't move",
+                "error",
+                f"a copy of the model was written to {copy.writes} times while the model made "
+                f"{copy.steps} steps, and not a number of it changed: what it predicts is what "
+                "the model predicted at the start",
+                "average = decay * average + (1 - decay) * weights, with a decay below 1, "
+                "such as 0.999",
+                cause="a decay of 1",
+                location=copy.line,
+                evidence={"writes": float(copy.writes), "steps": float(copy.steps)},
+            )
     if facts.remembers and facts.optimizers >= LEAST_STEPS and facts.optimizers > 0.9 * facts.steps:
         yield Verdict(
             "optimiser made anew",

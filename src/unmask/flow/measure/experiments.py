@@ -51,7 +51,9 @@ def experiment(
     mixed = swapped = time = severed = None
     plain = isinstance(x, Tensor) and isinstance(y, Tensor) and x.ndim > 1
     if plain and LEAST_IMAGES <= len(x) == len(y):
-        mixed = _quietly(lambda: _mixed(_alive(model), call, x))
+        if x.is_floating_point() or y.ndim == 1:
+            # Where every word has a label, texts may lie side by side.
+            mixed = _quietly(lambda: _mixed(_alive(model), call, x))
         swapped = _quietly(lambda: _swapped(_alive(model), call, loss, x, y))
         if any(isinstance(m, nn.RNNBase) for m in model.modules()):
             time = _quietly(lambda: _through_time(_alive(model), call, x))
@@ -156,10 +158,16 @@ def _quietly(measure: Callable[[], Any]) -> Any:
 
 
 def _mixed(model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Tensor) -> float | None:
-    if not x.is_floating_point():
-        return None
-    images = x[:FEW].detach().clone().requires_grad_()
-    output = logits_in(call(model, images))
+    images = x[:FEW].detach().clone()
+    if x.is_floating_point():
+        output = logits_in(call(model, images.requires_grad_()))
+    else:
+        # Of words the embeddings are what a gradient comes to.
+        fed = _embedded(model, images)
+        output = logits_in(call(model, images))
+        if not fed:
+            return None
+        images = fed[0]
     if output is None or output.ndim < 1 or len(output) != len(images):
         return None
     own = others = 0.0
@@ -175,6 +183,22 @@ def _mixed(model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Tensor) -
     if not math.isfinite(own + others) or own + others == 0:
         return None
     return others / (own + others)
+
+
+def _embedded(model: nn.Module, words: Tensor) -> list[Tensor]:
+    """Return a list to which a pass adds the embeddings of words, cut off from their table."""
+    fed: list[Tensor] = []
+
+    def cut(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        if fed or args[0].shape != words.shape:
+            return output
+        fed.append(output.detach().requires_grad_())
+        return fed[0]
+
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            module.register_forward_hook(cut)
+    return fed
 
 
 class _Made(nn.Module):

@@ -113,6 +113,7 @@ class InputLedger:
         """Record a training pass's inputs."""
         x = _images(args)
         if x is None:
+            self._fits += 1
             return
         if probed:
             self._train.add(x)
