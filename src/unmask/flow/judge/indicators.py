@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from unmask.flow.measure.calls import LossCall
-from unmask.flow.measure.statistics import FlowStats, LayerStats
+from unmask.flow.measure.statistics import FlowStats, LayerStats, Slopes
 from unmask.stats import student_t
 
 # The spread of log10 RMS between equal layers of width 256: no fit can be more certain than this.
@@ -26,6 +26,10 @@ _OF_NUMBERS = ("mse", "l1", "smooth_l1", "huber", "difference")
 # In a network that trains, a relative change of any layer's weights changes the loss by about the
 # same fraction. Below this not even doubling the weights changes it by 1 %.
 UNRESPONSIVE = 0.005
+
+# The fraction of standard normal inputs that meet a flat end: beyond 1 of hardtanh, below 0 of
+# relu6. Smooth activations are flat for hardly any.
+FLAT = {"hardtanh": math.erfc(math.sqrt(0.5)), "relu6": 0.5}
 
 
 @dataclass(frozen=True)
@@ -299,6 +303,12 @@ def unborn(layer: LayerStats) -> bool:
             sqrt(fan_in).
     """
     return layer.weight is not None and layer.weight.rms * math.sqrt(layer.fan_in) < UNBORN
+
+
+def saturated_beyond(slopes: Slopes) -> float:
+    """Return the saturated fraction of the inputs that would not be if all had unit size."""
+    flat = FLAT.get(slopes.activation, 0.0)
+    return (slopes.saturated - flat) / (1 - flat)
 
 
 def update_ratios(stats: FlowStats) -> list[float]:

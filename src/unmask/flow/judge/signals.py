@@ -19,12 +19,13 @@ from unmask.flow.judge.indicators import (
     natural,
     normalised,
     relative_gain,
+    saturated_beyond,
     sensitivities,
     sized,
     unborn,
     way_round,
 )
-from unmask.flow.measure.statistics import FlowStats, LayerStats, Slopes
+from unmask.flow.measure.statistics import FlowStats, LayerStats
 from unmask.verdict import Verdict
 
 BOUNDED = ("tanh", "sigmoid", "softsign", "erf", "hardtanh", "hardsigmoid", "relu6")
@@ -45,9 +46,6 @@ GROWN_NORMALISED = 3.0
 # A fading gradient does little harm where a step still lowers the loss by more than this fraction.
 CRAWLS = 0.006
 DEAD, SATURATED = 0.8, 0.6
-# The fraction of standard normal inputs that meet a flat end: beyond 1 of hardtanh, below 0 of
-# relu6. Smooth activations are flat for hardly any.
-FLAT = {"hardtanh": math.erfc(math.sqrt(0.5)), "relu6": 0.5}
 # The rate of dropout that may be too strong, and the units of an image that are too few.
 STRONG, FEW_UNITS = 0.9, 4
 # Half of the units may be dead in a network whose loss has fallen to this fraction of its first.
@@ -186,7 +184,7 @@ def saturated(history: list[FlowStats]) -> Verdict | None:
     """Find bounded activations on their flat ends."""
     stats = history[-1]
     layers = [
-        (_saturated_beyond(x.slopes), x)
+        (saturated_beyond(x.slopes), x)
         for x in stats.matrix_layers
         if x.slopes and x.slopes.activation in BOUNDED
     ]
@@ -196,8 +194,11 @@ def saturated(history: list[FlowStats]) -> Verdict | None:
     if beyond < SATURATED / 2 or x.slopes is None or x.output is None:
         return None
     learning = _got_there_learning(history, x.name)
-    if learning and x is stats.matrix_layers[-1]:
-        # Outputs at the ends of their range are what targets there ask for.
+    judged = any(c.own for c in stats.calls)
+    if x is stats.matrix_layers[-1] and (
+        learning or not (judged or _was_saturated(history, x.name))
+    ):
+        # Outputs at the ends of their range are what targets there, or a critic, ask for.
         return None
     share = x.slopes.saturated
     # Where a gradient can bypass them, as in residual networks, saturated units block little.
@@ -214,19 +215,18 @@ def saturated(history: list[FlowStats]) -> Verdict | None:
     )
 
 
-def _saturated_beyond(slopes: Slopes) -> float:
-    """Return the saturated fraction of the inputs that would not be if all had unit size."""
-    flat = FLAT.get(slopes.activation, 0.0)
-    return (slopes.saturated - flat) / (1 - flat)
-
-
 def _got_there_learning(history: list[FlowStats], name: str) -> bool:
     """Return whether a layer began unsaturated, and the loss has fallen while it saturated."""
     losses = [s.loss for s in history if s.loss is not None]
+    falls = len(losses) > 1 and losses[-1] < losses[0]
+    return falls and not _was_saturated(history, name)
+
+
+def _was_saturated(history: list[FlowStats], name: str) -> bool:
     began = [
-        _saturated_beyond(x.slopes) for x in history[0].matrix_layers if x.name == name and x.slopes
+        saturated_beyond(x.slopes) for x in history[0].matrix_layers if x.name == name and x.slopes
     ]
-    return len(losses) > 1 and losses[-1] < losses[0] and bool(began) and began[0] < SATURATED
+    return not began or began[0] >= SATURATED
 
 
 def underflow(history: list[FlowStats]) -> Verdict | None:
@@ -419,7 +419,10 @@ def constant(history: list[FlowStats]) -> Verdict | None:
     last = layers[-1] if layers else None
     if last is None or last.output is None:
         return None
-    output = stats.output
+    x, output = stats.input, stats.output
+    if x is not None and x.computed and x.variation is not None and x.variation < CONSTANT:
+        # What another network gives it is the same for every image.
+        return None
     silenced = 0.0
     if last.slopes and (output is None or output.operation in (*RECTIFIERS, "hardtanh")):
         silenced = last.slopes.dead
