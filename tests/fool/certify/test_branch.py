@@ -50,6 +50,23 @@ def test_splitting_closes_most_of_the_gap_and_never_passes_the_minimum() -> None
     assert max(closed) > 0.8
 
 
+def test_filters_stored_with_channels_last_are_split_too() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        layers = nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(75, 2)
+        net = nn.Sequential(*layers).eval()
+        x = torch.rand(1, 1, 5, 5, dtype=torch.float64)
+    region = Region(x, 0.2)
+    c = differences(torch.tensor([0]), 2, x)
+    found = []
+    for form in (torch.contiguous_format, torch.channels_last):
+        relaxed = crown(Network.of(net.to(memory_format=form), (1, 5, 5)), region)
+        until = time.perf_counter() + 60
+        found.append(branch(relaxed, c, until=until, goal=1e9, steps=3, most=12))
+    assert found[0].domains == found[1].domains > 2
+    assert found[0].bound == pytest.approx(found[1].bound, abs=1e-6)
+
+
 class Plane(nn.Module):
     """Two logits whose difference is a weighted sum of the pixels: its margin is known."""
 

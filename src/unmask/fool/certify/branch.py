@@ -68,7 +68,9 @@ def branch(
     start = float(bound[0, 0])
     if start > goal or not places:
         return Branching(start, 1, finished=start > goal)
-    zero = {p: torch.zeros_like(relaxed.inputs[p].lower) for p in places}
+    # Filters stored with channels last give such boxes, of which there is no flat view.
+    flat = torch.contiguous_format
+    zero = {p: torch.zeros_like(relaxed.inputs[p].lower, memory_format=flat) for p in places}
     domains = [_Domain(start, 0, zero)]
     count, stuck = 1, float("inf")
     while domains and time.perf_counter() < until and count < most:
