@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sysconfig
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
-from unmask.flow.measure.calls import loss_call
+from unmask.flow.measure.calls import is_users, loss_call
 from unmask.flow.measure.graph import broadcast_in, last_operation
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
@@ -59,3 +62,9 @@ def test_a_broadcast_difference():
     assert broadcast_in(((output[:, 0] - X[:, 0]) ** 2).mean()) is None
     # Where both sides carry a gradient, pairs are meant.
     assert broadcast_in((output - output.T).square().mean()) is None
+
+
+def test_the_scripts_of_installed_commands_are_nobodys_code(tmp_path: Path) -> None:
+    command = Path(sysconfig.get_path("scripts")) / "unmask"
+    assert not is_users(str(command))
+    assert is_users(str(tmp_path / "train.py"))

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _OURS = str(Path(__file__).parents[2])
-_LIBRARIES = tuple({_OURS, *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib"))})
+# The scripts are those of installed commands: unmask itself, torchrun.
+_PATHS = ("stdlib", "platstdlib", "scripts")
+_LIBRARIES = tuple({_OURS, *(sysconfig.get_path(name) for name in _PATHS)})
 _INSTALLED = ("site-packages", "dist-packages")
 # A cut of a whole region, as users write it.
 REENTRANT = "checkpoint(use_reentrant=True)"
