@@ -18,6 +18,7 @@ from unmask.flow.judge.indicators import (
     relative_gain,
     sensitivities,
     update_ratios,
+    words_answer,
 )
 from unmask.flow.measure.statistics import FlowStats, LayerStats, Magnitude, Slopes
 
@@ -101,6 +102,17 @@ def test_layers_that_read_one_tensor_answer_for_each_other(beside, response):
     found = front_response(net(query, value, layer(0.8), layer(0.8)))
     assert found is not None
     assert found[0] == pytest.approx(response)
+
+
+@pytest.mark.parametrize(
+    ("kind", "gradient", "answers"),
+    [("Embedding", 0.8, True), ("Embedding", 0.0008, False), ("Linear", 0.8, False)],
+)
+def test_a_table_of_words_shows_whether_the_gradient_came_all_the_way(kind, gradient, answers):
+    table = replace(layer(gradient), kind=kind)
+    assert words_answer(net(table, layer(0.0008), layer(0.8), layer(0.8))) == answers
+    # Late in a network it shows nothing.
+    assert not words_answer(net(*[layer(0.8)] * 4, table))
 
 
 def test_without_a_loss_sensitivities_are_unknown():

@@ -603,3 +603,11 @@ def test_layers_that_read_the_same_tensor_are_known():
 
     layers = probed(Attention(), *batch())[0].layers
     assert [x.beside for x in layers] == [None, "query", "query", None]
+
+
+def test_outputs_of_which_some_are_masked_have_no_variation():
+    class Masked(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x).masked_fill(torch.eye(16, 3).bool(), -math.inf)
+
+    assert probed(Masked(nn.Linear(8, 3)), *batch())[0].output.variation is None

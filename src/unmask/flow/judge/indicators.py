@@ -26,6 +26,8 @@ _OF_NUMBERS = ("mse", "l1", "smooth_l1", "huber", "difference")
 # In a network that trains, a relative change of any layer's weights changes the loss by about the
 # same fraction. Below this not even doubling the weights changes it by 1 %.
 UNRESPONSIVE = 0.005
+# Of a table of words, which the gradient reaches last.
+TABLE = 0.03
 
 # The fraction of standard normal inputs that meet a flat end: beyond 1 of hardtanh, below 0 of
 # relu6. Smooth activations are flat for hardly any.
@@ -236,6 +238,19 @@ def front_response(stats: FlowStats) -> tuple[float, LayerStats] | None:
     names = {x.name for _, x in found[:eighth]}
     front = found[:eighth] + [(r, x) for r, x in found[eighth:] if x.beside in names]
     return max(front, key=lambda pair: pair[0]) if front else None
+
+
+def words_answer(stats: FlowStats) -> bool:
+    """Return whether the loss responds to a table of words that the first half of the layers holds.
+
+    The gradient has then come all the way, however little branches beside its path get.
+
+    Args:
+        stats: of one step.
+    """
+    answers = zip(sensitivities(stats), stats.matrix_layers, strict=True)
+    first = list(answers)[: (len(stats.matrix_layers) + 1) // 2 + 1]
+    return any(x.kind == "Embedding" and r >= TABLE for r, x in first)
 
 
 def natural(stats: FlowStats) -> float:

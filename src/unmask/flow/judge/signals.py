@@ -24,6 +24,7 @@ from unmask.flow.judge.indicators import (
     sized,
     unborn,
     way_round,
+    words_answer,
 )
 from unmask.flow.measure.statistics import FlowStats, LayerStats
 from unmask.verdict import Verdict
@@ -280,7 +281,8 @@ def vanishing(history: list[FlowStats]) -> Verdict | None:
     faint = weakest is not None and weakest < FAINT
     fades = total < (FADED if faint else FADED_FAR) and (faint or weakest is None)
     silent = weakest is not None and weakest < UNRESPONSIVE and not _rises(history, weakest)
-    if not hidden or (not fades and (not silent or now >= UNRESPONSIVE)):
+    healthy = not fades and (not silent or now >= UNRESPONSIVE)
+    if not hidden or healthy or words_answer(stats):
         return None
     gains = finite([g for g in map(relative_gain, history) if g is not None])
     crawls = median(gains) < CRAWLS if gains else d is None or total < FADED_FAR

@@ -282,9 +282,11 @@ class Window:
         if bias is not None:
             # A bias may be large on purpose, as where detectors expect few objects.
             rows = rows - bias
+        # Scores of what is masked are minus infinity.
+        several = z.ndim > 0 and len(z) > 1 and bool(rows.isfinite().all())
         self._output = OutputStats(
             size=z[0].numel() if z.ndim > 1 else 1,
-            variation=spread(rows, 0) if z.ndim > 0 and len(z) > 1 else None,
+            variation=spread(rows, 0) if several else None,
             operation="dropout" if z is self._dropped else last.name,
             dim=last.dim,
         )
