@@ -327,9 +327,7 @@ class Watch:
             self._scaler = scaler
             for training in self._trainings.values():
                 training.probe.scale_by(scaler)
-        if did != "updated":
-            return
-        for training in self._trainings.values():
+        for training in self._trainings.values() if did == "updated" else ():
             facts = training.facts
             first = next(training.module.parameters(), None)
             if first is not None and (facts.backwards % LOOK == 0 or first.is_cpu):

@@ -196,9 +196,8 @@ def saturated(history: list[FlowStats]) -> Verdict | None:
         return None
     learning = _got_there_learning(history, x.name)
     judged = any(c.own for c in stats.calls)
-    if x is stats.matrix_layers[-1] and (
-        learning or not (judged or _was_saturated(history, x.name))
-    ):
+    meant = learning or not (judged or _was_saturated(history, x.name))
+    if meant and x is stats.matrix_layers[-1]:
         # Outputs at the ends of their range are what targets there, or a critic, ask for.
         return None
     share = x.slopes.saturated
