@@ -269,6 +269,25 @@ def codes() -> None:
     )
 
 
+def test_sigmoids_may_begin_on_a_plateau():
+    told, losses = [], []
+    centres = torch.rand(10, 144)
+    layers = nn.Linear(144, 48), nn.Sigmoid(), nn.Linear(48, 48), nn.Sigmoid(), nn.Linear(48, 10)
+    model = nn.Sequential(*layers)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.5)
+    with Watch(tell=told.append) as seen:
+        for _ in range(300):
+            y = torch.randint(10, (64,))
+            x = (centres[y] + 0.1 * torch.randn(64, 144)).clamp(0, 1)
+            loss = functional.cross_entropy(model(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss))
+    assert losses[-1] < 0.5 * losses[0]
+    assert "constant outputs" not in {v.kind for v in (*told, *seen.verdicts)}
+
+
 @pytest.mark.parametrize("run", [codes, drawn_to_a_table])
 def test_one_code_for_all_images_is_no_error(run):
     with Watch() as seen:

@@ -34,7 +34,8 @@ from unmask.flow.measure.window import amp_scale
 from unmask.verdict import Verdict
 
 # A signal is certain once this many probed steps agree; a fault of the step is certain at once.
-SURE, OFTEN = 3, 5
+# Sigmoids give nearly constant outputs for the first dozens of steps, and may still learn.
+SURE, OFTEN, PLATEAU = 3, 5, 6
 # The number of probed steps kept of a long training, and of the first and last that always are.
 KEPT, FIRST = 64, 10
 # The training passes between two validations.
@@ -431,6 +432,8 @@ def _needed(v: Verdict) -> int:
     if v.kind == "parameters without gradient" and v.severity == "warning":
         # What takes no part in a few steps may be skipped at random, or routed past.
         return OFTEN
+    if v.kind == "constant outputs":
+        return PLATEAU
     return 1 if v.kind in CAUSES or v.kind == "diverged" else SURE
 
 
