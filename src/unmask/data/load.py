@@ -94,6 +94,26 @@ def load_for(source: Any, shape: tuple[int, int, int] | None, channels: int | No
     return load_source(str(source), shape=shape_for(str(source), shape, channels=channels)).tested
 
 
+def load_training(source: Any) -> Images:
+    """Return the images to train on: of a name or a folder those for training.
+
+    Args:
+        source: as load_data takes it.
+    """
+    return load_data(source, part="train" if isinstance(source, (str, Path)) else None)
+
+
+def load_beside(source: Any, images: Images) -> Images:
+    """Return further images of a training; arrays and batches have the classes of its images.
+
+    Args:
+        source: as load_data takes it.
+        images: those that are trained on.
+    """
+    named = isinstance(source, (str, Path, Images))
+    return load_data(source, class_names=None if named else images.class_names)
+
+
 def _named(
     source: str, part: str | None, size: int | tuple[int, int] | None, channels: int | None
 ) -> Images:

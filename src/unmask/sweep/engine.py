@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask.data.images import Images
-from unmask.data.load import load_data
+from unmask.data.load import load_beside, load_training
 from unmask.errors import UserError
 from unmask.execution.executor import Done, Executor
 from unmask.runtime import environment_stamp, sha256
@@ -105,10 +105,9 @@ def train_sweep(
         raise UserError(
             "the checkpoint is a folder", got=str(checkpoint), do="name a file in it: history.npz"
         )
-    by_name = isinstance(images, (str, Path))
-    images = load_data(images, part="train" if by_name else None)
+    images = load_training(images)
     validation, test, probe_batch, dead_probe = (
-        None if given is None else _alike(given, images)
+        None if given is None else load_beside(given, images)
         for given in (validation, test, probe_batch, dead_probe)
     )
     probe_batch = images[:256] if probe_batch is None else probe_batch
@@ -154,12 +153,6 @@ def _nets(specs: Iterable[NetSpec]) -> tuple[NetSpec, ...]:
                 "this is no NetSpec", got=type(net).__name__, do="NetSpec(...) or unmask.grid(...)"
             )
     return nets
-
-
-def _alike(given: Any, images: Images) -> Images:
-    """Return other images of a sweep; arrays have the classes of the training images."""
-    arrays = not isinstance(given, (str, Path, Images))
-    return load_data(given, class_names=images.class_names if arrays else None)
 
 
 def _key(specs: Sequence[NetSpec], task: Task, data: Sequence[Images | None]) -> str:

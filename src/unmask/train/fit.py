@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from unmask.data.augment import Augmentation, Draws, augmented, draw, mixed
 from unmask.data.images import Images
-from unmask.data.load import load_data
+from unmask.data.load import load_beside, load_training
 from unmask.errors import UserError
 from unmask.runtime import environment_stamp, seeded
 from unmask.train.adversary import Adversary
@@ -137,10 +137,8 @@ def fit(
     if resume and directory is None:
         raise UserError("there is nothing to resume from", do="give the run's directory")
     directory = None if directory is None else Path(directory)
-    images = load_data(images, part="train" if isinstance(images, (str, Path)) else None)
-    if validation is not None:
-        arrays = not isinstance(validation, (str, Path, Images))
-        validation = load_data(validation, class_names=images.class_names if arrays else None)
+    images = load_training(images)
+    validation = None if validation is None else load_beside(validation, images)
     check_pictures(images, validation)
     model = placed(model, pick_device(device))
     run = _Run(model, images, config, validation, adversary, teacher, start, progress)

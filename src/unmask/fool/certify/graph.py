@@ -113,8 +113,8 @@ class _Alone(nn.Module):
 def traced(module: nn.Module, shape: Shape, like: Tensor) -> fx.Graph:
     """Return the graph of a module's forward on a batch of two images.
 
-    Every node's meta holds its VALUE. What is asked of a tensor's shape but its first number is
-    answered by that value, so that a forward may branch on channels and sides.
+    Every node has a value, see value_of. The numbers of a tensor's shape, but the first, are those
+    of the value, so that a forward may branch on channels and sides.
 
     Args:
         module: in eval mode.
@@ -141,6 +141,39 @@ def traced(module: nn.Module, shape: Shape, like: Tensor) -> fx.Graph:
             tracer.evaluate(node)
     _settle_writes(graph, dict(module.named_modules()))
     return graph
+
+
+def value_of(node: fx.Node) -> Any:
+    """Return what a node makes of two grey images."""
+    return node.meta[VALUE]
+
+
+def called(node: fx.Node) -> str:
+    """Return the name of the function or method that a node calls, "" for a layer."""
+    if node.op == "call_module":
+        return ""
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+
+
+def layer_name(node: fx.Node) -> str:
+    """Return the name in the model of the layer that a node calls."""
+    return str(node.target).removeprefix(ALONE)
+
+
+def reads_shape(node: fx.Node) -> bool:
+    """Return whether a node reads a tensor's shape, or a number in one."""
+    if called(node) == "getattr":
+        return node.args[1] == "shape"
+    if called(node) != "getitem" or not isinstance(node.args[0], fx.Node):
+        return False
+    return isinstance(value_of(node.args[0]), torch.Size)
+
+
+def nodes_in(args: Any) -> list[fx.Node]:
+    """Return the nodes in the arguments of a node, in order."""
+    found: list[fx.Node] = []
+    fx.node.map_arg(args, found.append)
+    return found
 
 
 class _Proxy(fx.Proxy):
@@ -258,7 +291,7 @@ def _settle_writes(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
     for node in graph.nodes:
         if not node.args or not isinstance(node.args[0], fx.Node):
             continue
-        name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+        name = called(node)
         writes = (
             getattr(modules[str(node.target)], "inplace", False)
             if node.op == "call_module"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from unmask.errors import UserError
-from unmask.fool.certify.graph import ALONE, VALUE
+from unmask.fool.certify.graph import called, layer_name, nodes_in, reads_shape, value_of
 from unmask.fool.certify.layers import (
     ARITHMETIC,
     CONSTANT,
@@ -86,7 +86,6 @@ class _Reader:
     """Reads a graph node by node."""
 
     def __init__(self, module: nn.Module, like: Tensor) -> None:
-        self.module = module
         self.like = like
         self.modules = dict(module.named_modules())
         self.nodes: list[Node] = []
@@ -125,9 +124,9 @@ class _Reader:
         """Return the node of the logits among what the model returns."""
         if isinstance(returned, fx.Node):
             return returned
-        nodes = _flat(returned)
-        tensor = only_tensor(fx.node.map_arg(returned, _value), 2, None)
-        return next(n for n in nodes if _value(n) is tensor)
+        nodes = nodes_in(returned)
+        tensor = only_tensor(fx.node.map_arg(returned, value_of), 2, None)
+        return next(n for n in nodes if value_of(n) is tensor)
 
     def _second(self) -> Operation:
         weight = torch.zeros(2, 1).to(self.like)
@@ -143,20 +142,20 @@ class _Reader:
         named = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
         over = getattr(layer, "dim", named)
         source = node.args[0]
-        if over not in (1, -1, None) or not isinstance(source, fx.Node) or _value(node).ndim != 2:
+        if over not in (1, -1, None) or not isinstance(source, fx.Node) or value_of(node).ndim != 2:
             return None
         logs = isinstance(layer, nn.LogSoftmax) or name == "log_softmax"
         return (lambda x: x.log_softmax(1)) if logs else (lambda x: x.softmax(1)), source
 
     def _place(self, node: fx.Node) -> None:
-        value = _value(node)
+        value = value_of(node)
         if node.op == "placeholder":
             self.nodes.append(Node("input", None, (), tuple(value.shape[1:])))
             self.places[node] = 0
             return
-        if _asks_for_a_shape(node) or _called(node) in CONSTANT:
+        if reads_shape(node) or called(node) in CONSTANT:
             return
-        if _called(node) in ("to", "type_as") and node.args[0] not in self.places:
+        if called(node) in ("to", "type_as") and node.args[0] not in self.places:
             # A constant, whatever it takes its type from.
             return
         taken = self._part(node)
@@ -178,7 +177,7 @@ class _Reader:
             given: the nodes before it that have places.
             part: whether it takes one of several tensors that its input is.
         """
-        value = _value(node)
+        value = value_of(node)
         if not isinstance(value, Tensor) or not value.is_floating_point():
             raise self._unsupported(node)
         if value.ndim < 2 or len(value) != 2:
@@ -192,7 +191,7 @@ class _Reader:
         if operation is None:
             self.places[node] = self.places[given[0]]
             return
-        ordered = given if part else [n for n in _flat(node.args) if n in self.places]
+        ordered = given if part else [n for n in nodes_in(node.args) if n in self.places]
         if isinstance(operation, (Affine, Elementwise, Maximum)) and len(ordered) != 1:
             raise self._unsupported(node, "it takes several tensors")
         self.nodes.append(
@@ -203,18 +202,18 @@ class _Reader:
     def _part(self, node: fx.Node) -> fx.Node | None:
         """Return the tensor of which a node takes one of several parts, or None."""
         whole = node.args[0] if node.args else None
-        if _called(node) not in ("getitem", "getattr") or not isinstance(whole, fx.Node):
+        if called(node) not in ("getitem", "getattr") or not isinstance(whole, fx.Node):
             return None
-        several = isinstance(_value(whole), tuple | list) and whole.args
+        several = isinstance(value_of(whole), tuple | list) and whole.args
         source = whole.args[0] if several else None
-        known = _called(whole) in (*PARTS, "max", "min")
+        known = called(whole) in (*PARTS, "max", "min")
         return source if known and isinstance(source, fx.Node) and source in self.places else None
 
     def _operation(self, node: fx.Node, before: Shape, after: Shape) -> Operation | None:
         """Return a node's operation; None where it does nothing."""
         if node.op == "call_module":
             return self._layer(node, self.modules[str(node.target)], before, after)
-        name = _called(node)
+        name = called(node)
         # What functional.relu and its like say of where they write is no setting.
         settings = {k: v for k, v in node.kwargs.items() if k != "inplace"}
         if name.rstrip("_") in CURVES and len(node.args) == 1 and not settings:
@@ -225,7 +224,7 @@ class _Reader:
             return self._arithmetic(node, ARITHMETIC[name], after)
         if name.rstrip("_") in FUNCTIONS:
             kind, names = FUNCTIONS[name.rstrip("_")]
-            given = dict(zip(names, fx.node.map_arg(node.args[1:], _value), strict=False))
+            given = dict(zip(names, fx.node.map_arg(node.args[1:], value_of), strict=False))
             made = kind(**{**given, **settings}).eval()
             return self._layer(node, made, before, after)
         if name.rstrip("_") in ("clamp", "clip", "clamp_min", "clamp_max"):
@@ -269,9 +268,9 @@ class _Reader:
         if name == "matmul" and "other" in given:
             given["weight"] = given.pop("other")
         source = given.pop("input", None)
-        if source not in self.places or any(n in self.places for n in _flat(given)):
+        if source not in self.places or any(n in self.places for n in nodes_in(given)):
             raise self._unsupported(node, "two tensors that both depend on the image")
-        known: dict[str, Any] = {k: fx.node.map_arg(v, _value) for k, v in given.items()}
+        known: dict[str, Any] = {k: fx.node.map_arg(v, value_of) for k, v in given.items()}
         weight = known.get("weight")
         if not isinstance(weight, Tensor) or (name in ("linear", "matmul") and weight.ndim != 2):
             raise self._unsupported(node, "these settings")
@@ -298,7 +297,7 @@ class _Reader:
         first = isinstance(node.args[0], fx.Node) and node.args[0] in self.places
         constant = node.args[1] if first else node.args[0]
         if isinstance(constant, fx.Node):
-            constant = _value(constant)
+            constant = value_of(constant)
         if isinstance(constant, (int, float)):
             constant = torch.as_tensor(constant).to(self.like)
         if not isinstance(constant, Tensor) or self.nodes[self.places[tensors[0]]].shape != after:
@@ -325,10 +324,10 @@ class _Reader:
         assert isinstance(dimension, int)
         if not all(isinstance(p, fx.Node) and p in self.places for p in parts):
             raise self._unsupported(node, "a constant beside tensors")
-        dimension = dimension % _value(node).ndim
+        dimension = dimension % value_of(node).ndim
         if dimension == 0:
             raise self._unsupported(node, "it mixes the images of a batch")
-        sizes = tuple(_value(p).shape[dimension] for p in _flat(parts))
+        sizes = tuple(value_of(p).shape[dimension] for p in nodes_in(parts))
         return Joined(dimension - 1, sizes)
 
     def _maximum(self, node: fx.Node, name: str, before: Shape, after: Shape) -> Operation:
@@ -337,8 +336,8 @@ class _Reader:
         if name != "amax":
             assert isinstance(node.args[0], fx.Node)
             whole, part = node.args[0], node.args[1]
-            if _called(whole) != "max":
-                if _called(whole) == "min" or not isinstance(part, int):
+            if called(whole) != "max":
+                if called(whole) == "min" or not isinstance(part, int):
                     raise self._unsupported(whole)
                 return self._positive(whole, before, part)
             if part not in (0, "values"):
@@ -358,10 +357,10 @@ class _Reader:
             part: which of the tensors that it returns is meant; None where it returns one.
         """
         # A batch's size was read from two images, and other batches come.
-        if any(_asks_for_a_shape(n) for n in node.all_input_nodes):
+        if any(reads_shape(n) for n in node.all_input_nodes):
             raise self._unsupported(node, "it depends on the size of the batch")
-        args = fx.node.map_arg(node.args[1:], _value)
-        kwargs = fx.node.map_arg(node.kwargs, _value)
+        args = fx.node.map_arg(node.args[1:], value_of)
+        kwargs = fx.node.map_arg(node.kwargs, value_of)
         target = node.target
 
         def function(x: Tensor) -> Tensor:
@@ -393,13 +392,13 @@ class _Reader:
         )
 
     def _name(self, node: fx.Node) -> str:
-        return _layer_name(node) if node.op == "call_module" else node.name
+        return layer_name(node) if node.op == "call_module" else node.name
 
     def _unsupported(self, node: fx.Node, why: str = "") -> UserError:
         if node.op == "call_module":
             layer = self.modules[str(node.target)]
             settings = f"({layer.extra_repr()})" if why else ""
-            what = f"the layer {_layer_name(node)}, {type(layer).__name__}{settings}"
+            what = f"the layer {layer_name(node)}, {type(layer).__name__}{settings}"
         else:
             what = f"the operation {node.name}" + (f": {why}" if why else "")
         return UserError(
@@ -407,35 +406,6 @@ class _Reader:
             do="put a linear, convolution, pooling, batch norm or known activation in its place, "
             "or measure the model with unmask fool audit",
         )
-
-
-def _value(node: fx.Node) -> Any:
-    return node.meta[VALUE]
-
-
-def _called(node: fx.Node) -> str:
-    if node.op == "call_module":
-        return ""
-    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-
-
-def _layer_name(node: fx.Node) -> str:
-    return str(node.target).removeprefix(ALONE)
-
-
-def _asks_for_a_shape(node: fx.Node) -> bool:
-    """Return whether a node reads a tensor's shape, or a number in one."""
-    if _called(node) == "getattr":
-        return node.args[1] == "shape"
-    if _called(node) != "getitem" or not isinstance(node.args[0], fx.Node):
-        return False
-    return isinstance(_value(node.args[0]), torch.Size)
-
-
-def _flat(args: Any) -> list[fx.Node]:
-    found: list[fx.Node] = []
-    fx.node.map_arg(args, found.append)
-    return found
 
 
 def _needed(nodes: list[Node], end: int) -> tuple[Node, ...]:
