@@ -207,6 +207,7 @@ def test_progress_counts_up_to_the_whole(digits: Images) -> None:
         ({"engine": "nativ"}, "did you mean 'native'"),
         ({"device": "gpu0"}, "no such device"),
         ({"probe_epochs": (-1,)}, "layers are measured"),
+        ({"probe_epochs": (0, 2)}, "no net reaches.*epoch 2 of 1"),
         ({"resume": True}, "nothing to resume from"),
         ({"checkpoint": Path(__file__).parent}, "checkpoint is a folder"),
     ],

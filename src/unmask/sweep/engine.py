@@ -125,6 +125,13 @@ def train_sweep(
         device=device,
         elsewhere=on is not None,
     )
+    last = max(s.epochs for s in specs)
+    if task.probe_epochs and task.probe_epochs[-1] > last:
+        raise UserError(
+            "no net reaches an epoch at which layers are measured",
+            got=f"epoch {task.probe_epochs[-1]} of {last}",
+            do=f"give 0 to {last}",
+        )
     key = _key(specs, task, (images, validation, test, probe_batch, dead_probe))
     if checkpoint is not None and checkpoint.exists():
         history = _resumed(checkpoint, key, resume)
