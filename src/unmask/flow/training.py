@@ -7,10 +7,12 @@ import math
 import sys
 import weakref
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
@@ -25,9 +27,10 @@ from unmask.flow.judge.verdicts import ordered, verdicts
 from unmask.flow.measure.calls import logits_in, runs_inside, user_line
 from unmask.flow.measure.copies import Copies
 from unmask.flow.measure.experiments import experiment, severs
-from unmask.flow.measure.inputs import InputLedger
+from unmask.flow.measure.inputs import InputLedger, array_of
 from unmask.flow.measure.layers import attends
 from unmask.flow.measure.origin import origin, origin_in
+from unmask.flow.measure.parameters import Witness, held_by
 from unmask.flow.measure.probe import GradientProbe
 from unmask.flow.measure.statistics import Experiments, FlowStats, Origin
 from unmask.flow.measure.window import amp_scale
@@ -44,8 +47,8 @@ RARE = 10
 LOOK = 20
 # Steps after which a batch is changed on a copy of the model, and the most weights it may have.
 TRIED_AT, LARGEST = 2, 50_000_000
-# Entries of one weight that show whether it was overwritten between two steps.
-_WITNESSES = 64
+# Entries of the targets that show whether they come again.
+_TARGETS = 64
 # Losses after which unpredictable labels show: the loss is still that of guessing.
 LONG, SOON, LEARNS = 100, 50, 0.97
 
@@ -75,21 +78,17 @@ class Training:
         self._tried: Experiments | None = None
         self._modal = any(isinstance(m, (_BatchNorm, _DropoutNd)) for m in module.modules())
         self._norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
-        self._watched = max(
-            (p for p in module.parameters() if p.requires_grad and p.ndim > 1),
-            key=Tensor.numel,
-            default=None,
-        )
-        self._witness: Tensor | None = None
-        self._start: Tensor | None = None
-        self._at_first: Tensor | None = None
+        self._largest = Witness(module)
+        self._witness: NDArray[Any] | None = None
+        self._start: NDArray[Any] | None = None
+        self._at_first: NDArray[Any] | None = None
         self._stepper: int | None = None
         self._entropy = 0.0
         self._root: Origin | None = None
         self._movers: dict[int, tuple[int, set[int]]] = {}
         # Whether gradients wait for a step, were zeroed instead, or were clipped after it.
         self._unused = self._discards = self._late_clip = False
-        self._targets: tuple[float, ...] | None = None
+        self._targets: NDArray[Any] | None = None
         self._steppers: weakref.WeakSet[Optimizer] = weakref.WeakSet()
         self._since_validation = 0
 
@@ -133,7 +132,7 @@ class Training:
             if self._modal and self.module.training and x is not None:
                 self._see_validation(x)
                 # Passing the same images repeatedly samples dropout's noise; it is no validation.
-                self._validated.add(tuple(x.flatten()[::7][:_WITNESSES].tolist()))
+                self._validated.add(tuple(x.flatten()[::7][:_TARGETS].tolist()))
                 if len(self._validated) > facts.training_validations:
                     facts.training_validations = len(self._validated)
                     facts.lines["validation"] = user_line() or ""
@@ -168,7 +167,7 @@ class Training:
         facts.late_clips += self._late_clip
         self.pending = self.ungraded = self.cleared = self._late_clip = False
         if facts.backwards == 1:
-            self._at_first = self._read_witness()
+            self._at_first = self._largest.read()
         self._see_discarded()
         if "backward" not in facts.lines and (line := user_line()):
             facts.lines["backward"] = line
@@ -192,8 +191,10 @@ class Training:
         target = self._call[2] if self._call is not None else None
         targets = None
         if isinstance(target, Tensor) and target.device.type == "cpu":
-            targets = tuple(target.detach().flatten()[:_WITNESSES].tolist())
-        self.facts.discarded += self._discards and targets is not None and targets != self._targets
+            targets = array_of(target.detach()).flat[:_TARGETS]
+        if self._discards and targets is not None:
+            before = self._targets
+            self.facts.discarded += before is None or not np.array_equal(targets, before)
         self._targets, self._unused, self._discards = targets, True, False
 
     def zeroed(self) -> None:
@@ -269,48 +270,48 @@ class Training:
         facts.rates.append(max(float(g["lr"]) for g in optimizer.param_groups))
         self._look_for_new_weights(id(optimizer))
         self._look_for_second_moves(optimizer)
-        gradients = [p.grad for g in optimizer.param_groups for p in g["params"]]
-        there = [g for g in gradients if g is not None]
-        cleared = self.cleared and not any(bool(g.any()) for g in there[:8])
+        there = list(islice((p.grad for p in held_by(optimizer) if p.grad is not None), 8))
+        cleared = self.cleared and not any(bool(g.any()) for g in there)
         if facts.steps < 2 * LOOK and (not there or cleared):
             facts.empty += 1
             facts.cleared += not self.ungraded
         # NaN in a backward pass reaches the first layers.
-        few = sorted((g for g in there[:2] if g.device.type == "cpu"), key=Tensor.numel)[:1]
-        return bool(self._origins) or all(math.isfinite(float(g.sum())) for g in few)
+        few = min((g for g in there[:2] if g.is_cpu), key=Tensor.numel, default=None)
+        if self._origins or few is None:
+            return True
+        return math.isfinite(float(few.sum()))
 
     def after_step(self) -> None:
         """Count a step."""
         self.facts.steps += 1
         self.ungraded, self._unused = True, False
-        self._witness = self._read_witness()
-
-    def _read_witness(self) -> Tensor | None:
-        if self._watched is None or self._watched.device.type != "cpu":
-            return None
-        flat = self._watched.detach().flatten()
-        return flat[:: max(1, len(flat) // _WITNESSES)].clone()
+        self._witness = self._largest.read()
 
     def _moved(self) -> bool:
         """Return whether the weights differ from those of the first backward pass."""
-        now = self._read_witness()
-        same = now is None or self._at_first is None or torch.equal(now, self._at_first)
+        now = self._largest.read()
+        same = now is None or self._at_first is None or np.array_equal(now, self._at_first)
         return not same
 
     def _look_for_new_weights(self, optimizer: int) -> None:
-        before, now = self._witness, self._read_witness()
+        before, now = self._witness, self._largest.read()
         if self._start is None:
             self._start = now
         same, self._stepper = self._stepper in (None, optimizer), optimizer
         if not same:
             # Another optimiser: a new fold of a cross-validation, which may restart the weights.
             return
-        if before is None or now is None or before.shape != now.shape or torch.equal(before, now):
+        if (
+            before is None
+            or now is None
+            or before.shape != now.shape
+            or before.tobytes() == now.tobytes()
+        ):
             return
         # Averages, projections and restored checkpoints change little, or happen once.
-        size = float(torch.linalg.vector_norm(before))
-        far = size > 0 and float(torch.linalg.vector_norm(now - before)) > 0.3 * size
-        if far or (self._start is not None and torch.equal(now, self._start)):
+        size = float(np.linalg.norm(before))
+        far = size > 0 and float(np.linalg.norm(now - before)) > 0.3 * size
+        if far or (self._start is not None and np.array_equal(now, self._start)):
             self.facts.redrawn.append(self.facts.steps)
 
     def _look_for_second_moves(self, optimizer: Optimizer) -> None:

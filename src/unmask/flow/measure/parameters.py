@@ -7,14 +7,18 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from unmask.flow.measure.calls import user_line
+from unmask.flow.measure.inputs import array_of
 from unmask.flow.measure.layers import Layer
 from unmask.flow.measure.statistics import ParameterFacts
 
 DECOUPLED = ("AdamW", "SGDW", "Lamb", "Lion", "Adafactor")
+# Entries of a weight that show whether it changed.
+_ENTRIES = 64
 # This many of the first and of the last parameters are watched for gradients left from before.
 _WATCHED = 4
 
@@ -162,6 +166,36 @@ class ParameterLedger:
             location=self._location,
             sent_back=self.sent_back,
         )
+
+
+class Witness:
+    """Some entries of a model's largest weight, which show whether it changed.
+
+    Args:
+        model: the network.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._weight = max(
+            (p for p in model.parameters() if p.requires_grad and p.ndim > 1),
+            key=Tensor.numel,
+            default=None,
+        )
+        # Entries in the weight's own memory, whose address tells whether it was replaced.
+        self._entries: NDArray[Any] | None = None
+        self._memory = 0
+
+    def read(self) -> NDArray[Any] | None:
+        """Return a copy of the entries, or None where there are none on the CPU."""
+        weight = self._weight
+        if weight is None or not weight.is_cpu:
+            return None
+        if self._entries is None or self._memory != weight.data_ptr():
+            # In the order of the memory, so that no layout is copied.
+            flat = array_of(weight.detach()).ravel("K")
+            self._entries = flat[:: max(1, len(flat) // _ENTRIES)]
+            self._memory = weight.data_ptr()
+        return self._entries.copy()
 
 
 def held_by(optimizer: Optimizer) -> Iterator[Tensor]:
