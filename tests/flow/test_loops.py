@@ -200,6 +200,81 @@ class Rows(nn.Module):
         return self.head(out.mean(1) if self.mean else out[:, -1])
 
 
+class Asked(nn.Module):
+    """Attention over the keys of an image, or, by mistake, over the images."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.key, self.value = nn.Embedding(40, 16), nn.Embedding(40, 16)
+        self.head, self.dim = nn.Linear(16, 5), dim
+
+    def forward(self, keys, values, question):
+        scores = torch.einsum("btc,bc->bt", self.key(keys), self.key(question))
+        return self.head(torch.einsum("bt,btc->bc", scores.softmax(self.dim), self.value(values)))
+
+
+class Stacked(nn.Module):
+    """Readings of one time each, put side by side, or cut into other images."""
+
+    def __init__(self, keeps: bool) -> None:
+        super().__init__()
+        self.conv, self.head, self.keeps = nn.Conv1d(4, 16, 3), nn.Linear(16, 5), keeps
+
+    def forward(self, readings):
+        x = torch.stack(readings)
+        time, images, features = x.shape
+        x = x.permute(1, 2, 0) if self.keeps else x.reshape(images, features, time)
+        return self.head(self.conv(x).relu().mean(-1))
+
+
+class Pairs(nn.Module):
+    """Each of one side compared with all of the other, as for a loss within the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Linear(6, 8), nn.Linear(6, 8)
+
+    def forward(self, a, b):
+        return self.left(a) @ self.right(b).T
+
+
+def keyed():
+    return [torch.randint(40, (32, 6)), torch.randint(40, (32, 6)), torch.randint(40, (32,))]
+
+
+def readings():
+    return [[torch.randn(32, 4) for _ in range(7)]]
+
+
+def sides():
+    return [torch.randn(32, 6), torch.randn(32, 6)]
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "mixed"),
+    [
+        (lambda: Asked(0), keyed, True),
+        (lambda: Asked(1), keyed, False),
+        (lambda: Stacked(False), readings, True),
+        (lambda: Stacked(True), readings, False),
+        (Pairs, sides, False),
+    ],
+)
+def test_images_of_several_inputs_that_are_mixed(model, inputs, mixed):
+    model = model()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def run():
+        for _ in range(8):
+            given = inputs()
+            y = torch.arange(32) if isinstance(model, Pairs) else torch.randint(5, (32,))
+            optimizer.zero_grad()
+            functional.cross_entropy(model(*given), y).backward()
+            optimizer.step()
+
+    assert ("images mixed" in seen(run)) == mixed
+
+
 def test_images_that_are_mixed_and_gradients_that_fade_in_time():
     assert list(seen(lambda: train(Rows(batch_first=False)))) == ["images mixed"]
     found = seen(lambda: train(Rows(nn.RNN, rows=160), steps=6))

@@ -358,3 +358,108 @@ def test_an_autoencoder_of_sigmoids_that_has_just_begun_is_not_constant():
             optimizer.step()
 
     assert not seen(run)
+
+
+def test_models_inside_vmap_are_left_alone_and_nothing_is_raised():
+    nets = [nn.Sequential(nn.Linear(20, 8), nn.Tanh(), nn.Linear(8, 5)) for _ in range(3)]
+    stacked, buffers = torch.func.stack_module_state(nets)
+    weights = {k: v.detach() for k, v in stacked.items()}
+
+    def one(w, b, x, y):
+        return functional.cross_entropy(torch.func.functional_call(nets[0], (w, b), (x,)), y)
+
+    def run():
+        for i in range(12):
+            slopes = torch.func.vmap(torch.func.grad(one), (0, 0, None, None))
+            for name, slope in slopes(weights, buffers, *batch(i)).items():
+                weights[name] -= 0.1 * slope
+
+    with Watch() as session:
+        run()
+    assert not session.verdicts
+
+
+def test_features_of_another_network_may_change_between_training_and_validation():
+    trunk, head = nn.Linear(20, 16), nn.Linear(16, 5)
+    optimizer = torch.optim.Adam([*trunk.parameters(), *head.parameters()], lr=0.05)
+
+    def run():
+        for i in range(60):
+            x, y = batch(i)
+            optimizer.zero_grad()
+            functional.cross_entropy(head(trunk(x).relu()), y).backward()
+            optimizer.step()
+            if i % 12 == 11:
+                with torch.no_grad():
+                    head.eval()
+                    head(3 * trunk(x).relu())
+                    head.train()
+
+    assert "train and validation inputs differ" not in seen(run)
+
+
+def test_a_table_of_words_of_which_a_batch_moves_few_rows_is_not_slow():
+    bag, head = nn.EmbeddingBag(2000, 8, sparse=True), nn.Linear(8, 3, bias=False)
+    nn.init.uniform_(bag.weight, -1 / 8, 1 / 8)
+    nn.init.zeros_(head.weight)
+    optimizer = torch.optim.SGD([*bag.parameters(), *head.parameters()], lr=1.0)
+
+    def run():
+        for _ in range(12):
+            y = torch.randint(3, (32,))
+            words = torch.randint(600, (32, 5)) + 600 * y[:, None]
+            optimizer.zero_grad()
+            functional.cross_entropy(head(bag(words)), y).backward()
+            optimizer.step()
+
+    assert not seen(run)
+
+
+def test_features_of_a_frozen_network_are_no_constant_outputs():
+    features = nn.Sequential(nn.Linear(20, 12), nn.ReLU())
+    with torch.no_grad():
+        features[0].bias[:4] = -100
+    head = nn.Linear(12, 5)
+    optimizer = torch.optim.Adam([*features.parameters(), *head.parameters()], lr=1e-3)
+
+    def run():
+        for i in range(4):
+            x, y = batch(i)
+            optimizer.zero_grad()
+            functional.cross_entropy(head(features(x)), y).backward()
+            optimizer.step()
+        features.requires_grad_(False)
+        image = batch(0)[0].requires_grad_()
+        change = torch.optim.Adam([image], lr=0.01)
+        wanted = features(batch(1)[0])
+        for _ in range(120):
+            change.zero_grad()
+            functional.mse_loss(features(image), wanted).backward()
+            change.step()
+
+    assert "constant outputs" not in seen(run, every=2)
+
+
+@pytest.mark.parametrize(
+    ("momentum", "severity"), [(0.0, "error"), (1e-4, "warning"), (0.1, None), (0.95, "warning")]
+)
+def test_running_statistics_that_never_arrive_or_never_stay(momentum, severity):
+    network = nn.Sequential(
+        nn.Linear(20, 32), nn.BatchNorm1d(32, momentum=momentum), nn.ReLU(), nn.Linear(32, 5)
+    )
+    found = seen(lambda: train(network)).get("running statistics")
+    assert (found.severity if found else None) == severity
+
+
+def test_a_silent_branch_at_the_input_is_no_vanishing_gradient():
+    class Branched(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.side, self.main = nn.Linear(20, 32), nn.Linear(20, 32)
+            self.out = nn.Linear(32, 5)
+
+        def forward(self, x):
+            # Neither layer reads the very tensor that the other does.
+            return self.out((1e-5 * self.side(x * 1.0) + self.main(x * 1.0)).relu())
+
+    assert not seen(lambda: train(Branched(), steps=130))

@@ -167,7 +167,7 @@ def _steps(session: Watch) -> str:
 
 
 def _say(verdict: Verdict) -> None:
-    from unmask.flow.watch import told
+    from unmask.flow.judge.verdicts import told
 
     _line(told(verdict))
 

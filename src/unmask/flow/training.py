@@ -39,6 +39,8 @@ from unmask.verdict import Verdict
 # A signal is certain once this many probed steps agree; a fault of the step is certain at once.
 # Sigmoids give nearly constant outputs for the first dozens of steps, and may still learn.
 SURE, OFTEN, PLATEAU = 3, 5, 6
+# A layer whose weights change by this fraction in a step moves.
+MOVES = 1e-3
 # The number of probed steps kept of a long training, and of the first and last that always are.
 KEPT, FIRST = 64, 10
 # The training passes between two validations.
@@ -353,11 +355,9 @@ class Training:
             self._entropy = float(torch.special.entr(counts / counts.sum()).sum())
         size = sum(p.numel() for p in self.module.parameters())
         tensors: tuple[Any, ...] = self._arguments or ()
-        if size > LARGEST or len(tensors) != 1 or not isinstance(tensors[0], Tensor):
+        if size > LARGEST or not tensors or self._call is None:
             return
-        x = tensors[0].detach()
-        if self._call is None:
-            return
+        x = tensors[0].detach() if len(tensors) == 1 and isinstance(tensors[0], Tensor) else tensors
         name, output, target, options = self._call
 
         def loss(model: nn.Module, inputs: Any, targets: Any) -> Tensor:
@@ -365,7 +365,7 @@ class Training:
             found: Tensor = getattr(nn.functional, name)(logits, targets, **options)
             return found
 
-        device = [x.device] if x.device.type == "cuda" else []
+        device = [p.device for p in self.module.parameters() if p.is_cuda][:1]
         with torch.random.fork_rng(devices=device), torch.enable_grad():
             curved = any(layer.slopes for s in self.probe.history[:1] for layer in s.layers)
             cut = any(map(severs, self.probe.history[:1]))
@@ -425,17 +425,21 @@ class Training:
     def sure(self) -> list[Verdict]:
         """Return the verdicts that are certain while the training goes on."""
         steps = len(self.probe.history)
-        return [v for v in self.judged(ended=False) if steps >= _needed(v)]
+        return [v for v in self.judged(ended=False) if steps >= self._needed(v)]
 
-
-def _needed(v: Verdict) -> int:
-    """Return how many probed steps make a verdict certain."""
-    if v.kind == "parameters without gradient" and v.severity == "warning":
-        # What takes no part in a few steps may be skipped at random, or routed past.
-        return OFTEN
-    if v.kind == "constant outputs":
-        return PLATEAU
-    return 1 if v.kind in CAUSES or v.kind == "diverged" else SURE
+    def _needed(self, v: Verdict) -> int:
+        """Return how many probed steps make a verdict certain."""
+        if v.kind == "parameters without gradient" and v.severity == "warning":
+            # What takes no part in a few steps may be skipped at random, or routed past.
+            return OFTEN
+        if v.kind == "constant outputs":
+            return PLATEAU
+        if v.kind == "vanishing":
+            # Steps that don't depend on the gradient's size may bring it back.
+            layers = [x for x in self.probe.history[-1].layers if x.name == v.subject]
+            moves = [x.update_to_weight_ratio or 0.0 for x in layers]
+            return PLATEAU if max(moves, default=0.0) >= MOVES else SURE
+        return 1 if v.kind in CAUSES or v.kind == "diverged" else SURE
 
 
 def _middle(values: list[float]) -> float | None:

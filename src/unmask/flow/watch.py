@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._C._functorch import peek_interpreter_stack
 from torch.nn.modules import module as hooks
 from torch.optim import Optimizer
 from torch.optim.optimizer import (
@@ -24,7 +25,7 @@ from unmask.errors import UserError
 from unmask.flow.judge.crashes import explained
 from unmask.flow.judge.kinds import CONSEQUENCES
 from unmask.flow.judge.loop import IDLE, frozen
-from unmask.flow.judge.verdicts import ordered
+from unmask.flow.judge.verdicts import ordered, told
 from unmask.flow.measure.calls import LossTap, user_line
 from unmask.flow.measure.inputs import Batch, batch_of
 from unmask.flow.measure.parameters import held_by
@@ -183,7 +184,7 @@ class Watch:
         found: dict[_Key, Verdict] = {}
         for training in self._trainings.values():
             mine = {_key(v): v for v in training.told}
-            for v in training.judged(ended):
+            for v in self._judged(training, ended):
                 if _key(v) in mine or not self._follows(v):
                     mine[_key(v)] = v
             found |= {_key(v): v for v in ordered(mine.values())}
@@ -204,6 +205,13 @@ class Watch:
             environment_stamp(),
         )
 
+    def _judged(self, training: Training, ended: bool) -> list[Verdict]:
+        try:
+            return training.judged(ended)
+        except Exception as error:
+            self._quiet(error)
+            return []
+
     @contextmanager
     def _aside(self) -> Iterator[None]:
         before, self._apart = self._apart, True
@@ -213,8 +221,8 @@ class Watch:
             self._apart = before
 
     def _before_forward(self, module: nn.Module, args: Any) -> None:
-        if self._apart or torch.compiler.is_compiling():
-            # A compiled model is found by its wrapper, and runs eagerly while it is probed.
+        if self._apart or torch.compiler.is_compiling() or peek_interpreter_stack() is not None:
+            # A compiled model is found by its wrapper; inside vmap a model stands for many.
             return
         try:
             training = self._trainings.get(id(module))
@@ -243,13 +251,11 @@ class Watch:
         except UserError:
             self._unfit.add(module)
             return
-        inside = set(network.modules())
-        windows = [t.probe.window for t in self._trainings.values()]
-        if any(window is not None and window.busy for window in windows):
+        inside, trainings = set(network.modules()), list(self._trainings.values())
+        if any(t.probe.window is not None and t.probe.window.busy for t in trainings):
             # Called by another model that doesn't hold it: that model's verdicts cover it.
             self._parts.update(inside)
             return
-        # A module that was treated as a model may turn out to be part of one.
         for part in inside & {t.module for t in self._trainings.values()}:
             self._trainings.pop(id(part)).probe.__exit__(RuntimeError, RuntimeError(), None)
         training = Training(network, probe)
@@ -263,7 +269,6 @@ class Watch:
         if module is not network:
             self._parts.add(module)
             return
-        # This pass began before the probe's own hooks were attached.
         if probe.window is not None:
             probe.window._before_forward(module, args)
         self._pass(training, args)
@@ -434,15 +439,6 @@ def watch(
 
 def _print(verdict: Verdict) -> None:
     sys.stderr.write(f"unmask: {told(verdict)}\n")
-
-
-def told(verdict: Verdict) -> str:
-    """Return a verdict as one line: severity, kind, place, step, cause, and fix."""
-    cause = f" Cause: {verdict.cause}." if verdict.cause else ""
-    fix = f" Fix: {verdict.fix}." if verdict.fix else ""
-    where = verdict.location or verdict.subject or "the whole network"
-    step = f", step {verdict.step + 1}" if verdict.step is not None else ""
-    return f"{verdict.severity}: {verdict.kind} ({where}{step}): {verdict.message}.{cause}{fix}"
 
 
 def _key(v: Verdict) -> _Key:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from unmask.flow.measure.inputs import Colours, InputFacts
-from unmask.flow.measure.statistics import Experiments, FlowStats
+from unmask.flow.measure.statistics import NEVER, Experiments, FlowStats
 from unmask.verdict import Verdict
 
 _ABSOLUTE = ("l1_loss", "smooth_l1_loss", "huber_loss")
@@ -220,7 +220,7 @@ def _turned(shift: Colours, error: Colours, before: float) -> bool:
 def _running(stats: FlowStats) -> Iterator[Verdict]:
     """Judge the statistics that batch normalisation keeps for evaluation."""
     name, momentum = stats.momentum or ("", 0.1)
-    if 0 < momentum < LAST_BATCH:
+    if NEVER <= momentum < LAST_BATCH:
         return
     yield Verdict(
         "running statistics",
@@ -228,6 +228,9 @@ def _running(stats: FlowStats) -> Iterator[Verdict]:
         f"batch normalisation with momentum {momentum:g} "
         + (
             "keeps little more than the last batch's mean and variance for evaluation"
+            if momentum >= LAST_BATCH
+            else f"is evaluated mostly with the mean 0 and variance 1 that it begins with, for its "
+            f"first {1 / momentum:,.0f} batches"
             if momentum
             else "never updates its running mean and variance, with which the model is evaluated"
         ),

@@ -26,6 +26,9 @@ _OF_NUMBERS = ("mse", "l1", "smooth_l1", "huber", "difference")
 # In a network that trains, a relative change of any layer's weights changes the loss by about the
 # same fraction. Below this not even doubling the weights changes it by 1 %.
 UNRESPONSIVE = 0.005
+TABLES = ("Embedding", "EmbeddingBag")
+# How many times as much the loss answers to a layer than to those before it, if they are beside it.
+BRANCH = 1000.0
 # Of a table of words, which the gradient reaches last.
 TABLE = 0.03
 
@@ -210,7 +213,8 @@ def front_response(stats: FlowStats) -> tuple[float, LayerStats] | None:
 
     These are the first eighth of the layers that mix units, and at least one, with those that read
     the same tensor, as queries, keys and values do: where the loss responds to one of them, the
-    gradient has come all the way, even if side branches keep their own. Layers that are small by
+    gradient has come all the way, even if side branches keep their own. So it has where the next
+    layer answers a thousand times as much. Layers that are small by
     design, among others that are not, and an output layer that starts at zero are judged as if
     their weights had the usual size.
 
@@ -232,11 +236,15 @@ def front_response(stats: FlowStats) -> tuple[float, LayerStats] | None:
     for r, x in hidden:
         size = x.weight.rms * math.sqrt(x.fan_in) if x.weight is not None else 1.0
         scale = end * (size if small and unborn(x) else 1.0)
-        if not math.isnan(r) and scale > 0 and x.kind != "Embedding":
+        if not math.isnan(r) and scale > 0 and x.kind not in TABLES:
             found.append((r / scale, x))
     eighth = max(1, len(hidden) // 8)
     names = {x.name for _, x in found[:eighth]}
     front = found[:eighth] + [(r, x) for r, x in found[eighth:] if x.beside in names]
+    silent = max((r for r, _ in front), default=0.0)
+    if len(found) > len(front) and 0 < BRANCH * silent < found[eighth][0]:
+        # No layer of a chain takes so much of the gradient: these stand on a branch.
+        front.append(found[eighth])
     return max(front, key=lambda pair: pair[0]) if front else None
 
 
@@ -250,7 +258,7 @@ def words_answer(stats: FlowStats) -> bool:
     """
     answers = zip(sensitivities(stats), stats.matrix_layers, strict=True)
     first = list(answers)[: (len(stats.matrix_layers) + 1) // 2 + 1]
-    return any(x.kind == "Embedding" and r >= TABLE for r, x in first)
+    return any(x.kind in TABLES and r >= TABLE for r, x in first)
 
 
 def natural(stats: FlowStats) -> float:
@@ -357,7 +365,8 @@ def pace(stats: FlowStats) -> float | None:
         The larger of the two; None before any update.
     """
     ratios, layers = update_ratios(stats), stats.matrix_layers
-    if not ratios:
+    if not ratios or all(x.kind in TABLES for x in layers):
+        # A step moves the rows of a table that its batch asks for, and no others.
         return None
     last = layers[-1]
     if last.update_to_weight_ratio is None or last.weight is None:

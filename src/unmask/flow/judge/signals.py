@@ -418,11 +418,11 @@ def constant(history: list[FlowStats]) -> Verdict | None:
     stats = history[-1]
     layers = stats.matrix_layers
     last = layers[-1] if layers else None
-    if last is None or last.output is None:
+    if last is None or last.output is None or all(x.frozen for x in layers):
+        # A frozen network gives features, as of an image that is being changed.
         return None
     x, output = stats.input, stats.output
     if x is not None and x.computed and x.variation is not None and x.variation < CONSTANT:
-        # What another network gives it is the same for every image.
         return None
     silenced = 0.0
     if last.slopes and (output is None or output.operation in (*RECTIFIERS, "hardtanh")):

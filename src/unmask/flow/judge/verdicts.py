@@ -106,3 +106,12 @@ def _once(found: list[Verdict]) -> list[Verdict]:
     """Leave out what the whole loop shows again of a fault that single steps showed with a line."""
     placed = {v.kind for v in found if v.location}
     return [v for v in found if v.kind not in _TWICE or v.location or v.kind not in placed]
+
+
+def told(verdict: Verdict) -> str:
+    """Return a verdict as one line: severity, kind, place, step, cause, and fix."""
+    cause = f" Cause: {verdict.cause}." if verdict.cause else ""
+    fix = f" Fix: {verdict.fix}." if verdict.fix else ""
+    where = verdict.location or verdict.subject or "the whole network"
+    step = f", step {verdict.step + 1}" if verdict.step is not None else ""
+    return f"{verdict.severity}: {verdict.kind} ({where}{step}): {verdict.message}.{cause}{fix}"

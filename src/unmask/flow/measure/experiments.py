@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,8 @@ def experiment(
             time = _quietly(lambda: _through_time(_alive(model), call, x))
         if cut:
             severed = _quietly(lambda: _severed(_alive(model), call, x))
+    elif isinstance(y, Tensor) and y.ndim and len(y) >= LEAST_IMAGES and _apart(x, len(y)):
+        mixed = _quietly(lambda: _mixed(_alive(model), call, x))
     random = _quietly(lambda: _random(_alive(model), call, x)) if plain else None
     straight = plain and not curved
     affine = _quietly(lambda: _affine(_alive(model), call, x)) if straight else None
@@ -157,48 +159,67 @@ def _quietly(measure: Callable[[], Any]) -> Any:
         return None
 
 
-def _mixed(model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Tensor) -> float | None:
-    images = x[:FEW].detach().clone()
-    if x.is_floating_point():
-        output = logits_in(call(model, images.requires_grad_()))
-    else:
-        # Of words the embeddings are what a gradient comes to.
-        fed = _embedded(model, images)
-        output = logits_in(call(model, images))
-        if not fed:
-            return None
-        images = fed[0]
-    if output is None or output.ndim < 1 or len(output) != len(images):
+def _apart(inputs: Any, n: int) -> bool:
+    """Return whether several inputs hold n images each, and none of them joins these on purpose."""
+    if isinstance(inputs, Tensor):
+        # A matrix of n x n may be the graph that joins them.
+        return (
+            inputs.ndim > 0
+            and len(inputs) == n
+            and not inputs.is_sparse
+            and n not in inputs.shape[1:]
+        )
+    if isinstance(inputs, (tuple, list)):
+        return len(inputs) > 0 and all(_apart(x, n) for x in inputs)
+    return inputs is None
+
+
+def _mixed(model: nn.Module, call: Callable[[nn.Module, Any], Any], inputs: Any) -> float | None:
+    leaves: list[Tensor] = []
+    words: list[Tensor] = []
+
+    def few(x: Any) -> Any:
+        if not isinstance(x, Tensor):
+            return type(x)(few(i) for i in x) if isinstance(x, (tuple, list)) else x
+        images = x[:FEW].detach().clone()
+        (leaves if x.is_floating_point() else words).append(images)
+        return images.requires_grad_(x.is_floating_point())
+
+    taken = few(inputs)
+    # Of words the embeddings are what a gradient comes to.
+    _embed(model, {x.shape for x in words}, leaves)
+    output = logits_in(call(model, taken))
+    if output is None or output.ndim < 1 or len(output) != FEW or not leaves:
+        return None
+    if not isinstance(inputs, Tensor) and output.shape[1:] == (FEW,):
+        # Each of one side is compared with all of the other.
         return None
     own = others = 0.0
     # Both ends, since a recurrent layer over the batch passes on in one direction only.
-    for i in (0, len(images) - 1):
+    for i in (0, FEW - 1):
         end = output[i].float().sum()
-        (g,) = torch.autograd.grad(end, images, allow_unused=True, retain_graph=True)
-        if g is None:
-            return None
-        size = g.flatten(1).abs().sum(1)
-        own += float(size[i])
-        others += float(size.sum() - size[i])
+        found = torch.autograd.grad(end, leaves, allow_unused=True, retain_graph=True)
+        for g in found:
+            size = g.flatten(1).abs().sum(1) if g is not None else torch.zeros(FEW)
+            own += float(size[i])
+            others += float(size.sum() - size[i])
     if not math.isfinite(own + others) or own + others == 0:
         return None
     return others / (own + others)
 
 
-def _embedded(model: nn.Module, words: Tensor) -> list[Tensor]:
-    """Return a list to which a pass adds the embeddings of words, cut off from their table."""
-    fed: list[Tensor] = []
+def _embed(model: nn.Module, shapes: Collection[torch.Size], leaves: list[Tensor]) -> None:
+    """Let a pass add the embeddings of words of these shapes, cut off from their tables."""
 
     def cut(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        if fed or args[0].shape != words.shape:
+        if args[0].shape not in shapes:
             return output
-        fed.append(output.detach().requires_grad_())
-        return fed[0]
+        leaves.append(output.detach().requires_grad_())
+        return leaves[-1]
 
     for module in model.modules():
         if isinstance(module, nn.Embedding):
             module.register_forward_hook(cut)
-    return fed
 
 
 class _Made(nn.Module):

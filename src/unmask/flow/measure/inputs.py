@@ -35,7 +35,7 @@ class InputFacts:
 
     Args:
         train: (mean, standard deviation) of the entries of training inputs, None where there were
-            none.
+            none, or they were computed by another network.
         validation: the same of passes without gradients.
         validated: the number of images in passes without gradients.
         seen: the fraction of those that also occurred in training, bit for bit.
@@ -104,6 +104,8 @@ class InputLedger:
         self._seen: list[NDArray[np.int64]] = []
         self._checked: list[NDArray[np.int64]] = []
         self._counts = [0, 0]
+        # Whether training inputs have a gradient, and so are no data.
+        self._computed = False
         self._latest: Batch = None
         self._factors: NDArray[np.int64] = np.empty(0, np.int64)
         self._pairs: list[tuple[Tensor, Tensor]] = []
@@ -121,6 +123,9 @@ class InputLedger:
         if x is None:
             self._fits += 1
             return
+        if any(isinstance(a, Tensor) and a.requires_grad for a in args):
+            # What another network computes changes as that one learns.
+            self._computed = True
         if probed:
             self._train.add(x)
         self._colours[0].add(x)
@@ -200,11 +205,11 @@ class InputLedger:
         sizes = {n: self._expected(n) for n in {n for n, _ in self._batches} if n >= ENOUGH * k}
         few = sum(n in sizes and 2 * own <= sizes[n] + 0.5 for n, own in self._batches)
         return InputFacts(
-            self._train.read(),
+            None if self._computed else self._train.read(),
             self._validation.read(),
             self._counts[1],
             seen,
-            self._shift(),
+            None if self._computed else self._shift(),
             dict(self._classes),
             len(self._batches),
             few,

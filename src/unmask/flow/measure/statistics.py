@@ -18,6 +18,8 @@ SATURATED_BELOW, DEAD_BELOW = 0.05, 0.001
 ENTRIES, LEAST_IMAGES = 1 << 16, 8
 # The entries of a tensor among which zeros are counted, evenly spread.
 COUNTED = 1 << 18
+# With a momentum below this batch normalisation hardly leaves the statistics that it begins with.
+NEVER = 5e-4
 # Between these a float32 holds the square of every entry that matters beside the largest.
 SAFE = (1e-12, 1e12)
 

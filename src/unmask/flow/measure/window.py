@@ -39,13 +39,15 @@ from unmask.flow.measure.layers import (
 )
 from unmask.flow.measure.parameters import ParameterLedger
 from unmask.flow.measure.slopes import ActivationMode
-from unmask.flow.measure.statistics import Dropped, FlowStats, InputStats, few
+from unmask.flow.measure.statistics import NEVER, Dropped, FlowStats, InputStats, few
 
 if TYPE_CHECKING:
     from unmask.flow.measure.probe import GradientProbe
 
 # Calls of losses in one step that are kept.
 MOST_CALLS = 64
+# A variance this far from the 1 that batch normalisation begins with was measured before.
+KEPT = 0.5
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -203,8 +205,10 @@ class Window:
         # Statistics that were measured before may be kept on purpose.
         if m == 0 and (bool(mean.any()) or bool((var != 1).any())):
             return
+        if 0 < m < NEVER and float((var - 1).abs().median()) > KEPT:
+            return
         worst = self._momentum[1] if self._momentum is not None else None
-        if worst is None or (worst > 0 and (m == 0 or m > worst)):
+        if worst is None or (worst > 0 and (m < NEVER or m > worst)):
             self._momentum = self.probe.modules.get(id(module), ""), float(m)
 
     def _see_stranger(self, module: nn.Module) -> None:
