@@ -463,3 +463,45 @@ def test_a_silent_branch_at_the_input_is_no_vanishing_gradient():
             return self.out((1e-5 * self.side(x * 1.0) + self.main(x * 1.0)).relu())
 
     assert not seen(lambda: train(Branched(), steps=130))
+
+
+def test_a_root_of_zero_in_a_loss_of_the_users_own_at_a_step_that_is_not_probed():
+    network = net()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+
+    def run():
+        for i in range(30):
+            a, b = batch(i)[0], batch(i + 1)[0]
+            if i == 14:
+                b[0] = a[0]
+            optimizer.zero_grad()
+            (network(a) - network(b)).square().sum(1).sqrt().mean().backward()
+            optimizer.step()
+
+    verdict = seen(run)["not a number"]
+    assert "sqrt" in verdict.message
+    assert verdict.step == 14
+
+
+def test_a_raw_column_beside_embeddings():
+    class Tabular(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.region, self.out = nn.Embedding(5, 4), nn.Linear(32, 5)
+            self.first = nn.Linear(24, 32)
+
+        def forward(self, numbers, region):
+            return self.out(self.first(torch.cat([numbers, self.region(region)], 1)).relu())
+
+    def run(size):
+        network = Tabular()
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+        for i in range(12):
+            x, y = batch(i)
+            x = torch.cat([x[:, :-1], size * x[:, -1:].abs()], 1)
+            optimizer.zero_grad()
+            functional.cross_entropy(network(x, torch.randint(5, (len(x),))), y).backward()
+            optimizer.step()
+
+    assert "inputs badly scaled" in seen(lambda: run(1e6))
+    assert not seen(lambda: run(1.0))

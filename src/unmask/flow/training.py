@@ -29,7 +29,7 @@ from unmask.flow.measure.copies import Copies
 from unmask.flow.measure.experiments import experiment, severs
 from unmask.flow.measure.inputs import InputLedger, array_of
 from unmask.flow.measure.layers import attends
-from unmask.flow.measure.origin import origin, origin_in
+from unmask.flow.measure.origin import origin, origin_in, steep
 from unmask.flow.measure.parameters import Witness, held_by
 from unmask.flow.measure.probe import GradientProbe
 from unmask.flow.measure.statistics import Experiments, FlowStats, Origin
@@ -87,6 +87,8 @@ class Training:
         self._stepper: int | None = None
         self._entropy = 0.0
         self._root: Origin | None = None
+        # Whether the loss may make infinite gradients at any step, however finite it is.
+        self._steep = False
         self._movers: dict[int, tuple[int, set[int]]] = {}
         # Whether gradients wait for a step, were zeroed instead, or were clipped after it.
         self._unused = self._discards = self._late_clip = False
@@ -183,7 +185,9 @@ class Training:
         if window is not None or loss.device.type == "cpu" or facts.backwards % LOOK == 0:
             value = float(loss.detach())
             facts.losses.append(value)
-            if window is not None or not math.isfinite(value):
+            if window is not None:
+                self._steep = steep(loss)
+            if window is not None or self._steep or not math.isfinite(value):
                 self._root = origin_in(loss)
             if window is not None:
                 window.see_backward(loss, value)

@@ -59,7 +59,7 @@ NOTHING = "every gradient is exactly 0, though the loss is not"
 NO_SLOPE = "look for a clamp(), or activations that are off, on the way to the loss"
 _SQUASHED = ("sigmoid", "softmax", "log_softmax")
 # The range of the RMS of a first layer's outputs, and the most |mean| / std of its inputs.
-FIRST_RMS, OFF_CENTRE = (0.02, 20.0), 10.0
+FIRST_RMS, OFF_CENTRE, HUGE = (0.02, 20.0), 10.0, 1000.0
 
 
 def symmetric(history: list[FlowStats]) -> Verdict | None:
@@ -94,8 +94,8 @@ def inputs(history: list[FlowStats]) -> Verdict | None:
     """Judge the inputs by the first layer's response to them."""
     stats = history[0]
     x, kinds = stats.input, [layer.kind for layer in stats.layers]
-    if x is not None and x.computed:
-        # The features of another network change with it.
+    if x is not None and x.computed and not math.hypot(x.mean, x.std) >= HUGE:
+        # The features of another network change with it; columns of data may stand beside them.
         return None
     same = [
         s.input is not None and s.input.variation is not None and s.input.variation < 1e-6

@@ -55,6 +55,7 @@ def origin(model: nn.Module, inputs: Any, loss: Callable[[], Tensor]) -> Origin 
 
 # Operations of the user's own loss that are searched, from the loss back.
 _NEAR = 48
+_STEEP = ("Sqrt", "Log", "Log2", "Log10")
 
 
 def origin_in(loss: Tensor) -> Origin | None:
@@ -67,14 +68,7 @@ def origin_in(loss: Tensor) -> Origin | None:
         loss: before its backward pass.
     """
     finite, found = bool(loss.isfinite().all()), None
-    nodes: list[Any] = [loss.grad_fn]
-    known: set[Any] = set()
-    while nodes and len(known) < _NEAR:
-        node = nodes.pop(0)
-        if node is None or node in known:
-            continue
-        known.add(node)
-        name = node.name().removesuffix("Backward0").removesuffix("Backward1")
+    for name, node in _near(loss):
         try:
             made = _makes(name, node)
         except (AttributeError, RuntimeError):
@@ -83,8 +77,29 @@ def origin_in(loss: Tensor) -> Origin | None:
         if made is not None and finite == (made == "backward"):
             # Its source is the furthest from the loss.
             found = Origin(made, name.lower(), None, user_line(), name != "Softmax")
-        nodes += [parent for parent, _ in node.next_functions]
     return found
+
+
+def steep(loss: Tensor) -> bool:
+    """Return whether a loss has an operation whose derivative is infinite where its result isn't.
+
+    Args:
+        loss: before its backward pass.
+    """
+    return any(name in _STEEP for name, _ in _near(loss))
+
+
+def _near(loss: Tensor) -> Iterator[tuple[str, Any]]:
+    """Yield the operations of a loss's graph by their names, from the loss back."""
+    nodes: list[Any] = [loss.grad_fn]
+    known: set[Any] = set()
+    while nodes and len(known) < _NEAR:
+        node = nodes.pop(0)
+        if node is None or node in known:
+            continue
+        known.add(node)
+        yield node.name().removesuffix("Backward0").removesuffix("Backward1"), node
+        nodes += [parent for parent, _ in node.next_functions]
 
 
 def _makes(name: str, node: Any) -> str | None:
