@@ -200,6 +200,60 @@ class Rows(nn.Module):
         return self.head(out.mean(1) if self.mean else out[:, -1])
 
 
+class Language(nn.Module):
+    """Attention over all words, or over those before, to predict the next."""
+
+    def __init__(self, causal: bool, convolves: bool) -> None:
+        super().__init__()
+        self.words, self.places = nn.Embedding(20, 32), nn.Embedding(12, 32)
+        self.block = nn.TransformerEncoderLayer(32, 2, 64, dropout=0.0, batch_first=True)
+        self.conv = nn.Conv1d(32, 32, 3)
+        self.head, self.causal, self.convolves = nn.Linear(32, 20), causal, convolves
+
+    def forward(self, x):
+        n = x.shape[1]
+        h = self.words(x) + self.places(torch.arange(n))
+        if self.convolves:
+            pad = (2, 0) if self.causal else (1, 1)
+            return self.head(self.conv(functional.pad(h.transpose(1, 2), pad)).relu().mT)
+        mask = nn.Transformer.generate_square_subsequent_mask(n) if self.causal else None
+        return self.head(self.block(h, src_mask=mask))
+
+
+@pytest.mark.parametrize("convolves", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("start", [0, 5])
+def test_words_that_see_the_next_one(causal, convolves, start):
+    model = Language(causal, convolves)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def run():
+        for _ in range(30):
+            text = (torch.randint(20, (32, 1)) + 3 * torch.arange(12)) % 20
+            optimizer.zero_grad()
+            logits = model(text[:, :-1])[:, start:]
+            functional.cross_entropy(
+                logits.reshape(-1, 20), text[:, start + 1 :].reshape(-1)
+            ).backward()
+            optimizer.step()
+
+    assert ("target leakage" in seen(run)) != causal
+
+
+def test_words_with_labels_of_their_own_may_see_each_other():
+    model = Language(causal=False, convolves=False)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def run():
+        for _ in range(30):
+            text = torch.randint(20, (32, 11))
+            optimizer.zero_grad()
+            functional.cross_entropy(model(text).mT, (text + text.roll(1, 1)) % 20).backward()
+            optimizer.step()
+
+    assert "target leakage" not in seen(run)
+
+
 class Asked(nn.Module):
     """Attention over the keys of an image, or, by mistake, over the images."""
 

@@ -22,6 +22,7 @@ FLOW: dict[str, str] = {
     "weight decay too large": "Decay shrinks the weights faster than the gradient grows them.",
     "learning rate vanishes": "The schedule brings the learning rate to nothing too early.",
     "images mixed": "Images of a batch are mixed with each other inside the network.",
+    "target leakage": "A model of sequences sees the words that it is to predict.",
     "labels constant": "Every label in the batches is the same.",
     "batches sorted by class": "Batches hold few classes each: the loader doesn't shuffle.",
     "wrong mode": "Dropout or batch norm in evaluation mode while training, or the reverse.",

@@ -16,6 +16,8 @@ LEAST_LABELS, MAJORITY, MANY = 32, 0.9, 1000
 # Batches with at most this fraction of all classes seen, and the fewest such batches.
 SORTED, SORTED_BATCHES = 0.5, 3
 MIXED, SWAPPED, LEAST_VALUES = 1e-6, 1e-7, 4
+# The same of later words, of which an output that is to predict the next must not depend on any.
+LEAKS = 0.01
 # The variation over images of an output that varies, and of a loss's input that doesn't.
 VARIED, SAME = 0.01, 1e-6
 # Rounding alone gives a linear network up to this relative error in float32.
@@ -256,6 +258,17 @@ def _experiments(history: list[FlowStats]) -> Iterator[Verdict]:
             "batch_first=True in recurrent and attention layers",
             step=stats.step,
             evidence={"mixed": found.mixed},
+        )
+    if found.leak is not None and found.leak > LEAKS:
+        yield Verdict(
+            "target leakage",
+            "error",
+            f"{found.leak:.0%} of what the output for a word depends on are the words after it, of "
+            "which the next is its target",
+            "mask attention to later words (is_causal=True), pad convolutions at the start only, "
+            "and read sequences in one direction",
+            step=stats.step,
+            evidence={"leak": found.leak},
         )
     # While every output is too low, absolute errors add up to the same whatever their order.
     absolute = any(c.name in _ABSOLUTE for c in stats.calls)

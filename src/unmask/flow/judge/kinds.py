@@ -27,6 +27,7 @@ FlowKind = Literal[
     "momentum too large",
     "learning rate vanishes",
     "images mixed",
+    "target leakage",
     "labels constant",
     "batches sorted by class",
     "wrong mode",

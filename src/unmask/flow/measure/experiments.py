@@ -48,7 +48,7 @@ def experiment(
         cut: whether its forward is known to cut the graph.
     """
     x, y = batches[0]
-    mixed = swapped = time = severed = None
+    mixed = swapped = time = severed = leak = None
     plain = isinstance(x, Tensor) and isinstance(y, Tensor) and x.ndim > 1
     if plain and LEAST_IMAGES <= len(x) == len(y):
         if x.is_floating_point() or y.ndim == 1:
@@ -61,13 +61,15 @@ def experiment(
             severed = _quietly(lambda: _severed(_alive(model), call, x))
     elif isinstance(y, Tensor) and y.ndim and len(y) >= LEAST_IMAGES and _apart(x, len(y)):
         mixed = _quietly(lambda: _mixed(_alive(model), call, x))
+    if plain and not x.is_floating_point() and x.ndim == 2:
+        leak = _quietly(lambda: _leak(_alive(model), call, x, y))
     random = _quietly(lambda: _random(_alive(model), call, x)) if plain else None
     straight = plain and not curved
     affine = _quietly(lambda: _affine(_alive(model), call, x)) if straight else None
     fit = _quietly(lambda: _linear(batches if rows is None else rows)) if plain else None
     linear, chance, nearest, images = fit or (None, None, None, 0)
     return Experiments(
-        *(mixed, swapped, time, severed, affine, random, linear, chance, nearest, images)
+        *(mixed, swapped, time, severed, affine, random, linear, chance, nearest, images, leak)
     )
 
 
@@ -206,6 +208,34 @@ def _mixed(model: nn.Module, call: Callable[[nn.Module, Any], Any], inputs: Any)
     if not math.isfinite(own + others) or own + others == 0:
         return None
     return others / (own + others)
+
+
+def _leak(
+    model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Tensor, y: Tensor
+) -> float | None:
+    targets = y.reshape(len(x), -1)
+    words, last = x.shape[1], targets.shape[1]
+    # The last words may have the next for a target, or all but the very last.
+    after = last <= words and bool((targets[:, :-1] == x[:, words - last + 1 :]).all())
+    within = last < words and bool((targets == x[:, words - last :]).all())
+    if last < FEW or not (after or within):
+        return None
+    leaves: list[Tensor] = []
+    few = x[:FEW].clone()
+    _embed(model, {few.shape}, leaves)
+    output = logits_in(call(model, few))
+    if output is None or output.shape[:2] != few.shape or not leaves:
+        return None
+    place = words - 1 - last // 2
+    end = output[:, place].float().square().sum()
+    sizes = [
+        g.abs().sum((0, 2))
+        for g in torch.autograd.grad(end, leaves, allow_unused=True)
+        if g is not None
+    ]
+    later = sum(float(s[place + 1 :].sum()) for s in sizes)
+    total = sum(float(s.sum()) for s in sizes)
+    return later / total if 0 < total < math.inf else None
 
 
 def _embed(model: nn.Module, shapes: Collection[torch.Size], leaves: list[Tensor]) -> None:

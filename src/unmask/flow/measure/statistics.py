@@ -249,6 +249,8 @@ class Experiments:
         chance: the accuracy of always predicting the most common class.
         nearest: the accuracy of predicting each image's label by the image that is nearest to it.
         images: the number of images of the fit.
+        leak: where a word's target is the next word, the fraction of its output's gradient that
+            belongs to later words.
     """
 
     mixed: float | None = None
@@ -261,6 +263,7 @@ class Experiments:
     chance: float | None = None
     nearest: float | None = None
     images: int = 0
+    leak: float | None = None
 
 
 @dataclass(frozen=True)
