@@ -28,7 +28,7 @@ _OF_NUMBERS = ("mse", "l1", "smooth_l1", "huber", "difference")
 UNRESPONSIVE = 0.005
 TABLES = ("Embedding", "EmbeddingBag")
 # How many times as much the loss answers to a layer than to those before it, if they are beside it.
-BRANCH = 1000.0
+BRANCH = 2000.0
 # Of a table of words, which the gradient reaches last.
 TABLE = 0.03
 
@@ -214,7 +214,7 @@ def front_response(stats: FlowStats) -> tuple[float, LayerStats] | None:
     These are the first eighth of the layers that mix units, and at least one, with those that read
     the same tensor, as queries, keys and values do: where the loss responds to one of them, the
     gradient has come all the way, even if side branches keep their own. So it has where the next
-    layer answers a thousand times as much. Layers that are small by
+    layer answers thousands of times as much. Layers that are small by
     design, among others that are not, and an output layer that starts at zero are judged as if
     their weights had the usual size.
 
