@@ -136,7 +136,10 @@ def _conclude(report: WatchReport, out: Path, json: bool) -> None:
     from unmask.report.check import watch_as_dict, write_watch
 
     if not report.models:
-        _line("no training was seen: no model with parameters was called with gradients")
+        _line(
+            "no training was seen: no model with parameters was called with gradients (inside "
+            "torch.func's vmap and grad none is watched)"
+        )
         if report.verdicts:
             for v in report.verdicts:
                 _say(v)

@@ -191,10 +191,11 @@ class Witness:
         if weight is None or not weight.is_cpu:
             return None
         if self._entries is None or self._memory != weight.data_ptr():
-            # In the order of the memory, so that no layout is copied.
+            # In the order of the memory, so that no dense layout is copied. What is a copy all the
+            # same, as of bfloat16, has another address, and is made again each time.
             flat = array_of(weight.detach()).ravel("K")
             self._entries = flat[:: max(1, len(flat) // _ENTRIES)]
-            self._memory = weight.data_ptr()
+            self._memory = flat.ctypes.data
         return self._entries.copy()
 
 
