@@ -20,6 +20,7 @@ from made_up_annotations import write_voc
 from unmask.cli.main import main
 from unmask.data.detection.dataset import read_annotated
 from unmask.execution.executor import Executor
+from unmask.execution.shards import read_shards
 from unmask.mask.training import cross_validation
 from unmask.mask.training.canvases import CanvasSettings
 from unmask.mask.training.cross_validation import CrossValidation, train_fold
@@ -47,7 +48,9 @@ def kept(out: Path) -> int:
     history = out / "history.npz"
     if history.exists():
         return int(np.count_nonzero(SweepHistory.load(history).status))
-    return len([*out.glob("shards/*/*.npz"), *out.glob("model-1/shards/[0-9]*.npz")])
+    # A net may be in two shards: one that its worker wrote just before it ended.
+    nets = {net for _, shard in read_shards(out / "shards") for net in shard["net"].tolist()}
+    return len(nets) + len([*out.glob("model-1/shards/[0-9]*.npz")])
 
 
 def bits(out: Path) -> dict[str, Any]:

@@ -136,6 +136,29 @@ def test_a_block_that_is_lost_is_named(digits: Images, tmp_path: Path) -> None:
         scored(digits, on=Losing())
 
 
+def test_a_worker_that_is_ended_leaves_no_shard_of_what_it_did_not_train(
+    digits: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(spec: NetSpec, task: Any) -> Any:
+        raise SystemExit(1)  # as Ray's workers do on SIGTERM
+
+    class Remote(LocalExecutor):
+        def run(
+            self, work: Callable[[Any, Any], Any], shared: Any, tasks: Iterable[Any]
+        ) -> Generator[Done[Any]]:
+            for index, task in enumerate(tasks):
+                with pytest.raises(SystemExit):
+                    work(shared, task)
+                yield Done(index, None, "its worker was lost")
+
+    folder = tmp_path / "out" / "shards"
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer, "_net", ended)
+        with pytest.raises(UserError, match="12 of 12 nets failed"):
+            scored(digits, folder=folder, on=Remote())
+    assert list(read_shards(folder)) == []
+
+
 @pytest.mark.parametrize("on", [None, LocalExecutor()])
 def test_ctrl_c_keeps_what_is_finished(
     digits: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on: LocalExecutor | None

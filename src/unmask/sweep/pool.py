@@ -163,6 +163,7 @@ def lot_ended(training: Training, lot: Sequence[int], observer: Observer = UNOBS
         outcomes = train_lot(training.nets, lot, training.task, observer)
     except StoppedError:
         raise
-    except BaseException as error:
+    # Not a SystemExit: that is a worker being ended, and says nothing of the net.
+    except Exception as error:
         return [Done(i, None, error_line(error)) for i in lot]
     return [Done(i, outcome, None) for i, outcome in zip(lot, outcomes, strict=True)]
