@@ -72,6 +72,8 @@ def test_a_healthy_model_has_no_error_and_every_question_is_accounted_for(tmp_pa
     names = [p.name for p in found.parts]
     assert names == ["preflight", "accuracy", "data", "flow", "shift", "audit", "certificate"]
     assert all(p.status == "done" or p.reason for p in found.parts)
+    (shift,) = (p for p in found.parts if p.name == "shift")
+    assert shift.reason.startswith(f"{len(shift.tried)} of ")
     assert found.figures()["accuracy.accuracy"] == 1
     paths = found.save(tmp_path)
     assert [p.name for p in paths] == [
@@ -586,6 +588,22 @@ def test_a_verdict_is_gone_only_when_its_question_was_answered_again(tmp_path: P
     del old["parts"]
     before.write_text(json.dumps(old))
     assert again("skipped") == ["gone"]
+
+
+def test_a_verdict_on_a_corruption_is_gone_only_when_that_was_measured_again(
+    tmp_path: Path,
+) -> None:
+    fog = Verdict("not robust", "warning", "fog costs 40 points", subject="fog")
+    none = Verdict("not calibrated", "warning", "too sure", subject="shift")
+    first = Part("shift", "done", figures={"ece": 0.1}, verdicts=(fog, none), tried=("fog", "snow"))
+    before = Check("m", "d", (first,), 1, 1).save(tmp_path)[1]
+
+    def again(*tried: str) -> list[str]:
+        part = Part("shift", "done", figures={"ece": 0.1}, tried=tried)
+        return [c for c, _ in compare(Check("m", "d", (part,), 1, 1), before).changes]
+
+    assert again("fog") == ["gone", "gone"]
+    assert again("snow") == ["not asked", "gone"]
 
 
 def test_a_file_that_is_no_check_is_no_baseline(tmp_path: Path) -> None:

@@ -323,6 +323,16 @@ def test_nan_in_the_data_is_the_datas():
     assert "NaN or infinity" in verdict.message
 
 
+def test_two_codes_that_are_the_same_by_chance_are_no_bad_data():
+    first, *rest = [(x[:2], y[:2]) for x, y in batches(8)]
+    x, y = first
+    same = (x[:1].repeat(2, 1), y)
+    once = check_flow(mlp(), functional.cross_entropy, [same], optimizer=adam, steps=1)
+    assert "bad data" not in {v.kind for v in once.verdicts}
+    assert "bad data" not in found(mlp(), pairs=[same, *rest])
+    assert "all images" in found(mlp(), pairs=[same] * 8)["bad data"].message
+
+
 def test_labels():
     pairs = batches(8)
     assert "labels constant" in found(mlp(), pairs=[(x, y * 0 + 2) for x, y in pairs])

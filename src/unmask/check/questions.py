@@ -219,6 +219,7 @@ def ask_shift(subject: Subject, seconds: float) -> Answer:
     )
     left = max(seconds - (time.perf_counter() - start), 0)
     found = measure_shift(subject.target, subject.images, plan, minutes=left / 60)
+    subject.tried += found.cells
     measured = len(found.cells)
     subject.notes.append(f"{measured} of {len(known)} corruptions, on {plan.images:,} images")
     return found.figures(), list(found.verdicts)

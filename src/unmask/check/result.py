@@ -27,6 +27,7 @@ class Part:
         seconds: the time it took.
         figures: the measurements, by name.
         verdicts: the faults found.
+        tried: the corruptions that were measured, of a question that may leave some out.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Part:
     seconds: float = 0.0
     figures: dict[str, float] = field(default_factory=dict)
     verdicts: tuple[Verdict, ...] = ()
+    tried: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the part as plain values."""
@@ -152,7 +154,8 @@ class Baseline:
 
     Args:
         verdicts: by kind and subject, the worst of each.
-        questions: by kind and subject, the question that found it and its figures' names.
+        questions: by kind and subject, the question that found it and the names of its figures and
+            of the corruption that it is about.
         figures: by name, each with its question as a prefix.
     """
 
@@ -178,7 +181,10 @@ def read_baseline(baseline: Path) -> Baseline:
             verdicts.setdefault((v.kind, v.subject), v)
         figures = {str(k): float(v) for k, v in old["figures"].items() if v is not None}
         questions = {
-            (v["kind"], v["subject"]): (str(part["name"]), frozenset(part["figures"]))
+            (v["kind"], v["subject"]): (
+                str(part["name"]),
+                frozenset(part["figures"]) | {v["subject"]} & set(part.get("tried", ())),
+            )
             for part in old.get("parts", ())
             for v in part["verdicts"]
         }
@@ -220,13 +226,13 @@ def compare(now: Check, baseline: Path | Baseline) -> Comparison:
         )
         changes.append((change, v))
     present = {(v.kind, v.subject) for v in now.verdicts}
-    answered = {p.name: frozenset(p.figures) for p in now.parts if p.status == "done"}
+    answered = {p.name: {*p.figures, *p.tried} for p in now.parts if p.status == "done"}
     for key, v in old.verdicts.items():
         if key in present:
             continue
-        question, figures = old.questions.get(key, ("", frozenset()))
+        question, names = old.questions.get(key, ("", frozenset()))
         # What was measured less thoroughly may have missed it.
-        again = not question or (question in answered and figures <= answered[question])
+        again = not question or (question in answered and names <= answered[question])
         changes.append(("gone" if again else "not asked", v))
     new = now.figures()
     return Comparison(

@@ -142,6 +142,7 @@ def _key(verdict: Verdict) -> tuple[str, str | None]:
 
 def _answered(name: str, ask: Callable[[], Any], subject: Subject) -> Part:
     subject.notes.clear()
+    subject.tried.clear()
     start = time.perf_counter()
     try:
         figures, verdicts = ask()
@@ -152,7 +153,8 @@ def _answered(name: str, ask: Callable[[], Any], subject: Subject) -> Part:
     except Exception as error:  # a model may raise anything; the other questions continue
         return _failed(name, told(error, 250), time.perf_counter() - start)
     took = time.perf_counter() - start
-    return Part(name, "done", "; ".join(subject.notes), took, figures, tuple(verdicts))
+    notes, tried = "; ".join(subject.notes), tuple(subject.tried)
+    return Part(name, "done", notes, took, figures, tuple(verdicts), tried)
 
 
 def _failed(name: str, why: str, seconds: float) -> Part:

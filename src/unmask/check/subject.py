@@ -48,6 +48,7 @@ class Subject:
         misfed: whether the model was found to need other preprocessing.
         reordered: whether its outputs were found to be in another order than the classes.
         notes: the limits of the current question.
+        tried: the corruptions that it has measured.
     """
 
     target: Target
@@ -63,6 +64,7 @@ class Subject:
     misfed: bool = False
     reordered: bool = False
     notes: list[str] = field(default_factory=list)
+    tried: list[str] = field(default_factory=list)
 
     def pixels(self, images: Images) -> Tensor:
         """Return the images as float32[n, c, h, w] in [0, 1]."""

@@ -60,6 +60,8 @@ NO_SLOPE = "look for a clamp(), or activations that are off, on the way to the l
 _SQUASHED = ("sigmoid", "softmax", "log_softmax")
 # The range of the RMS of a first layer's outputs, and the most |mean| / std of its inputs.
 FIRST_RMS, OFF_CENTRE, HUGE = (0.02, 20.0), 10.0, 1000.0
+# The fewest images, beside the first of each batch, that show that all of a batch are the same.
+OTHERS = 4
 
 
 def symmetric(history: list[FlowStats]) -> Verdict | None:
@@ -101,7 +103,9 @@ def inputs(history: list[FlowStats]) -> Verdict | None:
         s.input is not None and s.input.variation is not None and s.input.variation < 1e-6
         for s in history
     ]
-    if x is not None and math.isfinite(x.maximum) and all(same):
+    # Two rows of a code, such as a word's, are the same every few batches.
+    others = sum(s.input.images - 1 for s in history if s.input is not None)
+    if x is not None and math.isfinite(x.maximum) and all(same) and others >= OTHERS:
         return Verdict(
             "bad data",
             "error",

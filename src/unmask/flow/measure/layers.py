@@ -283,13 +283,13 @@ def spread(x: Tensor, dim: int) -> float:
 
 def input_stats(x: Tensor) -> InputStats:
     """Return the mean, the standard deviation and the largest size of a tensor's entries."""
-    computed = x.requires_grad
+    computed, images = x.requires_grad, len(x) if x.ndim > 1 else 1
     x = few(x.detach())
     x = x.float() if x.element_size() < 4 else x
     mean = x.mean()
     deviation = float(torch.linalg.vector_norm(x - mean)) / math.sqrt(x.numel())
     variation = spread(x, 0) if x.ndim > 1 and len(x) > 1 else None
-    return InputStats(float(mean), deviation, float(x.abs().amax()), variation, computed)
+    return InputStats(float(mean), deviation, float(x.abs().amax()), variation, computed, images)
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

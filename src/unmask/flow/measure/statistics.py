@@ -222,6 +222,7 @@ class InputStats:
         maximum: of |x|.
         variation: the standard deviation over images relative to the RMS, None for one image.
         computed: whether another network computed it.
+        images: how many there were.
     """
 
     mean: float
@@ -229,6 +230,7 @@ class InputStats:
     maximum: float
     variation: float | None = None
     computed: bool = False
+    images: int = 1
 
 
 @dataclass(frozen=True)
