@@ -45,6 +45,26 @@ def few_objects() -> None:
         optimizer.step()
 
 
+def episodes() -> None:
+    """Balance something: each episode begins close to rest, and goes on state by state."""
+    model = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 2))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(12):
+        state, chosen, rewards = 0.02 * torch.randn(4), [], []
+        for _ in range(20):
+            policy = torch.distributions.Categorical(logits=model(state))
+            action = policy.sample()
+            chosen.append(policy.log_prob(action))
+            push = 0.2 * (2.0 * action - 1)
+            state = state + torch.stack([0.1 * state[1], push, 0.1 * state[3], 0.5 * state[2]])
+            rewards.append(1.0 - float(state.abs().sum()))
+        optimizer.zero_grad()
+        ahead = torch.tensor(rewards).flip(0).cumsum(0).flip(0)
+        ahead = (ahead - ahead.mean()) / (ahead.std() + 1e-6)
+        (-torch.stack(chosen) * ahead).sum().backward()
+        optimizer.step()
+
+
 def search_that_ends() -> None:
     """Fit so well that the search's steps end."""
     model = nn.Sequential(nn.Linear(1, 16), nn.Tanh(), nn.Linear(16, 1))
@@ -310,6 +330,7 @@ def test_one_code_for_all_images_is_no_error(run):
         small_targets,
         actor_and_critic,
         views,
+        episodes,
         few_objects,
         search_that_ends,
         critic_through_generator,

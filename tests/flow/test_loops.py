@@ -240,6 +240,22 @@ def test_words_that_see_the_next_one(causal, convolves, start):
     assert ("target leakage" in seen(run)) != causal
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_words_that_are_their_own_targets(causal):
+    # One that sees all words, as an autoencoder does, may well be asked to say them again.
+    model = Language(causal, convolves=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def run():
+        for _ in range(30):
+            text = torch.randint(20, (32, 11))
+            optimizer.zero_grad()
+            functional.cross_entropy(model(text).mT, text).backward()
+            optimizer.step()
+
+    assert ("target leakage" in seen(run)) == causal
+
+
 def test_words_with_labels_of_their_own_may_see_each_other():
     model = Language(causal=False, convolves=False)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)

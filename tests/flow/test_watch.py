@@ -212,6 +212,44 @@ def test_a_schedule_of_every_batch():
     assert seen(cosine) == {}
 
 
+@pytest.mark.parametrize(
+    ("mode", "accuracy", "severity"),
+    [
+        ("max", False, "error"),
+        ("min", True, "warning"),
+        ("min", False, None),
+        ("max", True, None),
+    ],
+)
+def test_a_schedule_that_watches_a_figure(mode, accuracy, severity):
+    def run():
+        model = net()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
+        schedule = plateau(optimizer, mode, patience=2, factor=0.5)
+        losses = []
+
+        def step(optimizer, loss, i):
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+            if i % 8 == 7:
+                mean = sum(losses[-8:]) / 8
+                schedule.step(math.exp(-mean) if accuracy else mean)
+
+        train(model, 80, optimizer, step)
+
+    found = seen(run)
+    if severity is None:
+        assert "schedule reversed" not in found
+        return
+    verdict = found["schedule reversed"]
+    assert verdict.severity == severity
+    assert ("max" in verdict.fix) == accuracy
+    assert "test_watch.py:" in verdict.location
+
+
 def test_modes():
     def normed():
         return nn.Sequential(nn.Linear(20, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 5))

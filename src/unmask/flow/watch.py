@@ -135,7 +135,7 @@ class Watch:
             backward=self._backward,
             clip=self._clipped,
             zero=self._zeroed,
-            schedule=lambda: self._each("schedule"),
+            schedule=self._scheduled,
             made=self._optimizers.add,
             scaler=self._scaled,
         )
@@ -338,9 +338,14 @@ class Watch:
             if first is not None and (facts.backwards % LOOK == 0 or first.is_cpu):
                 facts.scales.append(float(scaler.get_scale()))
 
+    def _scheduled(self, schedule: Any, figure: Any) -> None:
+        for training in self._trainings.values():
+            owned = training.probe.owns(schedule.optimizer)
+            training.facts.scheduled(schedule, figure if owned else None)
+        self._each("schedule")
+
     def _each(self, name: str) -> None:
         for training in self._trainings.values():
-            training.facts.schedules += name == "schedule"
             training.note_line(name)
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:

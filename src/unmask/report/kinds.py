@@ -21,6 +21,7 @@ FLOW: dict[str, str] = {
     "gradients clipped away": "Clipping takes away nearly all of every gradient.",
     "weight decay too large": "Decay shrinks the weights faster than the gradient grows them.",
     "learning rate vanishes": "The schedule brings the learning rate to nothing too early.",
+    "schedule reversed": "A schedule lowers the rate while the figure that it watches improves.",
     "images mixed": "Images of a batch are mixed with each other inside the network.",
     "target leakage": "A model of sequences sees the words that it is to predict.",
     "labels constant": "Every label in the batches is the same.",

@@ -24,6 +24,8 @@ VARIED, SAME = 0.01, 1e-6
 AFFINE = 1e-4
 # Outputs that differ by this much from pass to pass are drawn at random.
 RANDOM = 0.05
+# The rate of dropout that may be too strong, and the units of an image that are too few.
+STRONG, FEW_UNITS = 0.9, 4
 # A running mean with this momentum holds little more than the last batch.
 LAST_BATCH = 0.9
 # The fraction of a gradient that passes from a sequence's end to its start.
@@ -99,6 +101,7 @@ def data(history: list[FlowStats]) -> Iterator[Verdict]:
             evidence={"values": float(values[len(values) // 2])},
         )
     yield from _running(history[-1])
+    yield from _dropout(history[-1])
     for stats in history:
         varied = stats.output is not None and (stats.output.variation or 0.0) > VARIED
         fed = any(c.own for c in stats.calls)
@@ -243,6 +246,22 @@ def _running(stats: FlowStats) -> Iterator[Verdict]:
     )
 
 
+def _dropout(stats: FlowStats) -> Iterator[Verdict]:
+    """Find dropout that leaves hardly any units of an image."""
+    found = stats.dropout
+    if found is None or found.rate < STRONG:
+        return
+    yield Verdict(
+        "dropout too strong",
+        "error" if found.kept < FEW_UNITS else "warning",
+        f"dropout of {found.rate:g} leaves {found.kept:.2g} of the units of an image",
+        "dropout of 0.1 to 0.5",
+        step=stats.step,
+        subject=found.name or None,
+        evidence={"dropout": found.rate, "kept": found.kept},
+    )
+
+
 def _experiments(history: list[FlowStats]) -> Iterator[Verdict]:
     stats = history[0]
     found = stats.experiments
@@ -269,6 +288,15 @@ def _experiments(history: list[FlowStats]) -> Iterator[Verdict]:
             "and read sequences in one direction",
             step=stats.step,
             evidence={"leak": found.leak},
+        )
+    if found.unshifted:
+        yield Verdict(
+            "target leakage",
+            "error",
+            "the target of every word is that word itself, which the model is given: it learns to "
+            "copy, and predicts nothing",
+            "feed words[:, :-1], and compare with words[:, 1:]",
+            step=stats.step,
         )
     # While every output is too low, absolute errors add up to the same whatever their order.
     absolute = any(c.name in _ABSOLUTE for c in stats.calls)

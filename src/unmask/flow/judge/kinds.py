@@ -26,6 +26,7 @@ FlowKind = Literal[
     "weight decay too large",
     "momentum too large",
     "learning rate vanishes",
+    "schedule reversed",
     "images mixed",
     "target leakage",
     "labels constant",

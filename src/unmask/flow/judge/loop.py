@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 from unmask.flow.judge.data import inputs
+from unmask.flow.judge.rates import Plateau, schedule
 from unmask.flow.measure.copies import CopyFacts
 from unmask.flow.measure.inputs import InputFacts
 from unmask.verdict import Verdict
 
 # Gradients may be accumulated over this many backward passes before it counts as a fault.
 PATIENCE = 64
-# Steps after which a rate that fell to a thousandth of its peak, for half of them, is at an end.
-LEAST_STEPS, FALLEN = 20, 1e-3
+LEAST_STEPS = 20
 # A gradient cut to a thousandth at nearly every step.
 CLIPPED, CLIPS = 1e-3, 0.9
 VALIDATIONS = 3
@@ -68,6 +70,7 @@ class LoopFacts:
         evaluating_backwards: backward passes in evaluation mode, of such a model.
         fresh_norms: whether its running statistics have never been updated.
         schedules: steps of learning rate schedules.
+        plateaus: what each step of a schedule that watches a figure saw.
         lightning: whether Lightning makes the steps.
         copies: of the model, as averages of its weights are.
         lines: places in the user's code, by "step", "backward", "validation", "zero_grad",
@@ -105,9 +108,20 @@ class LoopFacts:
     evaluating_backwards: int = 0
     fresh_norms: bool = False
     schedules: int = 0
+    plateaus: list[Plateau] = field(default_factory=list)
     lightning: bool = False
     copies: list[CopyFacts] = field(default_factory=list)
     lines: dict[str, str] = field(default_factory=dict)
+
+    def scheduled(self, schedule: Any, figure: Any) -> None:
+        """Record a step of a schedule, after it; the figure is the one that it was given."""
+        self.schedules += 1
+        if figure is None:
+            return
+        since = self.losses[self.plateaus[-1].losses if self.plateaus else 0 :]
+        loss = sum(since) / len(since) if since else math.nan
+        rate, mode = schedule.optimizer.param_groups[0]["lr"], getattr(schedule, "mode", "")
+        self.plateaus.append(Plateau(mode, float(figure), loss, float(rate), len(self.losses)))
 
 
 def loop(facts: LoopFacts, ended: bool = False) -> Iterator[Verdict]:
@@ -196,26 +210,9 @@ def _no_step(facts: LoopFacts, ended: bool) -> Iterator[Verdict]:
 
 
 def _rates(facts: LoopFacts) -> Iterator[Verdict]:
-    if len(facts.rates) >= LEAST_STEPS:
-        peak = max(facts.rates)
-        at = facts.rates.index(peak)
-        gone = [r < FALLEN * peak for r in facts.rates[at:]]
-        if peak > 0 and sum(gone) > len(facts.rates) / 2:
-            first = at + gone.index(True)
-            each = facts.schedules >= 0.9 * facts.steps
-            yield Verdict(
-                "learning rate vanishes",
-                "error",
-                f"the learning rate is {facts.rates[-1]:.2g} at step {len(facts.rates)}, a "
-                f"thousandth of its {peak:.2g} since step {first + 1}",
-                "call scheduler.step() once an epoch, or give the schedule as many steps as there "
-                "are batches"
-                if each
-                else "a schedule that ends with the training",
-                cause="the schedule is advanced at every batch" if each else "",
-                location=facts.lines.get("schedule"),
-                evidence={"rate": facts.rates[-1], "peak": peak},
-            )
+    yield from schedule(
+        facts.rates, facts.plateaus, facts.schedules >= 0.9 * facts.steps, facts.lines
+    )
     yield from _scaled(facts)
     if facts.late_clips >= IDLE and facts.late_clips >= CLIPS * len(facts.clips) - 1:
         yield Verdict(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from unmask.flow.judge import fixes
 from unmask.flow.judge.indicators import (
@@ -28,6 +30,11 @@ FAST_GAIN, OVERSHOT, LOSS_GREW = 5.0, 0.1, 3.0
 PROMISES = 0.5
 # A step that reduces its own batch's loss by this fraction is no overshoot, whatever was predicted.
 LOWERS = 0.1
+# Steps after which a rate that fell to a thousandth of its peak, for half of them, is at an end.
+LEAST_STEPS, FALLEN = 20, 1e-3
+# The figures that a schedule watches, from which on their direction is certain; a figure that lies
+# this close to the training loss is a loss.
+FIGURES, CLOSE = 4, 2.0
 
 
 def too_high(history: list[FlowStats]) -> Verdict | None:
@@ -167,3 +174,81 @@ def _normalises(stats: FlowStats) -> bool:
         if x.update_to_weight_ratio is not None and x.weight is not None
     ]
     return bool(steps and stats.learning_rate) and median(steps) > 0.3 * (stats.learning_rate or 0)
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """One step of a schedule that lowers the rate when a figure no longer improves.
+
+    Args:
+        mode: "min" or "max".
+        figure: that it was given.
+        loss: the mean training loss since its last step.
+        rate: the learning rate after it.
+        losses: the number of training losses so far.
+    """
+
+    mode: str
+    figure: float
+    loss: float
+    rate: float
+    losses: int
+
+
+def schedule(
+    rates: Sequence[float], plateaus: Sequence[Plateau], each: bool, lines: Mapping[str, str]
+) -> Iterator[Verdict]:
+    """Judge what schedules do to the learning rate.
+
+    Args:
+        rates: of each step so far.
+        plateaus: what each step of a schedule that watches a figure saw.
+        each: whether schedules stepped at nearly every step.
+        lines: places in the user's code.
+    """
+    line = lines.get("schedule")
+    yield from _reversed(plateaus, line)
+    if len(rates) < LEAST_STEPS:
+        return
+    peak = max(rates)
+    at = rates.index(peak)
+    gone = [r < FALLEN * peak for r in rates[at:]]
+    if peak > 0 and sum(gone) > len(rates) / 2:
+        yield Verdict(
+            "learning rate vanishes",
+            "error",
+            f"the learning rate is {rates[-1]:.2g} at step {len(rates)}, a thousandth of its "
+            f"{peak:.2g} since step {at + gone.index(True) + 1}",
+            "call scheduler.step() once an epoch, or give the schedule as many steps as there "
+            "are batches"
+            if each
+            else "a schedule that ends with the training",
+            cause="the schedule is advanced at every batch" if each else "",
+            location=line,
+            evidence={"rate": rates[-1], "peak": peak},
+        )
+
+
+def _reversed(seen: Sequence[Plateau], line: str | None) -> Iterator[Verdict]:
+    """Judge whether a schedule takes what improves for what gets worse."""
+    if len(seen) < FIGURES or not seen[-1].loss < seen[0].loss:
+        return
+    figures, mode = [p.figure for p in seen], seen[0].mode
+    a_loss = all(p.loss / CLOSE <= p.figure <= p.loss * CLOSE for p in seen)
+    percent = figures[0] > 5 * seen[0].loss and max(figures) <= 100
+    rate = min(figures) >= 0 and (max(figures) <= 1 or percent) and not a_loss
+    falls, rises = max(figures[1:]) < figures[0], min(figures[1:]) > figures[0]
+    if not (mode == "max" and falls and a_loss) and not (mode == "min" and rises and rate):
+        return
+    lowered = seen[-1].rate < seen[0].rate
+    other = "min" if mode == "max" else "max"
+    yield Verdict(
+        "schedule reversed",
+        "error" if lowered and mode == "max" else "warning",
+        f"the schedule lowers the rate while its figure does not {'rise' if falls else 'fall'}: it "
+        f"went from {figures[0]:.3g} to {figures[-1]:.3g} while the training loss fell"
+        + (f", and the rate from {seen[0].rate:.2g} to {seen[-1].rate:.2g}" if lowered else ""),
+        f'mode="{other}"' + ("" if falls else " if the figure is an accuracy"),
+        location=line,
+        evidence={"first": figures[0], "last": figures[-1]},
+    )

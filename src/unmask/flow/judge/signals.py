@@ -47,8 +47,6 @@ GROWN_NORMALISED = 3.0
 # A fading gradient does little harm where a step still lowers the loss by more than this fraction.
 CRAWLS = 0.006
 DEAD, SATURATED = 0.8, 0.6
-# The rate of dropout that may be too strong, and the units of an image that are too few.
-STRONG, FEW_UNITS = 0.9, 4
 # Half of the units may be dead in a network whose loss has fallen to this fraction of its first.
 LEARNS = 0.95
 DEAD_CLASSES, SHUT_OUTPUTS = 0.1, 0.8
@@ -62,6 +60,8 @@ _SQUASHED = ("sigmoid", "softmax", "log_softmax")
 FIRST_RMS, OFF_CENTRE, HUGE = (0.02, 20.0), 10.0, 1000.0
 # The fewest images, beside the first of each batch, that show that all of a batch are the same.
 OTHERS = 4
+# The fewest images whose scale is judged, unless it is as far off as this.
+ENOUGH = 8
 
 
 def symmetric(history: list[FlowStats]) -> Verdict | None:
@@ -118,6 +118,11 @@ def inputs(history: list[FlowStats]) -> Verdict | None:
     matrix = [i for i, layer in enumerate(stats.layers) if layer.matrix]
     if x is None or not matrix:
         return None
+    # One image, or the state that an episode begins with, says little of the others.
+    for later in (s.input for s in history[1:]):
+        x = x if x.images >= ENOUGH or later is None else x.joined(later)
+    if x.images < ENOUGH and x.maximum < HUGE:
+        return None
     first = stats.layers[matrix[0]]
     rms = math.hypot(x.mean, x.std)
     size = first.weight.rms * math.sqrt(first.fan_in) if first.weight else 1.0
@@ -138,23 +143,6 @@ def inputs(history: list[FlowStats]) -> Verdict | None:
         subject=first.name,
         cause="too far off centre" if off > OFF_CENTRE else "too large" if rms > 1 else "too small",
         evidence={"mean": x.mean, "std": x.std, "max": x.maximum, "first_layer_rms": rms * size},
-    )
-
-
-def dropout(history: list[FlowStats]) -> Verdict | None:
-    """Find dropout that leaves hardly any units of an image."""
-    stats = history[-1]
-    found = stats.dropout
-    if found is None or found.rate < STRONG:
-        return None
-    return Verdict(
-        "dropout too strong",
-        "error" if found.kept < FEW_UNITS else "warning",
-        f"dropout of {found.rate:g} leaves {found.kept:.2g} of the units of an image",
-        "dropout of 0.1 to 0.5",
-        step=stats.step,
-        subject=found.name or None,
-        evidence={"dropout": found.rate, "kept": found.kept},
     )
 
 

@@ -22,7 +22,6 @@ _JUDGES: list[Judge] = [
     data,
     signals.symmetric,
     signals.inputs,
-    signals.dropout,
     signals.dead,
     signals.saturated,
     signals.underflow,

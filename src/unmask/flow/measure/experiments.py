@@ -48,7 +48,7 @@ def experiment(
         cut: whether its forward is known to cut the graph.
     """
     x, y = batches[0]
-    mixed = swapped = time = severed = leak = None
+    mixed = swapped = time = severed = words = None
     plain = isinstance(x, Tensor) and isinstance(y, Tensor) and x.ndim > 1
     if plain and LEAST_IMAGES <= len(x) == len(y):
         if x.is_floating_point() or y.ndim == 1:
@@ -62,14 +62,16 @@ def experiment(
     elif isinstance(y, Tensor) and y.ndim and len(y) >= LEAST_IMAGES and _apart(x, len(y)):
         mixed = _quietly(lambda: _mixed(_alive(model), call, x))
     if plain and not x.is_floating_point() and x.ndim == 2:
-        leak = _quietly(lambda: _leak(_alive(model), call, x, y))
+        words = _quietly(lambda: _leak(_alive(model), call, x, y))
     random = _quietly(lambda: _random(_alive(model), call, x)) if plain else None
     straight = plain and not curved
     affine = _quietly(lambda: _affine(_alive(model), call, x)) if straight else None
     fit = _quietly(lambda: _linear(batches if rows is None else rows)) if plain else None
     linear, chance, nearest, images = fit or (None, None, None, 0)
+    leak, unshifted = words or (None, False)
     return Experiments(
-        *(mixed, swapped, time, severed, affine, random, linear, chance, nearest, images, leak)
+        *(mixed, swapped, time, severed, affine, random),
+        *(linear, chance, nearest, images, leak, unshifted),
     )
 
 
@@ -212,13 +214,14 @@ def _mixed(model: nn.Module, call: Callable[[nn.Module, Any], Any], inputs: Any)
 
 def _leak(
     model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Tensor, y: Tensor
-) -> float | None:
+) -> tuple[float | None, bool] | None:
     targets = y.reshape(len(x), -1)
     words, last = x.shape[1], targets.shape[1]
     # The last words may have the next for a target, or all but the very last.
     after = last <= words and bool((targets[:, :-1] == x[:, words - last + 1 :]).all())
     within = last < words and bool((targets == x[:, words - last :]).all())
-    if last < FEW or not (after or within):
+    same = last == words and bool((targets == x).all())
+    if last < FEW or not (after or within or same):
         return None
     leaves: list[Tensor] = []
     few = x[:FEW].clone()
@@ -235,7 +238,12 @@ def _leak(
     ]
     later = sum(float(s[place + 1 :].sum()) for s in sizes)
     total = sum(float(s.sum()) for s in sizes)
-    return later / total if 0 < total < math.inf else None
+    if not 0 < total < math.inf:
+        return None
+    if not same:
+        return later / total, False
+    own = sum(float(s[place].sum()) for s in sizes)
+    return None, later == 0 and 0 < own < total
 
 
 def _embed(model: nn.Module, shapes: Collection[torch.Size], leaves: list[Tensor]) -> None:

@@ -62,6 +62,10 @@ class Layer:
         largest = max(self.weights, key=lambda w: w.numel())
         return largest[0].numel() if largest.ndim > 1 else 1
 
+    def single(self, z: Tensor) -> bool:
+        """Return whether an output is that of one image, which came without a batch."""
+        return z.ndim == 1 and len(z) == max(self.weights, key=lambda w: w.numel()).shape[0] > 1
+
     @property
     def unit_dim(self) -> int:
         """Return which dimension of the output counts the units."""
@@ -163,10 +167,12 @@ class Collected:
 
     def see_output(self, z: Tensor) -> None:
         """Measure an output: its size, and its variation over images and over units."""
+        single = self.layer.single(z)
         z = few(z)
         self.output.add(z)
-        self.output_size = z[0].numel() if z.ndim > 1 else 1
-        self.contrasts.append((spread(z, 0), spread(z, self.layer.unit_dim if z.ndim > 1 else 0)))
+        self.output_size = len(z) if single else z[0].numel() if z.ndim > 1 else 1
+        over_units = spread(z, self.layer.unit_dim if z.ndim > 1 else 0)
+        self.contrasts.append((math.nan if single else spread(z, 0), over_units))
 
     def see_slope(self, name: str, slope: Tensor, supremum: float) -> None:
         """Measure an activation's derivative."""
@@ -204,7 +210,7 @@ class Collected:
             output=self.output.read(),
             output_size=self.output_size,
             output_gradient=self.output_gradient.read(),
-            variation=contrast[0] if contrast else None,
+            variation=contrast[0] if contrast and not math.isnan(contrast[0]) else None,
             spread=contrast[1] if contrast else None,
             slopes=self._read_slopes(dead, dead_pictures),
             update_to_weight_ratio=self.update_to_weight_ratio,

@@ -232,6 +232,23 @@ class InputStats:
     computed: bool = False
     images: int = 1
 
+    def joined(self, other: InputStats) -> InputStats:
+        """Return the statistics of these images and of others together."""
+        images = self.images + other.images
+        share = other.images / images
+        mean = (1 - share) * self.mean + share * other.mean
+        square = sum(
+            part * (x.mean**2 + x.std**2) for part, x in ((1 - share, self), (share, other))
+        )
+        return InputStats(
+            mean,
+            math.sqrt(max(square - mean * mean, 0.0)),
+            max(self.maximum, other.maximum),
+            None,
+            self.computed or other.computed,
+            images,
+        )
+
 
 @dataclass(frozen=True)
 class Experiments:
@@ -253,6 +270,8 @@ class Experiments:
         images: the number of images of the fit.
         leak: where a word's target is the next word, the fraction of its output's gradient that
             belongs to later words.
+        unshifted: whether a word's target is that word, which its output depends on, and on earlier
+            ones, and not on later ones.
     """
 
     mixed: float | None = None
@@ -266,6 +285,7 @@ class Experiments:
     nearest: float | None = None
     images: int = 0
     leak: float | None = None
+    unshifted: bool = False
 
 
 @dataclass(frozen=True)

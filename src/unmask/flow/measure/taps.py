@@ -26,7 +26,7 @@ class Tapped:
         backward: receives the tensor that the pass starts from.
         clip: receives the fraction of the gradient that clipping left, and what was clipped.
         zero: receives the optimiser or the module whose gradients were zeroed.
-        schedule: is called at scheduler.step().
+        schedule: receives every scheduler that stepped, and the figure that it was given or None.
         made: receives every new optimiser.
         scaler: receives every GradScaler, and what it did: "made", "scaled" a loss, "unscaled" the
             gradients, or was "updated".
@@ -38,7 +38,7 @@ class Tapped:
         backward: Callable[[Any], None],
         clip: Callable[[float, list[Tensor]], None] | None = None,
         zero: Callable[[Any], None] | None = None,
-        schedule: Callable[[], None] | None = None,
+        schedule: Callable[[Any, Any], None] | None = None,
         made: Callable[[Optimizer], None] | None = None,
         scaler: Callable[[Any, str], None] | None = None,
     ) -> None:
@@ -127,7 +127,7 @@ class Tapped:
     def _after_schedule(self, result: Any, args: Any, kwargs: Any) -> None:
         # The constructor of a schedule steps it too, as step 0.
         if self._schedule is not None and getattr(args[0], "last_epoch", 0) > 0:
-            self._schedule()
+            self._schedule(args[0], args[1] if len(args) > 1 else kwargs.get("metrics"))
 
 
 def _norm(parameters: list[Tensor]) -> float:

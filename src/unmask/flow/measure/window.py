@@ -197,6 +197,10 @@ class Window:
                 self._first = layer
                 with torch._C.DisableTorchFunction():
                     self._input = input_stats(x)
+            elif x is not None and layer is self._first and (x.ndim < 2 or len(x) == 1):
+                # An episode comes state by state.
+                with torch._C.DisableTorchFunction():
+                    self._input = self._input and self._input.joined(input_stats(x))
 
     def _see_momentum(self, module: _BatchNorm) -> None:
         m, mean, var = module.momentum, module.running_mean, module.running_var
@@ -287,7 +291,8 @@ class Window:
             # A bias may be large on purpose, as where detectors expect few objects.
             rows = rows - bias
         # Scores of what is masked are minus infinity.
-        several = z.ndim > 0 and len(z) > 1 and bool(rows.isfinite().all())
+        single = self._current is not None and self._current.single(z)
+        several = z.ndim > 0 and len(z) > 1 and not single and bool(rows.isfinite().all())
         self._output = OutputStats(
             size=z[0].numel() if z.ndim > 1 else 1,
             variation=spread(rows, 0) if several else None,
