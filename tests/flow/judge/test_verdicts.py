@@ -254,15 +254,23 @@ def test_units_that_are_off_are_no_underflow():
     assert "float underflow" not in {v.kind for v in check.verdicts}
 
 
-def course(losses: list[float], promise: float) -> list[FlowStats]:
-    """Return steps with these losses, each of which promised this fraction of its loss."""
+def course(losses: list[float], promise: float, pace: float) -> list[FlowStats]:
+    """Return steps with these losses, each of which promised this fraction of its loss.
+
+    The last one changes the weights by the fraction pace.
+    """
     layers = collected(1.0)[0].layers
     share = promise / sum(x.matrix for x in layers)
     return [
         FlowStats(
             i,
             tuple(
-                replace(x, expected_gain=share * abs(loss) if x.matrix else None) for x in layers
+                replace(
+                    x,
+                    expected_gain=share * abs(loss) if x.matrix else None,
+                    update_to_weight_ratio=pace,
+                )
+                for x in layers
             ),
             loss=loss,
             optimizer="Adam",
@@ -273,19 +281,21 @@ def course(losses: list[float], promise: float) -> list[FlowStats]:
 
 
 @pytest.mark.parametrize(
-    ("losses", "promise", "high"),
+    ("losses", "promise", "pace", "high"),
     [
-        ([0.5, 4.0, 30.0, 200.0, 900.0], 3.0, True),
+        ([0.5, 4.0, 30.0, 200.0, 900.0], 3.0, 0.1, True),
         # Batches with more or fewer of what is rare.
-        ([0.01, 0.04, 0.05, 0.03, 0.04], 0.05, False),
+        ([0.01, 0.04, 0.05, 0.03, 0.04], 0.05, 0.1, False),
         # One episode that is longer than others.
-        ([3.6, 3.5, 13.6, 18.9], 0.9, False),
+        ([3.6, 3.5, 13.6, 18.9], 0.9, 0.1, False),
+        # Episodes that get longer and longer as they succeed.
+        ([0.13, 2.4, 0.09, 1.3, 0.19, 10.4, 22.8], 2.0, 0.013, False),
         # A policy's returns, of both signs.
-        ([-0.4, 0.7, 1.6, -0.3, -2.2], 2.0, False),
-        ([-0.4, 0.7, 1.6, -0.3, 3.0, 2.5], 2.0, False),
-        ([-0.4, 0.7, 1.6, 40.0, 300.0, 2000.0], 2.0, True),
+        ([-0.4, 0.7, 1.6, -0.3, -2.2], 2.0, 0.1, False),
+        ([-0.4, 0.7, 1.6, -0.3, 3.0, 2.5], 2.0, 0.1, False),
+        ([-0.4, 0.7, 1.6, 40.0, 300.0, 2000.0], 2.0, 0.1, True),
     ],
 )
-def test_a_loss_that_grows_is_due_to_steps_only_where_they_are_large(losses, promise, high):
-    kinds = {v.kind for v in verdicts(course(losses, promise))}
+def test_a_loss_that_grows_is_due_to_steps_only_where_they_are_large(losses, promise, pace, high):
+    kinds = {v.kind for v in verdicts(course(losses, promise, pace))}
     assert ("learning rate too high" in kinds) == high

@@ -23,6 +23,8 @@ from unmask.verdict import Verdict
 
 STILL, SLOW, SLOW_GAIN = 5e-5, 2e-4, 7e-4
 FAST, FAR_TOO_FAST, KEPT, HASTY_SHARE = 0.15, 0.3, 0.45, 0.25
+# A step that is this large after the loss has grown may have made it grow.
+FAST_STILL = 0.03
 # Probed steps that must agree where the loss after a step is not known.
 WITNESSES = 5
 FAST_GAIN, OVERSHOT, LOSS_GREW = 5.0, 0.1, 3.0
@@ -64,6 +66,10 @@ def too_high(history: list[FlowStats]) -> Verdict | None:
     if before and min(losses) < 0 < max(losses):
         span = max(before) - min(before)
         grew = len(losses) >= WITNESSES and min(recent) - max(before) > (LOSS_GREW - 1) * span
+    if grew and not kept and not any(s.calls for s in history):
+        # A loss of the user's own, as of an episode's actions, may grow with what it adds up.
+        fast = (pace(history[-1]) or 0.0) > FAST_STILL
+        grew = fast and bool(before) and min(recent) > LOSS_GREW * max(map(abs, before))
     # Batches differ by themselves: steps that promise little can't have made the loss grow.
     grew = grew and (not gains or max(map(abs, gains)) > PROMISES)
     # As long as the loss is below that of guessing, the task changed rather than the network.
