@@ -270,6 +270,63 @@ def test_words_with_labels_of_their_own_may_see_each_other():
     assert "target leakage" not in seen(run)
 
 
+class Padded(nn.Module):
+    """Read texts of different lengths, with a mask for their padding."""
+
+    def __init__(self, right: bool, batch_first: bool) -> None:
+        super().__init__()
+        self.words = nn.Embedding(20, 32, padding_idx=0)
+        self.block = nn.TransformerEncoderLayer(32, 2, 64, dropout=0.0, batch_first=batch_first)
+        self.head, self.right, self.batch_first = nn.Linear(32, 3), right, batch_first
+
+    def forward(self, text):
+        mask = (text == 0) if self.right else (text != 0)
+        read = text if self.batch_first else text.T
+        h = self.block(self.words(read), src_key_padding_mask=mask)
+        return self.head(h[:, 0] if self.batch_first else h[0])
+
+
+def padded(n: int, words: int = 12):
+    lengths = torch.randint(3, words + 1, (n, 1))
+    text = torch.randint(1, 20, (n, words)) * (torch.arange(words) < lengths)
+    return text, text[:, 0] % 3
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("right", [False, True])
+def test_a_mask_that_hides_the_words(right, batch_first):
+    model = Padded(right, batch_first)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def run():
+        for _ in range(12):
+            text, y = padded(32)
+            optimizer.zero_grad()
+            functional.cross_entropy(model(text), y).backward()
+            optimizer.step()
+
+    assert ("attention mask reversed" in seen(run)) != right
+
+
+@pytest.mark.parametrize("right", [False, True])
+def test_a_mask_of_transformers_that_hides_the_words(right):
+    transformers = pytest.importorskip("transformers")
+    sizes = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = transformers.BertConfig(vocab_size=20, hidden_size=32, num_labels=3, **sizes)
+    model = transformers.BertForSequenceClassification(config)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def run():
+        for _ in range(12):
+            text, y = padded(32)
+            mask = (text != 0) if right else (text == 0)
+            optimizer.zero_grad()
+            model(input_ids=text, attention_mask=mask.long(), labels=y).loss.backward()
+            optimizer.step()
+
+    assert ("attention mask reversed" in seen(run)) != right
+
+
 class Asked(nn.Module):
     """Attention over the keys of an image, or, by mistake, over the images."""
 

@@ -24,6 +24,7 @@ FLOW: dict[str, str] = {
     "schedule reversed": "A schedule lowers the rate while the figure that it watches improves.",
     "images mixed": "Images of a batch are mixed with each other inside the network.",
     "target leakage": "A model of sequences sees the words that it is to predict.",
+    "attention mask reversed": "Attention sees the padding of texts, and not their words.",
     "labels constant": "Every label in the batches is the same.",
     "batches sorted by class": "Batches hold few classes each: the loader doesn't shuffle.",
     "wrong mode": "Dropout or batch norm in evaluation mode while training, or the reverse.",

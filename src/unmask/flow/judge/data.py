@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
+from unmask.flow.measure.calls import REVERSED_MASK
 from unmask.flow.measure.inputs import Colours, InputFacts
 from unmask.flow.measure.statistics import NEVER, Experiments, FlowStats
 from unmask.verdict import Verdict
@@ -118,6 +119,18 @@ def data(history: list[FlowStats]) -> Iterator[Verdict]:
                 evidence={"variation": lost[0].variation or 0.0},
             )
             break
+    blind = next((c for s in history for c in s.cuts if c.operation == REVERSED_MASK), None)
+    if blind is not None:
+        yield Verdict(
+            "attention mask reversed",
+            "error",
+            "attention sees the padding of every text, and none of its words",
+            "key_padding_mask and src_key_padding_mask are True where there is padding; "
+            "attention_mask of transformers is 1 where there are words",
+            subject=blind.layer,
+            location=blind.location,
+            step=last,
+        )
     yield from _experiments(history)
 
 

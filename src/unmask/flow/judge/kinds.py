@@ -29,6 +29,7 @@ FlowKind = Literal[
     "schedule reversed",
     "images mixed",
     "target leakage",
+    "attention mask reversed",
     "labels constant",
     "batches sorted by class",
     "wrong mode",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from unmask.flow.judge.fixes import SCALED
 from unmask.flow.judge.indicators import UNRESPONSIVE, front_response
 from unmask.flow.judge.signals import NO_SLOPE, NOTHING, underflow
-from unmask.flow.measure.calls import REENTRANT, SAMPLE
+from unmask.flow.measure.calls import REENTRANT, REVERSED_MASK, SAMPLE
 from unmask.flow.measure.statistics import FlowStats, ParameterFacts
 from unmask.verdict import Severity, Verdict
 
@@ -212,7 +212,7 @@ def _unreached(history: list[FlowStats], facts: list[ParameterFacts]) -> Iterato
     never = [n for n in first.unreached if all(n in f.unreached for f in facts)]
     if not never:
         return
-    cuts = [c for s in history for c in s.cuts]
+    cuts = [c for s in history for c in s.cuts if c.operation != REVERSED_MASK]
     if set(never) >= set(first.trainable):
         # If the whole graph is cut, it was the last operation between the model and its loss.
         where = next((c for c in reversed(cuts) if c.operation != ".item()"), None)

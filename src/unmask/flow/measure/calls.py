@@ -27,6 +27,8 @@ _INSTALLED = ("site-packages", "dist-packages")
 REENTRANT = "checkpoint(use_reentrant=True)"
 # What a distribution draws without a graph.
 SAMPLE = ".sample()"
+# Attention that sees the padding of its texts and nothing else.
+REVERSED_MASK = "a reversed mask"
 # The most entries of a loss's input that are added up.
 _MOST_ENTRIES = 1 << 20
 # The first time steps of a ctc_loss that are added up.

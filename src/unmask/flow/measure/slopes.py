@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from unmask.flow.measure.calls import REVERSED_MASK
+from unmask.flow.measure.masks import Padding
 from unmask.flow.measure.statistics import DEAD_BELOW, QUANTILES, SATURATED_BELOW, few
 
 _NAMES: dict[str, tuple[Any, ...]] = {
@@ -68,7 +70,8 @@ class ActivationMode(TorchFunctionMode):
 
     Args:
         seen: receives the name, phi' at the inputs, and the supremum of |phi'|.
-        cut: receives the name of each operation that passes no gradient to an input that needs one.
+        cut: receives the name of each operation that passes no gradient to an input that needs one,
+            and of attention that is kept from what it should see.
         drawn: receives what sample() of a distribution draws whose parameters have a graph.
     """
 
@@ -81,6 +84,7 @@ class ActivationMode(TorchFunctionMode):
         super().__init__()
         self._seen, self._cut, self._drawn = seen, cut, drawn
         self._suprema: dict[Any, float] = {}
+        self._padding = Padding()
 
     def __torch_function__(
         self,
@@ -105,6 +109,8 @@ class ActivationMode(TorchFunctionMode):
             if isinstance(args[0], Tensor) and args[0].requires_grad:
                 self._cut(_CUTS[func])
             return
+        if self._cut is not None and self._padding.reversed(func, args, kwargs):
+            self._cut(REVERSED_MASK)
         name, seen = _NAME_OF.get(func), self._seen
         if name == "hardtanh" and _clipped_rectifier(args, kwargs):
             name = "relu6"
