@@ -290,6 +290,30 @@ def test_nan_names_its_operation_and_line():
     assert "test_watch.py:" in found.location
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_a_step_before_the_backward_pass_is_told_from_an_operation_in_place(own):
+    def run():
+        model = nn.Sequential(nn.Linear(20, 32), nn.Tanh(), nn.Linear(32, 5))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for i in range(2):
+            x, y = batch(i)
+            output = model(x)
+            loss = functional.cross_entropy(output, y)
+            if own:
+                hidden = model[:2](x)
+                loss = loss + hidden.sum()
+                hidden += 1
+            loss.backward(retain_graph=True)
+            optimizer.step()
+            (2 * loss).backward()
+
+    session = Watch()
+    with pytest.raises(RuntimeError, match="inplace"), session:
+        run()
+    (verdict,) = (v for v in session.verdicts if v.kind == "crashed")
+    assert ("optimizer.step()" in verdict.fix) != own
+
+
 def test_a_crash_is_explained_and_comes_through():
     def run():
         model = net()

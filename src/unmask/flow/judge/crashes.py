@@ -108,16 +108,25 @@ def _swapped(error: BaseException) -> bool:
     return False
 
 
-def _frozen(error: BaseException) -> bool:
-    """Return whether the user's own code holds a model, and every one of them is frozen."""
+def _weights(error: BaseException) -> list[nn.Parameter]:
+    """Return the weights of all models that the user's own code holds where an error arose."""
     trace, models = error.__traceback__, []
     while trace is not None:
         frame = trace.tb_frame
         if is_users(frame.f_code.co_filename):
             models += [m for m in frame.f_locals.values() if isinstance(m, nn.Module)]
         trace = trace.tb_next
-    weights = [p for m in models for p in m.parameters()]
-    return bool(weights) and not any(p.requires_grad for p in weights)
+    return [p for m in models for p in m.parameters()]
+
+
+def _stepped(error: BaseException) -> bool:
+    """Return whether a backward pass failed on a weight that has been changed since the forward."""
+    found = re.search(r"inplace operation: \[\S* \[([\d, ]+)\]\]", str(error))
+    if found is None:
+        return False
+    shape = [int(n) for n in found[1].split(",")]
+    # A linear layer saves its weight transposed.
+    return any(list(p.shape) in (shape, shape[::-1]) and p._version for p in _weights(error))
 
 
 def explained(error: Exception, step: int | None) -> Verdict | None:
@@ -145,9 +154,16 @@ def advice(error: BaseException | str) -> str:
     if isinstance(error, BaseException) and _swapped(error):
         return "the loss takes the model's output first: loss(output, target)"
     text = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else error
-    if isinstance(error, BaseException) and "does not require grad" in text and _frozen(error):
+    if isinstance(error, BaseException) and "does not require grad" in text:
+        weights = _weights(error)
+        if weights and not any(p.requires_grad for p in weights):
+            return (
+                "all of the model's parameters are frozen: call requires_grad_(True) on those to "
+                "be trained, such as a new head"
+            )
+    if isinstance(error, BaseException) and _stepped(error):
         return (
-            "all of the model's parameters are frozen: call requires_grad_(True) on those to be "
-            "trained, such as a new head"
+            "optimizer.step() has changed weights that this backward() needs: call every "
+            "backward() before the steps, or run the forward pass again"
         )
     return next((do for pattern, do in _KNOWN if re.search(pattern, text)), "")
