@@ -299,3 +299,20 @@ def course(losses: list[float], promise: float, pace: float) -> list[FlowStats]:
 def test_a_loss_that_grows_is_due_to_steps_only_where_they_are_large(losses, promise, pace, high):
     kinds = {v.kind for v in verdicts(course(losses, promise, pace))}
     assert ("learning rate too high" in kinds) == high
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "norms", "severity"),
+    [("SGD", True, "warning"), ("SGD", False, "error"), ("Adam", True, "error")],
+)
+def test_a_loss_that_is_thrown_up_settles_where_weights_are_normalised(optimizer, norms, severity):
+    history = []
+    for s in course([2.5, 4.0, 7.0, 60.0, 80.0], 3.0, 0.08):
+        layers = s.layers
+        if norms:
+            layers = tuple(
+                y for x in layers for y in (x, replace(x, kind="BatchNorm1d", matrix=False))
+            )
+        history.append(replace(s, layers=layers, optimizer=optimizer, learning_rate=0.1))
+    (found,) = (v for v in verdicts(history) if v.kind == "learning rate too high")
+    assert found.severity == severity

@@ -12,6 +12,7 @@ from unmask.flow.judge.indicators import (
     adaptive,
     finite,
     median,
+    normalised,
     pace,
     relative_gain,
     unborn,
@@ -83,7 +84,10 @@ def too_high(history: list[FlowStats]) -> Verdict | None:
     stats = history[-1]
     # Gradient descent may overshoot at first and settle as the gradient shrinks. Optimisers that
     # divide by the gradient's size keep taking steps as large.
-    settles = bool(losses) and recent[-1] < losses[0] and not _normalises(history[0])
+    descends = not _normalises(history[0])
+    settles = descends and bool(losses) and recent[-1] < losses[0]
+    # Steps that throw normalised weights far out make them large, and so the next steps small.
+    settles |= descends and normalised(history[0]) and typical < FAST
     summed = next((c for s in history for c in s.calls if _sums(c, s)), None)
     return Verdict(
         "learning rate too high",
