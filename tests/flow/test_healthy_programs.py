@@ -65,6 +65,27 @@ def episodes() -> None:
         optimizer.step()
 
 
+class Damped(nn.Module):
+    """A motion whose damping is learnt, as the output of a layer for a constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.damping, self.shape = nn.Linear(1, 1), nn.Linear(1, 1)
+
+    def forward(self, t):
+        return torch.exp(-self.damping(torch.ones_like(t)) * t) * self.shape(t).cos()
+
+
+def learnt_constant() -> None:
+    model = Damped()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(24):
+        t = 3 * torch.rand(32, 1)
+        optimizer.zero_grad()
+        functional.mse_loss(model(t), (-0.5 * t).exp() * (2 * t).cos()).backward()
+        optimizer.step()
+
+
 def search_that_ends() -> None:
     """Fit so well that the search's steps end."""
     model = nn.Sequential(nn.Linear(1, 16), nn.Tanh(), nn.Linear(16, 1))
@@ -331,6 +352,7 @@ def test_one_code_for_all_images_is_no_error(run):
         actor_and_critic,
         views,
         episodes,
+        learnt_constant,
         few_objects,
         search_that_ends,
         critic_through_generator,

@@ -95,9 +95,13 @@ def _units_alike(x: LayerStats) -> bool:
 def inputs(history: list[FlowStats]) -> Verdict | None:
     """Judge the inputs by the first layer's response to them."""
     stats = history[0]
-    x, kinds = stats.input, [layer.kind for layer in stats.layers]
+    x = stats.input
     if x is not None and x.computed and not math.hypot(x.mean, x.std) >= HUGE:
         # The features of another network change with it; columns of data may stand beside them.
+        return None
+    first = next((layer for layer in stats.layers if layer.matrix), None)
+    if x is None or first is None or (x.std == 0 and (first.fan_in == 1 or x.variation is None)):
+        # A layer that is fed a constant learns a number.
         return None
     same = [
         s.input is not None and s.input.variation is not None and s.input.variation < 1e-6
@@ -105,7 +109,7 @@ def inputs(history: list[FlowStats]) -> Verdict | None:
     ]
     # Two rows of a code, such as a word's, are the same every few batches.
     others = sum(s.input.images - 1 for s in history if s.input is not None)
-    if x is not None and math.isfinite(x.maximum) and all(same) and others >= OTHERS:
+    if math.isfinite(x.maximum) and all(same) and others >= OTHERS:
         return Verdict(
             "bad data",
             "error",
@@ -115,15 +119,11 @@ def inputs(history: list[FlowStats]) -> Verdict | None:
             step=stats.step,
             evidence={"mean": x.mean, "std": x.std},
         )
-    matrix = [i for i, layer in enumerate(stats.layers) if layer.matrix]
-    if x is None or not matrix:
-        return None
     # One image, or the state that an episode begins with, says little of the others.
     for later in (s.input for s in history[1:]):
         x = x if x.images >= ENOUGH or later is None else x.joined(later)
     if x.images < ENOUGH and x.maximum < HUGE:
         return None
-    first = stats.layers[matrix[0]]
     rms = math.hypot(x.mean, x.std)
     size = first.weight.rms * math.sqrt(first.fan_in) if first.weight else 1.0
     # Weights whose scale is further off than the inputs' have verdicts of their own.
@@ -132,7 +132,8 @@ def inputs(history: list[FlowStats]) -> Verdict | None:
     off = abs(x.mean) / x.std if x.std > 0 else math.inf
     if not badly and off <= OFF_CENTRE:
         return None
-    normalised = "Norm" in "".join(kinds[matrix[0] + 1 : matrix[0] + 2])
+    after = stats.layers.index(first) + 1
+    normalised = "Norm" in "".join(layer.kind for layer in stats.layers[after : after + 1])
     return Verdict(
         "inputs badly scaled",
         "warning" if normalised else "error",
