@@ -310,6 +310,44 @@ def codes() -> None:
     )
 
 
+class Waking(nn.Module):
+    """Say the mean for 150 steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside, self.mean, self.passes = net(20), nn.Linear(20, 20), 0
+
+    def forward(self, x):
+        self.passes += self.training
+        mean = self.mean(torch.ones_like(x))
+        return mean + self.inside(x) * (self.passes > 150 or 1e-5)
+
+
+def test_what_says_the_mean_for_a_hundred_steps_may_still_wake():
+    told, model = [], Waking()
+    with Watch(tell=told.append):
+        train(
+            model,
+            torch.optim.Adam(model.parameters(), lr=1e-3),
+            lambda model, x, y: functional.mse_loss(model(x), x + 1),
+            260,
+        )
+    assert [v for v in told if v.severity == "error"] == []
+
+
+def test_a_training_that_ends_after_a_step_shows_no_error_of_its_signals():
+    layers = [m for _ in range(8) for m in (nn.Linear(20, 20), nn.Tanh())]
+    model = nn.Sequential(*layers, nn.Linear(20, 5))
+    for p in model.parameters():
+        p.data.mul_(0.6)
+    severities = []
+    for steps in (1, 12):
+        with Watch(tell=lambda v: None) as seen:
+            train(model, torch.optim.SGD(model.parameters(), lr=1e-3), steps=steps)
+        severities += [v.severity for v in seen.verdicts if v.kind == "vanishing"]
+    assert severities == ["warning", "error"]
+
+
 def test_sigmoids_may_begin_on_a_plateau():
     told, losses = [], []
     centres = torch.rand(10, 144)

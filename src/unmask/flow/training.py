@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from unmask.flow.feed import call
 from unmask.flow.judge.data import ENOUGH_LABELS, unpredicted
-from unmask.flow.judge.indicators import update_ratios
+from unmask.flow.judge.indicators import median, update_ratios
 from unmask.flow.judge.kinds import CAUSES
 from unmask.flow.judge.loop import LoopFacts, loop
 from unmask.flow.judge.verdicts import ordered, verdicts
@@ -37,8 +37,8 @@ from unmask.flow.measure.window import amp_scale
 from unmask.verdict import Verdict
 
 # A signal is certain once this many probed steps agree; a fault of the step is certain at once.
-# Sigmoids give nearly constant outputs for the first dozens of steps, and may still learn.
-SURE, OFTEN, PLATEAU = 3, 5, 6
+# Sigmoids and narrow autoencoders may give nearly constant outputs for a hundred steps.
+SURE, OFTEN, PLATEAU, LONG = 3, 5, 6, 7
 # A layer whose weights change by this fraction in a step moves.
 MOVES = 1e-3
 # The number of probed steps kept of a long training, and of the first and last that always are.
@@ -413,13 +413,17 @@ class Training:
 
     def judged(self, ended: bool) -> list[Verdict]:
         """Return what is wrong so far, or, once the training has ended, in all of it."""
-        history = self.history
-        facts = self.facts
+        history, facts = self.history, self.facts
         facts.inputs = self.inputs.read()
         facts.copies = self.copies.read()
         facts.moved = facts.steps == 0 and self._moved()
-        facts.pace = next((m for s in history[1:3] if (m := _middle(update_ratios(s)))), None)
+        facts.pace = next((median(r) for s in history[1:3] if (r := update_ratios(s))), None)
         found = verdicts(history) if history else []
+        # A training that ended after a step or two shows signals, and no more.
+        early = [len(history) < min(self._needed(v), SURE) and v.severity == "error" for v in found]
+        found = [
+            replace(v, severity="warning") if e else v for e, v in zip(early, found, strict=True)
+        ]
         labels = sum(facts.inputs.classes.values())
         if len(facts.inputs.classes) > 1 or (0 < labels < ENOUGH_LABELS and not ended):
             # The probed steps are few beside all whose labels were counted.
@@ -437,14 +441,10 @@ class Training:
             # What takes no part in a few steps may be skipped at random, or routed past.
             return OFTEN
         if v.kind == "constant outputs":
-            return PLATEAU
+            return LONG
         if v.kind == "vanishing":
             # Steps that don't depend on the gradient's size may bring it back.
             layers = [x for x in self.probe.history[-1].layers if x.name == v.subject]
             moves = [x.update_to_weight_ratio or 0.0 for x in layers]
             return PLATEAU if max(moves, default=0.0) >= MOVES else SURE
         return 1 if v.kind in CAUSES or v.kind == "diverged" else SURE
-
-
-def _middle(values: list[float]) -> float | None:
-    return values[len(values) // 2] if values else None

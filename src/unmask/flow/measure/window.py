@@ -193,7 +193,7 @@ class Window:
             x = next(tensors_in(args), None)
             if x is not None:
                 self._see_reader(layer, x)
-            if x is not None and self._reads(layer):
+            if x is not None and self._reads(layer, x):
                 self._first = layer
                 with torch._C.DisableTorchFunction():
                     self._input = input_stats(x)
@@ -231,11 +231,12 @@ class Window:
         elif self._read[2] != layer.name:
             self._beside[layer.name] = self._read[2]
 
-    def _reads(self, layer: Layer) -> bool:
-        """Return whether a layer is the first, or is again and saw a constant slice before."""
-        if self._input is None:
-            return True
-        return layer is self._first and self._input.variation == 0
+    def _reads(self, layer: Layer, x: Tensor) -> bool:
+        """Return whether a layer is the first, or the one before saw a constant, as a slice."""
+        before = self._input
+        if before is None or before.variation != 0:
+            return before is None
+        return layer is self._first or (before.std == 0 and not x.requires_grad)
 
     @_quiet
     def _after_forward(self, module: nn.Module, args: Any, output: Any) -> None:
