@@ -86,6 +86,26 @@ def learnt_constant() -> None:
         optimizer.step()
 
 
+def flow_of_couplings() -> None:
+    """Shift and scale one of two numbers by the other, in parts that are the identity at first."""
+    parts = [nn.Sequential(nn.Linear(1, 4), nn.LeakyReLU(), nn.Linear(4, 2)) for _ in range(4)]
+    weights = [p for m in parts for p in m.parameters()]
+    for m in parts:
+        nn.init.zeros_(m[2].weight)
+        nn.init.zeros_(m[2].bias)
+    optimizer = torch.optim.Adam(weights, lr=1e-3, weight_decay=1e-5)
+    for _ in range(24):
+        a, b = torch.randn(2, 64, 1)
+        z, logs = [a, b + a.square()], 0.0
+        for i, m in enumerate(parts):
+            scale, shift = m(z[i % 2]).split(1, 1)
+            z[1 - i % 2] = z[1 - i % 2] * scale.exp() + shift
+            logs = logs + scale
+        optimizer.zero_grad()
+        (0.5 * (z[0].square() + z[1].square()) - logs).mean().backward()
+        optimizer.step()
+
+
 def search_that_ends() -> None:
     """Fit so well that the search's steps end."""
     model = nn.Sequential(nn.Linear(1, 16), nn.Tanh(), nn.Linear(16, 1))
@@ -390,6 +410,7 @@ def test_one_code_for_all_images_is_no_error(run):
         actor_and_critic,
         views,
         episodes,
+        flow_of_couplings,
         learnt_constant,
         few_objects,
         search_that_ends,

@@ -193,10 +193,10 @@ def test_inputs_are_judged_by_what_the_first_layer_makes_of_them(power, really):
     assert said[1] == (really != 1.0 and to_blame > 0) or abs(to_blame) < 0.1
 
 
-def silenced(share: float, losses: list[float | None]) -> list[FlowStats]:
+def silenced(share: float, losses: list[float | None], units: int = 50) -> list[FlowStats]:
     """A short training in which so many units are dead, with these losses."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(50, 50), nn.ReLU(), nn.Linear(50, 5))
+    model = nn.Sequential(nn.Linear(50, units), nn.ReLU(), nn.Linear(units, 5))
     pair = torch.randn(64, 50), torch.randint(5, (64,))
     stats = check_flow(model, functional.cross_entropy, pair).history[0]
     first, last = stats.layers
@@ -220,6 +220,16 @@ def silenced(share: float, losses: list[float | None]) -> list[FlowStats]:
 def test_half_of_the_units_may_sleep_while_the_network_learns(share, losses, severity):
     found = {v.kind: v.severity for v in verdicts(silenced(share, losses))}
     assert found.get("dead units") == severity
+
+
+@pytest.mark.parametrize(
+    ("share", "units", "severity"),
+    # As under attack, where a tenth of many units may do.
+    [(0.87, 30, "error"), (0.87, 100, "warning"), (0.97, 1000, "error")],
+)
+def test_few_units_do_where_they_are_more_than_the_outputs(share, units, severity):
+    found = {v.kind: v.severity for v in verdicts(silenced(share, [2.3, 2.31, 2.3], units))}
+    assert found["dead units"] == severity
 
 
 def bare(depth: int, std: float) -> nn.Sequential:
@@ -316,3 +326,22 @@ def test_a_loss_that_is_thrown_up_settles_where_weights_are_normalised(optimizer
         history.append(replace(s, layers=layers, optimizer=optimizer, learning_rate=0.1))
     (found,) = (v for v in verdicts(history) if v.kind == "learning rate too high")
     assert found.severity == severity
+
+
+@pytest.mark.parametrize(("pace", "low"), [(1.8e-4, False), (3e-5, True)])
+def test_a_rate_is_too_low_by_the_change_of_weights_alone_only_where_that_is_tiny(pace, low):
+    history = [
+        replace(s, layers=tuple(replace(x, expected_gain=None) for x in s.layers))
+        for s in course([2.3, 2.29, 2.28], 0.0, pace)
+    ]
+    assert ("learning rate too low" in {v.kind for v in verdicts(history)}) == low
+
+
+@pytest.mark.parametrize(("decays", "told"), [((2.1, 0.4, 0.2), False), ((2.1, 2.0, 1.9), True)])
+def test_the_first_step_alone_says_little_of_weight_decay(decays, told):
+    history = [
+        replace(s, parameters=replace(s.parameters, decay=d))
+        for s, d in zip(collected(1.0), decays, strict=False)
+        if s.parameters is not None
+    ]
+    assert ("weight decay too large" in {v.kind for v in verdicts(history)}) == told

@@ -115,7 +115,8 @@ def too_low(history: list[FlowStats]) -> Verdict | None:
         # It is being warmed up.
         return None
     gains = finite([g for g in map(relative_gain, history) if g is not None])
-    gaining = bool(gains) and median(gains) >= SLOW_GAIN
+    # Narrow layers have large weights, of which a usual step is a small part.
+    gaining = not gains or median(gains) >= SLOW_GAIN
     if fastest >= (STILL if gaining else SLOW):
         return None
     return Verdict(

@@ -46,7 +46,7 @@ GROWN, GROWN_PLAIN, GROWN_A_LAYER = 0.9, 0.35, 0.04
 GROWN_NORMALISED = 3.0
 # A fading gradient does little harm where a step still lowers the loss by more than this fraction.
 CRAWLS = 0.006
-DEAD, SATURATED = 0.8, 0.6
+DEAD, NEARLY_ALL, SATURATED = 0.8, 0.95, 0.6
 # Half of the units may be dead in a network whose loss has fallen to this fraction of its first.
 LEARNS = 0.95
 DEAD_CLASSES, SHUT_OUTPUTS = 0.1, 0.8
@@ -158,7 +158,7 @@ def dead(history: list[FlowStats]) -> Verdict | None:
         return None
     return Verdict(
         "dead units",
-        "error" if share >= DEAD else "warning",
+        "error" if share >= (DEAD if _narrow(stats, x, share) else NEARLY_ALL) else "warning",
         f"{share:.0%} of the units after {x.name} passed no gradient for "
         f"{x.slopes.dead_pictures} images",
         fixes.dead(stats, x),
@@ -167,6 +167,11 @@ def dead(history: list[FlowStats]) -> Verdict | None:
         cause=f"derivative factor {x.slopes.rms:.2g} of {x.slopes.activation}",
         evidence={"dead": share, "pictures": x.slopes.dead_pictures},
     )
+
+
+def _narrow(stats: FlowStats, x: LayerStats, share: float) -> bool:
+    """Return whether no more units are alive than the network has outputs."""
+    return round((1 - share) * x.units) <= stats.matrix_layers[-1].units
 
 
 def _learns(history: list[FlowStats]) -> bool:

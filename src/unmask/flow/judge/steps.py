@@ -126,8 +126,9 @@ def steps(history: list[FlowStats]) -> Iterator[Verdict]:
             step=seen[-1][0].step,
             evidence={"steps": float(carried)},
         )
-    # In the end every decay balances its gradient, so only the start counts.
-    decay = facts[0].decay
+    # In the end every decay balances its gradient, so only the start counts; but at the first step
+    # an output layer that starts at 0 passes no gradient on.
+    decay = min((f.decay for f in facts[:2] if f.decay is not None), default=None)
     # Any decay is large beside a gradient that is lost on its way.
     front = front_response(stats) if stats.step == 0 else None
     arrives = front is None or front[0] >= UNRESPONSIVE
