@@ -328,6 +328,18 @@ def test_a_crash_is_explained_and_comes_through():
     assert verdict.location.endswith(f"test_watch.py:{run.__code__.co_firstlineno + 2}")
 
 
+def test_a_transform_for_colours_is_told_from_other_shapes():
+    def run():
+        image = torch.zeros(1, 28, 28)
+        image.sub_(torch.zeros(3, 1, 1))
+
+    session = Watch()
+    with pytest.raises(RuntimeError), session:
+        run()
+    (verdict,) = session.verdicts
+    assert "Normalize((0.5,), (0.5,))" in verdict.fix
+
+
 def test_it_can_stop_a_training():
     session = Watch(stop_on="error")
     with pytest.raises(Stopped), session:

@@ -356,3 +356,12 @@ def test_a_rate_that_is_slow_is_a_warning(pace, severity):
         if v.kind == "learning rate too low"
     )
     assert found.severity == severity
+
+
+def test_behind_an_output_layer_of_zeros_nothing_moves_at_the_first_step():
+    model = nn.Sequential(nn.Linear(50, 32), nn.ReLU(), nn.Linear(32, 5))
+    nn.init.zeros_(model[2].weight)
+    pair = torch.randn(64, 50), torch.randint(5, (64,))
+    check = check_flow(model, functional.cross_entropy, pair, optimizer=momentum, steps=1)
+    assert check.history[0].matrix_layers[0].update_to_weight_ratio == 0
+    assert "learning rate too low" not in {v.kind for v in check.verdicts}

@@ -89,6 +89,10 @@ _KNOWN: tuple[tuple[str, str], ...] = (
         "it, or train without checkpointing",
     ),
     (
+        r"output with shape \[1, \d+, \d+\] doesn't match the broadcast shape \[3",
+        "the images are grey, and Normalize is given three channels: Normalize((0.5,), (0.5,))",
+    ),
+    (
         r"size of tensor a .* must match the size of tensor b|output with shape",
         "two tensors have sizes that don't go together: print both shapes there",
     ),

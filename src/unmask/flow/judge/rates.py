@@ -112,6 +112,9 @@ def too_low(history: list[FlowStats]) -> Verdict | None:
     fastest = paces[0] if paces and _searches(history) else pace(history[-1])
     if fastest is None or history[-1].step > FRESH:
         return None
+    if fastest == 0 and any(map(unborn, history[-1].matrix_layers)):
+        # An output layer that starts at 0 moves first, and alone.
+        return None
     rates = [s.learning_rate for s in history if s.learning_rate is not None]
     if len(rates) > 1 and rates[-1] > rates[0]:
         # It is being warmed up.
