@@ -157,11 +157,12 @@ def imbalanced(
     )
 
 
-def inputs(facts: InputFacts) -> Iterator[Verdict]:
+def inputs(facts: InputFacts, ended: bool) -> Iterator[Verdict]:
     """Judge what a whole loop was fed in training and in validation.
 
     Args:
         facts: of its inputs.
+        ended: whether the training is over.
     """
     if facts.train is not None and facts.validation is not None:
         (mean, std), (other, spread) = facts.train, facts.validation
@@ -209,7 +210,8 @@ def inputs(facts: InputFacts) -> Iterator[Verdict]:
                 "shuffle: DataLoader(..., shuffle=True)",
                 evidence={"classes": float(len(facts.classes)), "batches": float(facts.batches)},
             )
-    if facts.validated >= LEAST_VALIDATED and facts.seen >= SEEN:
+    # Until the end other images may come, after those whose training accuracy was measured.
+    if ended and facts.validated >= LEAST_VALIDATED and facts.seen >= SEEN:
         yield Verdict(
             "validation images seen in training",
             "warning",

@@ -135,7 +135,7 @@ def loop(facts: LoopFacts, ended: bool = False) -> Iterator[Verdict]:
     yield from _rates(facts)
     yield from _mode(facts)
     yield from _state(facts)
-    yield from inputs(facts.inputs)
+    yield from inputs(facts.inputs, ended)
 
 
 def _no_step(facts: LoopFacts, ended: bool) -> Iterator[Verdict]:
