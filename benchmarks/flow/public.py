@@ -89,13 +89,14 @@ def main() -> None:
     parser.add_argument("--only", default="", help="programs whose line holds this text")
     parser.add_argument("--out", type=Path, default=Path("runs/public"), help="for the reports")
     arguments = parser.parse_args()
+    out = arguments.out.absolute()
     table = Table("repository", "program", "errors", "of which false")
     seen, false = 0, []
     for program in PROGRAMS:
         line = f"{program.repository} {program.folder}/{program.command}"
         if arguments.only not in line:
             continue
-        found = watched(arguments.clones, program, arguments.seconds, arguments.out)
+        found = watched(arguments.clones.absolute(), program, arguments.seconds, out)
         if found is None:
             table.add_row(program.repository, program.command, "not seen", "")
             continue
