@@ -355,6 +355,25 @@ def test_what_says_the_mean_for_a_hundred_steps_may_still_wake():
     assert [v for v in told if v.severity == "error"] == []
 
 
+class Featureless(nn.Module):
+    """Frozen features that hardly differ, and a layer on them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, self.head = nn.Linear(20, 32).requires_grad_(False), nn.Linear(32, 5)
+
+    def forward(self, x):
+        return self.head(1 + 1e-5 * self.features(x))
+
+
+def test_outputs_that_stay_constant_are_told_while_the_training_goes_on():
+    told, model = [], Featureless()
+    with Watch(tell=told.append):
+        train(model, torch.optim.SGD(model.parameters(), lr=0.01), steps=260)
+        assert [v.kind for v in told] == ["constant outputs"]
+    assert told[0].step == 200
+
+
 def test_a_training_that_ends_after_a_step_shows_no_error_of_its_signals():
     layers = [m for _ in range(8) for m in (nn.Linear(20, 20), nn.Tanh())]
     model = nn.Sequential(*layers, nn.Linear(20, 5))

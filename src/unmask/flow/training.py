@@ -21,9 +21,8 @@ from torch.optim import Optimizer
 from unmask.flow.feed import call
 from unmask.flow.judge.data import ENOUGH_LABELS, unpredicted
 from unmask.flow.judge.indicators import median, update_ratios
-from unmask.flow.judge.kinds import CAUSES
 from unmask.flow.judge.loop import LoopFacts, loop
-from unmask.flow.judge.verdicts import ordered, verdicts
+from unmask.flow.judge.verdicts import early, ordered, verdicts
 from unmask.flow.measure.calls import logits_in, runs_inside, user_line
 from unmask.flow.measure.copies import Copies
 from unmask.flow.measure.experiments import experiment, severs
@@ -36,11 +35,6 @@ from unmask.flow.measure.statistics import Experiments, FlowStats, Origin
 from unmask.flow.measure.window import amp_scale
 from unmask.verdict import Verdict
 
-# A signal is certain once this many probed steps agree; a fault of the step is certain at once.
-# Sigmoids and narrow autoencoders may give nearly constant outputs for a hundred steps.
-SURE, OFTEN, PLATEAU, LONG = 3, 5, 6, 7
-# A layer whose weights change by this fraction in a step moves.
-MOVES = 1e-3
 # The number of probed steps kept of a long training, and of the first and last that always are.
 KEPT, FIRST = 64, 10
 # The training passes between two validations.
@@ -419,10 +413,11 @@ class Training:
         facts.moved = facts.steps == 0 and self._moved()
         facts.pace = next((median(r) for s in history[1:3] if (r := update_ratios(s))), None)
         found = verdicts(history) if history else []
-        # A training that ended after a step or two shows signals, and no more.
-        early = [len(history) < min(self._needed(v), SURE) and v.severity == "error" for v in found]
         found = [
-            replace(v, severity="warning") if e else v for e, v in zip(early, found, strict=True)
+            replace(v, severity="warning")
+            if v.severity == "error" and early(v, history, True)
+            else v
+            for v in found
         ]
         labels = sum(facts.inputs.classes.values())
         if len(facts.inputs.classes) > 1 or (0 < labels < ENOUGH_LABELS and not ended):
@@ -432,19 +427,5 @@ class Training:
 
     def sure(self) -> list[Verdict]:
         """Return the verdicts that are certain while the training goes on."""
-        steps = len(self.probe.history)
-        return [v for v in self.judged(ended=False) if steps >= self._needed(v)]
-
-    def _needed(self, v: Verdict) -> int:
-        """Return how many probed steps make a verdict certain."""
-        if v.kind == "parameters without gradient" and v.severity == "warning":
-            # What takes no part in a few steps may be skipped at random, or routed past.
-            return OFTEN
-        if v.kind == "constant outputs":
-            return LONG
-        if v.kind == "vanishing":
-            # Steps that don't depend on the gradient's size may bring it back.
-            layers = [x for x in self.probe.history[-1].layers if x.name == v.subject]
-            moves = [x.update_to_weight_ratio or 0.0 for x in layers]
-            return PLATEAU if max(moves, default=0.0) >= MOVES else SURE
-        return 1 if v.kind in CAUSES or v.kind == "diverged" else SURE
+        history = self.probe.history
+        return [v for v in self.judged(ended=False) if not early(v, history, False)]

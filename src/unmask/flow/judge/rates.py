@@ -22,9 +22,8 @@ from unmask.flow.measure.calls import LossCall
 from unmask.flow.measure.statistics import FlowStats
 from unmask.verdict import Verdict
 
-# The update ratios of rates that are too low: of one whose steps gain something, of one that hardly
-# gets anywhere in a training of usual length, and of one that is slow.
-STILL, BARELY, SLOW, SLOW_GAIN = 5e-5, 1e-4, 2e-4, 7e-4
+# The update ratios of rates that hardly get anywhere, and of those that are slow.
+STILL, SLOW, SLOW_GAIN = 5e-5, 2e-4, 7e-4
 FAST, FAR_TOO_FAST, KEPT, HASTY_SHARE = 0.15, 0.3, 0.45, 0.25
 # A step that is this large after the loss has grown may have made it grow.
 FAST_STILL = 0.03
@@ -126,7 +125,7 @@ def too_low(history: list[FlowStats]) -> Verdict | None:
         return None
     return Verdict(
         "learning rate too low",
-        "error" if fastest < BARELY else "warning",
+        "error" if fastest < STILL else "warning",
         f"a step changes the weights by {fastest:.2g} of their size"
         + (f" and the loss by {median(gains):.1g} of its own" if gains else ""),
         fixes.faster(history),

@@ -14,6 +14,12 @@ from unmask.flow.measure.statistics import FlowStats
 from unmask.registry import load_plugins
 from unmask.verdict import SEVERITIES, Verdict
 
+# A signal is certain once this many probed steps agree; a fault of the step is certain at once.
+# Sigmoids and narrow autoencoders may give nearly constant outputs for a hundred steps.
+SURE, OFTEN, PLATEAU, CONSTANT = 3, 5, 6, 7
+# A layer whose weights change by this fraction in a step moves.
+MOVES = 1e-3
+
 Judge = Callable[[list[FlowStats]], Verdict | Iterable[Verdict] | None]
 _TWICE = ("batches sorted by class", "labels imbalanced")
 _JUDGES: list[Judge] = [
@@ -105,6 +111,34 @@ def _once(found: list[Verdict]) -> list[Verdict]:
     """Leave out what the whole loop shows again of a fault that single steps showed with a line."""
     placed = {v.kind for v in found if v.location}
     return [v for v in found if v.kind not in _TWICE or v.location or v.kind not in placed]
+
+
+def early(verdict: Verdict, history: Sequence[FlowStats], ended: bool) -> bool:
+    """Return whether too few steps are behind a verdict for it to be certain.
+
+    Args:
+        verdict: on the history.
+        history: the probed steps of a training.
+        ended: whether it is over. Signals of a step or two are no more than that; and a gradient
+            that fades may come back wherever the weights move.
+    """
+    needed = _needed(verdict, history)
+    return len(history) < (min(needed, SURE) if ended and verdict.kind != "vanishing" else needed)
+
+
+def _needed(v: Verdict, history: Sequence[FlowStats]) -> int:
+    """Return how many probed steps make a verdict certain."""
+    if v.kind == "parameters without gradient" and v.severity == "warning":
+        # What takes no part in a few steps may be skipped at random, or routed past.
+        return OFTEN
+    if v.kind == "constant outputs":
+        return CONSTANT
+    if v.kind == "vanishing":
+        # Steps that don't depend on the gradient's size may bring it back.
+        layers = [x for x in history[-1].layers if x.name == v.subject] if history else []
+        moves = [x.update_to_weight_ratio or 0.0 for x in layers]
+        return PLATEAU if max(moves, default=0.0) >= MOVES else SURE
+    return 1 if v.kind in CAUSES or v.kind == "diverged" else SURE
 
 
 def told(verdict: Verdict) -> str:
