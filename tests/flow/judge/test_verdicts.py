@@ -337,7 +337,9 @@ def test_a_rate_is_too_low_by_the_change_of_weights_alone_only_where_that_is_tin
     assert ("learning rate too low" in {v.kind for v in verdicts(history)}) == low
 
 
-@pytest.mark.parametrize(("decays", "told"), [((2.1, 0.4, 0.2), False), ((2.1, 2.0, 1.9), True)])
+@pytest.mark.parametrize(
+    ("decays", "told"), [((2.1,), False), ((2.1, 0.4, 0.2), False), ((2.1, 2.0, 1.9), True)]
+)
 def test_the_first_step_alone_says_little_of_weight_decay(decays, told):
     history = [
         replace(s, parameters=replace(s.parameters, decay=d))

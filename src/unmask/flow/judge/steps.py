@@ -128,7 +128,8 @@ def steps(history: list[FlowStats]) -> Iterator[Verdict]:
         )
     # In the end every decay balances its gradient, so only the start counts; but at the first step
     # an output layer that starts at 0 passes no gradient on.
-    decay = min((f.decay for f in facts[:2] if f.decay is not None), default=None)
+    start = [f.decay for f in facts if f.decay is not None][:2]
+    decay = min(start) if len(start) == 2 else None
     # Any decay is large beside a gradient that is lost on its way.
     front = front_response(stats) if stats.step == 0 else None
     arrives = front is None or front[0] >= UNRESPONSIVE
