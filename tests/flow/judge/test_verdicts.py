@@ -16,10 +16,10 @@ from torch.nn import functional
 
 from unmask.flow.check import check_flow
 from unmask.flow.judge.kinds import KINDS
-from unmask.flow.judge.verdicts import verdicts
+from unmask.flow.judge.verdicts import ordered, verdicts
 from unmask.flow.measure.probe import GradientProbe
 from unmask.flow.measure.statistics import FlowStats
-from unmask.verdict import SEVERITIES
+from unmask.verdict import SEVERITIES, Verdict
 
 
 @pytest.fixture(autouse=True)
@@ -370,3 +370,9 @@ def test_behind_an_output_layer_of_zeros_nothing_moves_at_the_first_step():
     check = check_flow(model, functional.cross_entropy, pair, optimizer=momentum, steps=1)
     assert check.history[0].matrix_layers[0].update_to_weight_ratio == 0
     assert "learning rate too low" not in {v.kind for v in check.verdicts}
+
+
+def test_a_rate_is_never_said_to_be_too_high_and_too_low():
+    high, low = (Verdict(f"learning rate too {way}", "error", "") for way in ("high", "low"))
+    assert ordered([low, high]) == [high]
+    assert ordered([low]) == [low]

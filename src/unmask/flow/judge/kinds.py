@@ -93,6 +93,8 @@ FOLLOWS: dict[str, frozenset[str]] = {
             "weights that don't move",
         ),
         "vanishing": ("constant outputs", "learning rate too low"),
+        # A network that such a rate has killed doesn't move.
+        "learning rate too high": ("learning rate too low",),
         "diverged": ("learning rate too high", "dead units", "saturated", "constant outputs"),
         "exploding": ("diverged", "learning rate too high"),
     }.items()
