@@ -60,8 +60,9 @@ def map_figure(found: TrainabilityMap) -> Figure:
     keys = axes.get_legend_handles_labels()[0]
     if np.ma.is_masked(accuracy):
         keys.append(Patch(color=_NO_ACCURACY, label="diverged"))
-    legend = axes.legend(
-        handles=keys, loc="upper right", frameon=True, facecolor="#1c2126", framealpha=0.75
+    # Beside the map, where it hides no net; dark, since the curves are white.
+    legend = figure.legend(
+        handles=keys, loc="outside lower center", ncols=3, frameon=True, facecolor="#1c2126"
     )
     legend.get_frame().set_linewidth(0)
     for text in legend.get_texts():
