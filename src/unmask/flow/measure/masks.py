@@ -20,7 +20,7 @@ class Padding:
         # Of encoder and decoder, in a few passes.
         self._found: deque[Tensor] = deque(maxlen=8)
 
-    def reversed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    def alone_seen(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Return whether a call is attention that sees the padding and nothing else.
 
         Args:

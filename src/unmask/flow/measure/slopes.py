@@ -109,7 +109,7 @@ class ActivationMode(TorchFunctionMode):
             if isinstance(args[0], Tensor) and args[0].requires_grad:
                 self._cut(_CUTS[func])
             return
-        if self._cut is not None and self._padding.reversed(func, args, kwargs):
+        if self._cut is not None and self._padding.alone_seen(func, args, kwargs):
             self._cut(REVERSED_MASK)
         name, seen = _NAME_OF.get(func), self._seen
         if name == "hardtanh" and _clipped_rectifier(args, kwargs):
