@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 
 import pytest
 
+import unmask.report.check
 from unmask.cli.main import main
 
 DATA = """
@@ -141,6 +144,23 @@ def test_a_plain_script_its_line_and_its_own_status(watch, tmp_path):
     found = json.loads((tmp_path / "runs/watch/data/watch.json").read_text())
     assert found["verdicts"][0]["location"] == f"train.py:{here(source)}"
     assert found["models"][0]["steps"] == 12
+
+
+def test_an_interrupt_while_the_report_is_written_loses_nothing(watch, tmp_path, monkeypatch):
+    write = unmask.report.check.write_watch
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        return write(*arguments)
+
+    monkeypatch.setattr(unmask.report.check, "write_watch", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    source = PLAIN.replace("HEAD", ", nn.Softmax(1)").replace("END", "")
+    status, _, err = watch(source, "--steps", "12")
+    assert status == 0
+    assert "1 error" in err
+    assert (tmp_path / "runs/watch/report.html").exists()
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.slow

@@ -349,6 +349,17 @@ def test_labels():
     assert found(mlp(), pairs=pairs) == {}
 
 
+def test_labels_of_which_most_are_the_same_may_look_unrelated():
+    """Where two of three are the same, a fit to a few hundred rows hardly beats that."""
+    g = torch.Generator().manual_seed(0)
+    pairs = []
+    for _ in range(10):
+        x = torch.randn(64, 20, generator=g)
+        noise = torch.randn(64, generator=g)
+        pairs.append((x, (x[:, :4].sum(1) + 6 * noise > 3.4).long()))
+    assert "labels unrelated to the images" not in found(mlp(), pairs=pairs)
+
+
 def test_images_that_are_mixed():
     class Rows(nn.Module):
         def __init__(self, batch_first: bool) -> None:

@@ -45,6 +45,30 @@ def few_objects() -> None:
         optimizer.step()
 
 
+def far_from_zero() -> None:
+    """Fit a line whose slope is a hundred times what weights begin with."""
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    x = torch.randn(100, 1)
+    y = 80 * x + 20 * torch.randn(100, 1)
+    for _ in range(60):
+        optimizer.zero_grad()
+        functional.mse_loss(model(x), y).backward()
+        optimizer.step()
+
+
+def four_at_a_time() -> None:
+    """Momentum makes the steps of a low rate ten times as large as the first ones."""
+    model = nn.Sequential(nn.Linear(20, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU())
+    model.append(nn.Linear(84, 5))
+    optimizer = torch.optim.SGD(model.parameters(), lr=3e-4, momentum=0.9)
+    for i in range(60):
+        x, y = batch(i, 4)
+        optimizer.zero_grad()
+        functional.cross_entropy(model(x / 3), y).backward()
+        optimizer.step()
+
+
 def episodes() -> None:
     """Balance something: each episode begins close to rest, and goes on state by state."""
     model = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 2))
@@ -435,6 +459,8 @@ def test_one_code_for_all_images_is_no_error(run):
         search_that_ends,
         critic_through_generator,
         paler_in_training,
+        far_from_zero,
+        four_at_a_time,
     ],
 )
 def test_healthy_programs_get_no_word(run):

@@ -94,6 +94,18 @@ def test_an_activation_on_the_output_is_taken_away():
     assert "no activation on the output layer" in outcome.best.name
 
 
+@pytest.mark.parametrize("depth", [9, 14])
+def test_a_fault_of_the_step_is_mended_beside_one_of_the_network(depth):
+    """A softmax before the loss stays a fault once the deep network's initialisation is mended."""
+    model = nn.Sequential(*net(depth, nn.Sigmoid, gain=0.6), nn.Softmax(1))
+    result = repair(model, loss_fn, batches(), sgd, steps=60)
+    assert result.best is not None
+    assert "no activation on the output layer" in result.best.name
+    assert " + " in result.best.name
+    fixed = result.mended.model(model, 0)(batches(1)[0][0])
+    assert not torch.allclose(fixed.sum(1), torch.ones(32))
+
+
 def test_a_healthy_network_has_nothing_to_repair():
     with pytest.raises(UserError, match="nothing to repair"):
         repair(net(2), loss_fn, batches(), sgd)
@@ -195,7 +207,7 @@ def first_layer(parameters):
     [
         (lambda: plain(nn.Softmax(1)), loss_fn, None, "output"),
         (plain, functional.nll_loss, None, "cross-entropy"),
-        (plain, lambda o, y: -loss_fn(o, y), None, "cross-entropy"),
+        (plain, lambda o, y: -loss_fn(o, y), None, "sign of the loss"),
         (
             lambda: plain(outputs=1),
             lambda o, y: functional.mse_loss(o[:, 0], y.float()),

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.modules import module as hooks
 from torch.optim import optimizer as optimizer_hooks
+from torch.utils.flop_counter import FlopCounterMode
 
 import unmask
 from made_up_clusters import batch
@@ -226,7 +227,7 @@ def test_a_schedule_that_watches_a_figure(mode, accuracy, severity):
         model = net()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
-        schedule = plateau(optimizer, mode, patience=2, factor=0.5)
+        schedule = plateau(optimizer, mode, patience=1, factor=5e-4)
         losses = []
 
         def step(optimizer, loss, i):
@@ -247,6 +248,7 @@ def test_a_schedule_that_watches_a_figure(mode, accuracy, severity):
     verdict = found["schedule reversed"]
     assert verdict.severity == severity
     assert ("max" in verdict.fix) == accuracy
+    assert "learning rate vanishes" not in found
     assert "test_watch.py:" in verdict.location
 
 
@@ -451,6 +453,30 @@ def test_models_inside_vmap_are_left_alone_and_nothing_is_raised():
     with Watch() as session:
         run()
     assert not session.verdicts
+
+
+def test_a_model_that_is_traced_or_counted_is_not_measured_meanwhile():
+    """A summary writer traces the model before it trains; what is computed then is recorded."""
+    model = net()
+    x = batch(0)[0]
+    plain = torch.jit.trace(net(), x).code
+
+    def run():
+        with Watch() as session:
+            traced = torch.jit.trace(model, x)
+            with FlopCounterMode(display=False) as counted:
+                model(x).sum().backward()
+            model.zero_grad()
+            train(model)
+            again = torch.jit.trace(model, x)
+        return session, traced.code, again.code, counted.get_total_flops()
+
+    session, *codes, flops = run()
+    assert codes == [plain, plain]
+    # Two products of 20 x 32 and 32 x 5, once forward; back for weights and for hidden values.
+    assert flops == 2 * len(x) * (2 * 20 * 32 + 3 * 32 * 5)
+    assert [m.problem for m in session.report.models] == [None]
+    assert session.report.models[0].history
 
 
 def test_features_of_another_network_may_change_between_training_and_validation():

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import runpy
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -72,11 +75,25 @@ def watch(
     except Exception as error:
         status = FAILED
         _show(error)
-    report = session.report
-    if first:
-        _conclude(report, out, json)
+    with _undisturbed():
+        report = session.report
+        if first:
+            _conclude(report, out, json)
     found = fail_on is not None and bool(report.at_least(fail_on))
     return status or (FAILED if found else 0)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ignore Ctrl-C: a report takes a moment, and would be lost with all that was watched."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def before_script(tokens: Sequence[str]) -> list[str]:

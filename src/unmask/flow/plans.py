@@ -35,18 +35,21 @@ def network_plans(
     layers = stats.matrix_layers
     if not layers:
         return
-    outside: list[Fix] = []
-    steps = list(_step_plans(check, kinds))
-    yield from steps
-    if steps and kinds <= CAUSES:
-        return
-    if layers[-1].slopes is not None and kinds & {"constant outputs", "dead units"}:
+    certain = list(_certain(check, kinds))
+    yield from ((fix,) for fix in certain)
+    counts = [max(c.classes) + 1 for s in check.history for c in s.calls if c.classes]
+    scores = bool(kinds & {"wrong loss", "activation before the loss"}) and bool(counts)
+    if scores:
+        yield (changes.class_scores(stats, max(counts)),)
+    outside = list(certain)
+    bare = "activation before the loss" in kinds
+    if layers[-1].slopes is not None and kinds & {"constant outputs", "dead units"} and not bare:
         outside.append(changes.bare_output(stats))
     if "inputs badly scaled" in kinds:
         outside.append(changes.standardised_inputs(stats))
-    if outside:
+    if len(outside) > 1 or outside != certain:
         yield tuple(outside)
-    if kinds == {"learning rate too low"}:
+    if ((certain or scores) and kinds <= CAUSES) or kinds == {"learning rate too low"}:
         return
     anew = initialise(stats, outside)
     yield (anew, *outside)
@@ -62,22 +65,19 @@ def network_plans(
         yield (anew, changes.residual(stats), *outside)
 
 
-def _step_plans(check: FlowCheck, kinds: set[str]) -> Iterator[tuple[Fix, ...]]:
-    """Yield fixes of faults of the step itself."""
+def _certain(check: FlowCheck, kinds: set[str]) -> Iterator[Fix]:
+    """Yield fixes of faults that need no trial to be known; every later plan has them."""
     stats = check.history[0]
     if "activation before the loss" in kinds:
-        yield (changes.bare_output(stats),)
-    counts = [max(c.classes) + 1 for s in check.history for c in s.calls if c.classes]
-    if kinds & {"wrong loss", "activation before the loss"} and counts:
-        yield (changes.class_scores(stats, max(counts)),)
+        yield changes.bare_output(stats)
     if any("negative" in v.message for v in check.verdicts if v.kind == "wrong loss"):
-        yield (changes.minimised(),)
+        yield changes.minimised()
     if "shapes broadcast" in kinds:
-        yield (changes.one_shape(),)
+        yield changes.one_shape()
     if kinds & {"parameters in no optimiser", "no step"}:
-        yield (changes.complete_optimizer(),)
+        yield changes.complete_optimizer()
     if "weight decay too large" in kinds:
-        yield (changes.weight_decay(),)
+        yield changes.weight_decay()
 
 
 def balanced(

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._C._functorch import peek_interpreter_stack
 from torch.nn.modules import module as hooks
 from torch.optim import Optimizer
 from torch.optim.optimizer import (
@@ -32,7 +31,7 @@ from unmask.flow.measure.parameters import held_by
 from unmask.flow.measure.probe import DEFAULT_EVERY, GradientProbe
 from unmask.flow.measure.statistics import FlowStats
 from unmask.flow.measure.taps import Tapped
-from unmask.flow.measure.wrappers import is_part, unwrap
+from unmask.flow.measure.wrappers import is_part, transformed, unwrap
 from unmask.flow.training import LOOK, Training
 from unmask.runtime import environment_stamp
 from unmask.verdict import SEVERITIES, Severity, Verdict, at_least
@@ -221,7 +220,7 @@ class Watch:
             self._apart = before
 
     def _before_forward(self, module: nn.Module, args: Any) -> None:
-        if self._apart or torch.compiler.is_compiling() or peek_interpreter_stack() is not None:
+        if self._apart or transformed():
             # A compiled model is found by its wrapper; inside vmap a model stands for many.
             return
         try:

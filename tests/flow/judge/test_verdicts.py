@@ -193,14 +193,16 @@ def test_inputs_are_judged_by_what_the_first_layer_makes_of_them(power, really):
     assert said[1] == (really != 1.0 and to_blame > 0) or abs(to_blame) < 0.1
 
 
-def silenced(share: float, losses: list[float | None], units: int = 50) -> list[FlowStats]:
-    """A short training in which so many units are dead, with these losses."""
+def silenced(
+    share: float, losses: list[float | None], units: int = 50, images: int = 512
+) -> list[FlowStats]:
+    """A short training in which so many units are off for these images, with these losses."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(50, units), nn.ReLU(), nn.Linear(units, 5))
     pair = torch.randn(64, 50), torch.randint(5, (64,))
     stats = check_flow(model, functional.cross_entropy, pair).history[0]
     first, last = stats.layers
-    first = replace(first, slopes=replace(first.slopes, dead=share, dead_pictures=512))
+    first = replace(first, slopes=replace(first.slopes, dead=share, dead_pictures=images))
     return [
         replace(stats, step=i, layers=(first, last), loss=loss) for i, loss in enumerate(losses)
     ]
@@ -230,6 +232,12 @@ def test_half_of_the_units_may_sleep_while_the_network_learns(share, losses, sev
 def test_few_units_do_where_they_are_more_than_the_outputs(share, units, severity):
     found = {v.kind: v.severity for v in verdicts(silenced(share, [2.3, 2.31, 2.3], units))}
     assert found["dead units"] == severity
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.5, False), (0.85, False), (1.0, True)])
+def test_a_few_images_may_leave_units_off(share, said):
+    found = verdicts(silenced(share, [2.3, 2.31, 2.3], 30, images=12))
+    assert said == ("dead units" in {v.kind for v in found})
 
 
 def bare(depth: int, std: float) -> nn.Sequential:

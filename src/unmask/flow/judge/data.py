@@ -33,6 +33,8 @@ LAST_BATCH = 0.9
 FADED_IN_TIME = 1e-4
 # The fraction of a sequence without a gradient, above which it isn't cut in windows.
 SEVERED = 0.85
+# The largest class's fraction of the images above which accuracy hardly tells a fit from chance.
+UNEVEN = 0.6
 # Standard errors above chance that a linear fit of related labels passes on a few hundred images.
 ABOVE_CHANCE = 2.0
 # Inputs whose deviations differ by this factor, or whose means by a deviation.
@@ -392,7 +394,8 @@ def unpredicted(found: Experiments) -> bool:
 
 
 def _at_chance(accuracy: float, found: Experiments) -> bool:
-    if found.chance is None:
+    # A fit to classes of which one is far larger than the others predicts that one.
+    if found.chance is None or found.chance > UNEVEN:
         return False
     error = math.sqrt(found.chance * (1 - found.chance) / found.images)
     return accuracy < found.chance + ABOVE_CHANCE * error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from unmask.flow.judge import fixes
 from unmask.flow.judge.indicators import (
@@ -53,12 +54,16 @@ def too_high(history: list[FlowStats]) -> Verdict | None:
     kept = [k for k in map(_kept_promise, history) if k is not None]
     # Of a large network the loss after a step is known of some steps only.
     tried = sum(s.loss_after is not None for s in history)
-    hasty = 0 < HASTY_SHARE * tried <= sum(map(_hasty, history)) or typical > FAR_TOO_FAST
+    losses = [s.loss for s in history if s.loss is not None]
+    # Weights that start near 0 may have far to go; descent that keeps its promises goes there.
+    descends = not _normalises(history[0])
+    arrives = median(kept) >= KEPT if kept else len(losses) > 2 and _only_falls(losses)
+    far = typical > FAR_TOO_FAST and not (descends and arrives)
+    hasty = 0 < HASTY_SHARE * tried <= sum(map(_hasty, history)) or far
     hasty = hasty and not searched and not all(map(unborn, history[-1].matrix_layers))
     falls = [f for f in map(_fall, history) if f is not None]
     overshoots = bool(gains and kept) and median(gains) > FAST_GAIN and median(kept) < OVERSHOT
     overshoots = overshoots and median(falls) < LOWERS
-    losses = [s.loss for s in history if s.loss is not None]
     after = history[-1].loss_after
     recent = [*losses[-2:], *([after] if after is not None else [])]
     # By difference, since a loss may be negative.
@@ -85,7 +90,6 @@ def too_high(history: list[FlowStats]) -> Verdict | None:
     stats = history[-1]
     # Gradient descent may overshoot at first and settle as the gradient shrinks. Optimisers that
     # divide by the gradient's size keep taking steps as large.
-    descends = not _normalises(history[0])
     settles = descends and bool(losses) and recent[-1] < losses[0]
     # Steps that throw normalised weights far out make them large, and so the next steps small.
     settles |= descends and normalised(history[0]) and typical < FAST
@@ -120,7 +124,8 @@ def too_low(history: list[FlowStats]) -> Verdict | None:
         return None
     gains = finite([g for g in map(relative_gain, history) if g is not None])
     # Narrow layers have large weights, of which a usual step is a small part.
-    gaining = not gains or median(gains) >= SLOW_GAIN
+    gaining = not gains or median(gains) * _still_to_build(history) >= SLOW_GAIN
+    fastest *= _still_to_build(history)
     if fastest >= (STILL if gaining else SLOW):
         return None
     return Verdict(
@@ -133,6 +138,14 @@ def too_low(history: list[FlowStats]) -> Verdict | None:
         evidence={"update_to_weight_ratio": fastest}
         | ({"expected_gain": median(gains)} if gains else {}),
     )
+
+
+def _still_to_build(history: list[FlowStats]) -> float:
+    """Return how many times as large steps become as momentum adds up gradients."""
+    stats = history[-1]
+    memory = stats.parameters.memory if stats.parameters is not None else 0.0
+    summed = stats.optimizer == "SGD" and 0 < memory < 1
+    return 1 / (1 - memory ** (stats.step + 1)) if summed else 1.0
 
 
 def _searches(history: list[FlowStats]) -> bool:
@@ -158,6 +171,10 @@ def _classifies(call: LossCall) -> bool:
 
 def _halves(losses: list[float]) -> bool:
     return len(losses) > 1 and 0 < losses[-1] < losses[0] / 2
+
+
+def _only_falls(losses: list[float]) -> bool:
+    return all(b < a for a, b in pairwise(losses))
 
 
 def _fall(stats: FlowStats) -> float | None:
@@ -222,8 +239,10 @@ def schedule(
         lines: places in the user's code.
     """
     line = lines.get("schedule")
-    yield from _reversed(plateaus, line)
-    if len(rates) < LEAST_STEPS:
+    reversed_ = list(_reversed(plateaus, line))
+    yield from reversed_
+    if len(rates) < LEAST_STEPS or reversed_:
+        # What a reversed schedule does to the rate is part of that verdict.
         return
     peak = max(rates)
     at = rates.index(peak)

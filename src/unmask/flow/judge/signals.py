@@ -47,6 +47,8 @@ GROWN_NORMALISED = 3.0
 # A fading gradient does little harm where a step still lowers the loss by more than this fraction.
 CRAWLS = 0.006
 DEAD, NEARLY_ALL, SATURATED = 0.8, 0.95, 0.6
+# Fewer images than this may leave a unit off that is alive.
+SEVERAL = 24
 # Half of the units may be dead in a network whose loss has fallen to this fraction of its first.
 LEARNS = 0.95
 DEAD_CLASSES, SHUT_OUTPUTS = 0.1, 0.8
@@ -156,6 +158,8 @@ def dead(history: list[FlowStats]) -> Verdict | None:
     share, x = max(layers, key=lambda pair: pair[0])
     if share < DEAD / 2 or x.slopes is None or (share < DEAD and _learns(history)):
         return None
+    if share < NEARLY_ALL and x.slopes.dead_pictures < SEVERAL:
+        return None
     return Verdict(
         "dead units",
         "error" if share >= (DEAD if _narrow(stats, x, share) else NEARLY_ALL) else "warning",
@@ -216,7 +220,8 @@ def saturated(history: list[FlowStats]) -> Verdict | None:
 def _got_there_learning(history: list[FlowStats], name: str) -> bool:
     """Return whether a layer began unsaturated, and the loss has fallen while it saturated."""
     losses = [s.loss for s in history if s.loss is not None]
-    falls = len(losses) > 1 and losses[-1] < losses[0]
+    # The losses of batches of a few images differ.
+    falls = len(losses) > 1 and median(losses[-3:]) < median(losses[:3])
     return falls and not _was_saturated(history, name)
 
 

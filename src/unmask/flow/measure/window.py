@@ -40,6 +40,7 @@ from unmask.flow.measure.layers import (
 from unmask.flow.measure.parameters import ParameterLedger
 from unmask.flow.measure.slopes import ActivationMode
 from unmask.flow.measure.statistics import NEVER, Dropped, FlowStats, InputStats, few
+from unmask.flow.measure.wrappers import transformed
 
 if TYPE_CHECKING:
     from unmask.flow.measure.probe import GradientProbe
@@ -161,7 +162,7 @@ class Window:
     @_quiet
     def _before_forward(self, module: nn.Module, args: Any) -> None:
         # A pass that checkpointing computes again during a backward pass is already recorded.
-        if _in_backward():
+        if _in_backward() or transformed():
             return
         if id(module) not in self.probe.modules:
             self._see_stranger(module)
@@ -240,7 +241,9 @@ class Window:
 
     @_quiet
     def _after_forward(self, module: nn.Module, args: Any, output: Any) -> None:
-        if id(module) not in self.probe.modules or self._depth == 0 or _in_backward():
+        if id(module) not in self.probe.modules or self._depth == 0:
+            return
+        if _in_backward() or transformed():
             return
         layer = self.probe.by_module.get(id(module))
         self._depth -= 1

@@ -7,11 +7,26 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._C._functorch import peek_interpreter_stack
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from unmask.errors import UserError
 from unmask.models.imported import refuse_lazy
 
 WITHOUT_FORCE_EAGER = "update torch to 2.6 or later, or probe the network before torch.compile"
+
+
+def transformed() -> bool:
+    """Return whether what runs now is compiled, traced, batched by vmap or counted, not trained.
+
+    Its tensors may have no values, and what an observer computes would be recorded too.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or peek_interpreter_stack() is not None
+        or _get_current_dispatch_mode() is not None
+    )
 
 
 def unwrap(model: Any) -> nn.Module:
