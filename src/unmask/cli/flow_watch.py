@@ -154,8 +154,9 @@ def _conclude(report: WatchReport, out: Path, json: bool) -> None:
 
     if not report.models:
         _line(
-            "no training was seen: no model with parameters was called with gradients (inside "
-            "torch.func's vmap and grad none is watched)"
+            "no training was seen: no model with parameters was called with gradients (tensors "
+            "without a module, a module with a __call__ of its own, and what runs inside "
+            "torch.func's vmap and grad aren't watched)"
         )
         if report.verdicts:
             for v in report.verdicts:

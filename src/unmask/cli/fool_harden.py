@@ -51,6 +51,16 @@ def harden(
         bool,
         Parameter(help="train for proofs by unmask fool certify, in linf, instead of on attacks"),
     ] = False,
+    threshold: Annotated[
+        float | None,
+        real(
+            0,
+            1,
+            "with --certified, turn pixels into black and white at this grey first, as 0.5: for "
+            "drawings such as digits",
+            above=True,
+        ),
+    ] = None,
     epochs: Annotated[
         int | None,
         whole(1, 1_000_000, "passes over the training images, by default 12, --certified 60"),
@@ -98,7 +108,11 @@ def harden(
     out = out or Path("runs") / f"harden-{Path(data).stem}"
     if certified:
         plan = _certified_plan(withstood, epochs=epochs, margin=margin, seed=seed)
-        return _certify(console, pictures, data, plan, out, half, resume, device, json)
+        return _certify(console, pictures, data, plan, threshold, out, half, resume, device, json)
+    if threshold is not None:
+        raise UserError(
+            "a threshold is for certified training", got=threshold, do="give --certified too"
+        )
     with claimed_folder(out, data), epoch_progress(console, _figures) as show:
         try:
             trained = harden_on(
@@ -152,6 +166,7 @@ def _certify(
     pictures: Source,
     data: str,
     plan: CertifiedTraining,
+    threshold: float | None,
     out: Path,
     half: bool,
     resume: bool,
@@ -168,6 +183,7 @@ def _certify(
         made = harden_certified(
             pictures.train,
             plan,
+            threshold=threshold,
             out=out,
             test=pictures.test or pictures.validation,
             licence=pictures.licence,

@@ -12,6 +12,8 @@ from unmask.models.residual import WhitenedCNN, WideResNet
 
 # Keras's constants, with which the course report's networks were trained.
 _KERAS_EPS, _KERAS_MOMENTUM, _KERAS_SLOPE = 1e-3, 0.01, 0.3
+# The width of a threshold's ramp, in units of pixels in [0, 1].
+_RAMP = 0.1
 
 
 def document_mnist(
@@ -230,23 +232,32 @@ def stepped_cnn(
     classes: int,
     steps: Sequence[Sequence[int]] = ((32, 3, 1), (32, 4, 2), (64, 3, 1), (64, 4, 2)),
     hidden: int = 512,
+    threshold: float | None = None,
 ) -> nn.Module:
     """Return (convolution, ReLU) for each step, one hidden ReLU layer, and the logits.
 
     Images [b, c, h, w] to logits [b, classes]. It has nothing but convolutions, linear layers and
-    ReLU, as networks for certified training do.
+    ReLU, as networks for certified training do, and with a threshold a first layer that isn't
+    trained: pixels become 0 below it and 1 above it, with a ramp of 0.1 between. Networks that are
+    trained against Linf on MNIST learn such a layer (Madry et al., 2018).
 
     Args:
         shape: channels, height and width of the images.
         classes: how many.
         steps: (width, kernel, stride) of each convolution, padded by one pixel.
         hidden: width of the hidden layer.
+        threshold: in [0, 1], of drawings that are black and white; None for none.
 
     Raises:
         UserError: the images are too small.
     """
     layers: list[nn.Module] = []
     channels, height, width = shape
+    if threshold is not None:
+        ramp = nn.Conv2d(channels, channels, 1, groups=channels).requires_grad_(False)
+        nn.init.constant_(ramp.weight, 1 / _RAMP)
+        nn.init.constant_(ramp.bias, 0.5 - threshold / _RAMP)  # type: ignore[arg-type]
+        layers += [ramp, nn.Hardtanh(0.0, 1.0)]
     for out, kernel, stride in steps:
         layers += [nn.Conv2d(channels, out, kernel, stride=stride, padding=1), nn.ReLU()]
         channels = out

@@ -35,9 +35,9 @@ from unmask.models.classifier import Classifier
 from unmask.models.cnn import build
 
 
-def small() -> nn.Module:
+def small(threshold: float | None = None) -> nn.Module:
     torch.manual_seed(0)
-    settings = {"steps": [[4, 3, 1], [4, 4, 2]], "hidden": 8}
+    settings = {"steps": [[4, 3, 1], [4, 4, 2]], "hidden": 8, "threshold": threshold}
     return build("stepped_cnn", settings, (1, 6, 6), 3).eval()
 
 
@@ -51,9 +51,10 @@ def halves(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     return pixels, labels
 
 
+@pytest.mark.parametrize("threshold", [None, 0.5])
 @pytest.mark.parametrize("eps", [0.01, 0.2])
-def test_the_loss_is_of_the_certificates_own_bounds(eps: float) -> None:
-    net = small()
+def test_the_loss_is_of_the_certificates_own_bounds(eps: float, threshold: float | None) -> None:
+    net = small(threshold)
     pixels, labels = halves(9)
     x = pixels.float() / 255
     live = Network.of(net, (1, 6, 6), dtype=None)
@@ -95,6 +96,20 @@ def test_small_weights_keep_boxes_from_growing() -> None:
         growth[small] = float(boxes[-1].radius.mean() / boxes[0].radius.mean())
     assert growth[True] < 3
     assert growth[False] > 10 * growth[True]
+
+
+def test_a_threshold_is_a_ramp_that_training_leaves_as_it_is() -> None:
+    net = small(0.4)
+    ramp = nn.Sequential(*list(net)[:2])
+    greys = torch.tensor([0.0, 0.34, 0.35, 0.4, 0.425, 0.45, 0.46, 1.0])
+    wanted = torch.tensor([0.0, 0.0, 0.0, 0.5, 0.75, 1.0, 1.0, 1.0])
+    torch.testing.assert_close(ramp(greys.reshape(8, 1, 1, 1)).flatten(), wanted)
+    before = [p.clone() for p in ramp.parameters()]
+    last, average, _ = train_certified(
+        net, *halves(48), CertifiedTraining(eps=0.1, epochs=1, batch_size=24)
+    )
+    for trained in (last, average):
+        assert all(map(torch.equal, before, list(trained.parameters())[:2]))
 
 
 @pytest.mark.slow
@@ -181,8 +196,12 @@ def test_the_command_trains_for_proofs_and_certify_gives_them(
         wide = image[0].repeat_interleave(2, 0).repeat_interleave(2, 1)
         PIL.Image.fromarray(wide.numpy()).convert("RGB").save(place / f"{i}.png")
     line = ["fool", "harden", str(folder), "--certified", "--size", "12", "--eps", "0.05"]
-    assert main([*line, "--epochs", "8", "--half", "--out", str(out), "--json"]) == 0
+    black_and_white = ["--threshold", "0.5"]
+    assert (
+        main([*line, *black_and_white, "--epochs", "8", "--half", "--out", str(out), "--json"]) == 0
+    )
     card = json.loads(capsys.readouterr().out)["card"]
+    assert card["settings"]["threshold"] == 0.5
     assert card["facts"]["recipe"]["name"] == "certified"
     assert card["facts"]["recipe"]["epochs"] == 8
     figures = card["facts"]["figures"]
@@ -196,3 +215,6 @@ def test_the_command_trains_for_proofs_and_certify_gives_them(
     assert found.count("proved") >= proved * len(pixels) - 1
     assert main([*line, "--norm", "l2", "--out", str(out)]) == 2
     assert "linf alone" in capsys.readouterr().err
+    line.remove("--certified")
+    assert main([*line, *black_and_white, "--out", str(out)]) == 2
+    assert "give --certified too" in capsys.readouterr().err

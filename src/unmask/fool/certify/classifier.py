@@ -27,7 +27,7 @@ from unmask.train.holdout import hold_out
 _GUARDS = 2000
 # The network of mnist-certified.
 _ARCHITECTURE = "stepped_cnn"
-_STEPS = ((32, 3, 1), (32, 4, 2), (64, 3, 1), (64, 4, 2))
+_STEPS = ((32, 4, 2), (64, 4, 2))
 _HIDDEN = 512
 
 
@@ -55,6 +55,7 @@ def harden_certified(
     plan: CertifiedTraining,
     *,
     out: Path,
+    threshold: float | None = None,
     test: Images | None = None,
     minutes: float | None = None,
     licence: str = "",
@@ -69,6 +70,8 @@ def harden_certified(
         images: to train on; 2,000 or a tenth of them are held out as the guard.
         plan: the settings of the training; a batch has no more images than there are.
         out: the folder for the model and the checkpoint.
+        threshold: that turns pixels into black and white before all else, in (0, 1), for drawings
+            such as digits; None for none.
         test: measured once, at the end.
         minutes: the epochs are as many as fit; None for those of the plan.
         licence: of the images.
@@ -81,9 +84,11 @@ def harden_certified(
         The classifier and its figures; fool certify gives the proof.
 
     Raises:
-        UserError: for images that are too small for the network, and as hold_out and
-            train_certified do.
+        UserError: for images that are too small for the network, a threshold outside (0, 1), and
+            as hold_out and train_certified do.
     """
+    if threshold is not None and not 0 < threshold < 1:
+        raise UserError("the threshold is no grey", got=threshold, do="give one between 0 and 1")
     if len(images) < 2:
         raise UserError("there are too few images to train on", got=len(images))
     fraction = min(_GUARDS / len(images), 0.1)
@@ -92,7 +97,8 @@ def harden_certified(
     channels, height, width = images.pixels.shape[1:]
     classifier = Classifier.create(
         _ARCHITECTURE,
-        {"steps": [list(step) for step in _STEPS], "hidden": _HIDDEN},
+        {"steps": [list(step) for step in _STEPS], "hidden": _HIDDEN}
+        | ({} if threshold is None else {"threshold": threshold}),
         class_names=images.class_names,
         input_shape=(channels, height, width),
         mean=(0.0,) * channels,

@@ -56,7 +56,7 @@ def interval_logits(
 
 
 def started(module: nn.Module, *, small: bool = True) -> None:
-    """Initialise the weights of convolutions and linear layers.
+    """Initialise the trainable weights of convolutions and linear layers.
 
     Args:
         module: whose weights are drawn.
@@ -65,7 +65,7 @@ def started(module: nn.Module, *, small: bool = True) -> None:
             as PyTorch does.
     """
     for layer in module.modules():
-        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+        if isinstance(layer, (nn.Conv2d, nn.Linear)) and layer.weight.requires_grad:
             layer.reset_parameters()
             if small:
                 nn.init.normal_(layer.weight, 0.0, math.sqrt(2 * math.pi) / layer.weight[0].numel())

@@ -56,8 +56,8 @@ class CertifiedTraining:
     margin: float = 1.2
     epochs: int = 60
     batch_size: int = 256
-    learning_rate: float = 1e-3
-    warmup: float = 0.4
+    learning_rate: float = 5e-3
+    warmup: float = 0.3
     clean: float = 0.0
     regulariser: float = 0.5
     small: bool = True
@@ -195,6 +195,8 @@ class _Run(Loop[CertifiedEpoch]):
         self.squares = [torch.zeros_like(p) for p in self.parameters]
         self.taken = torch.zeros((), device=device)
         self.take_step = self.update
+        # Whether the clean loss has a weight; a recorded step can't leave its gradient out.
+        self.blended = True
         self.order = torch.Generator().manual_seed(plan.seed)
         self.shuffled = torch.empty(0, dtype=torch.int64)
         self.drawn = 0
@@ -258,7 +260,8 @@ class _Run(Loop[CertifiedEpoch]):
         y = self.labels[self.rows]
         lower, upper = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
         worst, boxes = interval_logits(self.network, lower, upper, y)
-        logits = self.module(x)
+        with torch.set_grad_enabled(self.blended):
+            logits = self.module(x)
         loss = clean * functional.cross_entropy(logits, y)
         loss = loss + (1 - clean) * functional.cross_entropy(worst, y)
         loss = loss + weight * regularised((upper - lower) / 2, boxes)
@@ -306,6 +309,7 @@ class _Run(Loop[CertifiedEpoch]):
             rate *= (1 + math.cos(math.pi * (part - 0.5) / 0.5)) / 2
         # Until eps is full the average is the network itself.
         pace = 1.0 if grown < 1 else 1 / plan.averaging
+        self.blended = grown < 1 or plan.clean > 0
         self.knobs.copy_(
             torch.tensor(
                 [
