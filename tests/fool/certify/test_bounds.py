@@ -197,9 +197,9 @@ class Odd(nn.Module):
         return logits
 
 
-class Multiplied(nn.Module):
+class Divided(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return (x * x).flatten(1)
+        return (x / (1 + x)).flatten(1)
 
 
 class Mixed(nn.Module):
@@ -220,7 +220,7 @@ class Branching(nn.Module):
         (Odd(nn.Upsample(scale_factor=1, mode="bicubic")), "odd, Upsample.*bicubic"),
         (Odd(nn.Sequential(nn.Identity(), nn.GroupNorm(1, 1))), "odd.1, GroupNorm"),
         (torch.jit.script(nn.Flatten()), "TorchScript"),
-        (Multiplied(), "operation mul"),
+        (Divided(), "operation truediv: two tensors"),
         (Mixed(), "operation flip: it mixes the images"),
         (Branching(), "can't be traced"),
         (nn.Conv2d(1, 1, 1), "one logit a class"),

@@ -80,6 +80,13 @@ FUNCTIONS_TRIED: dict[str, Callable[[Tensor], Tensor]] = {
     "resized": lambda x: functional.interpolate(x, size=(9, 4), mode="bilinear", antialias=True),
     "cast": lambda x: functional.leaky_relu(x.float(), -0.2).double(),
     "branch on channels": lambda x: x.relu() if x.shape[1] == 2 and x.size(3) > 1 else x,
+    "gate": lambda x: x * torch.sigmoid(x.flip(3)),
+    "excitation": lambda x: x * torch.sigmoid(x.mean((2, 3), keepdim=True)),
+    "swish in words": lambda x: torch.mul(x, x.sigmoid()),
+    "own square": lambda x: x * x - 0.3 * x.square() + x**2,
+    "added to all": lambda x: x - x.mean(1, keepdim=True),
+    "larger of two": lambda x: torch.maximum(x, x.flip(2)) + torch.max(x, 0.2 * x),
+    "smaller of two": lambda x: torch.min(x, x.roll(1, 3)) - x.minimum(-x),
     "by the batch": lambda x: x.reshape(x.shape[0], -1).view(x.size(0), 8, -1),
 }
 

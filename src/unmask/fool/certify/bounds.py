@@ -24,11 +24,11 @@ from unmask.fool.certify.operations import (
     Interval,
     Joined,
     Maximum,
+    Node,
     Sum,
 )
 from unmask.fool.certify.region import MARGIN, Region
 from unmask.fool.certify.relaxation import Lines
-from unmask.fool.certify.trace import Node
 
 # The most numbers that one backward pass holds at a time, which bounds memory.
 _NUMBERS = 1 << 24

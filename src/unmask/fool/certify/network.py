@@ -16,10 +16,11 @@ from unmask.fool.certify.operations import (
     Interval,
     Joined,
     Maximum,
+    Node,
     Shape,
     Sum,
 )
-from unmask.fool.certify.trace import Node, nothing, read_graph
+from unmask.fool.certify.trace import nothing, read_graph
 
 
 @dataclass(frozen=True)

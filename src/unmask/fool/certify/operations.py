@@ -195,6 +195,23 @@ class Joined:
 Operation = Affine | Elementwise | Maximum | Sum | Joined
 
 
+@dataclass(frozen=True)
+class Node:
+    """An operation on the outputs of earlier nodes; None for the input.
+
+    Args:
+        name: in the module.
+        operation: applied to the inputs.
+        inputs: places of earlier nodes.
+        shape: of its output, without the batch.
+    """
+
+    name: str
+    operation: Operation | None
+    inputs: tuple[int, ...]
+    shape: Shape
+
+
 def linear(weight: Tensor, bias: Tensor | None) -> Affine:
     """Return x -> weight x + bias over the last dimension, as in torch.nn.Linear."""
     return Affine(

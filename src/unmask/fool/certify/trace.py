@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -32,33 +31,17 @@ from unmask.fool.certify.operations import (
     Elementwise,
     Joined,
     Maximum,
+    Node,
     Operation,
     Shape,
-    Sum,
     linear,
     mapped,
     scaled,
 )
+from unmask.fool.certify.pairs import PAIRS, SQUARE
 from unmask.models.answer import only_tensor
 
 _SOFTMAX = ("softmax", "log_softmax")
-
-
-@dataclass(frozen=True)
-class Node:
-    """An operation on the outputs of earlier nodes; None for the input.
-
-    Args:
-        name: in the module.
-        operation: applied to the inputs.
-        inputs: places of earlier nodes.
-        shape: of its output, without the batch.
-    """
-
-    name: str
-    operation: Operation | None
-    inputs: tuple[int, ...]
-    shape: Shape
 
 
 def nothing(logits: Tensor) -> Tensor:
@@ -187,6 +170,8 @@ class _Reader:
         if self._ending(node) is not None:
             # Known where it ends the model alone.
             raise self._unsupported(node)
+        if not part and self._pair(node, after):
+            return
         operation = self._operation(node, before, after)
         if operation is None:
             self.places[node] = self.places[given[0]]
@@ -198,6 +183,36 @@ class _Reader:
             Node(self._name(node), operation, tuple(self.places[n] for n in ordered), after)
         )
         self.places[node] = len(self.nodes) - 1
+
+    def _pair(self, node: fx.Node, after: Shape) -> bool:
+        """Append an operation of two tensors, and return whether it is one."""
+        name = ARITHMETIC.get(called(node), called(node).removesuffix("imum"))
+        tensors = [a for a in node.args if isinstance(a, fx.Node) and a in self.places]
+        if name not in PAIRS or len(tensors) != 2 or len(node.args) != 2:
+            return False
+        if node.kwargs:
+            raise self._unsupported(node, "these settings")
+        places = [self._expanded(node, self.places[t], after) for t in tensors]
+        steps = PAIRS[name]
+        if name == "mul" and tensors[0] is tensors[1]:
+            steps = ((SQUARE, (0,)),)
+        for operation, taken in steps:
+            inputs = tuple(places[i] for i in taken)
+            self.nodes.append(Node(self._name(node), operation, inputs, after))
+            places.append(len(self.nodes) - 1)
+        self.places[node] = places[-1]
+        return True
+
+    def _expanded(self, node: fx.Node, place: int, after: Shape) -> int:
+        """Return the place of a tensor in the shape to which an operation broadcasts it."""
+        before = self.nodes[place].shape
+        if before == after:
+            return place
+        if len(before) != len(after):
+            raise self._unsupported(node, "tensors of different dimensions")
+        wider = mapped(lambda x: x.expand(len(x), *after), before, self.like, terms=1)
+        self.nodes.append(Node(self._name(node), wider, (place,), after))
+        return len(self.nodes) - 1
 
     def _part(self, node: fx.Node) -> fx.Node | None:
         """Return the tensor of which a node takes one of several parts, or None."""
@@ -220,6 +235,8 @@ class _Reader:
             return Elementwise(CURVES[name.rstrip("_")])
         if name in UNCHANGED:
             return None
+        if name == "square" or (name in ("pow", "pow_") and node.args[1:] == (2,)):
+            return SQUARE
         if name in ARITHMETIC:
             return self._arithmetic(node, ARITHMETIC[name], after)
         if name.rstrip("_") in FUNCTIONS:
@@ -290,10 +307,7 @@ class _Reader:
             raise self._unsupported(node, "these settings")
         tensors = [a for a in node.args if isinstance(a, fx.Node) and a in self.places]
         if len(tensors) == 2:
-            shapes = {self.nodes[self.places[a]].shape for a in tensors}
-            if name not in ("add", "sub") or len(shapes) != 1:
-                raise self._unsupported(node, "two tensors that both depend on the image")
-            return Sum((1.0, 1.0 if name == "add" else -1.0))
+            raise self._unsupported(node, "two tensors that both depend on the image")
         first = isinstance(node.args[0], fx.Node) and node.args[0] in self.places
         constant = node.args[1] if first else node.args[0]
         if isinstance(constant, fx.Node):
