@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from made_up_clusters import batch
+from made_up_clusters import Net, batch
 from small_programs import coloured, net, train, watched
 from unmask.flow.watch import Watch
 
@@ -66,6 +66,32 @@ def four_at_a_time() -> None:
         x, y = batch(i, 4)
         optimizer.zero_grad()
         functional.cross_entropy(model(x / 3), y).backward()
+        optimizer.step()
+
+
+def many_words() -> None:
+    """Predict words among so many that only the graph shows over which of them they compete."""
+    model = nn.Sequential(nn.Embedding(9000, 16), nn.Linear(16, 9000))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(12):
+        x = torch.randint(40, (7, 20))
+        optimizer.zero_grad()
+        logs = functional.log_softmax(model(x), dim=-1).view(-1, 9000)
+        functional.nll_loss(logs, (x + 1).view(-1)).backward()
+        optimizer.step()
+
+
+def one_series() -> None:
+    """Predict a series' next value: its time is the first dimension, its batch is 1."""
+    reads = nn.LSTM(2, 8)
+    model = Net(lambda net, x: net.head(net.reads(x)[0]), reads=reads)
+    model.trunk, model.head = None, nn.Linear(8, 1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    series = torch.sin(0.2 * torch.arange(101.0))
+    x, y = torch.stack([series[:99], series[1:100]], 1)[:, None], series[2:, None, None]
+    for _ in range(30):
+        optimizer.zero_grad()
+        functional.mse_loss(model(x), y).backward()
         optimizer.step()
 
 
@@ -461,6 +487,8 @@ def test_one_code_for_all_images_is_no_error(run):
         paler_in_training,
         far_from_zero,
         four_at_a_time,
+        many_words,
+        one_series,
     ],
 )
 def test_healthy_programs_get_no_word(run):

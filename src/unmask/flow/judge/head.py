@@ -161,7 +161,8 @@ def _wrong_dimension(call: LossCall) -> str | None:
     if call.name not in ("cross_entropy", "nll_loss") or len(call.shape) < 2:
         return None
     # A dimension of the outputs before they were reshaped, as those of words in a row are.
-    if call.dim == 1 or call.normalised == 1:
+    elsewhere = call.dim >= len(call.shape) or call.shape[call.dim] != call.width
+    if call.dim == 1 or call.normalised == 1 or (elsewhere and call.width == call.shape[1]):
         return None
     return "the images of a batch" if call.dim == 0 else "the places"
 

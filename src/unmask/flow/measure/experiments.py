@@ -51,7 +51,7 @@ def experiment(
     mixed = swapped = time = severed = words = None
     plain = isinstance(x, Tensor) and isinstance(y, Tensor) and x.ndim > 1
     if plain and LEAST_IMAGES <= len(x) == len(y):
-        if x.is_floating_point() or y.ndim == 1:
+        if (x.is_floating_point() or y.ndim == 1) and not _one_series(model, x, y):
             # Where every word has a label, texts may lie side by side.
             mixed = _quietly(lambda: _mixed(_alive(model), call, x))
         swapped = _quietly(lambda: _swapped(_alive(model), call, loss, x, y))
@@ -73,6 +73,13 @@ def experiment(
         *(mixed, swapped, time, severed, affine, random),
         *(linear, chance, nearest, images, leak, unshifted),
     )
+
+
+def _one_series(model: nn.Module, x: Tensor, y: Tensor) -> bool:
+    """Return whether a recurrent layer reads one series, whose time comes before its batch of 1."""
+    recurrent = [m for m in model.modules() if isinstance(m, nn.RNNBase)]
+    first = bool(recurrent) and not any(m.batch_first for m in recurrent)
+    return first and x.ndim == y.ndim == 3 and x.shape[1] == y.shape[1] == 1
 
 
 def severs(stats: FlowStats) -> bool:
