@@ -165,6 +165,7 @@ class Watch:
         self._taps.__exit__()
         for training in self._trainings.values():
             training.probe.__exit__(kind, error, trace)
+        for training in self._trainings.values():
             if training.facts.steps and error is None:
                 self._experiment(training)
         if error is not None and isinstance(error, Exception):
