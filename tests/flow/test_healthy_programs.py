@@ -81,6 +81,21 @@ def many_words() -> None:
         optimizer.step()
 
 
+def words_long_ago() -> None:
+    """Read rows of words, of whose table a batch asks for a few and long sequences fade."""
+    model = nn.Sequential(nn.Embedding(2000, 8), nn.Conv1d(30, 4, 1), nn.Flatten())
+    model.append(nn.Linear(32, 2))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(12):
+        x = torch.randint(2000, (8, 30))
+        # The last words alone have gradients, and those of the first are next to nothing.
+        x[:, :25] = torch.randint(400, (8, 25))
+        optimizer.zero_grad()
+        functional.cross_entropy(model(x), x[:, 0] % 2).backward()
+        model[0].weight.grad[:60] *= 1e-40
+        optimizer.step()
+
+
 def one_series() -> None:
     """Predict a series' next value: its time is the first dimension, its batch is 1."""
     reads = nn.LSTM(2, 8)
@@ -489,6 +504,7 @@ def test_one_code_for_all_images_is_no_error(run):
         four_at_a_time,
         many_words,
         one_series,
+        words_long_ago,
     ],
 )
 def test_healthy_programs_get_no_word(run):

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from unmask.flow.check import check_flow
 from unmask.flow.judge.kinds import KINDS
-from unmask.flow.judge.verdicts import ordered, verdicts
+from unmask.flow.judge.verdicts import early, ordered, verdicts
 from unmask.flow.measure.probe import GradientProbe
 from unmask.flow.measure.statistics import FlowStats
 from unmask.verdict import SEVERITIES, Verdict
@@ -238,6 +238,13 @@ def test_few_units_do_where_they_are_more_than_the_outputs(share, units, severit
 def test_a_few_images_may_leave_units_off(share, said):
     found = verdicts(silenced(share, [2.3, 2.31, 2.3], 30, images=12))
     assert said == ("dead units" in {v.kind for v in found})
+
+
+@pytest.mark.parametrize(("losses", "certain"), [([0.5, 0.4, 0.2], False), ([0.5] * 3, True)])
+def test_a_network_that_learns_may_say_the_mean_when_it_is_stopped(losses, certain):
+    """All autoencoders do at first."""
+    verdict = Verdict("constant outputs", "error", "the output is nearly the same", "initialise")
+    assert early(verdict, silenced(0.0, losses), ended=True) != certain
 
 
 def bare(depth: int, std: float) -> nn.Sequential:

@@ -18,6 +18,8 @@ LAYER_NOISE = 0.1
 # Steps from the start within which a network is judged by its loss's response to its weights: one
 # that has learnt all it can no longer responds.
 FRESH = 20
+# A network whose loss has fallen to this fraction of its first learns.
+LEARNS = 0.95
 
 UNBORN = 0.1
 # The losses of regressions, and one computed by hand.
@@ -382,3 +384,9 @@ def median(values: Sequence[float]) -> float:
 
 def _geometric(logs: list[float]) -> float:
     return float(10 ** (sum(logs) / len(logs)))
+
+
+def learns(history: Sequence[FlowStats]) -> bool:
+    """Return whether the loss has fallen to LEARNS of its first value."""
+    losses = [s.loss for s in history if s.loss is not None]
+    return len(losses) > 1 and losses[-1] < LEARNS * losses[0]

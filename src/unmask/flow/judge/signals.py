@@ -7,6 +7,7 @@ import math
 from unmask.flow.judge import fixes
 from unmask.flow.judge.indicators import (
     FRESH,
+    TABLES,
     UNRESPONSIVE,
     Decay,
     adaptive,
@@ -15,6 +16,7 @@ from unmask.flow.judge.indicators import (
     finite,
     front_response,
     gradient_norm,
+    learns,
     median,
     natural,
     normalised,
@@ -49,8 +51,6 @@ CRAWLS = 0.006
 DEAD, NEARLY_ALL, SATURATED = 0.8, 0.95, 0.6
 # Fewer images than this may leave a unit off that is alive.
 SEVERAL = 24
-# Half of the units may be dead in a network whose loss has fallen to this fraction of its first.
-LEARNS = 0.95
 DEAD_CLASSES, SHUT_OUTPUTS = 0.1, 0.8
 ALIKE = 1e-3
 AT_FLOOR, LOST = 0.01, 0.5
@@ -156,7 +156,7 @@ def dead(history: list[FlowStats]) -> Verdict | None:
     if not layers:
         return None
     share, x = max(layers, key=lambda pair: pair[0])
-    if share < DEAD / 2 or x.slopes is None or (share < DEAD and _learns(history)):
+    if share < DEAD / 2 or x.slopes is None or (share < DEAD and learns(history)):
         return None
     if share < NEARLY_ALL and x.slopes.dead_pictures < SEVERAL:
         return None
@@ -176,11 +176,6 @@ def dead(history: list[FlowStats]) -> Verdict | None:
 def _narrow(stats: FlowStats, x: LayerStats, share: float) -> bool:
     """Return whether no more units are alive than the network has outputs."""
     return round((1 - share) * x.units) <= stats.matrix_layers[-1].units
-
-
-def _learns(history: list[FlowStats]) -> bool:
-    losses = [s.loss for s in history if s.loss is not None]
-    return len(losses) > 1 and losses[-1] < LEARNS * losses[0]
 
 
 def saturated(history: list[FlowStats]) -> Verdict | None:
@@ -240,7 +235,8 @@ def underflow(history: list[FlowStats]) -> Verdict | None:
     gradients = [
         (x, x.weight_gradient)
         for x in stats.matrix_layers
-        if x.weight_gradient is not None and not x.frozen
+        # Of a table the rows that no image of a batch asks for have none.
+        if x.weight_gradient is not None and not x.frozen and x.kind not in TABLES
     ]
     on_the_way = [outputs[max(i - 1, 0) : i + 1] for i in range(len(outputs))]
     still_to_come = [gradients[i:] for i in range(len(gradients))]

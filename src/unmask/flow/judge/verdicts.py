@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from unmask.flow.judge import rates, signals
 from unmask.flow.judge.data import data
 from unmask.flow.judge.head import head
+from unmask.flow.judge.indicators import learns
 from unmask.flow.judge.kinds import CAUSES, CONSEQUENCES, FOLLOWS, OF_THE_RATE, rank
 from unmask.flow.judge.numbers import numbers
 from unmask.flow.judge.steps import steps
@@ -119,11 +120,13 @@ def early(verdict: Verdict, history: Sequence[FlowStats], ended: bool) -> bool:
     Args:
         verdict: on the history.
         history: the probed steps of a training.
-        ended: whether it is over. Signals of a step or two are no more than that; and a gradient
-            that fades may come back wherever the weights move.
+        ended: whether it is over. Signals of a step or two are no more than that; a gradient that
+            fades may come back wherever the weights move, and a network whose loss falls may give
+            the mean of its targets first.
     """
     needed = _needed(verdict, history)
-    return len(history) < (min(needed, SURE) if ended and verdict.kind != "vanishing" else needed)
+    passes = verdict.kind == "vanishing" or (verdict.kind == "constant outputs" and learns(history))
+    return len(history) < (min(needed, SURE) if ended and not passes else needed)
 
 
 def _needed(v: Verdict, history: Sequence[FlowStats]) -> int:
