@@ -96,6 +96,18 @@ def words_long_ago() -> None:
         optimizer.step()
 
 
+def one_state_again() -> None:
+    """Learn a value of six states, of which at the end one alone is met."""
+    model = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 6))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for i in range(230):
+        state = torch.randint(6, (32,)) if i < 60 else torch.zeros(32, dtype=torch.int64)
+        optimizer.zero_grad()
+        target = 0.5 * functional.one_hot((state + 1) % 6, 6).float()
+        functional.mse_loss(model(functional.one_hot(state, 6).float()), target).backward()
+        optimizer.step()
+
+
 def one_series() -> None:
     """Predict a series' next value: its time is the first dimension, its batch is 1."""
     reads = nn.LSTM(2, 8)
@@ -505,6 +517,7 @@ def test_one_code_for_all_images_is_no_error(run):
         many_words,
         one_series,
         words_long_ago,
+        one_state_again,
     ],
 )
 def test_healthy_programs_get_no_word(run):

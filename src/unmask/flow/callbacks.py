@@ -13,10 +13,9 @@ from torch import nn
 from unmask.errors import UserError
 from unmask.flow.judge.verdicts import verdicts
 from unmask.flow.measure.calls import LossTap
-from unmask.flow.measure.probe import DEFAULT_EVERY, GradientProbe
+from unmask.flow.measure.probe import DEFAULT_EVERY, GradientProbe, Scaler
 from unmask.flow.measure.statistics import FlowStats
 from unmask.flow.measure.taps import Tapped
-from unmask.flow.measure.window import Scaler
 from unmask.verdict import Verdict
 
 

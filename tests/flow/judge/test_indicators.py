@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +21,8 @@ from unmask.flow.judge.indicators import (
     update_ratios,
     words_answer,
 )
-from unmask.flow.measure.statistics import FlowStats, LayerStats, Magnitude, Slopes
+from unmask.flow.measure.layers import scattered, spread
+from unmask.flow.measure.statistics import ENTRIES, FlowStats, LayerStats, Magnitude, Slopes
 
 
 def size(rms: float, count: int = 100) -> Magnitude:
@@ -133,3 +135,14 @@ def test_relative_gain_needs_steps_and_a_loss():
     assert relative_gain(net(stepped, stepped, loss=2.0)) == pytest.approx(0.05)
     assert relative_gain(net(stepped, loss=None)) is None
     assert relative_gain(net(layer(1.0))) is None
+
+
+def test_how_images_differ_is_a_fact_of_all_of_them():
+    """The first eight of a batch may be alike where normalisation sets a few others apart."""
+    images = torch.zeros(64, 3, 64, 64)
+    images[8:] = torch.randn(56, 3, 1, 1, generator=torch.Generator().manual_seed(0))
+    rows = scattered(images)
+    assert rows.numel() < 2 * ENTRIES
+    # Spread over all 64 images, of which eight are 0.
+    assert spread(rows, 0) == pytest.approx(spread(images, 0), rel=0.1)
+    assert scattered(images[:, 0, 0]).shape == (64, 64)

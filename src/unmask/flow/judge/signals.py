@@ -51,8 +51,7 @@ CRAWLS = 0.006
 DEAD, NEARLY_ALL, SATURATED = 0.8, 0.95, 0.6
 # Fewer images than this may leave a unit off that is alive.
 SEVERAL = 24
-DEAD_CLASSES, SHUT_OUTPUTS = 0.1, 0.8
-ALIKE = 1e-3
+DEAD_CLASSES, SHUT_OUTPUTS, ALIKE = 0.1, 0.8, 1e-3
 AT_FLOOR, LOST = 0.01, 0.5
 CONSTANT = 0.01
 NOTHING = "every gradient is exactly 0, though the loss is not"
@@ -421,7 +420,9 @@ def constant(history: list[FlowStats]) -> Verdict | None:
         # A frozen network gives features, as of an image that is being changed.
         return None
     x, output = stats.input, stats.output
-    if x is not None and x.computed and x.variation is not None and x.variation < CONSTANT:
+    varies = x.variation if x is not None else None
+    if x is not None and varies is not None and varies < (CONSTANT if x.computed else ALIKE):
+        # What doesn't differ gives what doesn't.
         return None
     silenced = 0.0
     if last.slopes and (output is None or output.operation in (*RECTIFIERS, "hardtanh")):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from unmask.flow.measure.slopes import alive, describe
 from unmask.flow.measure.statistics import (
+    ENTRIES,
     QUANTILES,
     SAFE,
     InputStats,
@@ -266,6 +267,17 @@ class Units:
         if self._silent is None:
             return None
         return (self._silent >= self.images).double().mean().item()
+
+
+def scattered(tensor: Tensor) -> Tensor:
+    """Return a few places of all images of a batch, or its first images where they have no places.
+
+    How images differ is a fact of all of them: a few may lie far from the others.
+    """
+    if tensor.ndim > 2:
+        step = -(-tensor.numel() // ENTRIES)
+        tensor = tensor[..., :: max(1, min(step, tensor.shape[-1]))]
+    return few(tensor)
 
 
 def spread(x: Tensor, dim: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from torch import nn
@@ -17,11 +17,19 @@ from torch.optim.optimizer import (
 from unmask.errors import UserError
 from unmask.flow.measure.layers import Units, layers_of
 from unmask.flow.measure.statistics import FlowStats
-from unmask.flow.measure.window import Scaler, Window
+from unmask.flow.measure.window import Window
 from unmask.flow.measure.wrappers import unwrap
 
 EARLY_STEPS = frozenset((0, 1, 2, 4, 8))
 DEFAULT_EVERY = 100
+
+
+class Scaler(Protocol):
+    """The part of a torch.amp.GradScaler that the probe uses."""
+
+    def get_scale(self) -> float:
+        """Return the factor on the loss."""
+        ...
 
 
 class GradientProbe:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,7 @@ from unmask.flow.measure.layers import (
     Layer,
     Units,
     input_stats,
+    scattered,
     spread,
     tensors_in,
 )
@@ -51,14 +52,6 @@ MOST_CALLS = 64
 KEPT = 0.5
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class Scaler(Protocol):
-    """The part of a torch.amp.GradScaler that the probe uses."""
-
-    def get_scale(self) -> float:
-        """Return the factor on the loss."""
-        ...
 
 
 def _quiet(hook: F) -> F:
@@ -289,7 +282,7 @@ class Window:
             return
         last = last_operation(z)
         self._result = z.untyped_storage().data_ptr()
-        rows = few(z.detach())
+        rows = scattered(z.detach())
         bias = self._bias(rows) if last.name == "scores" else None
         if bias is not None:
             # A bias may be large on purpose, as where detectors expect few objects.
