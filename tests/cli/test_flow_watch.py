@@ -146,6 +146,24 @@ def test_a_plain_script_its_line_and_its_own_status(watch, tmp_path):
     assert found["models"][0]["steps"] == 12
 
 
+def test_weights_changed_by_hand_are_no_clean_bill(watch):
+    source = (
+        DATA
+        + """
+model = nn.Linear(20, 5)
+for i in range(8):
+    x, y = batch(i)
+    model.zero_grad()
+    F.cross_entropy(model(x), y).backward()
+    for p in model.parameters():
+        p.data = p.data - 0.1 * p.grad
+"""
+    )
+    status, _, err = watch(source)
+    assert status == 0
+    assert "no step of an optimiser was seen" in err
+
+
 def test_an_interrupt_while_the_report_is_written_loses_nothing(watch, tmp_path, monkeypatch):
     write = unmask.report.check.write_watch
 

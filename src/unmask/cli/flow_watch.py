@@ -172,9 +172,12 @@ def _conclude(report: WatchReport, out: Path, json: bool) -> None:
         if v.kind == "crashed":
             _say(v)
     errors, warnings = len(report.at_least("error")), len(report.at_least("warning"))
+    steps = max(m.steps for m in report.models)
+    if not steps and not errors:
+        _line("no step of an optimiser was seen: how weights change otherwise isn't judged")
     _line(
         f"{_count(errors, 'error')}, {_count(warnings - errors, 'warning')} in "
-        f"{_count(max(m.steps for m in report.models), 'step')} of "
+        f"{_count(steps, 'step')} of "
         f"{', '.join(m.model for m in report.models)}. Report: {files[0]}"
     )
 
