@@ -103,6 +103,9 @@ def one_state_again() -> None:
     for i in range(230):
         state = torch.randint(6, (32,)) if i < 60 else torch.zeros(32, dtype=torch.int64)
         optimizer.zero_grad()
+        if i > 80:
+            # An agent first looks what to do in the state that it is in.
+            model(functional.one_hot(state[:1], 6).float())
         target = 0.5 * functional.one_hot((state + 1) % 6, 6).float()
         functional.mse_loss(model(functional.one_hot(state, 6).float()), target).backward()
         optimizer.step()

@@ -420,9 +420,8 @@ def constant(history: list[FlowStats]) -> Verdict | None:
         # A frozen network gives features, as of an image that is being changed.
         return None
     x, output = stats.input, stats.output
-    varies = x.variation if x is not None else None
-    if x is not None and varies is not None and varies < (CONSTANT if x.computed else ALIKE):
-        # What doesn't differ gives what doesn't.
+    if x is not None and (x.variation or 0.0) < (CONSTANT if x.computed else ALIKE):
+        # What doesn't differ, or came one by one, shows nothing of how outputs differ.
         return None
     silenced = 0.0
     if last.slopes and (output is None or output.operation in (*RECTIFIERS, "hardtanh")):
