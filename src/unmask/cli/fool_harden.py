@@ -59,6 +59,7 @@ def harden(
             "with --certified, turn pixels into black and white at this grey first, as 0.5: for "
             "drawings such as digits",
             above=True,
+            below=True,
         ),
     ] = None,
     epochs: Annotated[

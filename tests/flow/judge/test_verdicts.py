@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from unmask.flow.check import check_flow
 from unmask.flow.judge.kinds import KINDS
+from unmask.flow.judge.signals import constant
 from unmask.flow.judge.verdicts import early, ordered, verdicts
 from unmask.flow.measure.probe import GradientProbe
 from unmask.flow.measure.statistics import FlowStats
@@ -238,6 +239,16 @@ def test_few_units_do_where_they_are_more_than_the_outputs(share, units, severit
 def test_a_few_images_may_leave_units_off(share, said):
     found = verdicts(silenced(share, [2.3, 2.31, 2.3], 30, images=12))
     assert said == ("dead units" in {v.kind for v in found})
+
+
+def test_outputs_that_are_shut_off_are_told_of_single_images():
+    """Of one image nobody knows how outputs differ, but whether they are off."""
+    model = nn.Sequential(nn.Linear(50, 5), nn.ReLU())
+    nn.init.constant_(model[0].bias, -30)
+    pair = torch.randn(1, 50), torch.randint(5, (1,))
+    found = constant(check_flow(model, functional.cross_entropy, pair).history)
+    assert found is not None
+    assert "shuts off 100%" in found.message
 
 
 @pytest.mark.parametrize(("losses", "certain"), [([0.5, 0.4, 0.2], False), ([0.5] * 3, True)])

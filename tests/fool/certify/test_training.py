@@ -19,6 +19,7 @@ from unmask.cli.main import main
 from unmask.data.sources import load_source
 from unmask.errors import UserError
 from unmask.fool.certify.bounds import differences, interval_differences, intervals
+from unmask.fool.certify.classifier import harden_certified
 from unmask.fool.certify.loss import interval_logits, proved_by_intervals, started
 from unmask.fool.certify.network import Network
 from unmask.fool.certify.region import Region
@@ -218,3 +219,5 @@ def test_the_command_trains_for_proofs_and_certify_gives_them(
     line.remove("--certified")
     assert main([*line, *black_and_white, "--out", str(out)]) == 2
     assert "give --certified too" in capsys.readouterr().err
+    with pytest.raises(UserError, match="no grey"):
+        harden_certified(pixels, CertifiedTraining(), out=out, threshold=1.0)

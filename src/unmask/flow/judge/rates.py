@@ -124,8 +124,9 @@ def too_low(history: list[FlowStats]) -> Verdict | None:
         return None
     gains = finite([g for g in map(relative_gain, history) if g is not None])
     # Narrow layers have large weights, of which a usual step is a small part.
-    gaining = not gains or median(gains) * _still_to_build(history) >= SLOW_GAIN
-    fastest *= _still_to_build(history)
+    growth = _still_to_build(history)
+    gaining = not gains or median(gains) * growth >= SLOW_GAIN
+    fastest *= growth
     if fastest >= (STILL if gaining else SLOW):
         return None
     return Verdict(
@@ -239,9 +240,9 @@ def schedule(
         lines: places in the user's code.
     """
     line = lines.get("schedule")
-    reversed_ = list(_reversed(plateaus, line))
-    yield from reversed_
-    if len(rates) < LEAST_STEPS or reversed_:
+    wrong_way = list(_reversed(plateaus, line))
+    yield from wrong_way
+    if len(rates) < LEAST_STEPS or wrong_way:
         # What a reversed schedule does to the rate is part of that verdict.
         return
     peak = max(rates)

@@ -52,8 +52,7 @@ DEAD, NEARLY_ALL, SATURATED = 0.8, 0.95, 0.6
 # Fewer images than this may leave a unit off that is alive.
 SEVERAL = 24
 DEAD_CLASSES, SHUT_OUTPUTS, ALIKE = 0.1, 0.8, 1e-3
-AT_FLOOR, LOST = 0.01, 0.5
-CONSTANT = 0.01
+AT_FLOOR, LOST, CONSTANT = 0.01, 0.5, 0.01
 NOTHING = "every gradient is exactly 0, though the loss is not"
 NO_SLOPE = "look for a clamp(), or activations that are off, on the way to the loss"
 _SQUASHED = ("sigmoid", "softmax", "log_softmax")
@@ -420,8 +419,7 @@ def constant(history: list[FlowStats]) -> Verdict | None:
         # A frozen network gives features, as of an image that is being changed.
         return None
     x, output = stats.input, stats.output
-    if x is not None and (x.variation or 0.0) < (CONSTANT if x.computed else ALIKE):
-        # What doesn't differ, or came one by one, shows nothing of how outputs differ.
+    if x is not None and x.computed and x.variation is not None and x.variation < CONSTANT:
         return None
     silenced = 0.0
     if last.slopes and (output is None or output.operation in (*RECTIFIERS, "hardtanh")):
@@ -430,6 +428,8 @@ def constant(history: list[FlowStats]) -> Verdict | None:
             silenced = max(silenced, last.slopes.saturated)
     variation = _variation(stats)
     constant = variation is not None and variation < CONSTANT and not _differs_more(history)
+    # Inputs that are all the same, or came one by one, show nothing of how outputs differ.
+    constant = constant and (x is None or (x.variation or 0.0) >= ALIKE)
     if not constant and silenced < DEAD_CLASSES:
         return None
     # Where codes are chosen, as by the nearest entry of a table, all images may share one at first.
