@@ -16,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import unmask
 from made_up_clusters import batch
 from unmask.errors import UserError
-from unmask.flow.watch import Stopped, Watch, WatchReport
+from unmask.flow.watch import Stopped, Watch
+from unmask.flow.watched import WatchReport
 from unmask.verdict import Verdict
 
 
@@ -162,6 +163,25 @@ def test_an_optimiser_of_another_model_and_a_replaced_head():
 
     found = seen(replaced)["parameters in no optimiser"]
     assert (found.severity, found.subject) == ("error", "2")
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_a_head_replaced_after_a_training_is_watched_anew(late):
+    model = net()
+
+    def run():
+        train(model, steps=30)
+        before = torch.optim.Adam(model[2].parameters(), lr=1e-3)
+        model[2] = nn.Linear(32, 5)
+        train(model, optimizer=before if late else torch.optim.Adam(model[2].parameters(), 1e-3))
+
+    told: list[Verdict] = []
+    with Watch(tell=told.append) as session:
+        run()
+    assert [v.kind for v in told] == (["no step"] if late else [])
+    assert "holds other weights" in told[0].message if late else not session.verdicts
+    assert [len(w.history) > 3 for w in session.report.models] == [True, not late]
+    assert [w.steps for w in session.report.models] == ([31, 0] if late else [30, 11])
 
 
 def test_two_optimisers_that_take_turns_lack_nothing():

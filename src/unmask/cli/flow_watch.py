@@ -21,7 +21,8 @@ from unmask.errors import UserError
 from unmask.runtime import read_regular
 
 if TYPE_CHECKING:
-    from unmask.flow.watch import Watch, WatchReport
+    from unmask.flow.watch import Watch
+    from unmask.flow.watched import WatchReport
     from unmask.verdict import Verdict
 
 FAILED, INTERRUPTED = 1, 130

@@ -7,7 +7,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -29,10 +28,10 @@ from unmask.flow.measure.calls import LossTap, user_line
 from unmask.flow.measure.inputs import Batch, batch_of
 from unmask.flow.measure.parameters import held_by
 from unmask.flow.measure.probe import DEFAULT_EVERY, GradientProbe
-from unmask.flow.measure.statistics import FlowStats
 from unmask.flow.measure.taps import Tapped
 from unmask.flow.measure.wrappers import is_part, transformed, unwrap
 from unmask.flow.training import LOOK, Training
+from unmask.flow.watched import Watched, WatchReport
 from unmask.runtime import environment_stamp
 from unmask.verdict import SEVERITIES, Severity, Verdict, at_least
 
@@ -41,50 +40,6 @@ _Key = tuple[str, str | None, str | None]
 
 class Stopped(BaseException):
     """Ends a training at its first error, on request; no `except Exception` catches it."""
-
-
-@dataclass(frozen=True)
-class Watched:
-    """The record of one model.
-
-    Args:
-        model: its class.
-        parameters: the number of its parameters.
-        history: the probed steps.
-        steps: that it made.
-        problem: why it could not be measured, or None.
-    """
-
-    model: str
-    parameters: int
-    history: tuple[FlowStats, ...]
-    steps: int
-    problem: str | None = None
-
-
-@dataclass(frozen=True)
-class WatchReport:
-    """The report on a watched training.
-
-    Args:
-        models: that trained.
-        verdicts: worst first.
-        seconds: since the watch began.
-        stamp: the provenance.
-    """
-
-    models: tuple[Watched, ...]
-    verdicts: tuple[Verdict, ...]
-    seconds: float
-    stamp: dict[str, Any] = field(default_factory=dict)
-
-    def at_least(self, severity: Severity) -> tuple[Verdict, ...]:
-        """Return the verdicts of that severity or a worse one."""
-        return tuple(at_least(self.verdicts, severity))
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as plain values."""
-        return asdict(self)
 
 
 class Watch:
@@ -116,7 +71,10 @@ class Watch:
         self._trainings: dict[int, Training] = {}
         self._unfit: weakref.WeakSet[nn.Module] = weakref.WeakSet()
         self._parts: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+        # Those whose models have got other parameters since.
+        self._past: list[Training] = []
         self._optimizers: weakref.WeakSet[Optimizer] = weakref.WeakSet()
+        self._stepped: weakref.WeakSet[Optimizer] = weakref.WeakSet()
         self._scaler: Any = None
         # Whether the gradients are still to be divided by the GradScaler's scale.
         self._scaled_up = False
@@ -182,9 +140,10 @@ class Watch:
         """Return the report so far, or, once the training has ended, on all of it."""
         ended = not self._handles
         found: dict[_Key, Verdict] = {}
-        for training in self._trainings.values():
+        trainings = [*self._past, *self._trainings.values()]
+        for training in trainings:
             mine = {_key(v): v for v in training.told}
-            for v in self._judged(training, ended):
+            for v in self._judged(training, ended or training in self._past):
                 if _key(v) in mine or not self._follows(v):
                     mine[_key(v)] = v
             found |= {_key(v): v for v in ordered(mine.values())}
@@ -198,7 +157,7 @@ class Watch:
                     t.probe.step,
                     t.probe.problem,
                 )
-                for t in self._trainings.values()
+                for t in trainings
             ),
             tuple(ordered(found.values())),
             time.perf_counter() - self._start,
@@ -251,6 +210,9 @@ class Watch:
         except UserError:
             self._unfit.add(module)
             return
+        # Not in the midst of a step, whose hooks these are.
+        for old in self._past:
+            old.probe.__exit__(None, None, None)
         inside, trainings = set(network.modules()), list(self._trainings.values())
         if any(t.probe.window is not None and t.probe.window.busy for t in trainings):
             # Called by another model that doesn't hold it: that model's verdicts cover it.
@@ -351,6 +313,9 @@ class Watch:
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         try:
             self._optimizers.add(optimizer)
+            if optimizer not in self._stepped:
+                self._stepped.add(optimizer)
+                self._retire()
             owned = self._owned(optimizer)
             for training in owned:
                 if not training.before_step(optimizer, self._scaled_up):
@@ -359,6 +324,8 @@ class Watch:
             for training in self._trainings.values():
                 if training not in owned:
                     training.stepped_elsewhere(graded)
+                    if training.facts.elsewhere == IDLE:
+                        self._say(training, training.sure())
             if not owned:
                 self._look_for_frozen(optimizer)
         except Exception as error:
@@ -374,6 +341,17 @@ class Watch:
                     self._say(training, training.sure())
         except Exception as error:
             self._quiet(error)
+
+    def _retire(self) -> None:
+        """End the trainings whose models have got other parameters, as a new head has.
+
+        The next pass begins a new training of such a model.
+        """
+        for place, training in list(self._trainings.items()):
+            held = {id(p) for p in training.module.parameters()}
+            if training.facts.steps >= LOOK and held != set(training.probe.parameters):
+                self._experiment(training)
+                self._past.append(self._trainings.pop(place))
 
     def _look_for_frozen(self, optimizer: Optimizer) -> None:
         if self._idle is not None or any(p.requires_grad for p in held_by(optimizer)):
@@ -398,7 +376,7 @@ class Watch:
 
     def _say(self, training: Training, found: list[Verdict]) -> None:
         stop = False
-        told = {_key(v) for t in self._trainings.values() for v in t.told}
+        told = {_key(v) for t in (*self._past, *self._trainings.values()) for v in t.told}
         for v in found:
             if v.severity == "note" or _key(v) in told or self._follows(v):
                 continue

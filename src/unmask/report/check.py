@@ -14,7 +14,7 @@ from unmask.flow.check import FlowCheck
 from unmask.flow.measure.statistics import LayerStats
 from unmask.flow.profile import NoPrediction, Prediction
 from unmask.flow.repair import Repair
-from unmask.flow.watch import WatchReport
+from unmask.flow.watched import WatchReport
 from unmask.report.figures.check import BAND, profile_figure
 from unmask.report.figures.style import STYLES, to_png, to_svg
 from unmask.report.files import Content, plain, to_csv, to_json, write_files

@@ -141,7 +141,8 @@ def _needed(v: Verdict, history: Sequence[FlowStats]) -> int:
         layers = [x for x in history[-1].layers if x.name == v.subject] if history else []
         moves = [x.update_to_weight_ratio or 0.0 for x in layers]
         return PLATEAU if max(moves, default=0.0) >= MOVES else SURE
-    return 1 if v.kind in CAUSES or v.kind == "diverged" else SURE
+    # Without a probed step there are only the counts of the loop, which have patience of their own.
+    return 0 if v.kind in CAUSES or v.kind == "diverged" else SURE
 
 
 def told(verdict: Verdict) -> str:

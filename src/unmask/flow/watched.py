@@ -1,0 +1,53 @@
+"""The report on a watched training."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from unmask.flow.measure.statistics import FlowStats
+from unmask.verdict import Severity, Verdict, at_least
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The record of one model.
+
+    Args:
+        model: its class.
+        parameters: the number of its parameters.
+        history: the probed steps.
+        steps: that it made.
+        problem: why it could not be measured, or None.
+    """
+
+    model: str
+    parameters: int
+    history: tuple[FlowStats, ...]
+    steps: int
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class WatchReport:
+    """The report on a watched training.
+
+    Args:
+        models: that trained.
+        verdicts: worst first.
+        seconds: since the watch began.
+        stamp: the provenance.
+    """
+
+    models: tuple[Watched, ...]
+    verdicts: tuple[Verdict, ...]
+    seconds: float
+    stamp: dict[str, Any] = field(default_factory=dict)
+
+    def at_least(self, severity: Severity) -> tuple[Verdict, ...]:
+        """Return the verdicts of that severity or a worse one."""
+        return tuple(at_least(self.verdicts, severity))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as plain values."""
+        return asdict(self)
