@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,11 @@ from unmask.fool.certify.network import Network
 from unmask.runtime import sha256
 from unmask.train.history import EpochRecord
 from unmask.train.loop import Loop, Progress
+
+# The longest gradient of a step, in L2.
+_LONGEST = 10.0
+# The images of a step whose clean accuracy is told when the clean loss has no weight.
+_SEEN = 32
 
 
 @dataclass(frozen=True)
@@ -191,9 +196,13 @@ class _Run(Loop[CertifiedEpoch]):
         self.rows = torch.zeros(plan.batch_size, dtype=torch.int64, device=device)
         # eps, the clean loss's weight, the regulariser's, the learning rate, the averages' pace.
         self.knobs = torch.zeros(5, device=device)
-        self.means = [torch.zeros_like(p) for p in self.parameters]
-        self.squares = [torch.zeros_like(p) for p in self.parameters]
-        self.taken = torch.zeros((), device=device)
+        self.adam = torch.optim.Adam(
+            self.parameters, lr=self.knobs[3], fused=True, capturable=pixels.is_cuda
+        )
+        # A step of no size makes Adam's tensors, which a recorded step and a checkpoint need.
+        self._give([torch.zeros_like(p) for p in self.parameters])
+        self.adam.step()
+        self._forget()
         self.take_step = self.update
         # Whether the clean loss has a weight; a recorded step can't leave its gradient out.
         self.blended = True
@@ -245,50 +254,46 @@ class _Run(Loop[CertifiedEpoch]):
 
     def states(self) -> dict[str, dict[str, Tensor]]:
         """Return the tensors of the network, of its average and of Adam."""
-        adam = {f"mean.{i}": mean for i, mean in enumerate(self.means)}
-        adam |= {f"square.{i}": square for i, square in enumerate(self.squares)}
+        adam = {
+            f"{name}.{i}": value
+            for i, p in enumerate(self.parameters)
+            for name, value in self.adam.state[p].items()
+        }
         return {
             "model": self.module.state_dict(),
             "average": self.average.state_dict(),
-            "adam": adam | {"taken": self.taken},
+            "adam": adam,
         }
 
     def update(self) -> None:
         """Take one step on the images of self.rows."""
-        eps, clean, weight, rate, pace = self.knobs.unbind()
+        eps, clean, weight, _, pace = self.knobs.unbind()
         x = self.pixels[self.rows].float() / 255
         y = self.labels[self.rows]
         lower, upper = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
         worst, boxes = interval_logits(self.network, lower, upper, y)
         with torch.set_grad_enabled(self.blended):
-            logits = self.module(x)
-        loss = clean * functional.cross_entropy(logits, y)
-        loss = loss + (1 - clean) * functional.cross_entropy(worst, y)
-        loss = loss + weight * regularised((upper - lower) / 2, boxes)
-        gradients = torch.autograd.grad(loss, self.parameters)
+            # Of the clean loss without a weight a few images tell enough.
+            logits = self.module(x if self.blended else x[:_SEEN])
+        seen = y[: len(logits)]
+        loss = (1 - clean) * functional.cross_entropy(worst, y)
+        if self.blended:
+            loss = loss + clean * functional.cross_entropy(logits, y)
+            loss = loss + weight * regularised((upper - lower) / 2, boxes)
+        self._give(torch.autograd.grad(loss, self.parameters))
+        nn.utils.clip_grad_norm_(self.parameters, _LONGEST)
+        self.adam.step()
         with torch.no_grad():
-            self._adam(gradients, rate)
             for mean, value in zip(self.averages, self.parameters, strict=True):
-                mean.add_((value - mean) * pace)
-            right = (logits.argmax(1) == y).float().mean()
+                mean.lerp_(value, pace)
+            right = (logits.argmax(1) == seen).float().mean()
             others = worst.scatter(1, y[:, None], -torch.inf).amax(1)
             proved = (others < 0).float().mean()
             self.sums += torch.stack([loss.detach(), right, proved])
 
-    def _adam(self, gradients: tuple[Tensor, ...], rate: Tensor) -> None:
-        """Take a step of Adam (Kingma and Ba, 2015), the gradient clipped to a norm of 10."""
-        norm = torch.stack([g.norm() for g in gradients]).norm()
-        cut = (10 / (norm + 1e-6)).clamp(max=1)
-        self.taken += 1
-        first, second = 0.9, 0.999
-        for value, gradient, mean, square in zip(
-            self.parameters, gradients, self.means, self.squares, strict=True
-        ):
-            g = gradient * cut
-            mean.lerp_(g, 1 - first)
-            square.lerp_(g * g, 1 - second)
-            size = (square / (1 - second**self.taken)).sqrt() + 1e-8
-            value.sub_(rate * mean / (1 - first**self.taken) / size)
+    def _give(self, gradients: Sequence[Tensor]) -> None:
+        for value, gradient in zip(self.parameters, gradients, strict=True):
+            value.grad = gradient
 
     def eps(self, part: float) -> float:
         """Return the eps at a fraction of the run: slow growth at first, then linear."""
@@ -360,7 +365,7 @@ class _Run(Loop[CertifiedEpoch]):
     def _forget(self) -> None:
         """Reset Adam and the averages."""
         with torch.no_grad():
-            for value in (*self.means, *self.squares, self.taken, self.sums):
+            for value in (*self.states()["adam"].values(), self.sums):
                 value.zero_()
             for mean, value in zip(self.averages, self.parameters, strict=True):
                 mean.copy_(value)
