@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from itertools import pairwise
@@ -20,7 +21,12 @@ from unmask.data.sources import load_source
 from unmask.errors import UserError
 from unmask.fool.certify.bounds import differences, interval_differences, intervals
 from unmask.fool.certify.classifier import harden_certified
-from unmask.fool.certify.loss import interval_logits, proved_by_intervals, started
+from unmask.fool.certify.loss import (
+    interval_logits,
+    proved_by_intervals,
+    regularised,
+    started,
+)
 from unmask.fool.certify.network import Network
 from unmask.fool.certify.region import Region
 from unmask.fool.certify.run import certify
@@ -69,6 +75,35 @@ def test_the_loss_is_of_the_certificates_own_bounds(eps: float, threshold: float
     assert (worst.gather(1, labels[:, None]) == 0).all()
     for box, known in zip(boxes, relaxed.inputs.values(), strict=True):
         torch.testing.assert_close(box.lower.double(), known.lower, atol=1e-4, rtol=1e-4)
+
+
+def test_a_step_is_that_of_plain_adam() -> None:
+    torch.manual_seed(0)
+    pixels, labels = halves(24)
+    plan = CertifiedTraining(eps=0.2, batch_size=8, epochs=2, warmup=0.5)
+    run = _Run(small(), pixels, labels, plan)
+    other = copy.deepcopy(run.module)
+    network = Network.of(other, (1, 6, 6), dtype=None)
+    weights = [p for p in other.parameters() if p.requires_grad]
+    adam = torch.optim.Adam(weights, foreach=False, fused=False)
+    for step in range(6):
+        if step % 3 == 0:
+            run.begin(step // 3)
+        run.step(step)
+        eps, clean, weight, rate, _ = run.knobs.tolist()
+        x, y = pixels[run.rows].float() / 255, labels[run.rows]
+        lower, upper = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
+        worst, boxes = interval_logits(network, lower, upper, y)
+        loss = clean * torch.nn.functional.cross_entropy(other(x), y)
+        loss = loss + (1 - clean) * torch.nn.functional.cross_entropy(worst, y)
+        loss = loss + weight * regularised((upper - lower) / 2, boxes)
+        adam.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 10.0)
+        adam.param_groups[0]["lr"] = rate
+        adam.step()
+        for mine, theirs in zip(run.parameters, weights, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-5)
 
 
 @given(warmup=st.floats(0.05, 0.9))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -200,7 +200,8 @@ class _Run(Loop[CertifiedEpoch]):
             self.parameters, lr=self.knobs[3], fused=True, capturable=pixels.is_cuda
         )
         # A step of no size makes Adam's tensors, which a recorded step and a checkpoint need.
-        self._give([torch.zeros_like(p) for p in self.parameters])
+        for value in self.parameters:
+            value.grad = torch.zeros_like(value)
         self.adam.step()
         self._forget()
         self.take_step = self.update
@@ -280,7 +281,9 @@ class _Run(Loop[CertifiedEpoch]):
         if self.blended:
             loss = loss + clean * functional.cross_entropy(logits, y)
             loss = loss + weight * regularised((upper - lower) / 2, boxes)
-        self._give(torch.autograd.grad(loss, self.parameters))
+        # A fused step takes gradients for stored like their weights, as backward() stores them.
+        self.adam.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.parameters, _LONGEST)
         self.adam.step()
         with torch.no_grad():
@@ -290,10 +293,6 @@ class _Run(Loop[CertifiedEpoch]):
             others = worst.scatter(1, y[:, None], -torch.inf).amax(1)
             proved = (others < 0).float().mean()
             self.sums += torch.stack([loss.detach(), right, proved])
-
-    def _give(self, gradients: Sequence[Tensor]) -> None:
-        for value, gradient in zip(self.parameters, gradients, strict=True):
-            value.grad = gradient
 
     def eps(self, part: float) -> float:
         """Return the eps at a fraction of the run: slow growth at first, then linear."""
