@@ -156,7 +156,8 @@ class Training:
         if name in ("cross_entropy", "nll_loss"):
             self.inputs.labelled(target)
         if self.probe.window is not None:
-            self.probe.window.see_loss(name, output, target, options, result)
+            words = next(iter(self._arguments or ()), None)
+            self.probe.window.see_loss(name, output, target, options, result, words)
 
     def backward(self, loss: Any) -> None:
         """Record the start of a backward pass."""
@@ -311,6 +312,10 @@ class Training:
         # Averages, projections and restored checkpoints change little, or happen once.
         size = float(np.linalg.norm(before))
         far = size > 0 and float(np.linalg.norm(now - before)) > 0.3 * size
+        if self._start is not None:
+            # Most of the way that the step went is taken back.
+            ahead, back = (float(np.linalg.norm(w - self._start)) for w in (before, now))
+            self.facts.pulled += back < 0.5 * ahead
         if far or (self._start is not None and np.array_equal(now, self._start)):
             self.facts.redrawn.append(self.facts.steps)
 
@@ -410,6 +415,7 @@ class Training:
         history, facts = self.history, self.facts
         facts.inputs = self.inputs.read()
         facts.copies = self.copies.read()
+        facts.carried = self.probe.carried.times
         facts.moved = facts.steps == 0 and self._moved()
         facts.pace = next((median(r) for s in history[1:3] if (r := update_ratios(s))), None)
         found = verdicts(history) if history else []

@@ -95,6 +95,7 @@ class Watch:
             schedule=self._scheduled,
             made=self._optimizers.add,
             scaler=self._scaled,
+            shuffled=self._shuffled,
         )
 
     def __enter__(self) -> Watch:
@@ -299,6 +300,10 @@ class Watch:
             first = next(training.module.parameters(), None)
             if first is not None and (facts.backwards % LOOK == 0 or first.is_cpu):
                 facts.scales.append(float(scaler.get_scale()))
+
+    def _shuffled(self) -> None:
+        for training in self._trainings.values():
+            training.facts.shuffled += 1
 
     def _scheduled(self, schedule: Any, figure: Any) -> None:
         for training in self._trainings.values():

@@ -49,6 +49,8 @@ FLOW: dict[str, str] = {
     "momentum too large": "Old gradients are never forgotten, so that steps only grow.",
     "loss independent of the images": "Other images give the same loss: something cuts them off.",
     "labels unrelated to the images": "Labels are no easier to learn than shuffled ones.",
+    "state carried over": "A batch begins with what a recurrent layer kept of other sequences.",
+    "no better than the mean": "The outputs tell nothing that the targets' mean doesn't.",
     "labels imbalanced": "One class is so frequent that predicting it always looks like learning.",
     "gradients not unscaled": "Gradients are used while a GradScaler's scale is still on them.",
     "no activation": "The layers have no activation between them, and compute no more than one.",

@@ -427,3 +427,122 @@ def test_texts_that_are_mixed(batch_first):
             optimizer.step()
 
     assert ("images mixed" in watched(run)) != batch_first
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_an_average_mixed_the_wrong_way_round(told):
+    model = net()
+    average = copy.deepcopy(model)
+
+    def mix(model, i, optimizer):
+        to, of = (model, average) if told else (average, model)
+        with torch.no_grad():
+            for a, b in zip(to.parameters(), of.parameters(), strict=True):
+                a.mul_(0.02 if told else 0.98).add_(b, alpha=0.98 if told else 0.02)
+
+    found = watched(lambda: train(model, after=mix, steps=40))
+    assert [v.severity for v in found.values()] == ["error"] * told
+    assert not told or "most of the way" in found["weights drawn anew"].message
+
+
+def test_lookahead_and_inner_loops_that_start_anew_are_no_average():
+    def lookahead(model, i, optimizer):
+        if i % 5 == 4:
+            with torch.no_grad():
+                for slow, fast in zip(kept, model.parameters(), strict=True):
+                    slow.lerp_(fast, 0.5)
+                    fast.copy_(slow)
+
+    model = net()
+    kept = [p.detach().clone() for p in model.parameters()]
+    assert not watched(lambda: train(model, after=lookahead, steps=60))
+
+
+def regress(targets, steps: int = 320, rate: float = 1e-2):
+    model = nn.Sequential(nn.Linear(20, 32), nn.Tanh(), nn.Linear(32, 1))
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate)
+    for i in range(steps):
+        x, _ = batch(i)
+        optimizer.zero_grad()
+        functional.mse_loss(model(x), targets(x)).backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("shuffled", [True, False])
+def test_a_regression_that_predicts_the_mean(shuffled):
+    def targets(x):
+        y = x[:, :1] + 0.5 * x[:, 1:2]
+        return y[torch.randperm(len(y))] if shuffled else y
+
+    with Watch() as seen:
+        regress(targets)
+    assert ("no better than the mean" in {v.kind for v in seen.verdicts}) == shuffled
+
+
+def test_a_collapsed_autoencoder_predicts_the_mean():
+    def run(weight):
+        body, spread, back = nn.Linear(20, 8), nn.Linear(20, 8), nn.Linear(8, 20)
+
+        class Vae(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.body, self.spread, self.back = body, spread, back
+
+            def forward(self, x):
+                mean, log = self.body(x), self.spread(x)
+                return self.back(mean + torch.randn_like(mean) * (log / 2).exp()), mean, log
+
+        model = Vae()
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+        for i in range(320):
+            x, _ = batch(i)
+            out, mean, log = model(x)
+            divergence = -0.5 * (1 + log - mean.square() - log.exp()).sum(1).mean()
+            optimizer.zero_grad()
+            (functional.mse_loss(out, x) + weight * divergence).backward()
+            optimizer.step()
+
+    for weight in (30.0, 1e-4):
+        with Watch() as seen:
+            run(weight)
+        kinds = {v.kind for v in seen.verdicts}
+        assert ("no better than the mean" in kinds) == (weight > 1)
+
+
+class Stateful(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell, self.head, self.state = nn.GRU(3, 8, batch_first=True), nn.Linear(8, 2), None
+
+    def forward(self, x):
+        states, last = self.cell(x, self.state)
+        self.state = last.detach()
+        return self.head(states[:, -1])
+
+
+@pytest.mark.parametrize(
+    ("shuffled", "parts", "anew", "told"),
+    [
+        (True, 1, False, True),
+        # A text that goes on from batch to batch, long sequences in parts, and a new start.
+        (False, 1, False, False),
+        (True, 3, False, False),
+        (True, 1, True, False),
+    ],
+)
+def test_a_state_that_is_carried_over(shuffled, parts, anew, told):
+    data = torch.utils.data.TensorDataset(torch.randn(96, 6, 3), torch.arange(96) % 2)
+    loader = torch.utils.data.DataLoader(data, batch_size=8, shuffle=shuffled)
+    model = Stateful()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+
+    def run():
+        for x, y in loader:
+            if anew or parts > 1:
+                model.state = None
+            for part in x.chunk(parts, dim=1):
+                optimizer.zero_grad()
+                functional.cross_entropy(model(part), y).backward()
+                optimizer.step()
+
+    assert ("state carried over" in watched(run)) == told

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from unmask.flow.measure.calls import is_users, loss_call
-from unmask.flow.measure.graph import broadcast_in, last_operation
+from unmask.flow.measure.graph import broadcast_in, last_operation, scrambled_in
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
 W = nn.Parameter(torch.randn(3, 4, generator=torch.Generator().manual_seed(1)))
@@ -68,3 +68,30 @@ def test_the_scripts_of_installed_commands_are_nobodys_code(tmp_path: Path) -> N
     command = Path(sysconfig.get_path("scripts")) / "unmask"
     assert not is_users(str(command))
     assert is_users(str(tmp_path / "train.py"))
+
+
+@pytest.mark.parametrize("places", [(6, 5), (9,)])
+@pytest.mark.parametrize("linear", [True, False])
+def test_rows_hold_the_classes_of_one_place_or_are_scrambled(places, linear):
+    """Scores whose value is their class: a row is in order if it counts up."""
+    classes = 3
+    kind = nn.Linear if linear else (nn.Conv1d, nn.Conv2d)[len(places) - 1]
+    layer = kind(2, classes) if linear else kind(2, classes, 1)
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.copy_(torch.arange(classes))
+    if linear:
+        scores = layer(torch.zeros(4, *places, 2)).movedim(-1, 1)
+    else:
+        scores = layer(torch.zeros(4, 2, *places))
+    for rows in (
+        scores.reshape(-1, classes),
+        scores.flatten(2).reshape(-1, classes),
+        scores.reshape(-1, classes).log_softmax(1),
+        scores.movedim(1, -1).reshape(-1, classes),
+        scores.flatten(2).transpose(1, 2).reshape(-1, classes),
+        scores.movedim(0, 1).movedim(0, -1).reshape(-1, classes),
+        scores.movedim(1, -1).flatten(1, -2).reshape(-1, classes).log_softmax(1),
+    ):
+        in_order = torch.allclose(rows.diff(dim=1), torch.ones(1))
+        assert (scrambled_in(rows) is None) == in_order

@@ -13,6 +13,8 @@ from unmask.verdict import Severity, Verdict
 
 # Fewer outputs than this are no classifier's.
 _SEVERAL = 2
+# More classes than this are words, some of which are masked on purpose to be guessed.
+_FEW = 100
 # A loss this many times as large as that of guessing is no sound start.
 FAR = 10.0
 # The brightest value of an image, which a mask read from a file has.
@@ -21,6 +23,9 @@ _REGRESSIONS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 _BELOW = ("gelu", "silu", "softplus")
 # The fraction of targets that an activation's range may miss; noise on them may pass its ends.
 UNREACHABLE = 0.25
+# Steps after which a task shows in the outputs, the fraction of the targets' variance that is
+# nothing, the looks that agree, and the fraction that was learnt, whatever came later.
+LONG, NOTHING, _LOOKS, _SOMETHING = 100, 0.02, 2, 0.1
 _BOUNDED = ("sigmoid", "tanh", "hardtanh", "relu")
 
 
@@ -28,6 +33,7 @@ def head(history: list[FlowStats]) -> Iterator[Verdict]:
     """Judge every loss that was called, once a place: first its input, then its targets."""
     done: set[tuple[str, str | None, str]] = set()
     yield from _maximised(history)
+    yield from _mean_alone(history)
     for stats in history:
         for call in map(_named, stats.calls):
             for verdict in _judged(call, stats):
@@ -63,6 +69,26 @@ def _judged(call: LossCall, stats: FlowStats) -> Iterator[Verdict]:
 
     several = len(call.shape) > 1 and call.shape[1] >= _SEVERAL
     over = _wrong_dimension(call)
+    if call.scrambled is not None and call.name in ("cross_entropy", "nll_loss"):
+        last = [0, *range(2, len(call.scrambled)), 1]
+        yield verdict(
+            "wrong loss",
+            f"scores of shape {list(call.scrambled)} are cut into rows of {call.shape[1]} numbers "
+            "in the order of their places: a row holds no place's classes",
+            f"scores.permute({', '.join(map(str, last))}).reshape(-1, {call.shape[1]}), or feed "
+            f"{call.name} the scores as they are, and targets of shape "
+            f"{[n for d, n in enumerate(call.scrambled) if d != 1]}",
+        )
+    few = several and call.shape[1] <= _FEW
+    if call.ignored is not None and few:
+        yield verdict(
+            "wrong loss",
+            f"ignore_index leaves out {call.ignored:.0%} of the labels, at words of many kinds: "
+            "their class is never learnt",
+            "pad the labels with -100, which ignore_index is by default",
+            severity="warning",
+            ignored=call.ignored,
+        )
     if over is not None:
         yield verdict(
             "activation before the loss",
@@ -153,6 +179,37 @@ def _maximised(history: list[FlowStats]) -> Iterator[Verdict]:
             step=history[-1].step,
             evidence={"first": turned[0].value or 0.0, "last": turned[-1].value or 0.0},
         )
+
+
+def _mean_alone(history: list[FlowStats]) -> Iterator[Verdict]:
+    """Find a regression or reconstruction that has learnt nothing in hundreds of steps."""
+    told = [
+        (s.step, c.explained, c.location)
+        for s in history
+        for c in s.calls
+        if c.own and c.explained is not None
+    ]
+    # Several losses of a step may share the task.
+    if len({step for step, _, _ in told}) < len(told):
+        return
+    late = [(step, part) for step, part, _ in told if step >= LONG]
+    if len(late) < _LOOKS or max(part for _, part in late) > NOTHING:
+        return
+    if max(part for _, part, _ in told) > _SOMETHING:
+        return
+    step, part = late[-1]
+    yield Verdict(
+        "no better than the mean",
+        "warning",
+        f"after {step} steps the outputs explain {max(part, 0):.0%} of the targets' variance over "
+        "images: the mean of the targets would do as well",
+        "see whether it can learn 32 examples by heart; that inputs and targets are shuffled "
+        "together; and, where the loss has several terms, that they are weighed alike: sum a "
+        "reconstruction over its pixels if the other term is a sum over units",
+        location=told[-1][2],
+        step=step,
+        evidence={"explained": part},
+    )
 
 
 def _wrong_dimension(call: LossCall) -> str | None:

@@ -22,6 +22,10 @@ CLIPPED, CLIPS = 1e-3, 0.9
 VALIDATIONS = 3
 IDLE = 3
 REDRAWN = 2
+# Probed steps that began with the last state.
+CARRIED = 2
+# The fraction of the steps before which the weights went back to their start.
+PULLED = 0.9
 # A copy that stays the same however often it is written to.
 WRITES = 8
 # A scale that fell by this factor over this many updates meets infinities all the time.
@@ -47,6 +51,7 @@ class LoopFacts:
         losses: of backward passes, where known.
         scales: of the GradScaler.
         redrawn: the steps before which the weights had been replaced.
+        pulled: steps before which they had gone back most of the way to their start.
         twice: by parameter, how often two optimisers moved it with one gradient.
         attention: whether the model has attention layers.
         pace: the update ratio of a typical layer at the start.
@@ -73,6 +78,9 @@ class LoopFacts:
         plateaus: what each step of a schedule that watches a figure saw.
         lightning: whether Lightning makes the steps.
         copies: of the model, as averages of its weights are.
+        shuffled: batches that were drawn in random order.
+        carried: by recurrent layer, the probed steps that began with the state that the step before
+            had left.
         lines: places in the user's code, by "step", "backward", "validation", "zero_grad",
             "schedule", "clip", and "elsewhere" for steps of another model's optimiser.
     """
@@ -87,6 +95,7 @@ class LoopFacts:
     losses: list[float] = field(default_factory=list)
     scales: list[float] = field(default_factory=list)
     redrawn: list[int] = field(default_factory=list)
+    pulled: int = 0
     twice: dict[str, int] = field(default_factory=dict)
     attention: bool = False
     pace: float | None = None
@@ -111,6 +120,8 @@ class LoopFacts:
     plateaus: list[Plateau] = field(default_factory=list)
     lightning: bool = False
     copies: list[CopyFacts] = field(default_factory=list)
+    shuffled: int = 0
+    carried: dict[str, int] = field(default_factory=dict)
     lines: dict[str, str] = field(default_factory=dict)
 
     def scheduled(self, schedule: Any, figure: Any) -> None:
@@ -268,6 +279,18 @@ def _state(facts: LoopFacts) -> Iterator[Verdict]:
             step=facts.redrawn[-1],
             evidence={"times": float(len(facts.redrawn))},
         )
+    elif facts.pulled >= LEAST_STEPS and facts.pulled >= PULLED * facts.steps:
+        yield Verdict(
+            "weights drawn anew",
+            "error",
+            f"after {facts.pulled} of {facts.steps} steps the weights were set back most of the "
+            "way to where they started",
+            "keep an average beside the model: average = decay * average + (1 - decay) * weights, "
+            "and copy it into the model at the end, if at all",
+            cause="an average is written into the model, or mixed the wrong way round",
+            location=facts.lines.get("step"),
+            evidence={"times": float(facts.pulled), "steps": float(facts.steps)},
+        )
     for copy in facts.copies:
         if copy.writes >= WRITES and not copy.changed:
             yield Verdict(
@@ -282,6 +305,19 @@ def _state(facts: LoopFacts) -> Iterator[Verdict]:
                 location=copy.line,
                 evidence={"writes": float(copy.writes), "steps": float(copy.steps)},
             )
+    layer = max(facts.carried, key=lambda name: facts.carried[name], default=None)
+    # Of long sequences, the parts of one batch are several steps that belong together.
+    if layer is not None and facts.carried[layer] >= CARRIED and facts.shuffled >= facts.steps - 1:
+        yield Verdict(
+            "state carried over",
+            "warning",
+            "each batch begins with the state that the one before left, though they are drawn in "
+            "random order: it tells nothing of these sequences",
+            "leave the state out, or make it anew for each batch: layer(x) begins with zeros",
+            subject=layer,
+            location=facts.lines.get("step"),
+            evidence={"steps": float(facts.carried[layer])},
+        )
     if facts.remembers and facts.optimizers >= LEAST_STEPS and facts.optimizers > 0.9 * facts.steps:
         yield Verdict(
             "optimiser made anew",

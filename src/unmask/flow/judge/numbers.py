@@ -91,6 +91,18 @@ def _made(stats: FlowStats, first: bool) -> Verdict | None:
             step=stats.step,
             evidence=evidence,
         )
+    if origin.place == "factors":
+        return Verdict(
+            "bad data",
+            "error",
+            "the loss is multiplied by NaN or infinity that comes from outside the graph, as "
+            "weights, masks, returns and advantages do",
+            "look at what they are made of: the deviation of one value is NaN, x.std(correction=0) "
+            "+ 1e-8 is not",
+            location=origin.location,
+            step=stats.step,
+            evidence=evidence,
+        )
     name = origin.operation.rstrip("_")
     known = next((k for k in (name, name.rpartition("_")[2]) if k in _RISKY), None)
     if origin.infinite and name in ("cross_entropy", "nll_loss"):

@@ -5,7 +5,6 @@ All are plain values, kept in FlowStats beside the statistics of the layers.
 
 from __future__ import annotations
 
-import math
 import sys
 import sysconfig
 from collections.abc import Callable
@@ -13,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unmask.flow.measure.graph import RANGES, last_operation
+from unmask.flow.measure.graph import last_operation, scrambled_in
+from unmask.flow.measure.targets import beyond, explained, ignored, normalised, variation
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 _OURS = str(Path(__file__).parents[2])
 # The scripts are those of installed commands: unmask itself, torchrun.
@@ -29,12 +29,8 @@ REENTRANT = "checkpoint(use_reentrant=True)"
 SAMPLE = ".sample()"
 # Attention that sees the padding of its texts and nothing else.
 REVERSED_MASK = "a reversed mask"
-# The most entries of a loss's input that are added up.
-_MOST_ENTRIES = 1 << 20
 # The first time steps of a ctc_loss that are added up.
 _TIMES = 8
-# Targets this near to a range, relative to its width, count as inside.
-_NEAR_ENOUGH = 0.05
 
 
 @dataclass(frozen=True)
@@ -82,6 +78,11 @@ class LossCall:
         own: whether it was given the model's output, possibly in another shape, rather than
             something computed from it.
         variation: of the outputs over images, relative to their RMS.
+        scrambled: the shape of scores whose classes a view mixed with their places, or None.
+        ignored: the fraction of the labels that ignore_index leaves out at words that differ, so
+            that they are no padding, or None.
+        explained: the fraction of the targets' variance over images that the outputs explain, at
+            most 1, None for classes and for targets that don't vary.
     """
 
     name: str
@@ -104,6 +105,9 @@ class LossCall:
     normalised: int | None = None
     beyond: float = 0.0
     total: float | None = None
+    scrambled: tuple[int, ...] | None = None
+    ignored: float | None = None
+    explained: float | None = None
 
 
 @dataclass(frozen=True)
@@ -292,7 +296,7 @@ def _loss_mode(tap: LossTap) -> Any:
 
 
 def loss_call(
-    name: str, output: Any, target: Any, options: dict[str, Any], result: Any
+    name: str, output: Any, target: Any, options: dict[str, Any], result: Any, words: Any = None
 ) -> LossCall:
     """Return the record of a loss's call.
 
@@ -302,6 +306,7 @@ def loss_call(
         target: its second, likewise.
         options: its other arguments by name.
         result: the loss.
+        words: the model's first input.
     """
     import torch
 
@@ -331,15 +336,18 @@ def loss_call(
             operation=last.name,
             dim=last.dim,
             width=last.width,
-            beyond=_beyond(aim, last.name),
+            beyond=beyond(aim, last.name),
             total=float(result.detach().sum()) if not scalar else None,
-            normalised=_normalised(out, logs=name == "nll_loss")
+            normalised=normalised(out, logs=name == "nll_loss")
             if name != "ctc_loss"
-            else _normalised(out[:_TIMES].flatten(0, -2), logs=True),
+            else normalised(out[:_TIMES].flatten(0, -2), logs=True),
             reduction=str(options.get("reduction", "mean")),
             value=float(result.detach()) if scalar else None,
             location=user_line(2),
-            variation=_variation(out),
+            variation=variation(out),
+            scrambled=scrambled_in(output),
+            ignored=ignored(words, aim, options.get("ignore_index", -1)),
+            explained=explained(out.sigmoid() if name.endswith("with_logits") else out, aim),
         )
 
 
@@ -366,34 +374,3 @@ def difference_call(shape: tuple[int, ...], target_shape: tuple[int, ...]) -> Lo
         value=None,
         location=user_line(2),
     )
-
-
-def _beyond(target: Tensor, operation: str | None) -> float:
-    """Return the fraction of the targets that an operation's results can't come near."""
-    low, high = RANGES.get(operation or "", (-math.inf, math.inf))
-    if not (math.isfinite(low) or math.isfinite(high)) or not 0 < target.numel() <= _MOST_ENTRIES:
-        return 0.0
-    known = high - low if math.isfinite(high - low) else float(target.abs().max())
-    near = (target >= low - _NEAR_ENOUGH * known) & (target <= high + _NEAR_ENOUGH * known)
-    return 1 - float(near.float().mean())
-
-
-def _normalised(out: Tensor, logs: bool) -> int | None:
-    """Return the dimension over which entries, or their exponentials, are probabilities."""
-    if out.ndim < 2 or min(out.shape[:2]) < 2 or not 0 < out.numel() <= _MOST_ENTRIES:
-        return None
-    if not out.is_floating_point() or not (logs or bool((out >= 0).all())):
-        return None
-    parts = out.float().exp() if logs else out.float()
-    for dim in (1, 0):
-        # Half precision keeps three digits.
-        if bool(((parts.sum(dim) - 1).abs() < 5e-3).all()):
-            return dim
-    return None
-
-
-def _variation(out: Tensor) -> float | None:
-    if out.ndim < 1 or len(out) < 2 or not out.is_floating_point():
-        return None
-    size = float(out.float().square().mean()) ** 0.5
-    return float((out - out.mean(0)).float().square().mean()) ** 0.5 / size if size > 0 else 0.0

@@ -68,9 +68,7 @@ def last_operation(tensor: Tensor) -> LastOperation:
         dim = getattr(node, "_saved_dim", None)
         if dim is None:
             return LastOperation(_OPERATIONS[name])
-        # Saved as an unsigned number: the last dimension is 2^64 - 1.
-        dim -= (1 << 64) if dim >= 1 << 63 else 0
-        shape = shape_of(node)
+        dim, shape = _signed(dim), shape_of(node)
         width = shape[dim] if shape and -len(shape) <= dim < len(shape) else None
         return LastOperation(_OPERATIONS[name], dim + (len(shape) if dim < 0 else 0), width)
     if name == "ConvolutionBackward0" or (name == "AddmmBackward0" and _weighs(node)):
@@ -122,6 +120,52 @@ def broadcast_in(loss: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]] | None
                 return given, (n,) if given == (n, 1) else (n, 1)
         node = parents[0] if parents else None
     return None
+
+
+def scrambled_in(tensor: Tensor) -> tuple[int, ...] | None:
+    """Return the shape of scores whose classes a view mixed with their places, or None.
+
+    A convolution's classes are dimension 1, a linear layer's the last; rows of them, for a loss of
+    shape (places, classes), need the classes last before the view.
+
+    Args:
+        tensor: what a loss is fed, float[places, classes], with its graph.
+    """
+    node: Any = tensor.grad_fn
+    path: list[Any] = []
+    while node is not None and node.name().startswith((*_SHAPES, "LogSoftmax", "Softmax")):
+        path.append(node)
+        node = node.next_functions[0][0] if node.next_functions else None
+    if node is None or node.name() not in ("ConvolutionBackward0", "AddmmBackward0"):
+        return None
+    shape = shape_of(node)
+    at = 1 if node.name() == "ConvolutionBackward0" else len(shape) - 1
+    if tensor.ndim != 2 or len(shape) <= at or shape[at] != tensor.shape[1]:
+        return None
+    for node in reversed(path):
+        made = shape_of(node)
+        name = node.name()
+        if name.startswith("Permute"):
+            at = [d % len(shape) for d in map(_signed, node._saved_dims)].index(at)
+        elif name.startswith("Transpose"):
+            a, b = (_signed(d) % len(shape) for d in (node._saved_dim0, node._saved_dim1))
+            at = b if at == a else a if at == b else at
+        elif made != shape:
+            if not name.startswith(("View", "Reshape", "UnsafeView")):
+                return None
+            if at == len(shape) - 1:
+                if made[-1] != shape[at]:
+                    return None
+                at = len(made) - 1
+            elif made[: at + 1] != shape[: at + 1]:
+                return shape if made[-1] == tensor.shape[1] else None
+        shape = made
+    return None
+
+
+def _signed(dim: int) -> int:
+    # Saved as an unsigned number: the last dimension is 2^64 - 1.
+    return dim - (1 << 64) if dim >= 1 << 63 else dim
 
 
 def shape_of(node: Any) -> tuple[int, ...]:

@@ -76,7 +76,8 @@ def origin_in(loss: Tensor) -> Origin | None:
             made = None
         if made is not None and finite == (made == "backward"):
             # Its source is the furthest from the loss.
-            found = Origin(made, name.lower(), None, user_line(), name != "Softmax")
+            operation = "" if made == "factors" else name.lower()
+            found = Origin(made, operation, None, user_line(), name != "Softmax")
     return found
 
 
@@ -103,7 +104,15 @@ def _near(loss: Tensor) -> Iterator[tuple[str, Any]]:
 
 
 def _makes(name: str, node: Any) -> str | None:
-    """Return the pass in which an operation makes NaN or infinity of what it saved, or None."""
+    """Return the pass in which an operation makes NaN or infinity of what it saved, or None.
+
+    "factors" stands for a product with numbers from outside the graph that aren't finite.
+    """
+    if name == "Mul":
+        outside = [parent is None for parent, _ in node.next_functions]
+        factors = (node._saved_self, node._saved_other)
+        broken = [f is not None and not bool(f.isfinite().all()) for f in factors]
+        return "factors" if any(o and b for o, b in zip(outside, broken, strict=True)) else None
     if name == "Sqrt":
         return None if bool(node._saved_result.all()) else "backward"
     if name in ("Log", "Log2", "Log10"):

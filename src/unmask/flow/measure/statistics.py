@@ -293,8 +293,8 @@ class Origin:
     """The source of the first NaN or infinity: an operation, the inputs or the weights.
 
     Args:
-        place: "forward", "backward", "inputs", "targets" or "weights".
-        operation: its name in torch, "" for inputs, targets and weights.
+        place: "forward", "backward", "inputs", "targets", "weights", or "factors" of the loss.
+        operation: its name in torch, "" where there is none.
         layer: that it belongs to, None where it isn't known.
         location: "file:line" in the user's code, likewise.
         infinite: whether the first was an infinity rather than NaN.

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.utils.data import RandomSampler
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 # Clipping by value is measured this many times, then as rarely.
 EACH = 32
@@ -30,6 +32,7 @@ class Tapped:
         made: receives every new optimiser.
         scaler: receives every GradScaler, and what it did: "made", "scaled" a loss, "unscaled" the
             gradients, or was "updated".
+        shuffled: called for every batch that a DataLoader draws in random order.
     """
 
     def __init__(
@@ -41,10 +44,12 @@ class Tapped:
         schedule: Callable[[Any, Any], None] | None = None,
         made: Callable[[Optimizer], None] | None = None,
         scaler: Callable[[Any, str], None] | None = None,
+        shuffled: Callable[[], None] | None = None,
     ) -> None:
         self._undo: list[tuple[Any, str, Any, Any]] = []
         self._backward, self._clip, self._zero = backward, clip, zero
         self._schedule, self._made, self._scaler = schedule, made, scaler
+        self._shuffled = shuffled
         self._valued = 0
 
     def __enter__(self) -> Tapped:
@@ -68,6 +73,8 @@ class Tapped:
                 self._wrap(
                     torch.amp.GradScaler, name, lambda _, args, __, did=did: scaler(args[0], did)
                 )
+        if self._shuffled is not None:
+            self._wrap(_BaseDataLoaderIter, "__next__", self._after_batch)
         return self
 
     def __exit__(self, *args: object) -> None:
@@ -128,6 +135,13 @@ class Tapped:
         # The constructor of a schedule steps it too, as step 0.
         if self._schedule is not None and getattr(args[0], "last_epoch", 0) > 0:
             self._schedule(args[0], args[1] if len(args) > 1 else kwargs.get("metrics"))
+
+    def _after_batch(self, result: Any, args: Any, kwargs: Any) -> None:
+        sampler = getattr(args[0], "_index_sampler", None)
+        if self._shuffled is not None and isinstance(
+            getattr(sampler, "sampler", sampler), RandomSampler
+        ):
+            self._shuffled()
 
 
 def _norm(parameters: list[Tensor]) -> float:

@@ -169,6 +169,8 @@ class Window:
             self._graph = torch.is_grad_enabled()
             self._mode.__enter__()  # type: ignore[no-untyped-call]
         self._depth += 1
+        if torch.is_grad_enabled():
+            self.probe.carried.before(module, self.probe.modules[id(module)], args)
         if isinstance(module, _BatchNorm) and module.training:
             x = next(tensors_in(args), None)
             if x is not None and x.ndim > 1:
@@ -246,6 +248,7 @@ class Window:
         # the mode that looks for activations.
         if torch.is_grad_enabled() and output is not None:
             with torch._C.DisableTorchFunction():
+                self.probe.carried.after(module, output)
                 if layer is not None:
                     self._see_output(layer, next(tensors_in(output), None))
                 if isinstance(module, _DropoutNd) and module.training and module.p > 0:
@@ -304,11 +307,13 @@ class Window:
             return None
         return bias.detach().reshape(-1, *[1] * (z.ndim - 2))
 
-    def see_loss(self, name: str, output: Any, target: Any, options: Any, result: Any) -> None:
-        """Record a loss's inputs."""
+    def see_loss(
+        self, name: str, output: Any, target: Any, options: Any, result: Any, words: Any = None
+    ) -> None:
+        """Record a loss's inputs, and the model's first one."""
         if len(self.calls) >= MOST_CALLS:
             return
-        seen = loss_call(name, output, target, options, result)
+        seen = loss_call(name, output, target, options, result, words)
         own = self._result is None or output.untyped_storage().data_ptr() == self._result
         dropped = own and self._output is not None and self._output.operation == "dropout"
         if not own or dropped:

@@ -1,0 +1,81 @@
+"""What a loss's targets tell of the outputs that they are compared with."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from unmask.flow.measure.graph import RANGES
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# The most entries of a loss's input that are added up, and the most images.
+_MOST_ENTRIES, _MOST_IMAGES = 1 << 20, 64
+# Labels left out by ignore_index that are enough to look at.
+_LEFT_OUT = 32
+# Targets this near to a range, relative to its width, count as inside.
+_NEAR_ENOUGH = 0.05
+# The fewest images whose variance says anything, and the least of it beside the mean square.
+_FEWEST, _LEAST = 8, 1e-6
+
+
+def ignored(words: Any, aim: Tensor, index: int) -> float | None:
+    """Return the fraction of the labels that are left out at many different words, or None."""
+    if index < 0 or not hasattr(words, "is_floating_point") or words.is_floating_point():
+        return None
+    if words.numel() != aim.numel():
+        return None
+    left = words.flatten()[aim.flatten() == index]
+    if len(left) < max(_LEFT_OUT, aim.numel() // 10):
+        return None
+    most = int(left.unique(return_counts=True)[1].max())
+    return len(left) / aim.numel() if most < len(left) / 2 else None
+
+
+def beyond(target: Tensor, operation: str | None) -> float:
+    """Return the fraction of the targets that an operation's results can't come near."""
+    low, high = RANGES.get(operation or "", (-math.inf, math.inf))
+    if not (math.isfinite(low) or math.isfinite(high)) or not 0 < target.numel() <= _MOST_ENTRIES:
+        return 0.0
+    known = high - low if math.isfinite(high - low) else float(target.abs().max())
+    near = (target >= low - _NEAR_ENOUGH * known) & (target <= high + _NEAR_ENOUGH * known)
+    return 1 - float(near.float().mean())
+
+
+def normalised(out: Tensor, logs: bool) -> int | None:
+    """Return the dimension over which entries, or their exponentials, are probabilities."""
+    if out.ndim < 2 or min(out.shape[:2]) < 2 or not 0 < out.numel() <= _MOST_ENTRIES:
+        return None
+    if not out.is_floating_point() or not (logs or bool((out >= 0).all())):
+        return None
+    parts = out.float().exp() if logs else out.float()
+    for dim in (1, 0):
+        # Half precision keeps three digits.
+        if bool(((parts.sum(dim) - 1).abs() < 5e-3).all()):
+            return dim
+    return None
+
+
+def variation(out: Tensor) -> float | None:
+    """Return the deviation of the outputs over images, relative to their RMS."""
+    if out.ndim < 1 or len(out) < 2 or not out.is_floating_point():
+        return None
+    size = float(out.float().square().mean()) ** 0.5
+    return float((out - out.mean(0)).float().square().mean()) ** 0.5 / size if size > 0 else 0.0
+
+
+def explained(out: Tensor, aim: Tensor) -> float | None:
+    """Return the fraction of the targets' variance over images that the outputs explain, or None.
+
+    Whole numbers are taken for classes.
+    """
+    if out.shape != aim.shape or out.ndim < 1 or len(aim) < _FEWEST:
+        return None
+    out, aim = out[:_MOST_IMAGES].double(), aim[:_MOST_IMAGES].double()
+    if not 0 < aim.numel() <= _MOST_ENTRIES or bool((aim == aim.round()).all()):
+        return None
+    total = float((aim - aim.mean(0)).square().sum())
+    if not total > _LEAST * float(aim.square().sum()):
+        return None
+    return 1 - float((out - aim).square().sum()) / total
