@@ -479,7 +479,7 @@ def test_a_regression_that_predicts_the_mean(shuffled):
     assert ("no better than the mean" in {v.kind for v in seen.verdicts}) == shuffled
 
 
-def test_a_collapsed_autoencoder_predicts_the_mean():
+def test_a_collapsed_autoencoder():
     def run(weight):
         body, spread, back = nn.Linear(20, 8), nn.Linear(20, 8), nn.Linear(8, 20)
 
@@ -506,7 +506,7 @@ def test_a_collapsed_autoencoder_predicts_the_mean():
         with Watch() as seen:
             run(weight)
         kinds = {v.kind for v in seen.verdicts}
-        assert ("no better than the mean" in kinds) == (weight > 1)
+        assert kinds == ({"loss outweighed"} if weight > 1 else set())
 
 
 class Stateful(nn.Module):
@@ -546,3 +546,106 @@ def test_a_state_that_is_carried_over(shuffled, parts, anew, told):
                 optimizer.step()
 
     assert ("state carried over" in watched(run)) == told
+
+
+def penalised(weight: float, steps: int = 320) -> dict[str, Verdict]:
+    model = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 5))
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    with Watch() as seen:
+        for i in range(steps):
+            x, y = batch(i)
+            penalty = sum(p.square().sum() for p in model.parameters())
+            optimizer.zero_grad()
+            (functional.cross_entropy(model(x), y) + weight * penalty).backward()
+            optimizer.step()
+    return {v.kind: v for v in seen.verdicts if v.severity != "note"}
+
+
+def test_a_penalty_that_outweighs_its_loss():
+    assert [v.severity for v in penalised(1.0).values()] == ["error"]
+    assert "fell from" in penalised(1.0)["loss outweighed"].message
+    assert not penalised(1e-4)
+
+
+@pytest.mark.parametrize(("rate", "told"), [(1e-6, True), (1e-3, False)])
+def test_a_warm_up_to_a_rate_that_is_too_low(rate, told):
+    model = nn.Sequential(nn.Linear(20, 256), nn.ReLU(), nn.Linear(256, 5))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: min(1.0, (i + 1) / 60))
+    with Watch() as seen:
+        for i in range(220):
+            x, y = batch(i)
+            optimizer.zero_grad()
+            functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+            schedule.step()
+    found = {v.kind: v for v in seen.verdicts if v.severity != "note"}
+    assert [v.severity for v in found.values()] == ["error"] * told
+    assert not told or "still that of guessing" in found["learning rate too low"].message
+
+
+@pytest.mark.parametrize("inverse", [True, False])
+def test_weights_of_classes_that_grow_with_their_frequency(inverse):
+    counts = torch.tensor([9.0, 3.0, 1.0])
+    weights = counts.sum() / counts if inverse else counts / counts.sum()
+    model = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 3))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def run():
+        for i in range(24):
+            x, _ = batch(i, 52)
+            y = torch.repeat_interleave(torch.arange(3), 4 * counts.long())
+            optimizer.zero_grad()
+            functional.cross_entropy(model(x), y, weight=weights).backward()
+            optimizer.step()
+
+    found = watched(run)
+    assert [v.severity for k, v in found.items() if k == "labels imbalanced"] == (
+        [] if inverse else ["error"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("factor", "enlarged", "told"), [(1 / 128, 1, True), (0.25, 1, False), (1 / 128, 128, False)]
+)
+def test_gradients_that_are_divided_by_hand(factor, enlarged, told):
+    def divide(model, i, optimizer):
+        for p in model.parameters():
+            p.grad *= factor
+
+    model = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 5))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+
+    def run():
+        for i in range(24):
+            optimizer.zero_grad()
+            (enlarged * loss_of(model, i)).backward()
+            divide(model, i, optimizer)
+            optimizer.step()
+
+    with Watch() as seen:
+        run()
+    kinds = {v.kind for v in seen.verdicts if v.severity == "error"}
+    assert kinds == ({"gradients clipped away"} if told else set())
+
+
+def test_clipping_is_no_division_by_hand():
+    with Watch() as seen:
+        train(net(), before=lambda m, i, o: nn.utils.clip_grad_norm_(m.parameters(), 0.02))
+    assert "division" not in " ".join(v.cause for v in seen.verdicts)
+
+
+@pytest.mark.parametrize("related", [True, False])
+def test_blank_images_don_t_hide_labels_that_are_unrelated(related):
+    def run():
+        model = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 5))
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        for i in range(120):
+            x, y = batch(i)
+            x[::3] = 0
+            optimizer.zero_grad()
+            labels = y if related else torch.randint(5, y.shape)
+            functional.cross_entropy(model(x), labels).backward()
+            optimizer.step()
+
+    assert ("labels unrelated to the images" in watched(run)) == (not related)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 
 from unmask.flow.measure.calls import REVERSED_MASK
 from unmask.flow.measure.inputs import Colours, InputFacts
@@ -43,6 +44,8 @@ APART = 2.0
 # and the fraction of the validation images' contrast of colours that is no accident in training.
 TURNED, SURE_OF_COLOURS, PALER = 0.05, 6.0, 0.3
 LEAST_VALIDATED, SEEN = 32, 0.98
+# A class that is so many times as frequent as another, and its weight so many times as large.
+UNEQUAL, HEAVIER = 3, 2.0
 # The labels of a whole loop that make a majority certain.
 ENOUGH_LABELS = 500
 # The batches that make an order by class certain, and the fraction of them that must show it.
@@ -75,6 +78,19 @@ def data(history: list[FlowStats]) -> Iterator[Verdict]:
                 location=where,
                 step=last,
                 evidence={"labels": float(total)},
+            )
+        elif reversed_weights(counts, batches[-1][1].weights):
+            rare = min(counts, key=lambda c: counts[c])
+            yield Verdict(
+                "labels imbalanced",
+                "error",
+                f"class {name} has {most / total:.0%} of the labels and a larger weight in the "
+                f"loss than class {rare} with {counts[rare] / total:.1%}: the rare class is given "
+                "up",
+                "weight classes by the inverse of their frequency: total / (classes * counts)",
+                location=where,
+                step=last,
+                evidence={"majority": most / total, "labels": float(total)},
             )
         elif most / total >= MAJORITY:
             yield imbalanced(name, most, total, where, last)
@@ -134,6 +150,17 @@ def data(history: list[FlowStats]) -> Iterator[Verdict]:
             step=last,
         )
     yield from _experiments(history)
+
+
+def reversed_weights(counts: Counter[int], weights: tuple[float, ...] | None) -> bool:
+    """Return whether a loss weighs classes the more, the more frequent they are."""
+    if weights is None or not all(0 <= c < len(weights) for c in counts):
+        return False
+    by_count = sorted(counts, key=lambda c: counts[c])
+    rare, common = by_count[0], by_count[-1]
+    uneven = counts[common] >= UNEQUAL * counts[rare]
+    rises = all(weights[a] <= weights[b] * (1 + 1e-6) for a, b in pairwise(by_count))
+    return uneven and weights[common] > HEAVIER * weights[rare] > 0 and (rises or len(counts) > 4)
 
 
 def imbalanced(

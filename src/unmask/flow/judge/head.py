@@ -26,6 +26,8 @@ UNREACHABLE = 0.25
 # Steps after which a task shows in the outputs, the fraction of the targets' variance that is
 # nothing, the looks that agree, and the fraction that was learnt, whatever came later.
 LONG, NOTHING, _LOOKS, _SOMETHING = 100, 0.02, 2, 0.1
+# The fraction of the loss that its other terms were, and what is left of them.
+OUTWEIGHS, _GONE = 0.3, 0.1
 _BOUNDED = ("sigmoid", "tanh", "hardtanh", "relu")
 
 
@@ -34,6 +36,7 @@ def head(history: list[FlowStats]) -> Iterator[Verdict]:
     done: set[tuple[str, str | None, str]] = set()
     yield from _maximised(history)
     yield from _mean_alone(history)
+    yield from _outweighed(history)
     for stats in history:
         for call in map(_named, stats.calls):
             for verdict in _judged(call, stats):
@@ -210,6 +213,41 @@ def _mean_alone(history: list[FlowStats]) -> Iterator[Verdict]:
         step=step,
         evidence={"explained": part},
     )
+
+
+def _outweighed(history: list[FlowStats]) -> Iterator[Verdict]:
+    """Find a loss whose other terms fell to nothing, and whose own task was never learnt."""
+    told = [
+        (s.step, c, s.loss - c.value)
+        for s in history
+        for c in s.calls
+        if c.own and c.value and s.loss is not None and s.loss > 0 and len(s.calls) == 1
+    ]
+    late = [(c, rest) for step, c, rest in told if step >= LONG]
+    if len(late) < _LOOKS or not all(_learnt_nothing(c) for c, _ in late):
+        return
+    most, whole = max((rest, rest + (c.value or 0)) for _, c, rest in told)
+    call, rest = late[-1]
+    if most < OUTWEIGHS * whole or abs(rest) > _GONE * most:
+        return
+    yield Verdict(
+        "loss outweighed",
+        "error",
+        f"the loss's other terms fell from {most:.3g} to {rest:.3g}, and nothing was learnt of "
+        f"{call.name}: they outweigh it",
+        "weigh them less: an L2 penalty by about 1e-4; the divergence of a VAE by 1 where both "
+        "terms are sums over an image, and far less where the reconstruction is a mean",
+        location=call.location,
+        step=told[-1][0],
+        evidence={"first": most, "last": rest},
+    )
+
+
+def _learnt_nothing(call: LossCall) -> bool:
+    if call.explained is not None:
+        return call.explained < NOTHING
+    guess = math.log(call.shape[1]) if len(call.shape) > 1 and call.shape[1] > 1 else math.inf
+    return call.name == "cross_entropy" and (call.value or 0.0) > 0.95 * guess
 
 
 def _wrong_dimension(call: LossCall) -> str | None:

@@ -24,6 +24,7 @@ FlowKind = Literal[
     "gradients not unscaled",
     "gradients clipped away",
     "weight decay too large",
+    "loss outweighed",
     "momentum too large",
     "learning rate vanishes",
     "schedule reversed",
@@ -94,6 +95,7 @@ FOLLOWS: dict[str, frozenset[str]] = {
             *("vanishing", "constant outputs", "learning rate too low"),
             "weights that don't move",
         ),
+        "loss outweighed": ("constant outputs", "no better than the mean"),
         "vanishing": ("constant outputs", "learning rate too low"),
         # A network that such a rate has killed doesn't move.
         "learning rate too high": ("learning rate too low",),

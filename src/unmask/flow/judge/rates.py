@@ -25,6 +25,8 @@ from unmask.verdict import Verdict
 
 # The update ratios of rates that hardly get anywhere, and of those that are slow.
 STILL, SLOW, SLOW_GAIN = 5e-5, 2e-4, 7e-4
+# The loss of a classifier that guesses, and the later probed steps that show it.
+GUESSES, LATE = 0.95, 2
 FAST, FAR_TOO_FAST, KEPT, HASTY_SHARE = 0.15, 0.3, 0.45, 0.25
 # A step that is this large after the loss has grown may have made it grow.
 FAST_STILL = 0.03
@@ -113,8 +115,10 @@ def too_low(history: list[FlowStats]) -> Verdict | None:
     # A search shortens its steps as it ends.
     paces = [p for s in history if (p := pace(s)) is not None]
     fastest = paces[0] if paces and _searches(history) else pace(history[-1])
-    if fastest is None or history[-1].step > FRESH:
+    if fastest is None:
         return None
+    if history[-1].step > FRESH:
+        return _never_starts(history, max(paces))
     if fastest == 0 and any(map(unborn, history[-1].matrix_layers)):
         # An output layer that starts at 0 moves first, and alone.
         return None
@@ -138,6 +142,27 @@ def too_low(history: list[FlowStats]) -> Verdict | None:
         step=history[-1].step,
         evidence={"update_to_weight_ratio": fastest}
         | ({"expected_gain": median(gains)} if gains else {}),
+    )
+
+
+def _never_starts(history: list[FlowStats], fastest: float) -> Verdict | None:
+    """Find a classifier that still guesses, none of whose steps could have taught it anything."""
+    guesses = [
+        c.value >= GUESSES * math.log(c.shape[1])
+        for s in history
+        for c in s.calls
+        if s.step > FRESH and _classifies(c) and c.own and c.value is not None
+    ]
+    if fastest >= STILL or len(guesses) < LATE or not all(guesses):
+        return None
+    return Verdict(
+        "learning rate too low",
+        "error",
+        f"in {history[-1].step} steps none changed the weights by more than {fastest:.2g} of "
+        "their size, and the loss is still that of guessing",
+        fixes.faster(history),
+        step=history[-1].step,
+        evidence={"update_to_weight_ratio": fastest},
     )
 
 

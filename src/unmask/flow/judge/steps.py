@@ -21,6 +21,9 @@ LONG_MEMORY = 0.999
 # The probed steps at which no gradient that is other than 0 comes any more.
 LATE = 2
 _NAMED = 4
+# Probed steps at which gradients were scaled by hand, and the most that a loss may exceed the means
+# that it is made of.
+ALWAYS, ENLARGED = 3, 2.0
 
 WITHOUT = ("torch.no_grad()", REENTRANT)
 
@@ -103,6 +106,7 @@ def steps(history: list[FlowStats]) -> Iterator[Verdict]:
     if not still and not small:
         yield from _rounded(facts, verdict)
     yield from _memory(facts, verdict)
+    yield from _scaled(seen, verdict)
     yield from _zero(seen, verdict)
     shared = [n for n in first.shared if all(n in f.shared for f in facts)]
     if shared:
@@ -282,6 +286,29 @@ def _unreached(history: list[FlowStats], facts: list[ParameterFacts]) -> Iterato
             step=last,
             evidence={"layers": float(len(unused)), "of": float(len(layers))},
         )
+
+
+def _scaled(
+    seen: list[tuple[FlowStats, ParameterFacts]], verdict: Callable[..., Verdict]
+) -> Iterator[Verdict]:
+    """Find gradients of a mean that are divided by hand before plain descent uses them."""
+    factors = [f.scaled for _, f in seen]
+    known = [x for x in factors if x is not None]
+    if len(known) < ALWAYS or len(known) < len(factors) or seen[-1][0].optimizer != "SGD":
+        return
+    for stats, _ in seen:
+        means = [c.value for c in stats.calls if c.reduction == "mean" and c.value]
+        # A loss that is a sum, or was made larger, needs the division.
+        if not means or stats.loss is None or stats.loss > ENLARGED * sum(means):
+            return
+    yield verdict(
+        "gradients clipped away",
+        "error",
+        f"gradients of a mean loss are multiplied by {known[-1]:.2g} between backward() and step()",
+        "leave that out, or divide once: by the steps of an accumulation, not by the images too",
+        None,
+        cause="a division by hand",
+    )
 
 
 def _frozen(stats: FlowStats, facts: ParameterFacts) -> Iterator[Verdict]:

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unmask.flow.measure.graph import last_operation, scrambled_in
-from unmask.flow.measure.targets import beyond, explained, ignored, normalised, variation
+from unmask.flow.measure.targets import (
+    beyond,
+    class_weights,
+    explained,
+    ignored,
+    normalised,
+    variation,
+)
 
 if TYPE_CHECKING:
     pass
@@ -83,6 +90,7 @@ class LossCall:
             that they are no padding, or None.
         explained: the fraction of the targets' variance over images that the outputs explain, at
             most 1, None for classes and for targets that don't vary.
+        weights: of the classes, None where they are alike or many.
     """
 
     name: str
@@ -108,6 +116,7 @@ class LossCall:
     scrambled: tuple[int, ...] | None = None
     ignored: float | None = None
     explained: float | None = None
+    weights: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -347,6 +356,7 @@ def loss_call(
             variation=variation(out),
             scrambled=scrambled_in(output),
             ignored=ignored(words, aim, options.get("ignore_index", -1)),
+            weights=class_weights(options.get("weight")),
             explained=explained(out.sigmoid() if name.endswith("with_logits") else out, aim),
         )
 

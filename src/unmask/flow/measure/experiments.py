@@ -360,12 +360,14 @@ def _linear(batches: Sequence[tuple[Any, Any]]) -> tuple[float, float, float, in
         rows.append(x.detach().flatten(1).float().cpu())
         labels.append(y.detach().cpu())
     inputs, targets = torch.cat(rows).double().numpy(), torch.cat(labels).numpy()
+    # Images that come again would be known by heart.
+    once = np.unique(inputs, axis=0, return_index=True)[1]
+    if len(once) < 0.5 * len(inputs):
+        return None
+    inputs, targets = inputs[np.sort(once)], targets[np.sort(once)]
     n = len(inputs)
     classes = np.unique(targets)
     if n < _FIT_IMAGES or not 1 < len(classes) <= n // 8 or not np.isfinite(inputs).all():
-        return None
-    if len(np.unique(inputs, axis=0)) < 0.9 * n:
-        # The fit would memorise images that come again.
         return None
     inputs = inputs[:, :: max(1, inputs.shape[1] // _PIXELS)]
     inputs = (inputs - inputs.mean(0)) / (inputs.std(0) + 1e-9)

@@ -19,6 +19,8 @@ from unmask.flow.measure.statistics import ParameterFacts
 DECOUPLED = ("AdamW", "SGDW", "Lamb", "Lion", "Adafactor")
 # Entries of a weight that show whether it changed.
 _ENTRIES = 64
+# A factor on gradients below which they were scaled by hand, rather than averaged or noised.
+_BY_HAND = 0.1
 # This many of the first and of the last parameters are watched for gradients left from before.
 _WATCHED = 4
 
@@ -47,6 +49,10 @@ class ParameterLedger:
         # how many there are, and how many a step left as they were.
         self.float16 = False
         self._halves = self._rounded = 0
+        # A small parameter, and the size of the gradient that backward passes have given it.
+        self._smallest: Tensor | None = None
+        self._expected = 0.0
+        self.scaled: float | None = None
         self._memory = 0.0
         self._decay: list[tuple[float, float]] = []
         self._location: str | None = None
@@ -55,18 +61,28 @@ class ParameterLedger:
     def attach(self) -> Iterator[Any]:
         """Yield the handles of hooks on a few parameters, which detect gradients left over."""
         watched = [p for p in self.model.parameters() if p.requires_grad and p.is_leaf]
-        for p in [*watched[:_WATCHED], *watched[_WATCHED:][-_WATCHED:]]:
+        few = [*watched[:_WATCHED], *watched[_WATCHED:][-_WATCHED:]]
+        self._smallest = min(few, key=Tensor.numel, default=None)
+        for p in few:
 
             def arrived(gradient: Tensor, p: Tensor = p) -> None:
                 self.arrived.add(id(p))
                 present = p.grad is not None and bool(p.grad.any())
                 if id(p) not in self._carried or not present:
                     self._carried[id(p)] = present
+                if p is self._smallest and not gradient.is_sparse:
+                    total = gradient if p.grad is None else gradient + p.grad
+                    self._expected = float(torch.linalg.vector_norm(total))
 
             yield p.register_hook(arrived)  # type: ignore[no-untyped-call]
 
-    def before_step(self, optimizer: Optimizer) -> None:
-        """Record an optimiser's parameters just before its step."""
+    def before_step(self, optimizer: Optimizer, left: float = 0.0) -> None:
+        """Record an optimiser's parameters just before its step.
+
+        Args:
+            optimizer: that is about to step.
+            left: the fraction of the gradients that clipping left; 0 where it isn't known.
+        """
         self._stepped = True
         self._location = self._location or user_line()
         decoupled = type(optimizer).__name__ in DECOUPLED
@@ -91,6 +107,10 @@ class ParameterLedger:
                     )
                     self._decay.append((wd * float(torch.linalg.vector_norm(p.detach())), g))
         self._look_at_gradients()
+        small = self._smallest.grad if self._smallest is not None else None
+        if small is not None and not small.is_sparse and 0 < left * self._expected < math.inf:
+            found = float(torch.linalg.vector_norm(small)) / (left * self._expected)
+            self.scaled = found if 0 < found < _BY_HAND else None
 
     def _look_at_gradients(self) -> None:
         for p in self.model.parameters():
@@ -161,6 +181,7 @@ class ParameterLedger:
             ),
             foreign=self._foreign,
             carried=self._stale,
+            scaled=self.scaled,
             half=self._half,
             decay=sorted(decay)[len(decay) // 2] if decay else None,
             location=self._location,

@@ -342,6 +342,8 @@ class ParameterFacts:
             with its line.
         foreign: the number of tensors that optimisers hold and the model doesn't.
         carried: whether the gradients still held those of an earlier step.
+        scaled: the small factor by which gradients were multiplied between the backward pass and
+            the step, other than by clipping, or None.
         half: whether a weight that stayed unchanged is in half precision.
         float16: whether layers compute in float16.
         rounded: the fraction of half-precision weights with a gradient that the step left as they
@@ -364,6 +366,7 @@ class ParameterFacts:
     strangers: tuple[str, ...] = ()
     foreign: int = 0
     carried: bool = False
+    scaled: float | None = None
     half: bool = False
     float16: bool = False
     rounded: float | None = None

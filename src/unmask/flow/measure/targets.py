@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 _MOST_ENTRIES, _MOST_IMAGES = 1 << 20, 64
 # Labels left out by ignore_index that are enough to look at.
 _LEFT_OUT = 32
+# More classes than this are words.
+_MOST_CLASSES = 100
 # Targets this near to a range, relative to its width, count as inside.
 _NEAR_ENOUGH = 0.05
 # The fewest images whose variance says anything, and the least of it beside the mean square.
@@ -63,6 +65,13 @@ def variation(out: Tensor) -> float | None:
         return None
     size = float(out.float().square().mean()) ** 0.5
     return float((out - out.mean(0)).float().square().mean()) ** 0.5 / size if size > 0 else 0.0
+
+
+def class_weights(given: Any) -> tuple[float, ...] | None:
+    """Return the weights of a loss's classes, None where there are none, or many."""
+    if not hasattr(given, "tolist") or given.ndim != 1 or not 1 < len(given) <= _MOST_CLASSES:
+        return None
+    return tuple(float(w) for w in given.tolist())
 
 
 def explained(out: Tensor, aim: Tensor) -> float | None:

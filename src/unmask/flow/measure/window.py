@@ -356,17 +356,17 @@ class Window:
         """
         self._maximises |= any(g.get("maximize", False) for g in optimizer.param_groups)
         held = {id(p): g for g in optimizer.param_groups for p in g["params"]}
-        copies = []
-        self._closure = closure
+        copies, self._closure = [], closure
         if not closure:
-            self.ledger.before_step(optimizer)
+            self.ledger.before_step(optimizer, self.clipped if self.probe.scaler is None else 0.0)
         for layer in self.probe.layers:
             group = next((held[id(w)] for w in layer.weights if id(w) in held), None)
             if group is None:
                 continue
             collected = self._of(layer)
             if not closure and any(w.grad is not None for w in layer.weights):
-                collected.see_weights(amp_scale(optimizer) * (self.clipped or 1.0))
+                left = (self.clipped or 1.0) * (self.ledger.scaled or 1.0)
+                collected.see_weights(amp_scale(optimizer) * left)
             copies.append((collected, [w.detach().clone() for w in layer.weights]))
             self._optimizer = type(optimizer).__name__, float(group["lr"])
         self._before[optimizer] = copies
