@@ -172,6 +172,7 @@ def test_a_head_replaced_after_a_training_is_watched_anew(late):
     def run():
         train(model, steps=30)
         before = torch.optim.Adam(model[2].parameters(), lr=1e-3)
+        model[0].requires_grad_(False)
         model[2] = nn.Linear(32, 5)
         train(model, optimizer=before if late else torch.optim.Adam(model[2].parameters(), 1e-3))
 
