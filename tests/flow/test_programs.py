@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from made_up_clusters import batch
 from small_programs import COLOURS, coloured, cross_entropy, net, train, watched
-from unmask.flow.judge.loop import LoopFacts, loop
+from unmask.flow.judge.facts import LoopFacts
+from unmask.flow.judge.loop import loop
 from unmask.flow.watch import Watch
 
 

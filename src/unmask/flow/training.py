@@ -20,8 +20,9 @@ from torch.optim import Optimizer
 
 from unmask.flow.feed import call
 from unmask.flow.judge.data import ENOUGH_LABELS, unpredicted
+from unmask.flow.judge.facts import LoopFacts
 from unmask.flow.judge.indicators import median, update_ratios
-from unmask.flow.judge.loop import LoopFacts, loop
+from unmask.flow.judge.loop import loop
 from unmask.flow.judge.verdicts import early, ordered, verdicts
 from unmask.flow.measure.calls import logits_in, runs_inside, user_line
 from unmask.flow.measure.copies import Copies
@@ -158,6 +159,9 @@ class Training:
         if self.probe.window is not None:
             words = next(iter(self._arguments or ()), None)
             self.probe.window.see_loss(name, output, target, options, result, words)
+            if self.probe.sequences.tell(target):
+                self.facts.told_targets += 1
+                self.note_line("target")
 
     def backward(self, loss: Any) -> None:
         """Record the start of a backward pass."""
@@ -415,7 +419,7 @@ class Training:
         history, facts = self.history, self.facts
         facts.inputs = self.inputs.read()
         facts.copies = self.copies.read()
-        facts.carried = self.probe.carried.times
+        facts.carried = self.probe.sequences.carried
         facts.moved = facts.steps == 0 and self._moved()
         facts.pace = next((median(r) for s in history[1:3] if (r := update_ratios(s))), None)
         found = verdicts(history) if history else []

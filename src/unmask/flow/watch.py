@@ -22,7 +22,7 @@ from torch.optim.optimizer import (
 from unmask.errors import UserError
 from unmask.flow.judge.crashes import explained
 from unmask.flow.judge.kinds import CONSEQUENCES
-from unmask.flow.judge.loop import IDLE, frozen
+from unmask.flow.judge.loop import IDLE, frozen, not_loaded
 from unmask.flow.judge.verdicts import ordered, told
 from unmask.flow.measure.calls import LossTap, user_line
 from unmask.flow.measure.inputs import Batch, batch_of
@@ -79,6 +79,7 @@ class Watch:
         # Whether the gradients are still to be divided by the GradScaler's scale.
         self._scaled_up = False
         self._idle: Verdict | None = None
+        self._loads: list[Verdict] = []
         self._idle_steps = 0
         self._last: Training | None = None
         self._batch: Batch = None
@@ -96,6 +97,7 @@ class Watch:
             made=self._optimizers.add,
             scaler=self._scaled,
             shuffled=self._shuffled,
+            loaded=self._loaded,
         )
 
     def __enter__(self) -> Watch:
@@ -148,7 +150,7 @@ class Watch:
                 if _key(v) in mine or not self._follows(v):
                     mine[_key(v)] = v
             found |= {_key(v): v for v in ordered(mine.values())}
-        found |= {_key(v): v for v in (self._idle, self._crash) if v is not None}
+        found |= {_key(v): v for v in (*self._loads, self._idle, self._crash) if v is not None}
         return WatchReport(
             tuple(
                 Watched(
@@ -300,6 +302,15 @@ class Watch:
             first = next(training.module.parameters(), None)
             if first is not None and (facts.backwards % LOOK == 0 or first.is_cpu):
                 facts.scales.append(float(scaler.get_scale()))
+
+    def _loaded(
+        self, module: nn.Module, given: list[str], missing: list[str], unexpected: list[str]
+    ) -> None:
+        found = not_loaded(given, missing, unexpected, user_line())
+        if found is not None and _key(found) not in {_key(v) for v in self._loads}:
+            self._loads.append(found)
+            if self._tell is not None:
+                self._tell(found)
 
     def _shuffled(self) -> None:
         for training in self._trainings.values():

@@ -649,3 +649,97 @@ def test_blank_images_don_t_hide_labels_that_are_unrelated(related):
             optimizer.step()
 
     assert ("labels unrelated to the images" in watched(run)) == (not related)
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_attention_over_the_batch_is_known_by_the_places_of_its_words(batch_first):
+    class Reverser(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.places = nn.Embedding(10, 16), nn.Embedding(6, 16)
+            self.layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=batch_first)
+            self.head = nn.Linear(16, 10)
+
+        def forward(self, x):
+            return self.head(self.layer(self.words(x) + self.places(torch.arange(x.size(1)))))
+
+    model = Reverser()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def run():
+        for _ in range(6):
+            x = torch.randint(0, 10, (32, 6))
+            optimizer.zero_grad()
+            functional.cross_entropy(model(x).flatten(0, 1), x.flip(1).flatten()).backward()
+            optimizer.step()
+
+    assert ("images mixed" in watched(run)) == (not batch_first)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (lambda source, words: (source, words[:, 1:]), True),
+        (lambda source, words: (source, words[:, :-1]), False),
+        # Copying a text: the source is the target, and the decoder reads it a word later.
+        (lambda source, words: (words[:, 1:], words[:, :-1]), False),
+    ],
+)
+def test_a_decoder_that_reads_its_targets(given, told):
+    class Translator(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.source, self.words = nn.Embedding(10, 16), nn.Embedding(10, 16)
+            self.encoder = nn.GRU(16, 32, batch_first=True)
+            self.decoder = nn.GRU(16, 32, batch_first=True)
+            self.head = nn.Linear(32, 10)
+
+        def forward(self, source, words):
+            _, state = self.encoder(self.source(source))
+            return self.head(self.decoder(self.words(words), state)[0])
+
+    model = Translator()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def run():
+        for _ in range(8):
+            source, words = torch.randint(0, 10, (32, 7)), torch.randint(0, 10, (32, 8))
+            optimizer.zero_grad()
+            scores = model(*given(source, words))
+            functional.cross_entropy(scores.flatten(0, 1), words[:, 1:].flatten()).backward()
+            optimizer.step()
+
+    assert ("target leakage" in watched(run)) == told
+
+
+@pytest.mark.parametrize(
+    ("prefix", "told"), [("backbone.", True), ("", False)], ids=["none", "the trunk"]
+)
+def test_weights_of_which_none_is_loaded(prefix, told):
+    trunk = nn.Sequential(nn.Linear(20, 32), nn.ReLU())
+    stored = {prefix + name: value for name, value in trunk.state_dict().items()}
+    model = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 5))
+
+    def run():
+        model.load_state_dict(stored, strict=False)
+        train(model)
+
+    found = watched(run)
+    assert [v.severity for v in found.values()] == ["error"] * told
+    assert not told or "backbone.0.weight" in found["weights not loaded"].message
+
+
+@pytest.mark.parametrize(("each", "told"), [(15, True), (1, False)])
+def test_a_copy_that_is_evaluated_and_never_written_to(each, told):
+    """A teacher is asked at every step; an average that nobody writes to, now and then."""
+    model = net()
+    average = copy.deepcopy(model).requires_grad_(False).eval()
+
+    def asked(model, i, optimizer):
+        if i % each == 0:
+            with torch.no_grad():
+                average(torch.randn(8, 20))
+
+    assert ("weights that don't move" in watched(lambda: train(model, after=asked, steps=60))) == (
+        told
+    )

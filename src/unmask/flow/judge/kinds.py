@@ -18,6 +18,7 @@ FlowKind = Literal[
     "parameters in two optimisers",
     "weights that don't move",
     "weights drawn anew",
+    "weights not loaded",
     "loss scale collapses",
     "gradients not zeroed",
     "no step",

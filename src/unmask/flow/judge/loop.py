@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
 
 from unmask.flow.judge.data import inputs
-from unmask.flow.judge.rates import Plateau, schedule
-from unmask.flow.measure.copies import CopyFacts
-from unmask.flow.measure.inputs import InputFacts
+from unmask.flow.judge.facts import LoopFacts
+from unmask.flow.judge.rates import schedule
 from unmask.verdict import Verdict
 
 # Gradients may be accumulated over this many backward passes before it counts as a fault.
@@ -26,6 +22,9 @@ REDRAWN = 2
 CARRIED = 2
 # The fraction of the steps before which the weights went back to their start.
 PULLED = 0.9
+# Evaluations of a copy that is never written to, and the most of them beside the steps: a teacher
+# is asked at each.
+LOOKS, RARELY = 3, 0.1
 # A copy that stays the same however often it is written to.
 WRITES = 8
 # A scale that fell by this factor over this many updates meets infinities all the time.
@@ -34,105 +33,6 @@ SCALES, COLLAPSED = 8, 256.0
 SPIKE = 1.3
 # One that is still this much of its start, after steps that each changed this much of the weights.
 STALLS, HASTY = 0.8, 0.03
-
-
-@dataclass
-class LoopFacts:
-    """The counts of a training, for one model and the optimisers that hold it.
-
-    Args:
-        forwards: passes with gradients.
-        backwards: backward passes.
-        steps: of any optimiser.
-        empty: steps at which no parameter had a gradient.
-        cleared: those of them after a backward pass.
-        rates: the learning rate of each step.
-        clips: the fraction that each clipping left of the gradient.
-        losses: of backward passes, where known.
-        scales: of the GradScaler.
-        redrawn: the steps before which the weights had been replaced.
-        pulled: steps before which they had gone back most of the way to their start.
-        twice: by parameter, how often two optimisers moved it with one gradient.
-        attention: whether the model has attention layers.
-        pace: the update ratio of a typical layer at the start.
-        graded: whether any gradient has reached its parameters.
-        inputs: the facts of its inputs.
-        normalises_steps: whether the optimiser divides by the gradient's size.
-        scaled_clips: clippings of gradients that a GradScaler had not unscaled yet.
-        scaled_steps: steps with such gradients.
-        late_clips: clippings after the step rather than before it.
-        discarded: gradients that were zeroed without a step.
-        elsewhere: steps of optimisers that hold only tensors without a gradient, none of this
-            model's.
-        others: steps of optimisers that hold other tensors with a gradient.
-        moved: whether the weights changed without a step, as where a loop changes them by hand.
-        fixed: whether the model was in evaluation mode at such steps.
-        optimizers: that stepped.
-        remembers: whether they keep averages of the gradients.
-        training_runs: runs of such passes as the next ones, each after many training passes.
-        training_validations: passes without gradients in training mode, of a model with dropout or
-            batch normalisation, with no step between.
-        evaluating_backwards: backward passes in evaluation mode, of such a model.
-        fresh_norms: whether its running statistics have never been updated.
-        schedules: steps of learning rate schedules.
-        plateaus: what each step of a schedule that watches a figure saw.
-        lightning: whether Lightning makes the steps.
-        copies: of the model, as averages of its weights are.
-        shuffled: batches that were drawn in random order.
-        carried: by recurrent layer, the probed steps that began with the state that the step before
-            had left.
-        lines: places in the user's code, by "step", "backward", "validation", "zero_grad",
-            "schedule", "clip", and "elsewhere" for steps of another model's optimiser.
-    """
-
-    forwards: int = 0
-    backwards: int = 0
-    steps: int = 0
-    empty: int = 0
-    cleared: int = 0
-    rates: list[float] = field(default_factory=list)
-    clips: list[float] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
-    scales: list[float] = field(default_factory=list)
-    redrawn: list[int] = field(default_factory=list)
-    pulled: int = 0
-    twice: dict[str, int] = field(default_factory=dict)
-    attention: bool = False
-    pace: float | None = None
-    graded: bool = False
-    inputs: InputFacts = field(default_factory=InputFacts)
-    normalises_steps: bool = False
-    scaled_clips: int = 0
-    scaled_steps: int = 0
-    late_clips: int = 0
-    discarded: int = 0
-    elsewhere: int = 0
-    others: int = 0
-    fixed: bool = False
-    moved: bool = False
-    optimizers: int = 0
-    remembers: bool = False
-    training_runs: int = 0
-    training_validations: int = 0
-    evaluating_backwards: int = 0
-    fresh_norms: bool = False
-    schedules: int = 0
-    plateaus: list[Plateau] = field(default_factory=list)
-    lightning: bool = False
-    copies: list[CopyFacts] = field(default_factory=list)
-    shuffled: int = 0
-    carried: dict[str, int] = field(default_factory=dict)
-    lines: dict[str, str] = field(default_factory=dict)
-
-    def scheduled(self, schedule: Any, figure: Any) -> None:
-        """Record a step of a schedule, after it; the figure is the one that it was given."""
-        self.schedules += 1
-        if figure is None:
-            return
-        since = self.losses[self.plateaus[-1].losses if self.plateaus else 0 :]
-        loss = sum(since) / len(since) if since else math.nan
-        rate, mode = schedule.optimizer.param_groups[0]["lr"], getattr(schedule, "mode", "")
-        self.plateaus.append(Plateau(mode, float(figure), loss, float(rate), len(self.losses)))
 
 
 def loop(facts: LoopFacts, ended: bool = False) -> Iterator[Verdict]:
@@ -292,6 +192,18 @@ def _state(facts: LoopFacts) -> Iterator[Verdict]:
             evidence={"times": float(facts.pulled), "steps": float(facts.steps)},
         )
     for copy in facts.copies:
+        rarely = LOOKS <= copy.looks <= RARELY * copy.steps
+        if copy.writes == 0 and rarely and not copy.changed:
+            yield Verdict(
+                "weights that don't move",
+                "warning",
+                f"a copy of the model was evaluated {copy.looks} times while the model made "
+                f"{copy.steps} steps, and was never written to: it is the model of the start",
+                "write the average into the copy's own tensors: "
+                "a.mul_(decay).add_(w, alpha=1 - decay)",
+                location=copy.line,
+                evidence={"looks": float(copy.looks), "steps": float(copy.steps)},
+            )
         if copy.writes >= WRITES and not copy.changed:
             yield Verdict(
                 "weights that don't move",
@@ -305,6 +217,16 @@ def _state(facts: LoopFacts) -> Iterator[Verdict]:
                 location=copy.line,
                 evidence={"writes": float(copy.writes), "steps": float(copy.steps)},
             )
+    if facts.told_targets >= IDLE:
+        yield Verdict(
+            "target leakage",
+            "error",
+            "the decoder is given the very words that are its targets: it learns to copy, and "
+            "predicts nothing",
+            "feed it words[:, :-1], and compare with words[:, 1:]",
+            location=facts.lines.get("target"),
+            evidence={"losses": float(facts.told_targets)},
+        )
     layer = max(facts.carried, key=lambda name: facts.carried[name], default=None)
     # Of long sequences, the parts of one batch are several steps that belong together.
     if layer is not None and facts.carried[layer] >= CARRIED and facts.shuffled >= facts.steps - 1:
@@ -411,6 +333,30 @@ def _mode(facts: LoopFacts) -> Iterator[Verdict]:
             location=facts.lines.get("validation"),
             evidence={"passes": float(passes)},
         )
+
+
+def not_loaded(
+    given: list[str], missing: list[str], unexpected: list[str], location: str | None
+) -> Verdict | None:
+    """Judge a load of weights by name, strict=False.
+
+    Args:
+        given: the names of the tensors.
+        missing: those that the model has, and weren't given.
+        unexpected: those that were given, and the model doesn't have.
+        location: "file:line" of the load.
+    """
+    if not given or not missing or len(unexpected) < len(given):
+        return None
+    return Verdict(
+        "weights not loaded",
+        "error",
+        f"load_state_dict(strict=False) loaded none of {len(given)} tensors: they have names such "
+        f"as {unexpected[0]}, the model such as {missing[0]}",
+        "rename the keys; without strict=False this is an error",
+        location=location,
+        evidence={"given": float(len(given)), "missing": float(len(missing))},
+    )
 
 
 def frozen(tensors: int, location: str | None) -> Verdict:

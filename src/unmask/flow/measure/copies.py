@@ -21,12 +21,14 @@ class CopyFacts:
     Args:
         writes: how often its largest tensor was written to.
         steps: how many steps the model made meanwhile.
+        looks: the numbers of steps at which it was called.
         changed: whether any of its numbers changed.
         line: "file:line" of the last call.
     """
 
     writes: int
     steps: int
+    looks: int
     changed: bool
     line: str | None
 
@@ -36,7 +38,7 @@ class _Copy:
         self._tensors = sorted(module.parameters(), key=Tensor.numel)[-_TENSORS:]
         self._versions = [t._version for t in self._tensors]
         self._numbers = self._read()
-        self._steps = steps
+        self._steps, self._latest, self._looks = steps, steps, 1
         self.facts: CopyFacts | None = None
 
     def _read(self) -> list[Tensor]:
@@ -44,11 +46,13 @@ class _Copy:
 
     def see(self, steps: int) -> None:
         """Compare it with what it was when it was first called."""
+        self._looks += steps != self._latest
+        self._latest = steps
         if steps == self._steps or (self.facts is not None and self.facts.changed):
             return
         writes = min(t._version - v for t, v in zip(self._tensors, self._versions, strict=True))
         same = all(map(torch.equal, self._read(), self._numbers))
-        self.facts = CopyFacts(writes, steps - self._steps, not same, user_line())
+        self.facts = CopyFacts(writes, steps - self._steps, self._looks, not same, user_line())
 
 
 class Copies:

@@ -59,7 +59,9 @@ def experiment(
             time = _quietly(lambda: _through_time(_alive(model), call, x))
         if cut:
             severed = _quietly(lambda: _severed(_alive(model), call, x))
-    elif isinstance(y, Tensor) and y.ndim and len(y) >= LEAST_IMAGES and _apart(x, len(y)):
+    elif (plain and len(x) >= LEAST_IMAGES and _placed(model, call, x)) or (
+        isinstance(y, Tensor) and y.ndim and len(y) >= LEAST_IMAGES and _apart(x, len(y))
+    ):
         mixed = _quietly(lambda: _mixed(_alive(model), call, x))
     if plain and not x.is_floating_point() and x.ndim == 2:
         words = _quietly(lambda: _leak(_alive(model), call, x, y))
@@ -73,6 +75,21 @@ def experiment(
         *(mixed, swapped, time, severed, affine, random),
         *(linear, chance, nearest, images, leak, unshifted),
     )
+
+
+def _placed(model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Any) -> bool:
+    """Return whether the places of words, which a table tells, lie along their second dimension."""
+    if x.is_floating_point() or x.ndim != 2 or x.shape[0] == x.shape[1]:
+        return False
+    found: list[Tensor] = []
+    twin = copy.deepcopy(model).eval()
+    for module in twin.modules():
+        if isinstance(module, nn.Embedding):
+            module.register_forward_pre_hook(lambda module, args: found.append(args[0]))
+    with torch.no_grad():
+        _quietly(lambda: call(twin, x[:LEAST_IMAGES]))
+    places = torch.arange(x.shape[1], device=x.device)
+    return any(p.flatten().shape == places.shape and bool((p == places).all()) for p in found)
 
 
 def _one_series(model: nn.Module, x: Tensor, y: Tensor) -> bool:

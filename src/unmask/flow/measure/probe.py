@@ -15,8 +15,8 @@ from torch.optim.optimizer import (
 )
 
 from unmask.errors import UserError
-from unmask.flow.measure.carried import Carried
 from unmask.flow.measure.layers import Units, layers_of
+from unmask.flow.measure.sequences import Sequences
 from unmask.flow.measure.statistics import FlowStats
 from unmask.flow.measure.window import Window
 from unmask.flow.measure.wrappers import unwrap
@@ -87,7 +87,7 @@ class GradientProbe:
         self.step, self._made = 0, 0
         self.problem: str | None = None
         self.units: dict[str, Units] = {}
-        self.carried = Carried()
+        self.sequences = Sequences()
         self.scaler = scaler
         # The other optimisers that may step; a watcher that knows all of them sets it.
         self.optimizers: Callable[[], list[Optimizer]] = list
@@ -175,7 +175,7 @@ class GradientProbe:
     def _open_if_due(self) -> None:
         due = self.step % self._every == 0 or self.step in EARLY_STEPS
         if self._window is None and due:
-            self.carried.begin()
+            self.sequences.begin()
             self._window = Window(self)
 
     def owns(self, optimizer: Optimizer) -> bool:

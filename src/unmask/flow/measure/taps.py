@@ -33,6 +33,8 @@ class Tapped:
         scaler: receives every GradScaler, and what it did: "made", "scaled" a loss, "unscaled" the
             gradients, or was "updated".
         shuffled: called for every batch that a DataLoader draws in random order.
+        loaded: receives a module, the names of the tensors that it was given, and of those that it
+            lacked and that it didn't know.
     """
 
     def __init__(
@@ -45,11 +47,12 @@ class Tapped:
         made: Callable[[Optimizer], None] | None = None,
         scaler: Callable[[Any, str], None] | None = None,
         shuffled: Callable[[], None] | None = None,
+        loaded: Callable[[torch.nn.Module, list[str], list[str], list[str]], None] | None = None,
     ) -> None:
         self._undo: list[tuple[Any, str, Any, Any]] = []
         self._backward, self._clip, self._zero = backward, clip, zero
         self._schedule, self._made, self._scaler = schedule, made, scaler
-        self._shuffled = shuffled
+        self._shuffled, self._loaded = shuffled, loaded
         self._valued = 0
 
     def __enter__(self) -> Tapped:
@@ -75,6 +78,8 @@ class Tapped:
                 )
         if self._shuffled is not None:
             self._wrap(_BaseDataLoaderIter, "__next__", self._after_batch)
+        if self._loaded is not None:
+            self._wrap(torch.nn.Module, "load_state_dict", self._after_load)
         return self
 
     def __exit__(self, *args: object) -> None:
@@ -142,6 +147,12 @@ class Tapped:
             getattr(sampler, "sampler", sampler), RandomSampler
         ):
             self._shuffled()
+
+    def _after_load(self, result: Any, args: Any, kwargs: Any) -> None:
+        given = args[1] if len(args) > 1 else kwargs["state_dict"]
+        if self._loaded is not None:
+            missing, unexpected = result
+            self._loaded(args[0], list(given), list(missing), list(unexpected))
 
 
 def _norm(parameters: list[Tensor]) -> float:

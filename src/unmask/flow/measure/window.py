@@ -170,7 +170,7 @@ class Window:
             self._mode.__enter__()  # type: ignore[no-untyped-call]
         self._depth += 1
         if torch.is_grad_enabled():
-            self.probe.carried.before(module, self.probe.modules[id(module)], args)
+            self.probe.sequences.before(module, self.probe.modules[id(module)], args)
         if isinstance(module, _BatchNorm) and module.training:
             x = next(tensors_in(args), None)
             if x is not None and x.ndim > 1:
@@ -248,7 +248,7 @@ class Window:
         # the mode that looks for activations.
         if torch.is_grad_enabled() and output is not None:
             with torch._C.DisableTorchFunction():
-                self.probe.carried.after(module, output)
+                self.probe.sequences.after(module, output)
                 if layer is not None:
                     self._see_output(layer, next(tensors_in(output), None))
                 if isinstance(module, _DropoutNd) and module.training and module.p > 0:
