@@ -27,7 +27,7 @@ from unmask.flow.judge.verdicts import ordered, told
 from unmask.flow.measure.calls import LossTap, user_line
 from unmask.flow.measure.inputs import Batch, batch_of
 from unmask.flow.measure.parameters import held_by
-from unmask.flow.measure.probe import DEFAULT_EVERY, GradientProbe
+from unmask.flow.measure.probe import DEFAULT_EVERY, GradientProbe, closure_of
 from unmask.flow.measure.taps import Tapped
 from unmask.flow.measure.wrappers import is_part, transformed, unwrap
 from unmask.flow.training import LOOK, Training
@@ -336,7 +336,9 @@ class Watch:
             for training in owned:
                 if not training.before_step(optimizer, self._scaled_up):
                     self._find_origin(training)
-            graded = bool(owned) or any(p.grad is not None for p in held_by(optimizer))
+            # A step with a closure computes its gradients itself.
+            graded = closure_of(args, kwargs) is not None
+            graded = graded or any(p.grad is not None for p in held_by(optimizer))
             for training in self._trainings.values():
                 if training not in owned:
                     training.stepped_elsewhere(graded)

@@ -743,3 +743,22 @@ def test_a_copy_that_is_evaluated_and_never_written_to(each, told):
     assert ("weights that don't move" in watched(lambda: train(model, after=asked, steps=60))) == (
         told
     )
+
+
+def test_the_optimiser_of_a_teacher_steps_for_its_student():
+    teacher, student = net(), net()
+    of_teacher = torch.optim.Adam(teacher.parameters(), lr=1e-3)
+
+    def run():
+        train(teacher, optimizer=of_teacher)
+        teacher.eval()
+        for i in range(12):
+            x, _ = batch(i)
+            with torch.no_grad():
+                aims = teacher(x).softmax(1)
+            loss = functional.cross_entropy(student(x), aims)
+            of_teacher.zero_grad()
+            loss.backward()
+            of_teacher.step()
+
+    assert watched(run)["no step"].severity == "error"

@@ -25,7 +25,9 @@ _BELOW = ("gelu", "silu", "softplus")
 UNREACHABLE = 0.25
 # Steps after which a task shows in the outputs, the fraction of the targets' variance that is
 # nothing, the looks that agree, and the fraction that was learnt, whatever came later.
-LONG, NOTHING, _LOOKS, _SOMETHING = 100, 0.02, 2, 0.1
+LONG, NOTHING, _LOOKS, _SOMETHING = 100, 0.02, 3, 0.1
+# Growth of that fraction from look to look that goes on.
+_APPROACHES = 0.05
 # The fraction of the loss that its other terms were, and what is left of them.
 OUTWEIGHS, _GONE = 0.3, 0.1
 _BOUNDED = ("sigmoid", "tanh", "hardtanh", "relu")
@@ -198,7 +200,8 @@ def _mean_alone(history: list[FlowStats]) -> Iterator[Verdict]:
     late = [(step, part) for step, part, _ in told if step >= LONG]
     if len(late) < _LOOKS or max(part for _, part in late) > NOTHING:
         return
-    if max(part for _, part, _ in told) > _SOMETHING:
+    # An autoencoder may approach the mean for hundreds of steps, and go beyond it.
+    if max(part for _, part, _ in told) > _SOMETHING or late[-1][1] - late[0][1] > _APPROACHES:
         return
     step, part = late[-1]
     yield Verdict(

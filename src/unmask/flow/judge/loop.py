@@ -24,7 +24,7 @@ CARRIED = 2
 PULLED = 0.9
 # Evaluations of a copy that is never written to, and the most of them beside the steps: a teacher
 # is asked at each.
-LOOKS, RARELY = 3, 0.1
+LOOKS, RARELY = 2, 0.1
 # A copy that stays the same however often it is written to.
 WRITES = 8
 # A scale that fell by this factor over this many updates meets infinities all the time.

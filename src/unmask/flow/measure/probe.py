@@ -199,7 +199,7 @@ class GradientProbe:
                 self._finish(window)
                 window = self._window
             if window is not None:
-                window.before_step(optimizer, closure=_closure(args, kwargs) is not None)
+                window.before_step(optimizer, closure=closure_of(args, kwargs) is not None)
         except Exception as error:
             self.failed(error)
 
@@ -233,6 +233,7 @@ def _steps_made(optimizer: Optimizer) -> int:
     return max((int(n) for n in counts if n is not None), default=0)
 
 
-def _closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def closure_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return the closure that an optimiser's step was given, or None."""
     # The first argument of a step is the optimiser itself.
     return args[1] if len(args) > 1 else kwargs.get("closure")
