@@ -28,8 +28,8 @@ UNREACHABLE = 0.25
 LONG, NOTHING, _LOOKS, _SOMETHING = 100, 0.02, 3, 0.1
 # Growth of that fraction from look to look that goes on.
 _APPROACHES = 0.05
-# The fraction of the loss that its other terms were, and what is left of them.
-OUTWEIGHS, _GONE = 0.3, 0.1
+# The fraction of the loss that its other terms were, what is left of them, and the later looks.
+OUTWEIGHS, _GONE, _CONFIRMED = 0.3, 0.1, 2
 _BOUNDED = ("sigmoid", "tanh", "hardtanh", "relu")
 
 
@@ -227,7 +227,7 @@ def _outweighed(history: list[FlowStats]) -> Iterator[Verdict]:
         if c.own and c.value and s.loss is not None and s.loss > 0 and len(s.calls) == 1
     ]
     late = [(c, rest) for step, c, rest in told if step >= LONG]
-    if len(late) < _LOOKS or not all(_learnt_nothing(c) for c, _ in late):
+    if len(late) < _CONFIRMED or not all(_learnt_nothing(c) for c, _ in late):
         return
     most, whole = max((rest, rest + (c.value or 0)) for _, c, rest in told)
     call, rest = late[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from dataclasses import dataclass
 
@@ -34,7 +35,10 @@ class CopyFacts:
 
 
 class _Copy:
+    _numbers_given = itertools.count()
+
     def __init__(self, module: nn.Module, steps: int) -> None:
+        self.number = next(self._numbers_given)
         self._tensors = sorted(module.parameters(), key=Tensor.numel)[-_TENSORS:]
         self._versions = [t._version for t in self._tensors]
         self._numbers = self._read()
@@ -62,6 +66,8 @@ class Copies:
         self._kind, self._shapes = type(module), _shapes(module)
         self._copies: weakref.WeakKeyDictionary[nn.Module, _Copy | None]
         self._copies = weakref.WeakKeyDictionary()
+        # By the order of first calls; they outlive the copies.
+        self._facts: dict[int, CopyFacts] = {}
 
     def see(self, module: nn.Module, steps: int) -> None:
         """Record a call of another module, which counts in evaluation mode.
@@ -78,10 +84,12 @@ class Copies:
         copy = self._copies[module]
         if copy is not None:
             copy.see(steps)
+            if copy.facts is not None:
+                self._facts[copy.number] = copy.facts
 
     def read(self) -> list[CopyFacts]:
         """Return the facts of the copies that were called more than once."""
-        return [c.facts for c in self._copies.values() if c is not None and c.facts is not None]
+        return list(self._facts.values())
 
 
 def _shapes(module: nn.Module) -> list[torch.Size]:
