@@ -49,6 +49,7 @@ FLOW: dict[str, str] = {
     "momentum too large": "Old gradients are never forgotten, so that steps only grow.",
     "loss independent of the images": "Other images give the same loss: something cuts them off.",
     "labels unrelated to the images": "Labels are no easier to learn than shuffled ones.",
+    "schedule begun anew": "A schedule is made again before it has taken its course.",
     "weights not loaded": "None of the stored tensors has a name that the model knows.",
     "loss outweighed": "Other terms of the loss are so large that its task isn't learnt.",
     "state carried over": "A batch begins with what a recurrent layer kept of other sequences.",

@@ -765,3 +765,51 @@ def test_the_optimiser_of_a_teacher_steps_for_its_student():
             of_teacher.step()
 
     assert watched(run)["no step"].severity == "error"
+
+
+@pytest.mark.parametrize(
+    ("scale", "told"),
+    [
+        (lambda x: x * torch.tensor([1.0, 1e-3, 1e-4, 2e-4]), True),
+        (lambda x: x * torch.tensor([1.0, 0.2, 3.0, 0.5]), False),
+        # Rare answers are small, and no numbers.
+        (lambda x: torch.cat([x, (x > 2.5).float() * 1e-3], 1), False),
+    ],
+)
+def test_a_column_that_drowns_the_others(scale, told):
+    def run():
+        torch.manual_seed(0)
+        x = scale(torch.randn(64, 4))
+        model = nn.Sequential(nn.Linear(x.shape[1], 16), nn.ReLU(), nn.Linear(16, 1))
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+        for _ in range(12):
+            optimizer.zero_grad()
+            functional.mse_loss(model(x), x[:, :1] + 0.1 * torch.randn(64, 1)).backward()
+            optimizer.step()
+
+    found = {v.cause for v in watched(run).values()}
+    assert ("columns of different size" in found) == told
+
+
+@pytest.mark.parametrize(
+    ("course", "told"), [("anew", True), ("once", False), ("ended", False), ("two", False)]
+)
+def test_a_schedule_that_is_made_anew_at_each_epoch(course, told):
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    made = torch.optim.lr_scheduler.OneCycleLR
+    length = 6 if course == "ended" else 24
+    schedules = [made(optimizer, 0.05, total_steps=length)]
+    if course == "two":
+        other = torch.optim.SGD(net().parameters(), lr=0.01)
+        schedules.append(made(other, 0.05, total_steps=length))
+
+    def advance(model, i, optimizer):
+        if course in ("anew", "ended") and i % 6 == 0 and i:
+            schedules[0] = made(optimizer, 0.05, total_steps=length)
+        for schedule in schedules:
+            if schedule.last_epoch < length - 1:
+                schedule.step()
+
+    found = watched(lambda: train(model, after=advance, optimizer=optimizer))
+    assert ("schedule begun anew" in found) == told

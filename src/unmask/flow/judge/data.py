@@ -46,6 +46,8 @@ TURNED, SURE_OF_COLOURS, PALER = 0.05, 6.0, 0.3
 LEAST_VALIDATED, SEEN = 32, 0.98
 # A class that is so many times as frequent as another, and its weight so many times as large.
 UNEQUAL, HEAVIER = 3, 2.0
+# The fraction of a table's columns that are drowned.
+DROWNED = 0.5
 # The labels of a whole loop that make a majority certain.
 ENOUGH_LABELS = 500
 # The batches that make an order by class certain, and the fraction of them that must show it.
@@ -119,6 +121,7 @@ def data(history: list[FlowStats]) -> Iterator[Verdict]:
             step=last,
             evidence={"values": float(values[len(values) // 2])},
         )
+    yield from _columns(history[0])
     yield from _running(history[-1])
     yield from _dropout(history[-1])
     for stats in history:
@@ -264,6 +267,24 @@ def _turned(shift: Colours, error: Colours, before: float) -> bool:
     sure = size > max(TURNED, SURE_OF_COLOURS * max(error))
     still = abs(middle) < max(0.2 * size, 2 * error[1])
     return sure and still and abs(first + last) < max(0.4 * size, 2 * max(error))
+
+
+def _columns(stats: FlowStats) -> Iterator[Verdict]:
+    """Find a table whose largest column drowns the others."""
+    drowned = stats.input.drowned if stats.input is not None else None
+    if drowned is None or drowned < DROWNED:
+        return
+    yield Verdict(
+        "inputs badly scaled",
+        "warning",
+        f"{drowned:.0%} of the input's columns vary by less than a hundredth of the one that "
+        "varies most, which drowns them",
+        "scale each column by itself: x.sub(x.mean(0)).div(x.std(0)), with the figures of the "
+        "training data",
+        cause="columns of different size",
+        step=stats.step,
+        evidence={"drowned": drowned},
+    )
 
 
 def _running(stats: FlowStats) -> Iterator[Verdict]:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from unmask.flow.judge.rates import Plateau
+from unmask.flow.judge.rates import Course, Plateau
 from unmask.flow.measure.copies import CopyFacts
 from unmask.flow.measure.inputs import InputFacts
 
@@ -51,6 +51,7 @@ class LoopFacts:
         fresh_norms: whether its running statistics have never been updated.
         schedules: steps of learning rate schedules.
         plateaus: what each step of a schedule that watches a figure saw.
+        courses: of schedules of a set length, in turn.
         lightning: whether Lightning makes the steps.
         copies: of the model, as averages of its weights are.
         shuffled: batches that were drawn in random order.
@@ -94,6 +95,7 @@ class LoopFacts:
     fresh_norms: bool = False
     schedules: int = 0
     plateaus: list[Plateau] = field(default_factory=list)
+    courses: list[Course] = field(default_factory=list)
     lightning: bool = False
     copies: list[CopyFacts] = field(default_factory=list)
     shuffled: int = 0
@@ -104,6 +106,15 @@ class LoopFacts:
     def scheduled(self, schedule: Any, figure: Any) -> None:
         """Record a step of a schedule, after it; the figure is the one that it was given."""
         self.schedules += 1
+        length = getattr(schedule, "total_steps", None) or getattr(schedule, "T_max", None)
+        if length:
+            key, at = (id(schedule), id(schedule.optimizer)), int(schedule.last_epoch)
+            course = next((c for c in reversed(self.courses) if c.key == key), None)
+            if course is None or at <= course.at:
+                # One that is made anew may be where the last one was in memory.
+                course = Course(key, type(schedule).__name__, int(length), self.schedules)
+                self.courses.append(course)
+            course.at, course.last = at, self.schedules
         if figure is None:
             return
         since = self.losses[self.plateaus[-1].losses if self.plateaus else 0 :]

@@ -29,6 +29,7 @@ FlowKind = Literal[
     "momentum too large",
     "learning rate vanishes",
     "schedule reversed",
+    "schedule begun anew",
     "images mixed",
     "target leakage",
     "attention mask reversed",

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from unmask.flow.judge.data import inputs
 from unmask.flow.judge.facts import LoopFacts
-from unmask.flow.judge.rates import schedule
+from unmask.flow.judge.rates import begun_anew, schedule
 from unmask.verdict import Verdict
 
 # Gradients may be accumulated over this many backward passes before it counts as a fault.
@@ -121,6 +121,7 @@ def _no_step(facts: LoopFacts, ended: bool) -> Iterator[Verdict]:
 
 
 def _rates(facts: LoopFacts) -> Iterator[Verdict]:
+    yield from begun_anew(facts.courses, facts.lines.get("schedule"))
     yield from schedule(
         facts.rates, facts.plateaus, facts.schedules >= 0.9 * facts.steps, facts.lines
     )

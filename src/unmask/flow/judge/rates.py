@@ -37,6 +37,8 @@ FAST_GAIN, OVERSHOT, LOSS_GREW = 5.0, 0.1, 3.0
 PROMISES = 0.5
 # A step that reduces its own batch's loss by this fraction is no overshoot, whatever was predicted.
 LOWERS = 0.1
+# Schedules that were left, and the fraction of their length from which on they have ended.
+COURSES, UNFINISHED = 2, 0.9
 # Steps after which a rate that fell to a thousandth of its peak, for half of them, is at an end.
 LEAST_STEPS, FALLEN = 20, 1e-3
 # The figures that a schedule watches, from which on their direction is certain; a figure that lies
@@ -287,6 +289,52 @@ def schedule(
             location=line,
             evidence={"rate": rates[-1], "peak": peak},
         )
+
+
+@dataclass
+class Course:
+    """How far a schedule of a set length came.
+
+    Args:
+        key: the ids of the schedule and of its optimiser.
+        kind: its class.
+        length: its steps.
+        first: the count of all schedules' steps at its first step.
+        last: the same at its last.
+        at: its own steps so far.
+    """
+
+    key: tuple[int, int]
+    kind: str
+    length: int
+    first: int
+    last: int = 0
+    at: int = 0
+
+
+def begun_anew(courses: Sequence[Course], line: str | None) -> Iterator[Verdict]:
+    """Judge schedules of one optimiser that are made again before they have come to their end.
+
+    Args:
+        courses: of each schedule in turn.
+        line: of a schedule's step in the user's code.
+    """
+    left = [
+        a
+        for a, b in pairwise(courses)
+        if a.key[1] == b.key[1] and a.last < b.first and a.at + 1 < UNFINISHED * a.length
+    ]
+    if len(left) < COURSES or len(left) < len(courses) - 1:
+        return
+    yield Verdict(
+        "schedule begun anew",
+        "warning",
+        f"{len(left)} times a {left[-1].kind} was left for a new one, the last after {left[-1].at} "
+        f"of its {left[-1].length} steps: the rate never takes its course",
+        "make it once, before the loop over epochs, for all steps of the training",
+        location=line,
+        evidence={"left": float(len(left)), "length": float(left[-1].length)},
+    )
 
 
 def _reversed(seen: Sequence[Plateau], line: str | None) -> Iterator[Verdict]:

@@ -25,6 +25,8 @@ from unmask.flow.measure.statistics import (
 )
 
 PROBE_IMAGES = 512
+# The fewest rows of a table whose columns are compared, and the most columns.
+_ROWS, _COLUMNS = 16, 1024
 _CONVOLUTIONS = ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose")
 # Parameters that are added or looked up, whatever their shape: tokens, position tables, prompts.
 _LOOKED_UP = re.compile(r"token|pos|embed|bias|table|prompt|query|scale|gamma|beta|anchor", re.I)
@@ -307,7 +309,22 @@ def input_stats(x: Tensor) -> InputStats:
     mean = x.mean()
     deviation = float(torch.linalg.vector_norm(x - mean)) / math.sqrt(x.numel())
     variation = spread(x, 0) if x.ndim > 1 and len(x) > 1 else None
-    return InputStats(float(mean), deviation, float(x.abs().amax()), variation, computed, images)
+    drowned = None if computed else _drowned(x)
+    largest = float(x.abs().amax())
+    return InputStats(float(mean), deviation, largest, variation, computed, images, drowned)
+
+
+def _drowned(x: Tensor) -> float | None:
+    """Return the fraction of a table's columns that vary by less than a hundredth of the most."""
+    if x.ndim != 2 or len(x) < _ROWS or not 1 < x.shape[1] <= _COLUMNS:
+        return None
+    low, high = x.amin(0), x.amax(0)
+    # Columns of two values are answers to a question, which may be rare.
+    numbers = ~((x == low) | (x == high)).all(0)
+    varies = x.std(0)[numbers]
+    if len(varies) < 2 or not bool(varies.isfinite().all()):
+        return None
+    return float((varies < 0.01 * varies.amax()).float().mean())
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

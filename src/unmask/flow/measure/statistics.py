@@ -223,6 +223,8 @@ class InputStats:
         variation: the standard deviation over images relative to the RMS, None for one image.
         computed: whether another network computed it.
         images: how many there were.
+        drowned: of a table, the fraction of the columns of numbers that vary by less than a
+            hundredth of the one that varies most; None for images.
     """
 
     mean: float
@@ -231,6 +233,7 @@ class InputStats:
     variation: float | None = None
     computed: bool = False
     images: int = 1
+    drowned: float | None = None
 
     def joined(self, other: InputStats) -> InputStats:
         """Return the statistics of these images and of others together."""
