@@ -813,3 +813,28 @@ def test_a_schedule_that_is_made_anew_at_each_epoch(course, told):
 
     found = watched(lambda: train(model, after=advance, optimizer=optimizer))
     assert ("schedule begun anew" in found) == told
+
+
+def test_tables_of_biases_that_start_at_zero_are_young():
+    class Biases(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.users, self.items = nn.Embedding(50, 1), nn.Embedding(40, 1)
+            self.factors = nn.Embedding.from_pretrained(0.1 * torch.randn(50, 8))
+            for table in (self.users, self.items):
+                nn.init.zeros_(table.weight)
+
+        def forward(self, u, i):
+            return self.users(u)[:, 0] + self.items(i)[:, 0] + self.factors(u).sum(1)
+
+    model, effect = Biases(), torch.randn(50)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+
+    def run():
+        for _ in range(10):
+            u, i = torch.randint(0, 50, (256,)), torch.randint(0, 40, (256,))
+            optimizer.zero_grad()
+            functional.mse_loss(model(u, i), effect[u]).backward()
+            optimizer.step()
+
+    assert "learning rate too high" not in watched(run)

@@ -64,7 +64,9 @@ def too_high(history: list[FlowStats]) -> Verdict | None:
     arrives = median(kept) >= KEPT if kept else len(losses) > 2 and _only_falls(losses)
     far = typical > FAR_TOO_FAST and not (descends and arrives)
     hasty = 0 < HASTY_SHARE * tried <= sum(map(_hasty, history)) or far
-    hasty = hasty and not searched and not all(map(unborn, history[-1].matrix_layers))
+    # Tables that start at 0, as of a user's bias, are young for a few steps.
+    young = history[0 if history[-1].step <= FRESH else -1].matrix_layers
+    hasty = hasty and not searched and not all(unborn(x) for x in young if not x.frozen)
     falls = [f for f in map(_fall, history) if f is not None]
     overshoots = bool(gains and kept) and median(gains) > FAST_GAIN and median(kept) < OVERSHOT
     overshoots = overshoots and median(falls) < LOWERS
