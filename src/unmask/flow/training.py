@@ -19,10 +19,11 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
 
 from unmask.flow.feed import call
-from unmask.flow.judge.data import ENOUGH_LABELS, unpredicted
+from unmask.flow.judge.data import ENOUGH_LABELS
 from unmask.flow.judge.facts import LoopFacts
 from unmask.flow.judge.indicators import median, update_ratios
 from unmask.flow.judge.loop import loop
+from unmask.flow.judge.trials import unpredicted
 from unmask.flow.judge.verdicts import early, ordered, verdicts
 from unmask.flow.measure.calls import logits_in, runs_inside, user_line
 from unmask.flow.measure.copies import Copies

@@ -838,3 +838,31 @@ def test_tables_of_biases_that_start_at_zero_are_young():
             optimizer.step()
 
     assert "learning rate too high" not in watched(run)
+
+
+@pytest.mark.parametrize("hidden", ["words", "padding", "nothing"])
+def test_attention_by_hand_that_hides_the_words(hidden):
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.score = nn.Embedding(30, 16, padding_idx=0), nn.Linear(16, 1)
+            self.head = nn.Linear(16, 3)
+
+        def forward(self, x):
+            h = self.words(x) + 0.1
+            mask = {"words": x != 0, "padding": x == 0, "nothing": x < 0}[hidden]
+            scores = self.score(h)[..., 0].masked_fill(mask, -1e9)
+            return self.head((scores.softmax(1)[..., None] * h).sum(1))
+
+    model = Pooled()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def run():
+        for _ in range(8):
+            x = torch.randint(1, 30, (32, 9))
+            x[torch.arange(9) >= torch.randint(2, 10, (32, 1))] = 0
+            optimizer.zero_grad()
+            functional.cross_entropy(model(x), x[:, 0] % 3).backward()
+            optimizer.step()
+
+    assert ("attention mask reversed" in watched(run)) == (hidden == "words")

@@ -48,7 +48,7 @@ def experiment(
         cut: whether its forward is known to cut the graph.
     """
     x, y = batches[0]
-    mixed = swapped = time = severed = words = None
+    mixed = swapped = time = severed = words = read = None
     plain = isinstance(x, Tensor) and isinstance(y, Tensor) and x.ndim > 1
     if plain and LEAST_IMAGES <= len(x) == len(y):
         if (x.is_floating_point() or y.ndim == 1) and not _one_series(model, x, y):
@@ -65,6 +65,7 @@ def experiment(
         mixed = _quietly(lambda: _mixed(_alive(model), call, x))
     if plain and not x.is_floating_point() and x.ndim == 2:
         words = _quietly(lambda: _leak(_alive(model), call, x, y))
+        read = _quietly(lambda: _read(_alive(model), call, x))
     random = _quietly(lambda: _random(_alive(model), call, x)) if plain else None
     straight = plain and not curved
     affine = _quietly(lambda: _affine(_alive(model), call, x)) if straight else None
@@ -74,6 +75,7 @@ def experiment(
     return Experiments(
         *(mixed, swapped, time, severed, affine, random),
         *(linear, chance, nearest, images, leak, unshifted),
+        read=read,
     )
 
 
@@ -268,6 +270,30 @@ def _leak(
         return later / total, False
     own = sum(float(s[place].sum()) for s in sizes)
     return None, later == 0 and 0 < own < total
+
+
+def _read(model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Tensor) -> float | None:
+    """Return the fraction of an output's gradient that comes to words, and not to their padding.
+
+    It is that of the texts that have both, where a table says which number is padding.
+    """
+    tables = [m for m in model.modules() if isinstance(m, nn.Embedding)]
+    padding = next((m.padding_idx for m in tables if m.padding_idx is not None), None)
+    if padding is None:
+        return None
+    real = x != padding
+    texts = x[real.any(1) & ~real.all(1)][:ORDERED]
+    if len(texts) < FEW:
+        return None
+    leaves: list[Tensor] = []
+    _embed(model, {texts.shape}, leaves)
+    output = logits_in(call(model, texts))
+    if output is None or len(leaves) != 1:
+        return None
+    (gradient,) = torch.autograd.grad(output.float().square().sum(), leaves, allow_unused=True)
+    size = gradient.abs().flatten(2).sum(2)
+    total = float(size.sum())
+    return float(size[texts != padding].sum()) / total if 0 < total < math.inf else None
 
 
 def _embed(model: nn.Module, shapes: Collection[torch.Size], leaves: list[Tensor]) -> None:

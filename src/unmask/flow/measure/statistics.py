@@ -275,6 +275,8 @@ class Experiments:
             belongs to later words.
         unshifted: whether a word's target is that word, which its output depends on, and on earlier
             ones, and not on later ones.
+        read: the fraction of an output's gradient that comes to the words of texts, and not to
+            their padding.
     """
 
     mixed: float | None = None
@@ -289,6 +291,7 @@ class Experiments:
     images: int = 0
     leak: float | None = None
     unshifted: bool = False
+    read: float | None = None
 
 
 @dataclass(frozen=True)
