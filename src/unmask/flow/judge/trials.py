@@ -14,7 +14,8 @@ _CLASSIFIERS = ("cross_entropy", "nll_loss")
 # The fraction of an output's gradient that comes to other images, and the change of a loss whose
 # images change places, that are no more than rounding.
 MIXED, SWAPPED = 1e-6, 1e-7
-# The fraction that comes to later words, of which an output that is to predict the next must not depend on any.
+# The fraction that comes to later words, of which an output that is to predict the next must not
+# depend on any.
 LEAKS = 0.01
 # The fraction of an output's gradient that comes to words rather than to padding.
 UNREAD = 1e-6
