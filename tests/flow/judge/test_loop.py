@@ -629,6 +629,17 @@ def test_gradients_that_are_divided_by_hand(factor, enlarged, told):
     assert kinds == ({"gradients clipped away"} if told else set())
 
 
+def test_a_trunk_whose_gradients_are_made_small_is_meant():
+    def slow(model, i, optimizer):
+        for p in model[0].parameters():
+            p.grad *= 0.01
+
+    model = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 5))
+    with Watch() as seen:
+        train(model, before=slow)
+    assert "division" not in " ".join(v.cause for v in seen.verdicts)
+
+
 def test_clipping_is_no_division_by_hand():
     with Watch() as seen:
         train(net(), before=lambda m, i, o: nn.utils.clip_grad_norm_(m.parameters(), 0.02))
@@ -838,6 +849,30 @@ def test_tables_of_biases_that_start_at_zero_are_young():
             optimizer.step()
 
     assert "learning rate too high" not in watched(run)
+
+
+def test_a_gradient_that_fades_through_padding_is_no_mask():
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.head = nn.Embedding(30, 8, padding_idx=0), nn.Linear(8, 3)
+            self.layer = nn.RNN(8, 8, batch_first=True)
+
+        def forward(self, x):
+            return self.head(self.layer(self.words(x))[0][:, -1])
+
+    model = Last()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def run():
+        for _ in range(8):
+            x = torch.zeros(16, 200, dtype=torch.int64)
+            x[:, :4] = torch.randint(1, 30, (16, 4))
+            optimizer.zero_grad()
+            functional.cross_entropy(model(x), x[:, 0] % 3).backward()
+            optimizer.step()
+
+    assert "attention mask reversed" not in watched(run)
 
 
 @pytest.mark.parametrize("hidden", ["words", "padding", "nothing"])

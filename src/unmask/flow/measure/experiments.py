@@ -277,6 +277,9 @@ def _read(model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Tensor) ->
 
     It is that of the texts that have both, where a table says which number is padding.
     """
+    if any(isinstance(m, nn.RNNBase) for m in model.modules()):
+        # Through long padding its gradient fades, which is no mask.
+        return None
     tables = [m for m in model.modules() if isinstance(m, nn.Embedding)]
     padding = next((m.padding_idx for m in tables if m.padding_idx is not None), None)
     if padding is None:

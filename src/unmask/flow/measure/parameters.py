@@ -19,6 +19,8 @@ from unmask.flow.measure.statistics import ParameterFacts
 DECOUPLED = ("AdamW", "SGDW", "Lamb", "Lion", "Adafactor")
 # Entries of a weight that show whether it changed.
 _ENTRIES = 64
+# The most entries of a parameter whose gradients are compared.
+_SMALL = 4096
 # A factor on gradients below which they were scaled by hand, rather than averaged or noised.
 _BY_HAND = 0.1
 # This many of the first and of the last parameters are watched for gradients left from before.
@@ -49,9 +51,8 @@ class ParameterLedger:
         # how many there are, and how many a step left as they were.
         self.float16 = False
         self._halves = self._rounded = 0
-        # A small parameter, and the size of the gradient that backward passes have given it.
-        self._smallest: Tensor | None = None
-        self._expected = 0.0
+        # The sizes of the gradients that backward passes have given a few small parameters.
+        self._expected: dict[Tensor, float] = {}
         self.scaled: float | None = None
         self._memory = 0.0
         self._decay: list[tuple[float, float]] = []
@@ -61,18 +62,16 @@ class ParameterLedger:
     def attach(self) -> Iterator[Any]:
         """Yield the handles of hooks on a few parameters, which detect gradients left over."""
         watched = [p for p in self.model.parameters() if p.requires_grad and p.is_leaf]
-        few = [*watched[:_WATCHED], *watched[_WATCHED:][-_WATCHED:]]
-        self._smallest = min(few, key=Tensor.numel, default=None)
-        for p in few:
+        for p in [*watched[:_WATCHED], *watched[_WATCHED:][-_WATCHED:]]:
 
             def arrived(gradient: Tensor, p: Tensor = p) -> None:
                 self.arrived.add(id(p))
                 present = p.grad is not None and bool(p.grad.any())
                 if id(p) not in self._carried or not present:
                     self._carried[id(p)] = present
-                if p is self._smallest and not gradient.is_sparse:
+                if p.numel() <= _SMALL and not gradient.is_sparse:
                     total = gradient if p.grad is None else gradient + p.grad
-                    self._expected = float(torch.linalg.vector_norm(total))
+                    self._expected[p] = float(torch.linalg.vector_norm(total))
 
             yield p.register_hook(arrived)  # type: ignore[no-untyped-call]
 
@@ -107,10 +106,13 @@ class ParameterLedger:
                     )
                     self._decay.append((wd * float(torch.linalg.vector_norm(p.detach())), g))
         self._look_at_gradients()
-        small = self._smallest.grad if self._smallest is not None else None
-        if small is not None and not small.is_sparse and 0 < left * self._expected < math.inf:
-            found = float(torch.linalg.vector_norm(small)) / (left * self._expected)
-            self.scaled = found if 0 < found < _BY_HAND else None
+        # Of one layer alone they may be scaled on purpose.
+        found = [
+            float(torch.linalg.vector_norm(p.grad)) / (left * size)
+            for p, size in self._expected.items()
+            if p.grad is not None and not p.grad.is_sparse and 0 < left * size < math.inf
+        ]
+        self.scaled = max(found) if found and 0 < max(found) < _BY_HAND else None
 
     def _look_at_gradients(self) -> None:
         for p in self.model.parameters():
