@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 
@@ -183,6 +184,25 @@ def test_a_head_replaced_after_a_training_is_watched_anew(late):
     assert "holds other weights" in told[0].message if late else not session.verdicts
     assert [len(w.history) > 3 for w in session.report.models] == [True, not late]
     assert [w.steps for w in session.report.models] == ([31, 0] if late else [30, 11])
+
+
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_a_backward_pass_that_is_interrupted_cuts_no_graph(interrupted):
+    model = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 32), nn.Linear(32, 5))
+
+    def stop(gradient):
+        if interrupted:
+            raise KeyboardInterrupt
+
+    with Watch() as session:
+        x, y = batch(0)
+        hidden = model[2](model[1](model[0](x)))
+        loss = functional.cross_entropy(model(x), y) + 0 * hidden.sum()
+        hidden.register_hook(stop)
+        with contextlib.suppress(KeyboardInterrupt):
+            loss.backward()
+    assert not session.verdicts
+    assert len(session.report.models[0].history) == (not interrupted)
 
 
 def test_two_optimisers_that_take_turns_lack_nothing():

@@ -91,6 +91,7 @@ class Watch:
         self._loss = LossTap(self._loss_seen)
         self._taps = Tapped(
             backward=self._backward,
+            finished=self._finished,
             clip=self._clipped,
             zero=self._zeroed,
             schedule=self._scheduled,
@@ -266,6 +267,11 @@ class Watch:
         if not self._last.finite(loss):
             self._find_origin(self._last)
 
+    def _finished(self) -> None:
+        for training in self._trainings.values():
+            if training.probe.window is not None:
+                training.probe.window.unfinished = False
+
     def _find_origin(self, training: Training) -> None:
         with self._aside():
             found = training.find_origin()
@@ -303,10 +309,8 @@ class Watch:
             if first is not None and (facts.backwards % LOOK == 0 or first.is_cpu):
                 facts.scales.append(float(scaler.get_scale()))
 
-    def _loaded(
-        self, module: nn.Module, given: list[str], missing: list[str], unexpected: list[str]
-    ) -> None:
-        found = not_loaded(given, missing, unexpected, user_line())
+    def _loaded(self, module: nn.Module, *names: list[str]) -> None:
+        found = not_loaded(user_line(), *names)
         if found is not None and _key(found) not in {_key(v) for v in self._loads}:
             self._loads.append(found)
             if self._tell is not None:

@@ -337,15 +337,15 @@ def _mode(facts: LoopFacts) -> Iterator[Verdict]:
 
 
 def not_loaded(
-    given: list[str], missing: list[str], unexpected: list[str], location: str | None
+    location: str | None, given: list[str], missing: list[str], unexpected: list[str]
 ) -> Verdict | None:
     """Judge a load of weights by name, strict=False.
 
     Args:
+        location: "file:line" of the load.
         given: the names of the tensors.
         missing: those that the model has, and weren't given.
         unexpected: those that were given, and the model doesn't have.
-        location: "file:line" of the load.
     """
     if not given or not missing or len(unexpected) < len(given):
         return None

@@ -156,7 +156,8 @@ class GradientProbe:
         window, self._window = self._window, None
         if window is not None:
             window.close()
-            if error is None and window.saw_backward():
+            # Of a pass back that was interrupted, the first layers have no gradient yet.
+            if error is None and window.saw_backward() and not window.unfinished:
                 self._record(window)
 
     def failed(self, error: BaseException) -> None:

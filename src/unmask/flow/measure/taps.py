@@ -26,6 +26,7 @@ class Tapped:
 
     Args:
         backward: receives the tensor that the pass starts from.
+        finished: called when the pass has come to its end, which an interrupt may prevent.
         clip: receives the fraction of the gradient that clipping left, and what was clipped.
         zero: receives the optimiser or the module whose gradients were zeroed.
         schedule: receives every scheduler that stepped, and the figure that it was given or None.
@@ -41,6 +42,7 @@ class Tapped:
         self,
         *,
         backward: Callable[[Any], None],
+        finished: Callable[[], None] | None = None,
         clip: Callable[[float, list[Tensor]], None] | None = None,
         zero: Callable[[Any], None] | None = None,
         schedule: Callable[[Any, Any], None] | None = None,
@@ -52,11 +54,14 @@ class Tapped:
         self._undo: list[tuple[Any, str, Any, Any]] = []
         self._backward, self._clip, self._zero = backward, clip, zero
         self._schedule, self._made, self._scaler = schedule, made, scaler
-        self._shuffled, self._loaded = shuffled, loaded
+        self._shuffled, self._loaded, self._finished = shuffled, loaded, finished
         self._valued = 0
 
     def __enter__(self) -> Tapped:
         self._wrap(torch.autograd, "backward", self._before_backward, before=True)
+        finished = self._finished
+        if finished is not None:
+            self._wrap(torch.autograd, "backward", lambda *_: finished())
         if self._clip is not None:
             for place in (torch.nn.utils, torch.nn.utils.clip_grad):
                 self._wrap_clip(place, "clip_grad_norm_")

@@ -105,7 +105,7 @@ class Window:
         self._values: int | None = None
         self._momentum: tuple[str, float] | None = None
         self._maximises = False
-        self._sent_back = self._closure = False
+        self._sent_back = self._closure = self.unfinished = False
         self._dropped: Tensor | None = None
         self._drawn: Tensor | None = None
         self._dropout: Dropped | None = None
@@ -323,7 +323,7 @@ class Window:
     def see_backward(self, loss: Tensor, value: float) -> None:
         """Record the value of a loss, and where it was broadcast."""
         self.loss = (self.loss or 0.0) + value / self.scale
-        self._sent_back = True
+        self._sent_back = self.unfinished = True
         self.ledger.sent_back = self.ledger.sent_back or user_line()
         by_hand = broadcast_in(loss)
         if by_hand is not None and len(self.calls) < MOST_CALLS:
