@@ -191,6 +191,8 @@ class Training:
                 self._root = origin_in(loss)
             if window is not None:
                 window.see_backward(loss, value)
+                # Until the watch hears of its end.
+                window.unfinished = True
 
     def _see_discarded(self) -> None:
         """Count a gradient that was zeroed without a step, unless its targets come again."""

@@ -323,7 +323,7 @@ class Window:
     def see_backward(self, loss: Tensor, value: float) -> None:
         """Record the value of a loss, and where it was broadcast."""
         self.loss = (self.loss or 0.0) + value / self.scale
-        self._sent_back = self.unfinished = True
+        self._sent_back = True
         self.ledger.sent_back = self.ledger.sent_back or user_line()
         by_hand = broadcast_in(loss)
         if by_hand is not None and len(self.calls) < MOST_CALLS:
