@@ -529,3 +529,41 @@ def test_what_was_not_tested_is_said():
     check = check_flow(mlp(), functional.cross_entropy, batches(1)[0])
     assert any("no optimiser" in words for words in check.untested)
     assert any("labels" in words for words in check.untested)
+
+
+class Tagger(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.head = nn.Embedding(40, 16, padding_idx=0), nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.words(x)).movedim(-1, 1)
+
+
+class Translator(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.source, self.words = nn.Embedding(40, 16), nn.Embedding(40, 16)
+        self.head = nn.Linear(16, 40)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        source, words = x.chunk(2, dim=1)
+        both = self.words(words) + self.source(source).mean(1, keepdim=True)
+        return self.head(both).movedim(-1, 1)
+
+
+@pytest.mark.parametrize("ignored", [0, -100])
+def test_a_class_that_is_left_out_as_padding(ignored: int) -> None:
+    x = torch.randint(1, 40, (32, 9))
+    loss = nn.CrossEntropyLoss(ignore_index=ignored)
+    kinds = {v.kind for v in check_flow(Tagger(), loss, (x, x % 3)).verdicts}
+    assert ("wrong loss" in kinds) == (ignored == 0)
+
+
+@pytest.mark.parametrize("later", [0, 1])
+def test_a_decoder_is_given_its_targets(later: int) -> None:
+    words = torch.randint(1, 40, (32, 8))
+    x = torch.cat([torch.randint(1, 40, (32, 7)), words[:, 1 - later : 8 - later]], 1)
+    loss = nn.CrossEntropyLoss()
+    kinds = {v.kind for v in check_flow(Translator(), loss, (x, words[:, 1:])).verdicts}
+    assert ("target leakage" in kinds) == (later == 0)

@@ -186,6 +186,26 @@ def test_a_head_replaced_after_a_training_is_watched_anew(late):
     assert [w.steps for w in session.report.models] == ([31, 0] if late else [30, 11])
 
 
+def test_a_training_that_was_replaced_leaves_no_hooks():
+    before = untouched()
+    model = net()
+    with Watch() as session:
+        train(model, steps=30)
+        model[2] = nn.Linear(32, 5)
+        torch.optim.Adam(model.parameters(), lr=1e-3).step()
+    assert not session.verdicts
+    assert untouched() == before
+
+
+@pytest.mark.parametrize("stop_on", ["error", None])
+def test_weights_that_are_not_loaded_can_stop_a_training(stop_on):
+    stored = {f"backbone.{name}": value for name, value in net().state_dict().items()}
+    stops = pytest.raises(Stopped) if stop_on else contextlib.nullcontext()
+    with Watch(stop_on=stop_on) as session, stops:
+        net().load_state_dict(stored, strict=False)
+    assert [v.kind for v in session.verdicts] == ["weights not loaded"]
+
+
 @pytest.mark.parametrize("interrupted", [True, False])
 def test_a_backward_pass_that_is_interrupted_cuts_no_graph(interrupted):
     model = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 32), nn.Linear(32, 5))

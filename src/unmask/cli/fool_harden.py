@@ -64,7 +64,7 @@ def harden(
     ] = None,
     epochs: Annotated[
         int | None,
-        whole(1, 1_000_000, "passes over the training images, by default 12, --certified 60"),
+        whole(1, 1_000_000, "passes over the training images, by default 12, --certified 40"),
     ] = None,
     steps: Annotated[
         int, whole(1, 10_000, "gradients an attack of a batch takes; 1 is the fast gradient step")

@@ -31,10 +31,9 @@ from unmask.flow.measure.experiments import experiment, severs
 from unmask.flow.measure.inputs import InputLedger, array_of
 from unmask.flow.measure.layers import attends
 from unmask.flow.measure.origin import origin, origin_in, steep
-from unmask.flow.measure.parameters import Witness, held_by
+from unmask.flow.measure.parameters import Witness, amp_scale, held_by
 from unmask.flow.measure.probe import GradientProbe
 from unmask.flow.measure.statistics import Experiments, FlowStats, Origin
-from unmask.flow.measure.window import amp_scale
 from unmask.verdict import Verdict
 
 # The number of probed steps kept of a long training, and of the first and last that always are.
@@ -158,11 +157,7 @@ class Training:
         if name in ("cross_entropy", "nll_loss"):
             self.inputs.labelled(target)
         if self.probe.window is not None:
-            words = next(iter(self._arguments or ()), None)
-            self.probe.window.see_loss(name, output, target, options, result, words)
-            if self.probe.sequences.tell(target):
-                self.facts.told_targets += 1
-                self.note_line("target")
+            self.probe.window.see_loss(name, output, target, options, result)
 
     def backward(self, loss: Any) -> None:
         """Record the start of a backward pass."""

@@ -125,7 +125,7 @@ class Watch:
         self._handles = []
         self._loss.__exit__()
         self._taps.__exit__()
-        for training in self._trainings.values():
+        for training in (*self._past, *self._trainings.values()):
             training.probe.__exit__(kind, error, trace)
         for training in self._trainings.values():
             if training.facts.steps and error is None:
@@ -313,8 +313,7 @@ class Watch:
         found = not_loaded(user_line(), *names)
         if found is not None and _key(found) not in {_key(v) for v in self._loads}:
             self._loads.append(found)
-            if self._tell is not None:
-                self._tell(found)
+            self._announce(found)
 
     def _shuffled(self) -> None:
         for training in self._trainings.values():
@@ -381,10 +380,14 @@ class Watch:
         self._idle_steps += 1
         if self._idle_steps == IDLE:
             self._idle = frozen(len(list(held_by(optimizer))), user_line())
+            self._announce(self._idle)
+
+    def _announce(self, *found: Verdict) -> None:
+        for v in found:
             if self._tell is not None:
-                self._tell(self._idle)
-            if self._stop_on is not None:
-                raise Stopped
+                self._tell(v)
+        if self._stop_on is not None and at_least(found, self._stop_on):
+            raise Stopped
 
     def _owned(self, optimizer: Optimizer) -> list[Training]:
         return [t for t in self._trainings.values() if t.probe.owns(optimizer)]
@@ -397,17 +400,14 @@ class Watch:
         return later and v.kind in (*CONSEQUENCES, "constant outputs", "inputs badly scaled")
 
     def _say(self, training: Training, found: list[Verdict]) -> None:
-        stop = False
+        new = []
         told = {_key(v) for t in (*self._past, *self._trainings.values()) for v in t.told}
         for v in found:
             if v.severity == "note" or _key(v) in told or self._follows(v):
                 continue
             training.told.append(v)
-            if self._tell is not None:
-                self._tell(v)
-            stop |= self._stop_on is not None and bool(at_least([v], self._stop_on))
-        if stop:
-            raise Stopped
+            new.append(v)
+        self._announce(*new)
 
     def _quiet(self, error: Exception) -> None:
         for probe in (t.probe for t in self._trainings.values()):

@@ -723,6 +723,21 @@ def test_a_decoder_that_reads_its_targets(given, told):
     assert ("target leakage" in watched(run)) == told
 
 
+def test_texts_that_are_put_together_again_may_be_accumulated():
+    model = nn.Sequential(nn.Embedding(10, 16), nn.Linear(16, 10))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def run():
+        for i in range(24):
+            x = torch.randint(0, 10, (32, 7))
+            functional.cross_entropy(model(x).flatten(0, 1), x.flatten()).backward()
+            if i % 2:
+                optimizer.step()
+                optimizer.zero_grad()
+
+    assert "decoder" not in " ".join(v.message for v in watched(run).values())
+
+
 @pytest.mark.parametrize(
     ("prefix", "told"), [("backbone.", True), ("", False)], ids=["none", "the trunk"]
 )

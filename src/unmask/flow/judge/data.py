@@ -66,7 +66,7 @@ def data(history: list[FlowStats]) -> Iterator[Verdict]:
                 step=last,
                 evidence={"labels": float(total)},
             )
-        elif reversed_weights(counts, batches[-1][1].weights):
+        elif _reversed_weights(counts, batches[-1][1].weights):
             rare = min(counts, key=lambda c: counts[c])
             yield Verdict(
                 "labels imbalanced",
@@ -131,15 +131,16 @@ def data(history: list[FlowStats]) -> Iterator[Verdict]:
     yield from (v for v in trials(history) if blind is None or v.kind != "attention mask reversed")
 
 
-def reversed_weights(counts: Counter[int], weights: tuple[float, ...] | None) -> bool:
+def _reversed_weights(counts: Counter[int], weights: tuple[float, ...] | None) -> bool:
     """Return whether a loss weighs classes the more, the more frequent they are."""
     if weights is None or not all(0 <= c < len(weights) for c in counts):
         return False
     by_count = sorted(counts, key=lambda c: counts[c])
     rare, common = by_count[0], by_count[-1]
     uneven = counts[common] >= UNEQUAL * counts[rare]
-    rises = all(weights[a] <= weights[b] * (1 + 1e-6) for a, b in pairwise(by_count))
-    return uneven and weights[common] > HEAVIER * weights[rare] > 0 and (rises or len(counts) > 4)
+    rises = [weights[a] <= weights[b] for a, b in pairwise(by_count)]
+    heavier = weights[common] > HEAVIER * weights[rare] > 0
+    return uneven and heavier and sum(rises) > len(rises) / 2
 
 
 def imbalanced(

@@ -55,11 +55,10 @@ class LoopFacts:
         lightning: whether Lightning makes the steps.
         copies: of the model, as averages of its weights are.
         shuffled: batches that were drawn in random order.
-        told_targets: probed losses whose targets a decoder had been given to read.
         carried: by recurrent layer, the probed steps that began with the state that the step before
             had left.
         lines: places in the user's code, by "step", "backward", "validation", "zero_grad",
-            "schedule", "clip", "target", and "elsewhere" for steps of another model's optimiser.
+            "schedule", "clip", and "elsewhere" for steps of another model's optimiser.
     """
 
     forwards: int = 0
@@ -99,7 +98,6 @@ class LoopFacts:
     lightning: bool = False
     copies: list[CopyFacts] = field(default_factory=list)
     shuffled: int = 0
-    told_targets: int = 0
     carried: dict[str, int] = field(default_factory=dict)
     lines: dict[str, str] = field(default_factory=dict)
 

@@ -84,6 +84,13 @@ def _judged(call: LossCall, stats: FlowStats) -> Iterator[Verdict]:
             f"{call.name} the scores as they are, and targets of shape "
             f"{[n for d, n in enumerate(call.scrambled) if d != 1]}",
         )
+    if call.given_away:
+        yield verdict(
+            "target leakage",
+            "the decoder is given the very words that are its targets: it learns to copy, and "
+            "predicts nothing",
+            "feed it words[:, :-1], and compare with words[:, 1:]",
+        )
     few = several and call.shape[1] <= _FEW
     if call.ignored is not None and few:
         yield verdict(

@@ -218,16 +218,6 @@ def _state(facts: LoopFacts) -> Iterator[Verdict]:
                 location=copy.line,
                 evidence={"writes": float(copy.writes), "steps": float(copy.steps)},
             )
-    if facts.told_targets >= IDLE:
-        yield Verdict(
-            "target leakage",
-            "error",
-            "the decoder is given the very words that are its targets: it learns to copy, and "
-            "predicts nothing",
-            "feed it words[:, :-1], and compare with words[:, 1:]",
-            location=facts.lines.get("target"),
-            evidence={"losses": float(facts.told_targets)},
-        )
     layer = max(facts.carried, key=lambda name: facts.carried[name], default=None)
     # Of long sequences, the parts of one batch are several steps that belong together.
     if layer is not None and facts.carried[layer] >= CARRIED and facts.shuffled >= facts.steps - 1:

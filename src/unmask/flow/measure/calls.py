@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +17,14 @@ from unmask.flow.measure.targets import (
     beyond,
     class_weights,
     explained,
+    given_away,
     ignored,
     normalised,
     variation,
 )
 
 if TYPE_CHECKING:
-    pass
+    from torch import Tensor
 
 _OURS = str(Path(__file__).parents[2])
 # The scripts are those of installed commands: unmask itself, torchrun.
@@ -90,7 +91,8 @@ class LossCall:
             that they are no padding, or None.
         explained: the fraction of the targets' variance over images that the outputs explain, at
             most 1, None for classes and for targets that don't vary.
-        weights: of the classes, None where they are alike or many.
+        weights: of the classes, None where there are none, or many.
+        given_away: whether the model was given the targets themselves to read.
     """
 
     name: str
@@ -117,6 +119,7 @@ class LossCall:
     ignored: float | None = None
     explained: float | None = None
     weights: tuple[float, ...] | None = None
+    given_away: bool = False
 
 
 @dataclass(frozen=True)
@@ -305,7 +308,12 @@ def _loss_mode(tap: LossTap) -> Any:
 
 
 def loss_call(
-    name: str, output: Any, target: Any, options: dict[str, Any], result: Any, words: Any = None
+    name: str,
+    output: Any,
+    target: Any,
+    options: dict[str, Any],
+    result: Any,
+    texts: Sequence[Tensor] = (),
 ) -> LossCall:
     """Return the record of a loss's call.
 
@@ -315,7 +323,7 @@ def loss_call(
         target: its second, likewise.
         options: its other arguments by name.
         result: the loss.
-        words: the model's first input.
+        texts: that the model was given, int64[texts, places].
     """
     import torch
 
@@ -355,7 +363,8 @@ def loss_call(
             location=user_line(2),
             variation=variation(out),
             scrambled=scrambled_in(output),
-            ignored=ignored(words, aim, options.get("ignore_index", -1)),
+            ignored=ignored(texts, aim, options.get("ignore_index", -1)),
+            given_away=given_away(texts, aim),
             weights=class_weights(options.get("weight")),
             explained=explained(out.sigmoid() if name.endswith("with_logits") else out, aim),
         )

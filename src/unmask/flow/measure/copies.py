@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import weakref
 from dataclasses import dataclass
 
@@ -22,7 +21,7 @@ class CopyFacts:
     Args:
         writes: how often its largest tensor was written to.
         steps: how many steps the model made meanwhile.
-        looks: the numbers of steps at which it was called.
+        looks: after how many different steps of the model it was called.
         changed: whether any of its numbers changed.
         line: "file:line" of the last call.
     """
@@ -35,10 +34,8 @@ class CopyFacts:
 
 
 class _Copy:
-    _numbers_given = itertools.count()
-
-    def __init__(self, module: nn.Module, steps: int) -> None:
-        self.number = next(self._numbers_given)
+    def __init__(self, module: nn.Module, steps: int, number: int) -> None:
+        self.number = number
         self._tensors = sorted(module.parameters(), key=Tensor.numel)[-_TENSORS:]
         self._versions = [t._version for t in self._tensors]
         self._numbers = self._read()
@@ -66,8 +63,9 @@ class Copies:
         self._kind, self._shapes = type(module), _shapes(module)
         self._copies: weakref.WeakKeyDictionary[nn.Module, _Copy | None]
         self._copies = weakref.WeakKeyDictionary()
-        # By the order of first calls; they outlive the copies.
+        # By the number of the copy, which they outlive.
         self._facts: dict[int, CopyFacts] = {}
+        self._made = 0
 
     def see(self, module: nn.Module, steps: int) -> None:
         """Record a call of another module, which counts in evaluation mode.
@@ -80,7 +78,8 @@ class Copies:
             return
         if module not in self._copies:
             alike = _shapes(module) == self._shapes
-            self._copies[module] = _Copy(module, steps) if alike else None
+            self._made += 1
+            self._copies[module] = _Copy(module, steps, self._made) if alike else None
         copy = self._copies[module]
         if copy is not None:
             copy.see(steps)

@@ -228,6 +228,13 @@ def held_by(optimizer: Optimizer) -> Iterator[Tensor]:
         yield from group["params"]
 
 
+def amp_scale(optimizer: Optimizer) -> float:
+    """Return the factor on an optimiser's gradients until its step divides by it."""
+    # A fused optimiser divides by the GradScaler's scale itself, during its step.
+    scale = getattr(optimizer, "grad_scale", None)
+    return float(scale) if scale is not None else 1.0
+
+
 def unregistered(model: nn.Module, held: Collection[int] = ()) -> Iterator[str]:
     """Yield the names of attributes with weights that model.parameters() doesn't include.
 

@@ -1,4 +1,4 @@
-"""What passes from sequence to sequence and from target to input: states, and words."""
+"""What a model is given beside its input: the states of other sequences, and words."""
 
 from __future__ import annotations
 
@@ -19,23 +19,27 @@ class Sequences:
 
     Args:
         carried: steps whose first state was the last one of the step before, by layer.
+        words: the texts, int64[texts, places], that the model's present pass embeds.
     """
 
     def __init__(self) -> None:
         self.carried: dict[str, int] = {}
         self._last: dict[int, Tensor] = {}
         self._begun: set[int] = set()
-        self._words: list[Tensor] = []
+        self.words: list[Tensor] = []
 
     def begin(self) -> None:
         """Begin a step."""
         self._begun.clear()
-        self._words.clear()
+
+    def call(self) -> None:
+        """Begin a pass of the whole model."""
+        self.words = []
 
     def before(self, module: nn.Module, name: str, args: Any) -> None:
         """Record the words of an embedding; compare the state that a layer is first given."""
         if isinstance(module, nn.Embedding):
-            self._words += [x for x in args if isinstance(x, Tensor) and x.ndim == 2]
+            self.words += [x for x in args if isinstance(x, Tensor) and x.ndim == 2]
         if not isinstance(module, _RECURRENT) or id(module) in self._begun:
             return
         self._begun.add(id(module))
@@ -50,22 +54,6 @@ class Sequences:
             state = _sample(output[1:] if whole else output)
             if state is not None and bool(state.any()):
                 self._last[id(module)] = state
-
-    def tell(self, target: Any) -> bool:
-        """Return whether a decoder reads the very words that are its targets.
-
-        That is one of several texts, since one alone may be put together again on purpose; and none
-        of them is the targets a word later, as what a decoder is to read.
-        """
-        if not isinstance(target, Tensor) or target.is_floating_point() or not target.numel():
-            return False
-        flat = target.detach().flatten()
-        texts = [x for x in self._words if len(x) > 1 and not bool((x == x[:1]).all())]
-        same = [x for x in texts if x.numel() == len(flat) and torch.equal(x.flatten(), flat)]
-        others = [x for x in texts if all(x is not s for s in same)]
-        rows = flat.reshape(same[0].shape) if same else flat
-        shifted = any(x.shape == rows.shape and torch.equal(x[:, 1:], rows[:, :-1]) for x in others)
-        return bool(same) and bool(others) and not shifted
 
 
 def _sample(states: Any) -> Tensor | None:

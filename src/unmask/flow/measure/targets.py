@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from unmask.flow.measure.graph import RANGES
@@ -22,17 +23,47 @@ _NEAR_ENOUGH = 0.05
 _FEWEST, _LEAST = 8, 1e-6
 
 
-def ignored(words: Any, aim: Tensor, index: int) -> float | None:
-    """Return the fraction of the labels that are left out at many different words, or None."""
-    if index < 0 or not hasattr(words, "is_floating_point") or words.is_floating_point():
-        return None
-    if words.numel() != aim.numel():
+def ignored(texts: Sequence[Tensor], aim: Tensor, index: int) -> float | None:
+    """Return the fraction of the labels that are left out at many different words, or None.
+
+    Args:
+        texts: that the model was given, int64[texts, places].
+        aim: the labels.
+        index: the one that is left out; those below 0 are no class.
+    """
+    words = next((x for x in texts if x.numel() == aim.numel()), None)
+    if index < 0 or words is None:
         return None
     left = words.flatten()[aim.flatten() == index]
     if len(left) < max(_LEFT_OUT, aim.numel() // 10):
         return None
-    most = int(left.unique(return_counts=True)[1].max())
+    most = int(left.unique(return_counts=True)[1].max())  # type: ignore[no-untyped-call]
     return len(left) / aim.numel() if most < len(left) / 2 else None
+
+
+def given_away(texts: Sequence[Tensor], aim: Tensor) -> bool:
+    """Return whether one of several texts that a model reads is that of its targets.
+
+    One text alone may be put together again on purpose, and so may one that the model is given a
+    word later too, as a decoder is.
+
+    Args:
+        texts: that the model was given, int64[texts, places].
+        aim: the targets.
+    """
+    if aim.is_floating_point() or not aim.numel():
+        return False
+    # The places of words are no text.
+    texts = [x for x in texts if len(x) > 1 and not bool((x == x[:1]).all())]
+    alike = [_same(x.flatten(), aim.flatten()) for x in texts]
+    if not any(alike) or all(alike):
+        return False
+    rows = texts[alike.index(True)]
+    return not any(x.shape == rows.shape and _same(x[:, 1:], rows[:, :-1]) for x in texts)
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool((a == b).all())
 
 
 def beyond(target: Tensor, operation: str | None) -> float:

@@ -38,7 +38,7 @@ from unmask.flow.measure.layers import (
     spread,
     tensors_in,
 )
-from unmask.flow.measure.parameters import ParameterLedger
+from unmask.flow.measure.parameters import ParameterLedger, amp_scale
 from unmask.flow.measure.slopes import ActivationMode
 from unmask.flow.measure.statistics import NEVER, Dropped, FlowStats, InputStats, few
 from unmask.flow.measure.wrappers import transformed
@@ -167,6 +167,7 @@ class Window:
                 self._forget()
             self.scale = scale
             self._graph = torch.is_grad_enabled()
+            self.probe.sequences.call()
             self._mode.__enter__()  # type: ignore[no-untyped-call]
         self._depth += 1
         if torch.is_grad_enabled():
@@ -307,13 +308,11 @@ class Window:
             return None
         return bias.detach().reshape(-1, *[1] * (z.ndim - 2))
 
-    def see_loss(
-        self, name: str, output: Any, target: Any, options: Any, result: Any, words: Any = None
-    ) -> None:
-        """Record a loss's inputs, and the model's first one."""
+    def see_loss(self, name: str, output: Any, target: Any, options: Any, result: Any) -> None:
+        """Record a loss's inputs."""
         if len(self.calls) >= MOST_CALLS:
             return
-        seen = loss_call(name, output, target, options, result, words)
+        seen = loss_call(name, output, target, options, result, self.probe.sequences.words)
         own = self._result is None or output.untyped_storage().data_ptr() == self._result
         dropped = own and self._output is not None and self._output.operation == "dropout"
         if not own or dropped:
@@ -356,7 +355,8 @@ class Window:
         """
         self._maximises |= any(g.get("maximize", False) for g in optimizer.param_groups)
         held = {id(p): g for g in optimizer.param_groups for p in g["params"]}
-        copies, self._closure = [], closure
+        copies = []
+        self._closure = closure
         if not closure:
             self.ledger.before_step(optimizer, self.clipped if self.probe.scaler is None else 0.0)
         for layer in self.probe.layers:
@@ -441,10 +441,3 @@ def _without_graph() -> str:
 
 def _norm(tensors: list[Tensor]) -> float:
     return math.hypot(*(float(torch.linalg.vector_norm(t)) for t in tensors))
-
-
-def amp_scale(optimizer: Optimizer) -> float:
-    """Return the factor on an optimiser's gradients until its step divides by it."""
-    # A fused optimiser divides by the GradScaler's scale itself, during its step.
-    scale = getattr(optimizer, "grad_scale", None)
-    return float(scale) if scale is not None else 1.0

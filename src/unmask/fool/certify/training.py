@@ -59,7 +59,7 @@ class CertifiedTraining:
 
     eps: float = 0.3
     margin: float = 1.2
-    epochs: int = 60
+    epochs: int = 40
     batch_size: int = 256
     learning_rate: float = 5e-3
     warmup: float = 0.3
@@ -87,7 +87,8 @@ class CertifiedProgress(Progress):
     Args:
         eps: of the last step.
         loss: the mean over the epoch's steps so far.
-        clean: the clean accuracy over their images.
+        clean: the clean accuracy over their images, or over the first 32 of each step where the
+            clean loss has no weight.
         proved: the fraction of them that is proved at the eps of the training.
         epoch, epochs, step, steps, seconds, seconds_left: see Progress.
     """
