@@ -46,6 +46,7 @@ def _compiled(template: str, filters: tuple[tuple[str, Callable[..., Any]], ...]
         lstrip_blocks=True,
         finalize=_shown,
     )
+    environment.filters["sentence"] = sentence
     environment.filters.update(filters)
     return environment.get_template(template)
 
@@ -62,6 +63,12 @@ def said(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         return " ".join(map(str, value))
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def sentence(text: str) -> str:
+    """Return a text that begins as a sentence does, unless its first word is a name in code."""
+    first = text.partition(" ")[0]
+    return text if re.search(r"[_.(]|'$", first) else text[:1].upper() + text[1:]
 
 
 def inline_svg(svg: str, kind: str) -> str:
