@@ -254,3 +254,19 @@ def test_scripts_of_every_kind(watch, tmp_path, source, library, kind):
     assert status == 0, err
     assert f"error: {kind} (train.py:{here(source)}" in err
     assert sys.argv[0] != "train.py"
+
+
+def test_what_only_the_end_shows_is_said_too(watch):
+    source = PLAIN.replace("HEAD", "").replace("    optimizer.step()\n", "").replace("END", "")
+    status, _, err = watch(source, "--steps", "10")
+    assert status == 0
+    assert err.count("error: no step (train.py:") == 1
+    assert "1 error, 0 warnings" in err
+
+
+def test_what_was_said_is_not_said_again(watch):
+    status, _, err = watch(
+        PLAIN.replace("HEAD", ", nn.Softmax(1)").replace("END", ""), "--steps", "30"
+    )
+    assert status == 0
+    assert err.count("activation before the loss") == 1

@@ -63,7 +63,13 @@ def watch(
 
     require_writable(out)
     first = os.environ.get("RANK", "0") == "0"
-    session = watching(every=every, stop_on=stop_on, tell=_say if first else None)
+    said: list[Verdict] = []
+
+    def tell(verdict: Verdict) -> None:
+        said.append(verdict)
+        _say(verdict)
+
+    session = watching(every=every, stop_on=stop_on, tell=tell if first else None)
     status = 0
     try:
         with session:
@@ -79,7 +85,7 @@ def watch(
     with _undisturbed():
         report = session.report
         if first:
-            _conclude(report, out, json)
+            _conclude(report, said, out, json)
     found = fail_on is not None and bool(report.at_least(fail_on))
     return status or (FAILED if found else 0)
 
@@ -150,7 +156,7 @@ def _ours(frame: Any) -> bool:
     return name == __file__ or "runpy" in name
 
 
-def _conclude(report: WatchReport, out: Path, json: bool) -> None:
+def _conclude(report: WatchReport, said: list[Verdict], out: Path, json: bool) -> None:
     from unmask.report.check import watch_as_dict, write_watch
 
     if not report.models:
@@ -169,8 +175,10 @@ def _conclude(report: WatchReport, out: Path, json: bool) -> None:
 
         print(to_json({**watch_as_dict(report), "files": [str(file) for file in files]}))
         return
-    for v in report.verdicts:
-        if v.kind == "crashed":
+    # What only the end of the training made certain.
+    places = {(v.kind, v.subject, v.location) for v in said}
+    for v in report.at_least("warning"):
+        if (v.kind, v.subject, v.location) not in places:
             _say(v)
     errors, warnings = len(report.at_least("error")), len(report.at_least("warning"))
     steps = max(m.steps for m in report.models)

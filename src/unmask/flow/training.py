@@ -22,16 +22,16 @@ from unmask.flow.feed import call
 from unmask.flow.judge.data import ENOUGH_LABELS
 from unmask.flow.judge.facts import LoopFacts
 from unmask.flow.judge.indicators import median, update_ratios
-from unmask.flow.judge.loop import loop
+from unmask.flow.judge.loop import IDLE, SAME, loop
 from unmask.flow.judge.trials import unpredicted
-from unmask.flow.judge.verdicts import early, ordered, verdicts
+from unmask.flow.judge.verdicts import SURE, early, ordered, verdicts
 from unmask.flow.measure.calls import logits_in, runs_inside, user_line
 from unmask.flow.measure.copies import Copies
 from unmask.flow.measure.experiments import experiment, severs
 from unmask.flow.measure.inputs import InputLedger, array_of
 from unmask.flow.measure.layers import attends
 from unmask.flow.measure.origin import origin, origin_in, steep
-from unmask.flow.measure.parameters import Witness, amp_scale, held_by
+from unmask.flow.measure.parameters import Moves, Witness, amp_scale, held_by
 from unmask.flow.measure.probe import GradientProbe
 from unmask.flow.measure.statistics import Experiments, FlowStats, Origin
 from unmask.verdict import Verdict
@@ -60,7 +60,7 @@ class Training:
 
     def __init__(self, module: nn.Module, probe: GradientProbe) -> None:
         self.module, self.probe = module, probe
-        self.facts = LoopFacts(attention=attends(module))
+        self.facts = LoopFacts(type(module).__name__, attention=attends(module))
         self.inputs = InputLedger()
         self.copies = Copies(module)
         self.told: list[Verdict] = []
@@ -84,7 +84,7 @@ class Training:
         self._root: Origin | None = None
         # Whether the loss may make infinite gradients at any step, however finite it is.
         self._steep = False
-        self._movers: dict[int, tuple[int, set[int]]] = {}
+        self._moves = Moves()
         # Whether gradients wait for a step, were zeroed instead, or were clipped after it.
         self._unused = self._discards = self._late_clip = False
         self._targets: NDArray[Any] | None = None
@@ -152,6 +152,11 @@ class Training:
 
     def fed(self, name: str, output: Any, target: Any, options: Any, result: Any) -> None:
         """Record a call of one of torch's losses."""
+        if not result.requires_grad:
+            if torch.is_grad_enabled() and name == "kl_div" and self.facts.same < IDLE:
+                self.facts.same += abs(float(result.mean())) < SAME
+                self.note_line("kl_div")
+            return
         # This one has further arguments, and isn't called again.
         self._call = (name, output, target, options) if name != "ctc_loss" else None
         if name in ("cross_entropy", "nll_loss"):
@@ -159,9 +164,10 @@ class Training:
         if self.probe.window is not None:
             self.probe.window.see_loss(name, output, target, options, result)
 
-    def backward(self, loss: Any) -> None:
-        """Record the start of a backward pass."""
+    def backward(self, loss: Any, together: bool = False) -> None:
+        """Record the start of a backward pass, which may be that of several models together."""
         facts = self.facts
+        facts.together |= together
         facts.backwards += 1
         facts.late_clips += self._late_clip
         self.pending = self.ungraded = self.cleared = self._late_clip = False
@@ -272,7 +278,9 @@ class Training:
         facts.normalises_steps |= "ada" in type(optimizer).__name__.lower()
         facts.rates.append(max(float(g["lr"]) for g in optimizer.param_groups))
         self._look_for_new_weights(id(optimizer))
-        self._look_for_second_moves(optimizer)
+        for i in self._moves.again(optimizer, facts.backwards):
+            if (name := self.probe.parameters.get(i)) is not None:
+                facts.twice[name] = facts.twice.get(name, 0) + 1
         there = list(islice((p.grad for p in held_by(optimizer) if p.grad is not None), 8))
         cleared = self.cleared and not any(bool(g.any()) for g in there)
         if facts.steps < 2 * LOOK and (not there or cleared):
@@ -320,17 +328,6 @@ class Training:
             self.facts.pulled += back < 0.5 * ahead
         if far or (self._start is not None and np.array_equal(now, self._start)):
             self.facts.redrawn.append(self.facts.steps)
-
-    def _look_for_second_moves(self, optimizer: Optimizer) -> None:
-        """Find parameters that two optimisers move with one gradient."""
-        mine = {id(p) for g in optimizer.param_groups for p in g["params"]}
-        for other, (at, theirs) in self._movers.items():
-            shared = mine & theirs
-            if other != id(optimizer) and at == self.facts.backwards and shared:
-                names = [n for i, n in self.probe.parameters.items() if i in shared]
-                for name in names:
-                    self.facts.twice[name] = self.facts.twice.get(name, 0) + 1
-        self._movers[id(optimizer)] = (self.facts.backwards, mine)
 
     def due(self) -> bool:
         """Return whether it is time to judge; ever more rarely, since each time costs more."""
@@ -436,4 +433,8 @@ class Training:
     def sure(self) -> list[Verdict]:
         """Return the verdicts that are certain while the training goes on."""
         history = self.probe.history
-        return [v for v in self.judged(ended=False) if not early(v, history, False)]
+        found = [v for v in self.judged(ended=False) if not early(v, history, False)]
+        if self.facts.together and len(history) < SURE:
+            # The first step may be the other model's.
+            found = [v for v in found if v.kind != "no graph"]
+        return found

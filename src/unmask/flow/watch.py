@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from torch.optim.optimizer import (
 from unmask.errors import UserError
 from unmask.flow.judge.crashes import explained
 from unmask.flow.judge.kinds import CONSEQUENCES
-from unmask.flow.judge.loop import IDLE, frozen, not_loaded
+from unmask.flow.judge.loop import IDLE, PATIENCE, frozen, not_loaded
 from unmask.flow.judge.verdicts import ordered, told
 from unmask.flow.measure.calls import LossTap, user_line
 from unmask.flow.measure.inputs import Batch, batch_of
@@ -67,7 +68,7 @@ class Watch:
     ) -> None:
         if stop_on is not None and stop_on not in SEVERITIES:
             raise UserError("unknown severity", got=repr(stop_on), do=", ".join(SEVERITIES))
-        self._every, self._tell, self._stop_on = every, tell, stop_on
+        self._every, self._tell, self._stop_on = every, tell or (lambda _: None), stop_on
         self._trainings: dict[int, Training] = {}
         self._unfit: weakref.WeakSet[nn.Module] = weakref.WeakSet()
         self._parts: weakref.WeakSet[nn.Module] = weakref.WeakSet()
@@ -78,15 +79,14 @@ class Watch:
         self._scaler: Any = None
         # Whether the gradients are still to be divided by the GradScaler's scale.
         self._scaled_up = False
-        self._idle: Verdict | None = None
-        self._loads: list[Verdict] = []
+        # On the program rather than on a model of it.
+        self._noted: dict[_Key, Verdict] = {}
         self._idle_steps = 0
         self._last: Training | None = None
         self._batch: Batch = None
         # Passes of our own on a copy are no training of the user's.
         self._apart = False
         self._handles: list[Any] = []
-        self._crash: Verdict | None = None
         self._start = time.perf_counter()
         self._loss = LossTap(self._loss_seen)
         self._taps = Tapped(
@@ -131,8 +131,9 @@ class Watch:
             if training.facts.steps and error is None:
                 self._experiment(training)
         if error is not None and isinstance(error, Exception):
-            steps = [t.probe.now for t in self._trainings.values()]
-            self._crash = explained(error, max(steps, default=None))
+            last = max((t.probe.now for t in self._trainings.values()), default=None)
+            if (crash := explained(error, last)) is not None:
+                self._noted[_key(crash)] = crash
 
     @property
     def verdicts(self) -> list[Verdict]:
@@ -151,7 +152,6 @@ class Watch:
                 if _key(v) in mine or not self._follows(v):
                     mine[_key(v)] = v
             found |= {_key(v): v for v in ordered(mine.values())}
-        found |= {_key(v): v for v in (*self._loads, self._idle, self._crash) if v is not None}
         return WatchReport(
             tuple(
                 Watched(
@@ -163,7 +163,7 @@ class Watch:
                 )
                 for t in trainings
             ),
-            tuple(ordered(found.values())),
+            tuple(ordered((found | self._noted).values())),
             time.perf_counter() - self._start,
             environment_stamp(),
         )
@@ -178,10 +178,11 @@ class Watch:
     @contextmanager
     def _aside(self) -> Iterator[None]:
         before, self._apart = self._apart, True
+        shown, warnings.showwarning = warnings.showwarning, lambda *_, **__: None
         try:
             yield
         finally:
-            self._apart = before
+            self._apart, warnings.showwarning = before, shown
 
     def _before_forward(self, module: nn.Module, args: Any) -> None:
         if self._apart or transformed():
@@ -254,16 +255,17 @@ class Watch:
                     other.inputs.withdraw(batch)
 
     def _loss_seen(self, name: str, output: Any, target: Any, options: Any, result: Any) -> None:
-        if self._last is not None and result.requires_grad and not self._apart:
+        if self._last is not None and not self._apart:
             self._last.fed(name, output, target, options, result)
 
     def _backward(self, tensors: Any) -> None:
         if self._last is None or self._apart:
             return
         loss = tensors[0] if isinstance(tensors, (list, tuple)) else tensors
-        # All models that ran since their last backward pass may have contributed to this loss.
-        for training in {*(t for t in self._trainings.values() if t.pending), self._last}:
-            training.backward(loss)
+        # All that ran since their last backward pass may have contributed to this loss.
+        together = {*(t for t in self._trainings.values() if t.pending), self._last}
+        for training in together:
+            training.backward(loss, len(together) > 1)
         if not self._last.finite(loss):
             self._find_origin(self._last)
 
@@ -295,7 +297,7 @@ class Watch:
             training.cleared = True
             if any(id(p) in training.probe.parameters for p in held):
                 training.zeroed()
-        self._each("zero_grad")
+            training.note_line("zero_grad")
 
     def _scaled(self, scaler: Any, did: str) -> None:
         self._scaled_up = did == "scaled" and scaler.is_enabled()
@@ -309,11 +311,9 @@ class Watch:
             if first is not None and (facts.backwards % LOOK == 0 or first.is_cpu):
                 facts.scales.append(float(scaler.get_scale()))
 
-    def _loaded(self, module: nn.Module, *names: list[str]) -> None:
-        found = not_loaded(user_line(), *names)
-        if found is not None and _key(found) not in {_key(v) for v in self._loads}:
-            self._loads.append(found)
-            self._announce(found)
+    def _loaded(self, own: bool, *names: list[str]) -> None:
+        trained = any(t.facts.steps for t in (*self._past, *self._trainings.values()))
+        self._note(not_loaded(user_line(), own and trained, *names))
 
     def _shuffled(self) -> None:
         for training in self._trainings.values():
@@ -323,11 +323,7 @@ class Watch:
         for training in self._trainings.values():
             owned = training.probe.owns(schedule.optimizer)
             training.facts.scheduled(schedule, figure if owned else None)
-        self._each("schedule")
-
-    def _each(self, name: str) -> None:
-        for training in self._trainings.values():
-            training.note_line(name)
+            training.note_line("schedule")
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         try:
@@ -340,12 +336,12 @@ class Watch:
                 if not training.before_step(optimizer, self._scaled_up):
                     self._find_origin(training)
             # A step with a closure computes its gradients itself.
-            graded = closure_of(args, kwargs) is not None
-            graded = graded or any(p.grad is not None for p in held_by(optimizer))
+            closed = closure_of(args, kwargs) is not None
+            graded = closed or any(p.grad is not None for p in held_by(optimizer))
             for training in self._trainings.values():
                 if training not in owned:
                     training.stepped_elsewhere(graded)
-                    if training.facts.elsewhere == IDLE:
+                    if IDLE in (training.facts.elsewhere, training.facts.others - PATIENCE):
                         self._say(training, training.sure())
             if not owned:
                 self._look_for_frozen(optimizer)
@@ -375,18 +371,21 @@ class Watch:
                 self._past.append(self._trainings.pop(place))
 
     def _look_for_frozen(self, optimizer: Optimizer) -> None:
-        if self._idle is not None or any(p.requires_grad for p in held_by(optimizer)):
+        if self._idle_steps == IDLE or any(p.requires_grad for p in held_by(optimizer)):
             return
         self._idle_steps += 1
         if self._idle_steps == IDLE:
-            self._idle = frozen(len(list(held_by(optimizer))), user_line())
-            self._announce(self._idle)
+            self._note(frozen(len(list(held_by(optimizer))), user_line()))
+
+    def _note(self, found: Verdict | None) -> None:
+        if found is not None and _key(found) not in self._noted:
+            self._noted[_key(found)] = found
+            self._announce(found)
 
     def _announce(self, *found: Verdict) -> None:
         for v in found:
-            if self._tell is not None:
-                self._tell(v)
-        if self._stop_on is not None and at_least(found, self._stop_on):
+            self._tell(v)
+        if self._stop_on and at_least(found, self._stop_on):
             raise Stopped
 
     def _owned(self, optimizer: Optimizer) -> list[Training]:
@@ -395,8 +394,8 @@ class Watch:
     def _follows(self, v: Verdict) -> bool:
         """Return whether a signal follows from an error that was reported before."""
         told = [t for training in self._trainings.values() for t in training.told]
-        first = next((t for t in told if t.severity == "error"), None)
-        later = first is not None and (v.step or 0) > (first.step or 0)
+        first = next((t.step or 0 for t in told if t.severity == "error"), None)
+        later = first is not None and (v.step or 0) > first
         return later and v.kind in (*CONSEQUENCES, "constant outputs", "inputs badly scaled")
 
     def _say(self, training: Training, found: list[Verdict]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 
 import pytest
 import torch
@@ -916,3 +917,253 @@ def test_attention_by_hand_that_hides_the_words(hidden):
             optimizer.step()
 
     assert ("attention mask reversed" in watched(run)) == (hidden == "words")
+
+
+@pytest.mark.parametrize("kept", ["live", "copied", "another's"])
+def test_the_best_weights_must_be_copied_to_be_kept(kept):
+    def run():
+        model, best = net(), {}
+
+        def keep(model, i, optimizer):
+            if i == 10:
+                best.update(model.state_dict())
+
+        train(model, after=keep, steps=30)
+        if kept == "copied":
+            best = copy.deepcopy(best)
+        (net() if kept == "another's" else model).load_state_dict(best)
+
+    found = watched(run)
+    assert set(found) == ({"weights not loaded"} if kept == "live" else set())
+    assert kept != "live" or "test_loop.py:" in found["weights not loaded"].location
+
+
+def test_an_alias_is_no_target_network():
+    def run(target=None):
+        model = net()
+        target = target or model
+        optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+        for i in range(30):
+            x, y = batch(i)
+            with torch.no_grad():
+                target(x)
+            functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if i % 10 == 9:
+                target.load_state_dict(model.state_dict())
+
+    assert "weights not loaded" in watched(run)
+    assert "weights not loaded" not in watched(lambda: run(net()))
+
+
+def test_one_s_own_tensors_before_any_training_are_no_fault():
+    def run():
+        model = net()
+        model.load_state_dict(model.state_dict())
+        train(model)
+
+    assert not watched(run)
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_discriminator_s_pass_is_not_the_generator_s(cut):
+    """The optimiser of the generator steps for both; or what it makes is cut off always."""
+
+    def run():
+        generator, judge = (
+            nn.Linear(4, 20),
+            nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 1)),
+        )
+        optimizer = torch.optim.Adam(generator.parameters(), 1e-3)
+        judges = torch.optim.Adam(judge.parameters(), 1e-3) if cut else optimizer
+        bce = functional.binary_cross_entropy_with_logits
+        for _ in range(100):
+            judge.zero_grad()
+            fake = generator(torch.randn(32, 4))
+            real = judge(torch.randn(32, 20) + 1)
+            seen = judge(fake.detach())
+            (bce(real, torch.ones(32, 1)) + bce(seen, torch.zeros(32, 1))).backward()
+            judges.step()
+            generator.zero_grad()
+            fake = judge(
+                generator(torch.randn(32, 4)).detach() if cut else generator(torch.randn(32, 4))
+            )
+            bce(fake, torch.ones(32, 1)).backward()
+            optimizer.step()
+
+    found = watched(run)
+    assert set(found) == ({"no graph"} if cut else {"no step"})
+
+
+def test_a_trial_of_the_watch_warns_nobody():
+    """A loss of chosen entries fits this batch alone, and torch warns of any other."""
+
+    def run():
+        model = net()
+
+        def chosen(output, target):
+            return functional.mse_loss(output.gather(1, target[:, None]).squeeze(1), torch.ones(32))
+
+        optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+        for i in range(30):
+            x, y = batch(i)
+            optimizer.zero_grad()
+            chosen(model(x), y).backward()
+            optimizer.step()
+
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        watched(run)
+    assert not seen
+
+
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_targets_far_from_zero(scale):
+    with Watch() as seen:
+        regress(lambda x: scale * (3 + 0.3 * x[:, :1]), rate=3e-3)
+    found = {v.kind for v in seen.verdicts if v.severity != "note"}
+    assert found == ({"targets badly scaled"} if scale > 1 else set())
+
+
+@pytest.mark.parametrize("farthest", [True, False])
+def test_a_hinge_that_no_pair_violates(farthest):
+    def run():
+        model = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 8))
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        for i in range(60):
+            x, y = batch(i)
+            out = functional.normalize(model(x), dim=1)
+            apart = torch.cdist(out, out)
+            same = y[:, None] == y
+            near = torch.where(same, apart, 0).amax(1)
+            other = torch.where(same, math.inf, apart)
+            hard = (other if farthest else other.neg()).amax(1).abs()
+            optimizer.zero_grad()
+            functional.relu(near - (hard if farthest else other.amin(1)) + 0.5).mean().backward()
+            optimizer.step()
+
+    found = watched(run)
+    assert set(found) == ({"wrong loss"} if farthest else set())
+
+
+@pytest.mark.parametrize("which", ["teacher", "student"])
+def test_a_student_that_is_compared_with_nobody(which):
+    def run():
+        teacher, student = net().requires_grad_(False).eval(), net()
+        optimizer = torch.optim.Adam(student.parameters(), lr=1e-3)
+        for i in range(30):
+            x, y = batch(i)
+            with torch.no_grad():
+                asked = teacher(x)
+            given = student(x)
+            compared = asked if which == "teacher" else given
+            soft = functional.kl_div(
+                functional.log_softmax(compared / 4, 1), functional.softmax(asked / 4, 1)
+            )
+            loss = functional.cross_entropy(given, y) + soft
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    found = watched(run)
+    assert set(found) == ({"wrong loss"} if which == "teacher" else set())
+
+
+def test_an_encoder_that_a_second_stage_trains_further_is_moved_once():
+    def run():
+        encoder = nn.Sequential(nn.Linear(20, 32), nn.ReLU())
+        for stage in range(2):
+            model = nn.Sequential(encoder, nn.Linear(32, 5))
+            made = torch.optim.AdamW if stage else torch.optim.Adam
+            train(model, optimizer=made(model.parameters(), lr=1e-3), steps=30)
+
+    assert not watched(run)
+
+
+def test_a_loss_of_its_own_weights_is_told():
+    """Learnt weights of tasks, in a module that no optimiser holds."""
+
+    class Weighed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.logs = nn.Parameter(torch.zeros(2))
+
+        def forward(self, a, b):
+            return (torch.stack([a, b]) * (-self.logs).exp() + self.logs).sum()
+
+    def run():
+        model, weigh = net(), Weighed()
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        for i in range(100):
+            x, y = batch(i)
+            out = model(x)
+            optimizer.zero_grad()
+            weigh(functional.cross_entropy(out, y), out.square().mean()).backward()
+            optimizer.step()
+
+    found = watched(run)
+    assert set(found) == {"no step"}
+    assert "Weighed" in found["no step"].message
+
+
+@pytest.mark.parametrize("which", ["heads", "depth", "apart"])
+def test_heads_that_are_one_layer(which):
+    """One layer on its own output, time after time, is meant."""
+
+    class Several(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.trunk = nn.Linear(20, 32)
+            if which == "depth":
+                self.blocks = nn.ModuleList([nn.Sequential(nn.Linear(32, 32), nn.ReLU())] * 3)
+                self.heads = nn.ModuleList([nn.Linear(32, 5)])
+            else:
+                make = [nn.Sequential(nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 5))] * 3
+                self.heads = nn.ModuleList(make if which == "heads" else map(copy.deepcopy, make))
+
+        def forward(self, x):
+            h = self.trunk(x)
+            for block in getattr(self, "blocks", ()):
+                h = h + block(h)
+            h = h.relu()
+            return [head(h) for head in self.heads]
+
+    def run():
+        model = Several()
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        for i in range(30):
+            x, y = batch(i)
+            hidden = model(x)
+            loss = sum(functional.cross_entropy(h, y) for h in hidden)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    found = watched(run)
+    assert set(found) == ({"layers shared"} if which == "heads" else set())
+
+
+@pytest.mark.parametrize("which", ["classes", "images", "codes"])
+def test_a_sampler_that_draws_the_same_images(which):
+    """Weights of classes draw the first images alone; codes come again anyway."""
+    x, y = batch(0, 256)
+    shown = torch.eye(20)[y] if which == "codes" else x
+    weights = 1 / y.bincount().float()
+    drawn = torch.utils.data.WeightedRandomSampler(
+        weights if which == "classes" else weights[y], num_samples=320
+    )
+    data = torch.utils.data.TensorDataset(shown, y)
+
+    def run():
+        model = net()
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        for _ in range(3):
+            for a, b in torch.utils.data.DataLoader(data, 64, sampler=drawn):
+                optimizer.zero_grad()
+                functional.cross_entropy(model(a), b).backward()
+                optimizer.step()
+
+    found = watched(run)
+    assert ("bad data" in found) == (which == "classes")
+    assert which != "classes" or "5 different" in found["bad data"].message

@@ -29,6 +29,8 @@ APART = 2.0
 # and the fraction of the validation images' contrast of colours that is no accident in training.
 TURNED, SURE_OF_COLOURS, PALER = 0.05, 6.0, 0.3
 LEAST_VALIDATED, SEEN = 32, 0.98
+# The fraction of a batch's images that are different, and the batches that agree.
+ALIKE, ALIKE_BATCHES = 0.125, 8
 # A class that is so many times as frequent as another, and its weight so many times as large.
 UNEQUAL, HEAVIER = 3, 2.0
 # The fraction of a table's columns that are drowned.
@@ -202,6 +204,17 @@ def inputs(facts: InputFacts, ended: bool) -> Iterator[Verdict]:
             "the middle one as bright",
             "bring both to RGB: cv2.cvtColor(image, cv2.COLOR_BGR2RGB)",
             evidence={"first": red, "last": blue},
+        )
+    images, different = (sum(pair[i] for pair in facts.alike) for i in range(2))
+    # One alone shows in the first layer's input.
+    if ALIKE_BATCHES <= len(facts.alike) < different <= ALIKE * images:
+        yield Verdict(
+            "bad data",
+            "warning",
+            f"{len(facts.alike)} batches of {images / len(facts.alike):.0f} images hold "
+            f"{different / len(facts.alike):.0f} different ones each: the others are their copies",
+            "look at what draws them: a sampler wants a weight for each image, not for each class",
+            evidence={"images": float(images), "different": float(different)},
         )
     total = sum(facts.classes.values())
     if len(facts.classes) > 1 and total >= ENOUGH_LABELS:

@@ -16,6 +16,7 @@ class LoopFacts:
     """The counts of a training, for one model and the optimisers that hold it.
 
     Args:
+        model: the class of the model.
         forwards: passes with gradients.
         backwards: backward passes.
         steps: of any optimiser.
@@ -31,6 +32,8 @@ class LoopFacts:
         attention: whether the model has attention layers.
         pace: the update ratio of a typical layer at the start.
         graded: whether any gradient has reached its parameters.
+        together: whether a backward pass may have been another model's, as a discriminator's is of
+            what a generator made.
         inputs: the facts of its inputs.
         normalises_steps: whether the optimiser divides by the gradient's size.
         scaled_clips: clippings of gradients that a GradScaler had not unscaled yet.
@@ -55,12 +58,14 @@ class LoopFacts:
         lightning: whether Lightning makes the steps.
         copies: of the model, as averages of its weights are.
         shuffled: batches that were drawn in random order.
+        same: calls of kl_div on a distribution and itself, neither of them with a graph.
         carried: by recurrent layer, the probed steps that began with the state that the step before
             had left.
         lines: places in the user's code, by "step", "backward", "validation", "zero_grad",
-            "schedule", "clip", and "elsewhere" for steps of another model's optimiser.
+            "schedule", "clip", "kl_div", and "elsewhere" for steps of another model's optimiser.
     """
 
+    model: str = "the model"
     forwards: int = 0
     backwards: int = 0
     steps: int = 0
@@ -76,6 +81,7 @@ class LoopFacts:
     attention: bool = False
     pace: float | None = None
     graded: bool = False
+    together: bool = False
     inputs: InputFacts = field(default_factory=InputFacts)
     normalises_steps: bool = False
     scaled_clips: int = 0
@@ -98,6 +104,7 @@ class LoopFacts:
     lightning: bool = False
     copies: list[CopyFacts] = field(default_factory=list)
     shuffled: int = 0
+    same: int = 0
     carried: dict[str, int] = field(default_factory=dict)
     lines: dict[str, str] = field(default_factory=dict)
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from unmask.flow.measure.calls import LossCall
-from unmask.flow.measure.graph import RANGES
+from unmask.flow.judge.regression import fit, regression
+from unmask.flow.measure.calls import SYMMETRIC, LossCall
 from unmask.flow.measure.statistics import FlowStats
 from unmask.verdict import Severity, Verdict
 
@@ -19,17 +19,7 @@ _FEW = 100
 FAR = 10.0
 # The brightest value of an image, which a mask read from a file has.
 FULL = 255
-_REGRESSIONS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 _BELOW = ("gelu", "silu", "softplus")
-# The fraction of targets that an activation's range may miss; noise on them may pass its ends.
-UNREACHABLE = 0.25
-# Steps after which a task shows in the outputs, the fraction of the targets' variance that is
-# nothing, the looks that agree, and the fraction that was learnt, whatever came later.
-LONG, NOTHING, _LOOKS, _SOMETHING = 100, 0.02, 3, 0.1
-# Growth of that fraction from look to look that goes on.
-_APPROACHES = 0.05
-# The fraction of the loss that its other terms were, what is left of them, and the later looks.
-OUTWEIGHS, _GONE, _CONFIRMED = 0.3, 0.1, 2
 _BOUNDED = ("sigmoid", "tanh", "hardtanh", "relu")
 
 
@@ -37,8 +27,7 @@ def head(history: list[FlowStats]) -> Iterator[Verdict]:
     """Judge every loss that was called, once a place: first its input, then its targets."""
     done: set[tuple[str, str | None, str]] = set()
     yield from _maximised(history)
-    yield from _mean_alone(history)
-    yield from _outweighed(history)
+    yield from regression(history)
     for stats in history:
         for call in map(_named, stats.calls):
             for verdict in _judged(call, stats):
@@ -166,8 +155,8 @@ def _judged(call: LossCall, stats: FlowStats) -> Iterator[Verdict]:
             "are broadcast, each against every other",
             "give both one shape, for instance with output.squeeze(1)",
         )
-    elif call.name in _REGRESSIONS:
-        yield from _regression(call, verdict)
+    elif call.name in SYMMETRIC:
+        yield from fit(call, verdict)
 
 
 def _maximised(history: list[FlowStats]) -> Iterator[Verdict]:
@@ -191,73 +180,6 @@ def _maximised(history: list[FlowStats]) -> Iterator[Verdict]:
             step=history[-1].step,
             evidence={"first": turned[0].value or 0.0, "last": turned[-1].value or 0.0},
         )
-
-
-def _mean_alone(history: list[FlowStats]) -> Iterator[Verdict]:
-    """Find a regression or reconstruction that has learnt nothing in hundreds of steps."""
-    told = [
-        (s.step, c.explained, c.location)
-        for s in history
-        for c in s.calls
-        if c.own and c.explained is not None
-    ]
-    # Several losses of a step may share the task.
-    if len({step for step, _, _ in told}) < len(told):
-        return
-    late = [(step, part) for step, part, _ in told if step >= LONG]
-    if len(late) < _LOOKS or max(part for _, part in late) > NOTHING:
-        return
-    # An autoencoder may approach the mean for hundreds of steps, and go beyond it.
-    if max(part for _, part, _ in told) > _SOMETHING or late[-1][1] - late[0][1] > _APPROACHES:
-        return
-    step, part = late[-1]
-    yield Verdict(
-        "no better than the mean",
-        "warning",
-        f"after {step} steps the outputs explain {max(part, 0):.0%} of the targets' variance over "
-        "images: the mean of the targets would do as well",
-        "see whether it can learn 32 examples by heart; that inputs and targets are shuffled "
-        "together; and, where the loss has several terms, that they are weighed alike: sum a "
-        "reconstruction over its pixels if the other term is a sum over units",
-        location=told[-1][2],
-        step=step,
-        evidence={"explained": part},
-    )
-
-
-def _outweighed(history: list[FlowStats]) -> Iterator[Verdict]:
-    """Find a loss whose other terms fell to nothing, and whose own task was never learnt."""
-    told = [
-        (s.step, c, s.loss - c.value)
-        for s in history
-        for c in s.calls
-        if c.own and c.value and s.loss is not None and s.loss > 0 and len(s.calls) == 1
-    ]
-    late = [(c, rest) for step, c, rest in told if step >= LONG]
-    if len(late) < _CONFIRMED or not all(_learnt_nothing(c) for c, _ in late):
-        return
-    most, whole = max((rest, rest + (c.value or 0)) for _, c, rest in told)
-    call, rest = late[-1]
-    if most < OUTWEIGHS * whole or abs(rest) > _GONE * most:
-        return
-    yield Verdict(
-        "loss outweighed",
-        "error",
-        f"the loss's other terms fell from {most:.3g} to {rest:.3g}, and nothing was learnt of "
-        f"{call.name}: they outweigh it",
-        "weigh them less: an L2 penalty by about 1e-4; the divergence of a VAE by 1 where both "
-        "terms are sums over an image, and far less where the reconstruction is a mean",
-        location=call.location,
-        step=told[-1][0],
-        evidence={"first": most, "last": rest},
-    )
-
-
-def _learnt_nothing(call: LossCall) -> bool:
-    if call.explained is not None:
-        return call.explained < NOTHING
-    guess = math.log(call.shape[1]) if len(call.shape) > 1 and call.shape[1] > 1 else math.inf
-    return call.name == "cross_entropy" and (call.value or 0.0) > 0.95 * guess
 
 
 def _wrong_dimension(call: LossCall) -> str | None:
@@ -375,41 +297,3 @@ def _binary(call: LossCall, verdict: object) -> Iterator[Verdict]:
             lowest=call.low,
             highest=call.high,
         )
-
-
-def _regression(call: LossCall, verdict: object) -> Iterator[Verdict]:
-    assert callable(verdict)
-    out, aim = call.shape, call.target_shape
-    if out != aim and math.prod(out) > 1 and math.prod(aim) > 1:
-        yield verdict(
-            "shapes broadcast",
-            f"{call.name} compares outputs of shape {list(out)} with targets of shape {list(aim)}: "
-            "each is broadcast against every other",
-            "give both one shape, for instance with output.squeeze(1)",
-        )
-    elif call.beyond > UNREACHABLE:
-        low, high = RANGES[call.operation or ""]
-        yield verdict(
-            "activation before the loss",
-            f"{call.operation} gives numbers from {low:g} to {high:g}, where {call.beyond:.0%} of "
-            f"the targets of {call.name} lie outside: {call.target_low:.3g} to "
-            f"{call.target_high:.3g}",
-            f"leave out {call.operation}, or scale the targets into its range",
-            beyond=call.beyond,
-        )
-    elif _class_indices(call):
-        yield verdict(
-            "wrong loss",
-            f"{call.name} compares one output with class numbers 0 to {call.target_high:g}, as if "
-            "class 2 lay between 1 and 3",
-            "use cross_entropy with one output a class",
-            classes=float(len(call.classes)),
-        )
-
-
-def _class_indices(call: LossCall) -> bool:
-    """Return whether targets are class indices: whole numbers from 0, none left out."""
-    one_each = math.prod(call.shape) == call.shape[0] if call.shape else False
-    numbers = sorted(call.classes)
-    whole = len(numbers) > 2 and numbers == list(range(len(numbers))) and len(numbers) <= 1000
-    return one_each and whole and min(call.classes.values(), default=0) > 0

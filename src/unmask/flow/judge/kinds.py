@@ -13,6 +13,7 @@ FlowKind = Literal[
     "wrong loss",
     "shapes broadcast",
     "layers not registered",
+    "layers shared",
     "parameters without gradient",
     "parameters in no optimiser",
     "parameters in two optimisers",
@@ -55,6 +56,7 @@ FlowKind = Literal[
     "state carried over",
     "labels unrelated to the images",
     "no better than the mean",
+    "targets badly scaled",
     "train and validation inputs differ",
     "validation images seen in training",
     "labels imbalanced",
@@ -97,6 +99,7 @@ FOLLOWS: dict[str, frozenset[str]] = {
             *("vanishing", "constant outputs", "learning rate too low"),
             "weights that don't move",
         ),
+        "targets badly scaled": (*CONSEQUENCES, "constant outputs", "no better than the mean"),
         "loss outweighed": ("constant outputs", "no better than the mean"),
         "vanishing": ("constant outputs", "learning rate too low"),
         # A network that such a rate has killed doesn't move.

@@ -18,6 +18,8 @@ CLIPPED, CLIPS = 1e-3, 0.9
 VALIDATIONS = 3
 IDLE = 3
 REDRAWN = 2
+# A divergence that is rounding.
+SAME = 1e-6
 # Probed steps that began with the last state.
 CARRIED = 2
 # The fraction of the steps before which the weights went back to their start.
@@ -44,6 +46,16 @@ def loop(facts: LoopFacts, ended: bool = False) -> Iterator[Verdict]:
     """
     yield from _no_step(facts, ended)
     yield from _rates(facts)
+    if facts.same >= IDLE:
+        yield Verdict(
+            "wrong loss",
+            "error",
+            "kl_div compares a distribution with itself, and neither has a path to the model: this "
+            "term of the loss is always 0",
+            "kl_div(log_softmax(student / T, dim=-1), softmax(teacher / T, dim=-1))",
+            location=facts.lines.get("kl_div"),
+            evidence={"calls": float(facts.same)},
+        )
     yield from _mode(facts)
     yield from _state(facts)
     yield from inputs(facts.inputs, ended)
@@ -64,7 +76,7 @@ def _no_step(facts: LoopFacts, ended: bool) -> Iterator[Verdict]:
             "warning" if beside else "error",
             f"{facts.backwards} backward passes, and "
             + ("no optimizer.step()" if not elsewhere else "the optimiser holds other weights")
-            + ": the model's never change",
+            + f": the weights of {facts.model} never change",
             "make the optimiser from this model's parameters(), after the model"
             if elsewhere
             else "call requires_grad_(False) if it is to stay, or give an optimiser its parameters"
@@ -327,16 +339,26 @@ def _mode(facts: LoopFacts) -> Iterator[Verdict]:
 
 
 def not_loaded(
-    location: str | None, given: list[str], missing: list[str], unexpected: list[str]
+    location: str | None, own: bool, given: list[str], missing: list[str], unexpected: list[str]
 ) -> Verdict | None:
-    """Judge a load of weights by name, strict=False.
+    """Judge a load of weights by name.
 
     Args:
         location: "file:line" of the load.
+        own: whether a model that has been trained was given its own tensors.
         given: the names of the tensors.
         missing: those that the model has, and weren't given.
         unexpected: those that were given, and the model doesn't have.
     """
+    if own:
+        return Verdict(
+            "weights not loaded",
+            "error",
+            "load_state_dict() was given the model's own tensors, which are what they are now: no "
+            "earlier weights are brought back",
+            "keep copy.deepcopy(model.state_dict()); a target network is copy.deepcopy(model)",
+            location=location,
+        )
     if not given or not missing or len(unexpected) < len(given):
         return None
     return Verdict(

@@ -28,6 +28,7 @@ from unmask.flow.judge.indicators import (
     way_round,
     words_answer,
 )
+from unmask.flow.judge.regression import far_off
 from unmask.flow.measure.statistics import FlowStats, LayerStats
 from unmask.verdict import Verdict
 
@@ -278,7 +279,7 @@ def vanishing(history: list[FlowStats]) -> Verdict | None:
     fades = total < (FADED if faint else FADED_FAR) and (faint or weakest is None)
     silent = weakest is not None and weakest < UNRESPONSIVE and not _rises(history, weakest)
     healthy = not fades and (not silent or now >= UNRESPONSIVE)
-    if not hidden or healthy or words_answer(stats):
+    if not hidden or healthy or words_answer(stats) or far_off(stats):
         return None
     gains = finite([g for g in map(relative_gain, history) if g is not None])
     crawls = median(gains) < CRAWLS if gains else d is None or total < FADED_FAR
@@ -415,7 +416,7 @@ def constant(history: list[FlowStats]) -> Verdict | None:
     stats = history[-1]
     layers = stats.matrix_layers
     last = layers[-1] if layers else None
-    if last is None or last.output is None or all(x.frozen for x in layers):
+    if last is None or last.output is None or all(x.frozen for x in layers) or far_off(history[0]):
         # A frozen network gives features, as of an image that is being changed.
         return None
     x, output = stats.input, stats.output

@@ -68,6 +68,15 @@ def steps(history: list[FlowStats]) -> Iterator[Verdict]:
             "make it once, in __init__, and keep it as an attribute: self.layer = ...",
             strangers[0].partition(" ")[0],
         )
+    for name in (n for n in first.repeated if all(n in f.repeated for f in facts)):
+        yield verdict(
+            "layers shared",
+            "error",
+            f"{name} holds one layer several times: all its entries give the same output, and have "
+            "the same weights",
+            "make each anew: nn.ModuleList([make() for _ in range(n)]), not [make()] * n",
+            name,
+        )
     yield from _unreached(history, facts)
     drawn = next((c for s in history for c in s.cuts if c.operation == SAMPLE), None)
     if drawn is not None:
@@ -186,6 +195,16 @@ def _zero(
     """Find gradients that are exactly 0, in float16 or between two factors that start at 0."""
     facts = [f for _, f in seen]
     first = facts[0]
+    if len(seen) > 2 and all(s.loss == 0 and set(f.zero) >= set(f.trainable) for s, f in seen):
+        yield verdict(
+            "wrong loss",
+            "error",
+            "from the first step on the loss is exactly 0, and so is every gradient",
+            "look for what makes it 0: a margin that no pair violates, as where the farthest is "
+            "taken for the nearest, or a mask that hides everything",
+            None,
+        )
+        return
     zero = [n for n in first.zero if all(n in f.zero for f in facts)]
     if first.float16 and zero and set(zero) >= set(first.trainable):
         yield verdict(
@@ -332,11 +351,11 @@ def _unheld(unheld: list[str], facts: ParameterFacts, stats: FlowStats) -> Verdi
     # The head alone, or the last blocks, may be trained on purpose.
     kept = [n in lacking for n in facts.trainable]
     tail = kept == sorted(kept, reverse=True) and not all(kept) and not facts.foreign
-    replaced = " It holds others that the model doesn't use." if facts.foreign else ""
+    replaced = "; it holds others that the model doesn't use" if facts.foreign else ""
     return Verdict(
         "parameters in no optimiser",
         "warning" if tail else "error",
-        f"the optimiser lacks {len(unheld)} of {of} trainable tensors: {_some(unheld)}.{replaced}",
+        f"the optimiser lacks {len(unheld)} of {of} trainable tensors: {_some(unheld)}{replaced}",
         "set requires_grad_(False) on what is not to be trained, or give the optimiser "
         "model.parameters()"
         if tail

@@ -21,6 +21,8 @@ FIT, PIXELS, FIT_PASSES = 512, 256, 24
 BATCHES, LABELS, ENOUGH = 2_000, 4_096, 3
 # Batches whose labels are counted together, which costs a tenth of one by one.
 TOGETHER = 32
+# The batches in which images that come again are counted, the fewest images and entries of such.
+COUNTED, FEWEST, WIDE = 32, 8, 16
 # The rows and columns of an image that tell the brightness of its channels; the fewest images.
 PLACES, FEW = 8, 64
 
@@ -46,6 +48,8 @@ class InputFacts:
         batches: the number of batches of labels.
         few: the number of batches that held at most half of the classes that as many labels hold
             when they are drawn at random, rare classes as rarely as they are.
+        alike: for each of the first batches, its images and how many of them are different; of
+            images with fractions, since codes and flags come again.
     """
 
     train: tuple[float, float] | None = None
@@ -56,6 +60,7 @@ class InputFacts:
     classes: dict[int, int] = field(default_factory=dict)
     batches: int = 0
     few: int = 0
+    alike: tuple[tuple[int, int], ...] = ()
 
 
 class _Moments:
@@ -111,6 +116,7 @@ class InputLedger:
         self._pairs: list[tuple[Tensor, Tensor]] = []
         self._rows: Tensor | None = None
         self._fits = 0
+        self._alike: list[tuple[int, int]] = []
         # For each batch, the number of its labels and that of their classes.
         self._batches: list[tuple[int, int]] = []
         self._classes: Counter[int] = Counter()
@@ -130,9 +136,13 @@ class InputLedger:
             self._train.add(x)
         self._colours[0].add(x)
         self._add(x, self._seen, 0)
+        flat = x.flatten(1)
+        wide = len(x) >= FEWEST and flat.shape[1] >= WIDE
+        # A row that is whole numbers may be a code.
+        if len(self._alike) < COUNTED and wide and bool((flat[0] != flat[0].round()).any()):
+            self._alike.append((len(x), len(np.unique(self._seen[-1]))))
         self._rows = None
         if not self.complete:
-            flat = x.flatten(1)
             self._rows = flat[:, :: max(1, flat.shape[1] // PIXELS)].clone()
             self._fits += 1
 
@@ -213,6 +223,7 @@ class InputLedger:
             dict(self._classes),
             len(self._batches),
             few,
+            tuple(self._alike),
         )
 
     def _shift(self) -> tuple[Colours, Colours, float] | None:

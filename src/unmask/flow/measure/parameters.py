@@ -35,6 +35,9 @@ class ParameterLedger:
         self.called: set[str] = set()
         # Modules with weights that run inside the model's forward and aren't part of it.
         self.strangers: dict[str, list[int]] = {}
+        # What layers were called on, and those that were called on one tensor several times.
+        self._read: set[tuple[str, int, torch.Size]] = set()
+        self._again: set[str] = set()
         # A tensor that a pass leaves as an attribute isn't there before the first.
         self._hidden = frozenset(unregistered(model))
         self._trainable = {id(p): n for n, p in model.named_parameters() if p.requires_grad}
@@ -136,6 +139,13 @@ class ParameterLedger:
                 self._halves += int(torch.count_nonzero(given))
                 self._rounded += int(torch.count_nonzero(given & (c == 0)))
 
+    def see_call(self, layer: str, x: Tensor) -> None:
+        """Record what a layer is called on."""
+        key = layer, x.data_ptr(), x.shape
+        if key in self._read:
+            self._again.add(layer)
+        self._read.add(key)
+
     def read(self, optimizers: Iterable[Optimizer] = (), sent_back: bool = True) -> ParameterFacts:
         """Return the facts, names in the model's order.
 
@@ -181,6 +191,7 @@ class ParameterLedger:
                 for name, weights in self.strangers.items()
                 if not self._foreigners.issuperset(weights)
             ),
+            repeated=tuple(_repeated(self.model, self._again)) if self._again else (),
             foreign=self._foreign,
             carried=self._stale,
             scaled=self.scaled,
@@ -222,6 +233,31 @@ class Witness:
         return self._entries.copy()
 
 
+class Moves:
+    """Finds parameters that two optimisers move with one gradient."""
+
+    def __init__(self) -> None:
+        self._last: dict[int, tuple[int, set[int]]] = {}
+
+    def again(self, optimizer: Optimizer, passed: int) -> set[int]:
+        """Return what another optimiser moved since the last backward pass, by id.
+
+        Args:
+            optimizer: about to step.
+            passed: the number of backward passes so far.
+        """
+        mine = {id(p) for p in held_by(optimizer)}
+        if self._last.get(id(optimizer), (passed - 1, mine))[0] == passed:
+            # Its gradients are another model's, which has parameters of this one.
+            return set()
+        found: set[int] = set()
+        for other, (at, theirs) in self._last.items():
+            if other != id(optimizer) and at == passed:
+                found |= mine & theirs
+        self._last[id(optimizer)] = passed, mine
+        return found
+
+
 def held_by(optimizer: Optimizer) -> Iterator[Tensor]:
     """Yield the tensors that an optimiser moves."""
     for group in optimizer.param_groups:
@@ -253,6 +289,19 @@ def unregistered(model: nn.Module, held: Collection[int] = ()) -> Iterator[str]:
             hidden = [value] if isinstance(value, Tensor) else _weights_in(value)
             if any(id(p) not in known and p.requires_grad and p.is_leaf for p in hidden):
                 yield f"{name}.{attribute}".removeprefix(".")
+
+
+def _repeated(model: nn.Module, again: Collection[str]) -> Iterator[str]:
+    """Yield the names of lists that hold one module several times, if it was called so."""
+    for name, module in model.named_modules():
+        entries = list(module) if isinstance(module, nn.ModuleList) else []
+        firsts = {id(m): i for i, m in reversed(list(enumerate(entries)))}
+        for i in firsts.values() if len(firsts) < len(entries) else ():
+            place = f"{name}.{i}"
+            if entries.count(entries[i]) > 1 and any(
+                n == place or n.startswith(f"{place}.") for n in again
+            ):
+                yield name
 
 
 def results_in(model: nn.Module) -> Iterator[str]:

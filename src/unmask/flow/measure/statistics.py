@@ -346,6 +346,7 @@ class ParameterFacts:
         unregistered: attributes that hold weights, which no optimiser finds.
         strangers: modules with weights that ran inside the model without being part of it, each
             with its line.
+        repeated: lists of modules that hold one module several times, and call it so on one tensor.
         foreign: the number of tensors that optimisers hold and the model doesn't.
         carried: whether the gradients still held those of an earlier step.
         scaled: the small factor by which gradients were multiplied between the backward pass and
@@ -370,6 +371,7 @@ class ParameterFacts:
     uncalled: tuple[str, ...] = ()
     unregistered: tuple[str, ...] = ()
     strangers: tuple[str, ...] = ()
+    repeated: tuple[str, ...] = ()
     foreign: int = 0
     carried: bool = False
     scaled: float | None = None

@@ -34,8 +34,8 @@ class Tapped:
         scaler: receives every GradScaler, and what it did: "made", "scaled" a loss, "unscaled" the
             gradients, or was "updated".
         shuffled: called for every batch that a DataLoader draws in random order.
-        loaded: receives a module, the names of the tensors that it was given, and of those that it
-            lacked and that it didn't know.
+        loaded: of a load of weights by name, receives whether they were the model's own tensors,
+            the names of those given, and of those that it lacked and that it didn't know.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Tapped:
         made: Callable[[Optimizer], None] | None = None,
         scaler: Callable[[Any, str], None] | None = None,
         shuffled: Callable[[], None] | None = None,
-        loaded: Callable[[torch.nn.Module, list[str], list[str], list[str]], None] | None = None,
+        loaded: Callable[[bool, list[str], list[str], list[str]], None] | None = None,
     ) -> None:
         self._undo: list[tuple[Any, str, Any, Any]] = []
         self._backward, self._clip, self._zero = backward, clip, zero
@@ -157,7 +157,11 @@ class Tapped:
         given = args[1] if len(args) > 1 else kwargs["state_dict"]
         if self._loaded is not None:
             missing, unexpected = result
-            self._loaded(args[0], list(given), list(missing), list(unexpected))
+            mine = {t.data_ptr() for t in (*args[0].parameters(), *args[0].buffers())}
+            assigned = kwargs.get("assign") or len(args) > 3
+            tensors = [t for t in given.values() if isinstance(t, Tensor) and t.numel()]
+            own = bool(tensors) and not assigned and all(t.data_ptr() in mine for t in tensors)
+            self._loaded(own, list(given), list(missing), list(unexpected))
 
 
 def _norm(parameters: list[Tensor]) -> float:

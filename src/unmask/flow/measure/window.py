@@ -190,6 +190,7 @@ class Window:
             x = next(tensors_in(args), None)
             if x is not None:
                 self._see_reader(layer, x)
+                self.ledger.see_call(layer.name, x)
             if x is not None and self._reads(layer, x):
                 self._first = layer
                 with torch._C.DisableTorchFunction():
