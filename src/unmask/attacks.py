@@ -1,7 +1,8 @@
 """Attacks on any classifier: a network and tensors in, the changed images out.
 
 An image on which an attack failed is returned unchanged or as the last try; `unmask.audit` judges
-them. The network is used as it is: call model.eval() first. All attacks take:
+them. The network is used as it is: call model.eval() first. Gradients reach the pixels through
+thresholds, rounding and comparisons. All attacks take:
 
 Args:
     model: a network, or for the black-box attacks (square, rays, hopskipjump) any function, of
@@ -135,6 +136,7 @@ def run(
     place = pixels.device
     pixels = pixels.detach().float().to(victim.device)
     goal = _goal(victim, pixels, labels, targets)
+    victim.look(pixels)
     generator = torch.Generator().manual_seed(seed)
     found = spec.function(victim, pixels, goal, threat, generator=generator, **settings).pixels
     if isinstance(images, Tensor):

@@ -235,6 +235,16 @@ def test_models_and_pictures_that_will_not_do(
     assert err.count("\n") == 1
 
 
+def test_harden_with_a_threshold(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["harden", "pictures", "--eps", "0.05", "--epochs", "1", "--size", "8"]
+    assert run(place, *arguments, "--threshold", "0.5", "--out", "hard", capsys=capsys)[0] == 0
+    assert Classifier.load(place / "hard/model").card.settings["threshold"] == 0.5
+    status, _, err = run(place, *arguments, "--threshold", "1", capsys=capsys)
+    assert status == 2
+    assert "--threshold" in err
+    assert err.count("\n") == 1
+
+
 def test_harden_writes_a_model_that_audit_takes(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import unmask
 from unmask.data.images import Images
 from unmask.errors import UserError
 from unmask.fool.audit import run as run_module
@@ -316,3 +317,61 @@ def test_what_fools_within_a_size_is_brought_to_the_border() -> None:
     plan = AuditPlan(eps=(0.3,), attacks=("apgd-ce",), pairs=0)
     found = attack_shard(victim, images, np.arange(3), plan, 0)
     assert found.worst.size == pytest.approx(0.1, abs=0.3 / 2**8 + 1e-6)
+
+
+SEEN: dict[str, Callable[[Tensor], Tensor]] = {
+    "a ramp": lambda x: ((x - 0.45) / 0.1).clamp(0, 1),
+    "rounded": lambda x: (x * 7).round() / 7,
+    "compared": lambda x: (x > 0.5).to(x.dtype),
+    "8 bits": lambda x: (x * 16).to(torch.uint8).to(x.dtype) / 16,
+}
+"""What a model sees of its pixels: never less of a brighter one."""
+
+
+class Stepped(nn.Module):
+    """A linear layer in two classes behind one of SEEN."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.seen = SEEN[name]
+        self.weights = torch.randn(64, generator=torch.Generator().manual_seed(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        above = self.seen(x).flatten(1) @ self.weights.to(x)
+        return torch.stack([torch.zeros_like(above), above], 1)
+
+    def worst(self, pixels: Tensor, labels: Tensor, eps: Tensor | float) -> Tensor:
+        """The least margin within eps: every pixel at that end of its interval which is worse."""
+        side = (2 * labels - 1)[:, None] * self.weights.to(pixels)
+        low, high = (self.seen((pixels + by).clamp(0, 1)).flatten(1) for by in (-eps, eps))
+        return (torch.where(side > 0, low, high) * side).sum(1)
+
+
+def stepped(name: str) -> tuple[Stepped, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(4)
+    pixels = torch.where(torch.rand((60, 1, 8, 8), generator=generator) < 0.5, 0.28, 0.76)
+    pixels = ((pixels + 0.04 * torch.rand(pixels.shape, generator=generator)) * 255).round() / 255
+    model = Stepped(name)
+    return model, pixels, model(pixels).argmax(1)
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_no_step_hides_anything_from_gradients(name: str) -> None:
+    (model, pixels, labels), eps = stepped(name), 0.211 if name in ("a ramp", "compared") else 0.1
+    standing = int((model.worst(pixels, labels, eps) > 0).sum())
+    assert 5 < standing < 55
+    found = unmask.audit(model, (pixels, labels), eps=eps, attacks="apgd-ce", pairs=0)
+    assert found.robust(eps).count == standing
+    kind = "thresholded_input" if name == "a ramp" else "quantised_input"
+    assert [v.kind for v in found.preflight.verdicts] == [kind]
+
+
+def test_the_smallest_change_behind_a_threshold() -> None:
+    model, pixels, labels = stepped("a ramp")
+    low, high = torch.zeros(60, 1, 1, 1, dtype=torch.float64), torch.ones(60, 1, 1, 1).double()
+    for _ in range(40):
+        middle = (low + high) / 2
+        stands = (model.worst(pixels.double(), labels, middle) > 0)[:, None, None, None]
+        low, high = torch.where(stands, middle, low), torch.where(stands, high, middle)
+    found = unmask.audit(model, (pixels, labels), eps=0.21, attacks="apgd-minimal", pairs=0)
+    assert found.worst.size == pytest.approx(high.flatten().numpy(), rel=0.02)

@@ -15,6 +15,7 @@ from unmask.data.mnist import load_mnist
 from unmask.errors import UserError
 from unmask.fool.harden import Hardening, harden, hardening_recipe
 from unmask.fool.norms import Threat
+from unmask.fool.victim import Victim
 from unmask.train.config import FitConfig
 from unmask.train.fit import fit
 from unmask.train.recipes import prepared
@@ -200,3 +201,41 @@ def test_the_network_is_as_large_as_it_says() -> None:
 
 def _dots() -> tuple[np.ndarray, np.ndarray]:
     return np.zeros((4, 1, 3, 3), np.uint8), np.array([0, 1, 0, 1])
+
+
+def test_a_threshold_hides_no_gradient_from_the_attack() -> None:
+    # Pixels of 0.3 and 0.7 are 0 and 1 behind the ramp from 0.45 to 0.55, on which none lies; with
+    # 0.3 of change every one can be either, and the worst case of a linear layer is the sum of what
+    # each adds at its worse end.
+    torch.manual_seed(0)
+    ramp = nn.Conv2d(1, 1, 1)
+    with torch.no_grad():
+        ramp.weight.fill_(10.0)
+        ramp.bias.fill_(-4.5)  # type: ignore[union-attr]
+    model = nn.Sequential(ramp, nn.Hardtanh(0.0, 1.0), nn.Flatten(), nn.Linear(64, 2))
+    drawn = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    pixels, labels = torch.where(drawn < 0.5, 0.3, 0.7), torch.arange(16) % 2
+    linear = model[3]
+    gap = linear.weight[1] - linear.weight[0]
+    lowest = gap.clamp(max=0).sum() + linear.bias[1] - linear.bias[0]
+    highest = gap.clamp(min=0).sum() + linear.bias[1] - linear.bias[0]
+    worst = nn.functional.softplus(torch.where(labels == 1, -lowest, highest)).detach()
+    victim = Victim.of(model)
+    victim.look(pixels)
+    seeing = hardening(margin=3.0, steps=3, visible=victim.visible)
+    attacked = seeing.attacked(model, pixels, labels, part=1.0)
+    assert float((attacked - pixels).abs().max()) <= 0.3 + 1e-6
+    with torch.no_grad():
+        loss = nn.functional.cross_entropy(model(attacked), labels, reduction="none")
+    torch.testing.assert_close(loss, worst, rtol=1e-3, atol=1e-4)
+
+
+def test_harden_with_a_threshold_takes_pixels_as_they_are(tmp_path: Path) -> None:
+    threat = Threat.parse("linf:0.1")
+    made = harden(bars(80, 3), threat, out=tmp_path, epochs=1, threshold=0.5, device="cpu")
+    card = made.classifier.card
+    assert (card.architecture, card.settings["threshold"]) == ("stepped_cnn", 0.5)
+    assert (card.mean, card.std) == ((0.0,), (1.0,))
+    assert card.facts["adversary"]["visible"] == pytest.approx([0.45, 0.55], abs=1e-4)
+    with pytest.raises(UserError, match="no grey"):
+        harden(bars(80, 3), threat, out=tmp_path / "white", threshold=1.0)

@@ -109,3 +109,70 @@ def test_the_loss_is_small_where_the_goal_is_reached():
         for goal in (untargeted, targeted):
             missed, reached = loss(logits, goal)
             assert reached < missed
+
+
+class Behind(nn.Module):
+    """Logits of pixels behind a ramp from low to high, flat beyond."""
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__()
+        self.low, self.high = low, high
+        generator = torch.Generator().manual_seed(2)
+        self.weights = nn.Parameter(torch.randn((36, 5), generator=generator))
+
+    def ramp(self, x: torch.Tensor) -> torch.Tensor:
+        return ((x - self.low) / (self.high - self.low)).clamp(0, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.ramp(x).flatten(1) @ self.weights
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.45, 0.55), (0.1, 0.9), (0.0, 0.7), (0.3, 1.0)])
+def test_the_range_that_a_model_sees_is_found(low: float, high: float) -> None:
+    victim = Victim(Behind(low, high), classes=5)
+    victim.look(pictures())
+    assert victim.visible == pytest.approx((low, high), abs=2e-4 * (high - low))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        smooth(),
+        nn.Sequential(nn.Flatten(), nn.Linear(36, 5)),
+        lambda x: (x > 0.5).float().flatten(1)[:, :5],
+        lambda x: torch.ones(len(x), 5),
+        lambda x: x.flatten(1)[:, :5] + torch.rand(len(x), 5),
+        lambda x: (x * 7).round().flatten(1)[:, :5],
+    ],
+    ids=["smooth", "linear", "a step", "constant", "random", "rounded"],
+)
+def test_a_model_without_a_ramp_is_seen_whole(function) -> None:
+    victim = Victim(function, classes=5)
+    victim.look(pictures())
+    assert victim.visible is None
+
+
+def test_a_black_box_is_not_looked_at() -> None:
+    victim = Victim(Behind(0.4, 0.6), classes=5, differentiable=False)
+    victim.look(pictures())
+    assert victim.visible is None
+    assert victim.cost == Cost(0, 0)
+
+
+def test_beyond_the_range_the_gradient_is_that_of_its_end() -> None:
+    model = Behind(0.45, 0.55)
+    victim, goal = Victim(model, classes=5), Goal(torch.tensor([3]))
+    black = torch.full((1, 1, 6, 6), 0.2)
+
+    def second(logits: torch.Tensor, goal: Goal) -> torch.Tensor:
+        return logits[:, 1]
+
+    assert not victim.gradient(black, goal, second)[2].any()
+    victim.look(pictures())
+    logits, _, gradient = victim.gradient(black, goal, second)
+    torch.testing.assert_close(logits, model(black).detach(), rtol=0, atol=0.01)
+    # The slope of the ramp times the weights.
+    expected = model.weights[:, 1].detach() / (0.55 - 0.45)
+    torch.testing.assert_close(gradient.flatten(), expected, rtol=1e-4, atol=1e-5)
+    # A copy has learnt it too.
+    assert victim.fresh().visible == victim.visible

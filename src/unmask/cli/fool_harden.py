@@ -56,8 +56,8 @@ def harden(
         real(
             0,
             1,
-            "with --certified, turn pixels into black and white at this grey first, as 0.5: for "
-            "drawings such as digits",
+            "turn pixels into black and white at this grey first, as 0.5: for drawings such as "
+            "digits, whose robustness it raises",
             above=True,
             below=True,
         ),
@@ -110,10 +110,6 @@ def harden(
     if certified:
         plan = _certified_plan(withstood, epochs=epochs, margin=margin, seed=seed)
         return _certify(console, pictures, data, plan, threshold, out, half, resume, device, json)
-    if threshold is not None:
-        raise UserError(
-            "a threshold is for certified training", got=threshold, do="give --certified too"
-        )
     with claimed_folder(out, data), epoch_progress(console, _figures) as show:
         try:
             trained = harden_on(
@@ -124,6 +120,7 @@ def harden(
                 epochs=12 if epochs is None else epochs,
                 steps=steps,
                 margin=1.1 if margin is None else margin,
+                threshold=threshold,
                 licence=pictures.licence,
                 half=half,
                 resume=resume,

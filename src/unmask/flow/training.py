@@ -434,7 +434,7 @@ class Training:
         """Return the verdicts that are certain while the training goes on."""
         history = self.probe.history
         found = [v for v in self.judged(ended=False) if not early(v, history, False)]
-        if self.facts.together and len(history) < SURE:
-            # The first step may be the other model's.
-            found = [v for v in found if v.kind != "no graph"]
-        return found
+        # The first step may be the other model's, and a trial may show why nothing comes back.
+        waits = {"no graph"} if self.facts.together and len(history) < SURE else set()
+        waits |= {"vanishing"} if self._tried is None else set()
+        return [v for v in found if v.kind not in waits]

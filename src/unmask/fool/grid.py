@@ -271,6 +271,7 @@ def fool_grid(
         )
     class_names = model.class_names or _numbered(model, pixels)
     victim = model.fresh(len(class_names))
+    victim.look(pixels)
     logits = victim.logits(pixels)
     predicted = logits.argmax(1)
     labels = predicted if labels is None else labels
@@ -278,7 +279,7 @@ def fool_grid(
     begun = time.perf_counter()
     threads = torch.get_num_threads()
     shared = _Shared(
-        model, pixels.numpy(), len(class_names), threat, attack or best_attack, seed, threads
+        victim, pixels.numpy(), len(class_names), threat, attack or best_attack, seed, threads
     )
     found, cost, failures = _changed(on or LocalExecutor(), shared, rows, goal)
     seconds = time.perf_counter() - begun

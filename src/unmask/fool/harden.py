@@ -22,9 +22,10 @@ from unmask.train.config import FitConfig
 from unmask.train.fit import FitProgress
 from unmask.train.holdout import hold_out
 from unmask.train.job import Trained, train_classifier
-from unmask.train.recipes import Recipe
+from unmask.train.recipes import Recipe, prepared
 
-_GUARDS = 1000
+_GUARDS, _LOOKED_AT = 1000, 16
+_WIDTHS, _HIDDEN = (32, 64), 256
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Hardening:
             2020), more is projected gradient descent (Madry et al., 2018).
         warmup: the fraction of the run over which the change grows from 0.
         guard_steps: steps of projected gradient descent on the guard.
+        visible: the range of pixel values beyond which the network sees no difference, None for
+            all; see Victim.look.
 
     Raises:
         UserError: for a threat without eps, steps below 1 and a margin that isn't positive.
@@ -51,6 +54,7 @@ class Hardening:
     steps: int = 4
     warmup: float = 0.3
     guard_steps: int = 20
+    visible: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         _ = self.threat.bound
@@ -70,13 +74,21 @@ class Hardening:
         # A single step is longer than the ball's radius, or it would hardly reach its surface.
         length = 1.25 * eps if self.steps == 1 else 2 * eps / self.steps
         seed = int(torch.randint(1 << 62, ()))
-        noise = norm.noise(pixels, eps, torch.Generator().manual_seed(seed))
-        at = (pixels + noise).clamp(0, 1)
+        generator = torch.Generator().manual_seed(seed)
+        if self.visible is not None and norm.name == "linf":
+            # Within the visible range the ball is a box whose sides differ: most are points.
+            low, high = ((pixels + by).clamp(*self.visible) for by in (-eps, eps))
+            side = (high - low) / 2
+            at = (low + high) / 2 + side * norm.noise(pixels, 1.0, generator)
+            for _ in range(self.steps):
+                upward = norm.direction(_gradient(model, at, labels))
+                at = at + (length / eps if eps else 0.0) * side * upward
+                at = torch.minimum(torch.maximum(at, low), high)
+            return torch.minimum(torch.maximum(at, pixels - eps), pixels + eps).clamp(0, 1)
+        at = (pixels + norm.noise(pixels, eps, generator)).clamp(0, 1)
         for _ in range(self.steps):
-            at = at.detach().requires_grad_()
-            loss = functional.cross_entropy(model(at).float(), labels, reduction="sum")
-            (gradient,) = torch.autograd.grad(loss, at)
-            moved = at.detach() + length * norm.direction(gradient)
+            seen = at.clamp(*self.visible) if self.visible else at
+            moved = at + length * norm.direction(_gradient(model, seen, labels))
             at = (pixels + norm.project(moved - pixels, eps)).clamp(0, 1)
         return at
 
@@ -84,6 +96,7 @@ class Hardening:
         """Return the robust accuracy on the guard, in [0, 1]."""
         device = next(model.parameters()).device
         victim = Victim(model, classes=len(self.guard.class_names), device=device)
+        victim.visible = self.visible
         pixels = torch.from_numpy(self.guard.pixels).to(device).float() / 255
         goal = Goal(torch.from_numpy(self.guard.labels).to(device))
         generator = torch.Generator().manual_seed(0)
@@ -102,16 +115,32 @@ class Hardening:
             "guard_images": len(self.guard),
             "guard_sha256": self.guard.sha256,
             "guard_steps": self.guard_steps,
+            "visible": None if self.visible is None else list(self.visible),
         }
 
 
-def hardening_recipe(epochs: int, *, seed: int = 0) -> Recipe:
-    """Return the network and the training for Hardening; epochs is at least 1."""
+def _gradient(model: nn.Module, pixels: Tensor, labels: Tensor) -> Tensor:
+    """Return the gradient of the cross-entropy with respect to the pixels."""
+    pixels = pixels.detach().requires_grad_()
+    loss = functional.cross_entropy(model(pixels).float(), labels, reduction="sum")
+    return torch.autograd.grad(loss, pixels)[0]
+
+
+def hardening_recipe(epochs: int, *, seed: int = 0, threshold: float | None = None) -> Recipe:
+    """Return the network and the training for Hardening.
+
+    Args:
+        epochs: at least 1.
+        seed: of everything random.
+        threshold: see stepped_cnn.
+    """
+    steps = [[width, 4, 2] for width in _WIDTHS]
+    thresholded = {"steps": steps, "hidden": _HIDDEN, "threshold": threshold}
     return Recipe(
         name="hardened",
         purpose="few mistakes under attack",
-        architecture="strided_cnn",
-        settings={"widths": [32, 64], "hidden": 256},
+        architecture="strided_cnn" if threshold is None else "stepped_cnn",
+        settings={"widths": list(_WIDTHS), "hidden": _HIDDEN} if threshold is None else thresholded,
         config=FitConfig(
             epochs=epochs,
             batch_size=128,
@@ -134,6 +163,7 @@ def harden(
     epochs: int = 12,
     steps: int = 4,
     margin: float = 1.1,
+    threshold: float | None = None,
     licence: str = "",
     half: bool = False,
     resume: bool = False,
@@ -154,6 +184,8 @@ def harden(
         epochs: passes over the images, at least 1.
         steps: gradients a batch, see Hardening.
         margin: the size of the changes, as a multiple of eps, see Hardening.
+        threshold: that turns pixels into black and white before all else, in (0, 1), for drawings
+            such as digits; None for none.
         licence: of the images.
         half: store matrices and filters in half precision.
         resume: continue from the last checkpoint in out.
@@ -169,12 +201,16 @@ def harden(
     """
     part = min(_GUARDS / len(images), 0.1) if len(images) else 0.0
     learnt, guard = hold_out(images, part, seed=seed)
+    recipe = hardening_recipe(epochs, seed=seed, threshold=threshold)
+    untrained = Victim.of(prepared(recipe, learnt, seed=seed))
+    untrained.look(torch.from_numpy(learnt.pixels[:_LOOKED_AT]).float() / 255)
+    attack = Hardening(threat, guard, margin=margin, steps=steps, visible=untrained.visible)
     return train_classifier(
-        hardening_recipe(epochs, seed=seed),
+        recipe,
         learnt,
         out=out,
         test=test,
-        adversary=Hardening(threat, guard, margin=margin, steps=steps),
+        adversary=attack,
         licence=licence,
         half=half,
         resume=resume,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from unmask.errors import UserError
 from unmask.fool.goal import Goal
+from unmask.fool.steps import ThroughSteps
 from unmask.models.answer import Scale, as_logits, scale_of, unscaled
 from unmask.models.classifier import Classifier
 from unmask.models.given import channels_of, dtype_of, handed, identity_of
@@ -21,6 +23,10 @@ Loss = Callable[[Tensor, Goal], Tensor]
 """Logits float[b, classes] and their goal to one value an image, float[b], small when reached."""
 
 _BATCH = 256
+# Of a few images as many as of noise; how often the ends of the visible range are bisected, and the
+# part of it that gradients keep from its ends, where that of a clamp is zero.
+_FEW, _BISECTIONS, _INSET = 16, 20, 1e-4
+_FIRST, _NARROW = 1 / 64, 1e-3
 
 
 @dataclass(frozen=True)
@@ -132,6 +138,9 @@ class Victim:
         self.dtype = None if module is None else dtype_of(module)
         self.scale: Scale = "logits"
         self.likely: int | None = None
+        # Pixel values beyond it are all the same to the model; gradients pass its steps; see look.
+        self.visible: tuple[float, float] | None = None
+        self.through_steps = False
         self.gradients_not_finite = 0
         self._classes = classes if classes is not None or not class_names else len(class_names)
         self._forwards = 0
@@ -223,7 +232,58 @@ class Victim:
     def __reduce__(self) -> tuple[Any, ...]:
         from unmask.fool.source import travelling
 
-        return (*travelling(self), {"scale": self.scale})
+        learnt = ("scale", "visible", "through_steps")
+        return (*travelling(self), {name: getattr(self, name) for name in learnt})
+
+    def look(self, pixels: Tensor) -> None:
+        """Find out whether the model thresholds or rounds its input, which hides gradients.
+
+        Beyond the range of pixel values in which the model sees a difference there is no gradient.
+        It is taken at the nearest values within, which leaves every logit as it is, and passed on
+        to the pixels. Where there is none at all, steps are looked for that it can be passed
+        through; see ThroughSteps.
+
+        Args:
+            pixels: float32[n, c, h, w] in [0, 1]; a few of them and as much noise are looked at.
+        """
+        self.visible, self.through_steps = None, False
+        if not self.differentiable or not len(pixels):
+            return
+        few = pixels[:_FEW]
+        noise = torch.rand(few.shape, generator=torch.Generator().manual_seed(0)).to(few)
+        seen = torch.cat([few, noise])
+        logits = self.logits(seen)
+        if not self.differentiable:
+            return
+        goal = Goal(logits.argmax(1))
+        self.visible = self._visible(seen, logits)
+        if self.gradient(seen, goal, margin)[2].any():
+            return
+        # A step has no slope within any range.
+        self.visible, self.through_steps = None, True
+        self.through_steps = bool(self.gradient(seen, goal, margin)[2].any())
+
+    def _visible(self, seen: Tensor, logits: Tensor) -> tuple[float, float] | None:
+        """Return the range beyond which pixel values change no logit, None for all of [0, 1]."""
+
+        def same(low: float, high: float) -> bool:
+            return torch.equal(self.logits(seen.clamp(low, high)), logits)
+
+        def end(bound: Callable[[float], tuple[float, float]]) -> float:
+            """Return how far from its end of [0, 1] the range begins, by bisection."""
+            least, most = 0.0, 0.5
+            if not same(*bound(_FIRST)):
+                return 0.0
+            for _ in range(_BISECTIONS):
+                middle = (least + most) / 2
+                least, most = (middle, most) if same(*bound(middle)) else (least, middle)
+            return least
+
+        low, high = end(lambda by: (by, 1.0)), 1 - end(lambda by: (0.0, 1 - by))
+        if not _NARROW < high - low < 1:
+            return None
+        inset = _INSET * (high - low)
+        return low + inset, high - inset
 
     def settle(self, logits: Tensor) -> Tensor:
         """Learn from some outputs whether a single one is a probability, and return their logits.
@@ -256,7 +316,8 @@ class Victim:
 
         Returns:
             The logits, float[n, classes], the loss, float[n], and the gradient, float[n, c, h, w],
-            in which entries that weren't finite are 0, so that they can't mislead an attack.
+            in which entries that weren't finite are 0, so that they can't mislead an attack. After
+            look it is that of the nearest image within the visible range.
 
         Raises:
             AssertionError: for a black box; an attack that needs gradients isn't run on one.
@@ -267,9 +328,13 @@ class Victim:
         found = []
         for start in range(0, len(pixels), self.batch):
             rows = slice(start, start + self.batch)
-            part = pixels[rows].detach().requires_grad_()
+            part = pixels[rows].detach()
+            if self.visible is not None:
+                part = part.clamp(*self.visible)
+            part.requires_grad_()
             with torch.enable_grad():
-                logits = self._answer(part)
+                with ThroughSteps() if self.through_steps else nullcontext():
+                    logits = self._answer(part)
                 values = loss(logits, goal[rows])
                 if values.requires_grad:
                     (gradient,) = torch.autograd.grad(values.sum(), part, allow_unused=True)

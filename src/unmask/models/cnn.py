@@ -249,11 +249,15 @@ def stepped_cnn(
         threshold: in [0, 1], of drawings that are black and white; None for none.
 
     Raises:
-        UserError: the images are too small.
+        UserError: the images are too small, or the threshold is outside (0, 1).
     """
     layers: list[nn.Module] = []
     channels, height, width = shape
     if threshold is not None:
+        if not 0 < threshold < 1:
+            raise UserError(
+                "the threshold is no grey", got=threshold, do="give one between 0 and 1"
+            )
         ramp = nn.Conv2d(channels, channels, 1, groups=channels).requires_grad_(False)
         nn.init.constant_(ramp.weight, 1 / _RAMP)
         nn.init.constant_(ramp.bias, 0.5 - threshold / _RAMP)  # type: ignore[arg-type]

@@ -117,6 +117,7 @@ FOOL: dict[str, str] = {
     "clamped_logits": "Logits are cut to a range, at whose ends no gradient comes through.",
     "gradient_not_finite": "The gradient on the image is NaN or infinite.",
     "quantised_input": "The model rounds its input, which hides the gradient.",
+    "thresholded_input": "Beyond a range of pixel values the model sees no difference.",
     "random_output": "Two forward passes of the same image differ.",
     "no_gradient": "No gradient reaches the image, so attacks by gradient find nothing.",
     "saturated_loss": "The loss is so small that its gradient is lost to rounding.",

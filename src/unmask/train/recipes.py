@@ -270,12 +270,14 @@ def prepared(chosen: Recipe, images: Images, *, seed: int) -> Classifier:
 
     Args:
         chosen: the recipe.
-        images: all of them set the normalisation, and up to 5000, drawn by seed, the whitening
-            filters.
+        images: all of them set the normalisation, unless there is a threshold, and up to 5000,
+            drawn by seed, the whitening filters.
         seed: of the weights and of these.
     """
     channels = images.pixels.shape[1]
-    moments = [_moments(images.pixels[:, c]) for c in range(channels)]
+    # A threshold is a grey, so the network must see pixels as they are.
+    plain = chosen.settings.get("threshold") is not None
+    moments = [(0.0, 1.0) if plain else _moments(images.pixels[:, c]) for c in range(channels)]
     classifier = Classifier.create(
         chosen.architecture,
         chosen.settings,

@@ -251,8 +251,5 @@ def test_the_command_trains_for_proofs_and_certify_gives_them(
     assert found.count("proved") >= proved * len(pixels) - 1
     assert main([*line, "--norm", "l2", "--out", str(out)]) == 2
     assert "linf alone" in capsys.readouterr().err
-    line.remove("--certified")
-    assert main([*line, *black_and_white, "--out", str(out)]) == 2
-    assert "give --certified too" in capsys.readouterr().err
     with pytest.raises(UserError, match="no grey"):
         harden_certified(pixels, CertifiedTraining(), out=out, threshold=1.0)

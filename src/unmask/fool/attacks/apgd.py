@@ -200,6 +200,9 @@ def apgd_minimal(
     low, needed = torch.zeros_like(farthest), missed / norm.dual(gradient)
     sloped = needed.isfinite() & (needed > 0)
     guess = torch.where(sloped, torch.minimum(2 * needed, farthest / 2), farthest / 4)
+    if victim.visible is not None:
+        # The slope there doesn't tell how far away the visible range is.
+        guess = torch.maximum(guess, farthest / 16)
     ceiling = torch.full_like(guess, math.inf) if below is None else below.to(guess)
     for search in range(searches):
         noise = norm.noise(pixels, guess, generator)

@@ -62,6 +62,9 @@ class Preflight:
         convention: the usual preprocessing with which more images are classified correctly, ""
             where none is better.
         convention_accuracy: the accuracy with it on the first images.
+        visible: the range of pixel values beyond which the model sees no difference, None where it
+            sees all.
+        through_steps: whether gradients are passed through the model's steps.
     """
 
     pictures: int
@@ -76,6 +79,8 @@ class Preflight:
     not_finite: int = 0
     convention: str = ""
     convention_accuracy: float = 0.0
+    visible: tuple[float, float] | None = None
+    through_steps: bool = False
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -95,6 +100,7 @@ def preflight(victim: Victim, pixels: Tensor, labels: Tensor) -> Preflight:
         UserError: for a model that can't take the images, or whose logits aren't finite.
     """
     logits = _first(victim, pixels)
+    victim.look(pixels)
     again, alone = victim.logits(pixels), victim.logits(pixels[:1])
     moved = victim.logits(_moved(pixels))
     finite = logits.isfinite().all(1)
@@ -122,6 +128,8 @@ def preflight(victim: Victim, pixels: Tensor, labels: Tensor) -> Preflight:
         unmoved=float((moved == logits).all(1).double().mean()),
         no_gradient=flat[0] if flat else None,
         no_margin_gradient=flat[1] if flat else None,
+        visible=victim.visible,
+        through_steps=victim.through_steps,
         verdicts=(),
     )
     return Preflight(
@@ -248,16 +256,28 @@ def _verdicts(
             )
         )
         return tuple(warnings)
+    if found.visible is not None:
+        low, high = found.visible
+        warnings.append(
+            Verdict(
+                "thresholded_input",
+                "note",
+                f"the model sees no difference between pixels below {low:.3g}, or above "
+                f"{high:.3g}: attacks take their gradients in between",
+                "nothing: other tools' attacks by gradient may fail on it",
+            )
+        )
     if probabilities:
         # A second softmax flattens gradients by itself, and that verdict is there already.
         return tuple(warnings)
-    if found.unmoved > 0.5:
+    if found.unmoved > 0.5 and found.visible is None:
         warnings.append(
             Verdict(
                 "quantised_input",
                 "warning",
                 f"{found.unmoved:.0%} of the images can change a little without any change of "
-                "the logits: the model sees steps, which have no gradient",
+                "the logits: the model sees steps, which have no gradient"
+                + ("; attacks pass it through them" if found.through_steps else ""),
                 "audit the model without the quantisation as well",
             )
         )

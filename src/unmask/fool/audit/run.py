@@ -215,7 +215,8 @@ def run_audit(
     tell(AuditProgress("looking at the model", 0, total))
     before, seen = _look(victim, images, rows, plan)
     model = model.fresh()
-    model.scale = victim.scale
+    model.scale, model.visible = victim.scale, victim.visible
+    model.through_steps = victim.through_steps
     # The attacks depend on the model's outputs.
     specs = ", ".join(dict.fromkeys(s.name for s in plan.specs(victim)))
     shared = _Shared(model, images, plan, torch.get_num_threads())

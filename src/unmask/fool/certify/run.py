@@ -244,6 +244,7 @@ class _Work:
         self.pixels = torch.from_numpy(images.pixels[rows]).to(victim.device).float() / 255
         self.widest = max(int(np.prod(node.shape)) for node in network.nodes)
         self.victim = victim.fresh(network.classes)
+        self.victim.look(self.pixels)
         self._require_same()
         labels = images.labels[rows]
         if state is None:
