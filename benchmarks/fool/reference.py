@@ -39,7 +39,9 @@ Standing = tuple[Rows, dict[str, Any]]
 
 def ours(victim: Victim, images: Images, rows: Rows, seed: int) -> Standing:
     """Return the rows that stand under the default audit at EPS, and what each attack broke."""
-    shard = attack_shard(victim.fresh(10), images, rows, AuditPlan(eps=(EPS,), seed=seed), 0)
+    victim = victim.fresh(10)
+    victim.look(as_tensors(images, rows, victim)[0])
+    shard = attack_shard(victim, images, rows, AuditPlan(eps=(EPS,), seed=seed), 0)
     told = {
         "attacks": [
             {

@@ -364,6 +364,8 @@ def test_no_step_hides_anything_from_gradients(name: str) -> None:
     assert found.robust(eps).count == standing
     kind = "thresholded_input" if name == "a ramp" else "quantised_input"
     assert [v.kind for v in found.preflight.verdicts] == [kind]
+    # A note is no warning.
+    assert found.figures()["warnings"] == (name != "a ramp")
 
 
 def test_the_smallest_change_behind_a_threshold() -> None:

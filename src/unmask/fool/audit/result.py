@@ -296,14 +296,14 @@ class Audit:
         """Return the figures that a gate may name, figure_names; infinity where nothing fooled.
 
         robust_accuracy is that of all images at the largest eps, fooled the fraction of those
-        classified correctly there, warnings the number of findings.
+        classified correctly there, warnings the number of those and of errors, without notes.
         """
         largest = max(self.plan.eps)
         named: dict[str, float] = {
             "clean_accuracy": self.clean.value,
             "robust_accuracy": self.robust(largest).value,
             "fooled": self.fooled(largest).value,
-            "warnings": float(len(self.verdicts)),
+            "warnings": float(sum(v.severity != "note" for v in self.verdicts)),
         }
         for eps in self.plan.eps:
             named[f"robust_accuracy_at_{eps:g}"] = self.robust(eps).value
