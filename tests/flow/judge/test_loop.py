@@ -1026,6 +1026,22 @@ def test_targets_far_from_zero(scale):
     assert found == ({"targets badly scaled"} if scale > 1 else set())
 
 
+def test_a_gradient_that_fades_is_told_whatever_the_targets():
+    """Targets above 0 alone, as brightness is, are nothing unusual."""
+
+    def run():
+        layers = [m for _ in range(9) for m in (nn.Linear(20, 20), nn.Sigmoid())]
+        model = nn.Sequential(*layers, nn.Linear(20, 1))
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+        for i in range(40):
+            x, _ = batch(i)
+            optimizer.zero_grad()
+            functional.mse_loss(model(x), x[:, :1].sigmoid() + 1).backward()
+            optimizer.step()
+
+    assert "vanishing" in watched(run)
+
+
 @pytest.mark.parametrize("farthest", [True, False])
 def test_a_hinge_that_no_pair_violates(farthest):
     def run():

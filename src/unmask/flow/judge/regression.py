@@ -21,7 +21,7 @@ OUTWEIGHS, _GONE, _CONFIRMED = 0.3, 0.1, 2
 UNREACHABLE = 0.25
 # Outputs this much smaller than their targets, which explain less of them than this, begin far
 # off; with more than such a fraction of the way left they stay there.
-SMALL, _WORSE, _LEFT, _MOST_LEFT = 0.1, -1.0, 0.3, 0.5
+SMALL, _WORSE, _LEFT, _MOST_LEFT = 0.01, -1.0, 0.3, 0.5
 
 
 def regression(history: list[FlowStats]) -> Iterator[Verdict]:
@@ -35,15 +35,27 @@ def regression(history: list[FlowStats]) -> Iterator[Verdict]:
     yield from _out_of_reach(history)
 
 
-def far_off(stats: FlowStats) -> bool:
-    """Return whether the outputs are small beside targets that lie far from 0.
+def distance(stats: FlowStats) -> float:
+    """Return a regression's loss over that of the targets' mean, at least 1; else 1.
 
-    Most of the loss is that distance then, which no change of the weights by 1 % changes much.
+    What is beyond 1 is the targets' distance from the outputs as a whole, which no change of the
+    weights by 1 % changes much.
 
     Args:
         stats: of one step.
     """
-    return any(_begins_far_off(c) for c in stats.calls)
+    told = [c for c in stats.calls if c.own and c.name in SYMMETRIC and c.explained is not None]
+    return max(1.0, 1.0 - (told[0].explained or 0.0)) if len(told) == 1 else 1.0
+
+
+def far_off(history: list[FlowStats]) -> bool:
+    """Return whether outputs that began far from their targets may be on the way to them still.
+
+    Args:
+        history: of one training, in order.
+    """
+    late = history[-1].step >= (1 + _CONFIRMED) * LONG
+    return not late and any(_begins_far_off(c) for c in history[0].calls)
 
 
 def _begins_far_off(call: LossCall) -> bool:

@@ -28,7 +28,7 @@ from unmask.flow.judge.indicators import (
     way_round,
     words_answer,
 )
-from unmask.flow.judge.regression import far_off
+from unmask.flow.judge.regression import distance, far_off
 from unmask.flow.measure.statistics import FlowStats, LayerStats
 from unmask.verdict import Verdict
 
@@ -271,15 +271,15 @@ def vanishing(history: list[FlowStats]) -> Verdict | None:
     stats = _first_profile(history)
     hidden, d = stats.matrix_layers[:-1], decay(stats)
     front = front_response(stats) if stats.step <= FRESH else None
-    weakest = front[0] if front is not None else None
+    weakest = front[0] * distance(stats) if front is not None else None
     later = front_response(history[-1])
-    now = later[0] if later is not None else 0.0
+    now = later[0] * distance(history[-1]) if later is not None else 0.0
     total = d.total[1] if d is not None else 0.0
     faint = weakest is not None and weakest < FAINT
     fades = total < (FADED if faint else FADED_FAR) and (faint or weakest is None)
     silent = weakest is not None and weakest < UNRESPONSIVE and not _rises(history, weakest)
     healthy = not fades and (not silent or now >= UNRESPONSIVE)
-    if not hidden or healthy or words_answer(stats) or far_off(stats):
+    if not hidden or healthy or words_answer(stats):
         return None
     gains = finite([g for g in map(relative_gain, history) if g is not None])
     crawls = median(gains) < CRAWLS if gains else d is None or total < FADED_FAR
@@ -297,10 +297,10 @@ def vanishing(history: list[FlowStats]) -> Verdict | None:
             f"the gradient fades by a factor of {10**-d.per_layer:.2g} a layer "
             f"({10**-d.high:.2g} to {10**-d.low:.2g})"
         )
-    if weakest is not None:
+    if front is not None:
         said.append(
             f"changing the weights of {x.name} by 1 % along their gradient changes the loss by "
-            f"{weakest:.1g} %"
+            f"{front[0]:.1g} %"
         )
     f = factors(stats)
     # Steps that don't depend on the gradient's size cope with a gradient that is merely small.
@@ -416,7 +416,7 @@ def constant(history: list[FlowStats]) -> Verdict | None:
     stats = history[-1]
     layers = stats.matrix_layers
     last = layers[-1] if layers else None
-    if last is None or last.output is None or all(x.frozen for x in layers) or far_off(history[0]):
+    if last is None or last.output is None or all(x.frozen for x in layers) or far_off(history):
         # A frozen network gives features, as of an image that is being changed.
         return None
     x, output = stats.input, stats.output
