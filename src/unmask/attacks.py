@@ -1,8 +1,7 @@
 """Attacks on any classifier: a network and tensors in, the changed images out.
 
 An image on which an attack failed is returned unchanged or as the last try; `unmask.audit` judges
-them. The network is used as it is: call model.eval() first. Gradients reach the pixels through
-thresholds, rounding and comparisons. All attacks take:
+them. The network is used as it is: call model.eval() first. Gradients see through steps. All take:
 
 Args:
     model: a network, or for the black-box attacks (square, rays, hopskipjump) any function, of
@@ -133,14 +132,13 @@ def run(
     require_images(pixels, victim.input_shape)
     if not len(pixels):
         return images
-    place = pixels.device
     pixels = pixels.detach().float().to(victim.device)
     goal = _goal(victim, pixels, labels, targets)
     victim.look(pixels)
     generator = torch.Generator().manual_seed(seed)
     found = spec.function(victim, pixels, goal, threat, generator=generator, **settings).pixels
     if isinstance(images, Tensor):
-        return found.to(place)
+        return found.to(images.device)
     changed: NDArray[Any] = found.cpu().numpy()
     return changed
 

@@ -220,3 +220,15 @@ def test_logits_that_are_clamped_or_not_numbers_are_named(digits: tuple[Tensor, 
     verdicts = {v.kind: v for v in looked_at(Broken(), digits).verdicts}
     assert verdicts["not_finite"].severity == "error"
     assert "count as misclassified" in verdicts["not_finite"].message
+
+
+def test_gradients_that_are_not_finite_are_counted_once_an_image(
+    digits: tuple[Tensor, Tensor],
+) -> None:
+    class Root(nn.Module):
+        def forward(self, pixels: Tensor) -> Tensor:
+            # The slope of a square root at 0, where most pixels are.
+            return pixels.sqrt().flatten(1)[:, :10] + pixels.flatten(1)[:, 300:310]
+
+    found = preflight(Victim.of(Root()).fresh(10), digits[0][:8], digits[1][:8])
+    assert 0 < found.not_finite <= 2 * found.pictures

@@ -255,13 +255,14 @@ class Victim:
         logits = self.logits(seen)
         if not self.differentiable:
             return
-        goal = Goal(logits.argmax(1))
+        goal, counted = Goal(logits.argmax(1)), self.gradients_not_finite
         self.visible = self._visible(seen, logits)
-        if self.gradient(seen, goal, margin)[2].any():
-            return
-        # A step has no slope within any range.
-        self.visible, self.through_steps = None, True
-        self.through_steps = bool(self.gradient(seen, goal, margin)[2].any())
+        if not self.gradient(seen, goal, margin)[2].any():
+            # A step has no slope within any range.
+            self.visible, self.through_steps = None, True
+            self.through_steps = bool(self.gradient(seen, goal, margin)[2].any())
+        # Only those of the images themselves are reported.
+        self.gradients_not_finite = counted
 
     def _visible(self, seen: Tensor, logits: Tensor) -> tuple[float, float] | None:
         """Return the range beyond which pixel values change no logit, None for all of [0, 1]."""
