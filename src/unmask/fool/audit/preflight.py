@@ -264,7 +264,7 @@ def _verdicts(
                 "note",
                 f"the model sees no difference between pixels below {low:.3g}, or above "
                 f"{high:.3g}: attacks take their gradients in between",
-                "nothing: other tools' attacks by gradient may fail on it",
+                "mind that other tools' attacks by gradient may fail on it",
             )
         )
     if probabilities:
