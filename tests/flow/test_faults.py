@@ -567,3 +567,14 @@ def test_a_decoder_is_given_its_targets(later: int) -> None:
     loss = nn.CrossEntropyLoss()
     kinds = {v.kind for v in check_flow(Translator(), loss, (x, words[:, 1:])).verdicts}
     assert ("target leakage" in kinds) == (later == 0)
+
+
+@pytest.mark.parametrize(("several", "told"), [(True, True), (False, False)])
+def test_softmax_where_an_image_has_several_classes(several: bool, told: bool) -> None:
+    x = torch.rand(32, 20)
+    labels = torch.arange(32) % 10
+    y = functional.one_hot(labels, 10).float()
+    y += several * functional.one_hot((labels + 3) % 10, 10)
+    model = nn.Sequential(nn.Linear(20, 10), nn.Softmax(1))
+    kinds = {v.kind for v in check_flow(model, functional.binary_cross_entropy, (x, y)).verdicts}
+    assert (BEFORE in kinds) == told

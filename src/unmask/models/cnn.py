@@ -233,13 +233,14 @@ def stepped_cnn(
     steps: Sequence[Sequence[int]] = ((32, 3, 1), (32, 4, 2), (64, 3, 1), (64, 4, 2)),
     hidden: int = 512,
     threshold: float | None = None,
+    normalised: bool = False,
 ) -> nn.Module:
     """Return (convolution, ReLU) for each step, one hidden ReLU layer, and the logits.
 
-    Images [b, c, h, w] to logits [b, classes]. It has nothing but convolutions, linear layers and
-    ReLU, as networks for certified training do, and with a threshold a first layer that isn't
-    trained: pixels become 0 below it and 1 above it, with a ramp of 0.1 between. Networks that are
-    trained against Linf on MNIST learn such a layer (Madry et al., 2018).
+    Images [b, c, h, w] to logits [b, classes]. It has nothing but convolutions, linear layers,
+    batch normalisation and ReLU, as networks for certified training do. With a threshold its first
+    layer isn't trained: pixels become 0 below it and 1 above it, with a ramp of 0.1 between.
+    Networks that are trained against Linf on MNIST learn such a layer (Madry et al., 2018).
 
     Args:
         shape: channels, height and width of the images.
@@ -247,6 +248,7 @@ def stepped_cnn(
         steps: (width, kernel, stride) of each convolution, padded by one pixel.
         hidden: width of the hidden layer.
         threshold: in [0, 1], of drawings that are black and white; None for none.
+        normalised: whether batch normalisation stands before each ReLU.
 
     Raises:
         UserError: the images are too small, or the threshold is outside (0, 1).
@@ -263,7 +265,8 @@ def stepped_cnn(
         nn.init.constant_(ramp.bias, 0.5 - threshold / _RAMP)  # type: ignore[arg-type]
         layers += [ramp, nn.Hardtanh(0.0, 1.0)]
     for out, kernel, stride in steps:
-        layers += [nn.Conv2d(channels, out, kernel, stride=stride, padding=1), nn.ReLU()]
+        layers.append(nn.Conv2d(channels, out, kernel, stride, 1, bias=not normalised))
+        layers += [nn.BatchNorm2d(out), nn.ReLU()] if normalised else [nn.ReLU()]
         channels = out
         height, width = ((side + 2 - kernel) // stride + 1 for side in (height, width))
     if min(height, width) < 1:
@@ -272,7 +275,8 @@ def stepped_cnn(
             got=f"{shape[1]} x {shape[2]}",
             do="give larger ones, or fewer steps",
         )
-    layers += [nn.Flatten(), nn.Linear(channels * height * width, hidden), nn.ReLU()]
+    layers += [nn.Flatten(), nn.Linear(channels * height * width, hidden, bias=not normalised)]
+    layers += [nn.BatchNorm1d(hidden), nn.ReLU()] if normalised else [nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(hidden, classes))
 
 

@@ -54,6 +54,7 @@ FLOW: dict[str, str] = {
     "weights not loaded": "None of the stored tensors has a name that the model knows.",
     "loss outweighed": "Other terms of the loss are so large that its task isn't learnt.",
     "state carried over": "A batch begins with what a recurrent layer kept of other sequences.",
+    "padding read": "What is said of a text is said after long padding, not at its last word.",
     "targets badly scaled": "Targets so far from 0 that the outputs take most of a training there.",
     "no better than the mean": "The outputs tell nothing that the targets' mean doesn't.",
     "labels imbalanced": "One class is so frequent that predicting it always looks like learning.",

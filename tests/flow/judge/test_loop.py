@@ -1183,3 +1183,167 @@ def test_a_sampler_that_draws_the_same_images(which):
     found = watched(run)
     assert ("bad data" in found) == (which == "classes")
     assert which != "classes" or "5 different" in found["bad data"].message
+
+
+class Reader(nn.Module):
+    """Reads texts with a recurrent layer, and looks at one of its outputs."""
+
+    def __init__(self, how: str):
+        super().__init__()
+        self.words, self.head = nn.Embedding(30, 12), nn.Linear(16, 3)
+        self.layer, self.how = nn.LSTM(12, 16, batch_first=True), how
+
+    def forward(self, x, lengths):
+        words = self.words(x)
+        if self.how == "packed":
+            words = nn.utils.rnn.pack_padded_sequence(
+                words, lengths, batch_first=True, enforce_sorted=False
+            )
+            return self.head(self.layer(words)[1][0][-1])
+        out = self.layer(words)[0]
+        if self.how == "mean":
+            return self.head(out.mean(1))
+        last = lengths - 1 if self.how == "last word" else -1
+        return self.head(out[torch.arange(len(x)), last])
+
+
+@pytest.mark.parametrize(
+    ("how", "first", "told"),
+    [
+        ("last place", True, True),
+        ("last word", True, False),
+        ("packed", True, False),
+        ("mean", True, False),
+        # Padded before the words, as for a layer that reads to the end.
+        ("last place", False, False),
+    ],
+)
+def test_a_recurrent_layer_goes_on_over_padding(how, first, told):
+    model = Reader(how)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def run():
+        for i in range(8):
+            generator = torch.Generator().manual_seed(i)
+            lengths = torch.randint(4, 12, (32,), generator=generator)
+            x = torch.randint(1, 30, (32, 40), generator=generator)
+            labels = x[:, 0] % 3
+            x[torch.arange(40) >= lengths[:, None]] = 0
+            optimizer.zero_grad()
+            functional.cross_entropy(model(x if first else x.flip(1), lengths), labels).backward()
+            optimizer.step()
+
+    found = watched(run).get("padding read")
+    assert (found is not None) == told
+    assert found is None or found.severity == "warning"
+
+
+@pytest.mark.parametrize("padding", [0, 7])
+def test_words_that_end_every_text_are_padding_only_if_they_end_it_alone(padding):
+    model = Reader("last place")
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def run():
+        for _ in range(8):
+            x = torch.randint(1, 30, (32, 40))
+            x[:, 15:] = padding
+            # A word like any other.
+            x[:, 3] = 7
+            optimizer.zero_grad()
+            functional.cross_entropy(model(x, None), x[:, 0] % 3).backward()
+            optimizer.step()
+
+    assert ("padding read" in watched(run)) == (padding == 0)
+
+
+class Placed(nn.Module):
+    """Adds a code of its place to every row, along one dimension of [texts, places, features]."""
+
+    def __init__(self, dim: int, noise: float = 0.0):
+        super().__init__()
+        self.words, self.head = nn.Embedding(30, 16), nn.Linear(16, 3)
+        self.dim, self.noise = dim, noise
+        self.register_buffer("codes", torch.randn(64, 16))
+
+    def forward(self, x):
+        codes = self.codes[: x.shape[self.dim]]
+        words = self.words(x) + (codes if self.dim == 1 else codes[:, None])
+        words = words + self.noise * torch.randn_like(words)
+        return self.head(words.tanh().mean(1))
+
+
+@pytest.mark.parametrize(
+    ("dim", "noise", "told"), [(0, 0.0, True), (1, 0.0, False), (1, 0.5, False)]
+)
+def test_an_output_that_depends_on_its_place_in_the_batch(dim, noise, told):
+    model = Placed(dim, noise)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def run():
+        for _ in range(8):
+            x = torch.randint(1, 30, (32, 12))
+            optimizer.zero_grad()
+            functional.cross_entropy(model(x), x[:, 0] % 3).backward()
+            optimizer.step()
+
+    assert ("images mixed" in watched(run)) == told
+
+
+@pytest.mark.parametrize("how", ["copied", "lacking", "estimated anew"])
+def test_an_average_without_running_statistics(how):
+    model = nn.Sequential(nn.Linear(20, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 5))
+    average = copy.deepcopy(model).requires_grad_(False).eval()
+
+    def run():
+        for epoch in range(4):
+            for _ in range(12):
+                train(model, steps=1, optimizer=optimizer)
+                with torch.no_grad():
+                    for a, b in zip(average.parameters(), model.parameters(), strict=True):
+                        a.lerp_(b, 0.1)
+                    if how == "copied":
+                        for a, b in zip(average.buffers(), model.buffers(), strict=True):
+                            a.copy_(b)
+            x, _ = batch(epoch)
+            if how == "estimated anew":
+                torch.optim.swa_utils.update_bn([x], average)
+            with torch.no_grad():
+                average(x)
+
+    model[0].bias.data += 3.0
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    found = watched(run).get("running statistics")
+    assert (found is not None) == (how == "lacking")
+    assert found is None or "nobody wrote to" in found.message
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("how", ["reshaped", "permuted", "noise"])
+def test_images_that_were_reshaped_where_dimensions_change_places(how, channels):
+    generator = torch.Generator().manual_seed(3)
+    model = nn.Sequential(
+        nn.Conv2d(channels, 8, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(),
+        nn.Linear(128, 3),
+    )  # fmt: skip
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def images():
+        # Smooth in space, with channels that differ a little, as photographs are.
+        coarse = torch.randn(32, 1, 6, 6, generator=generator)
+        colours = torch.randn(32, channels, 3, 3, generator=generator)
+        big = functional.interpolate(coarse, 32, mode="bicubic")
+        x = big + 0.5 * functional.interpolate(colours, 32, mode="bicubic")
+        if how == "noise":
+            return torch.randn(x.shape, generator=generator), torch.arange(32) % 3
+        apart = x.permute(0, 2, 3, 1).contiguous()
+        return (apart.view(x.shape) if how == "reshaped" else x), torch.arange(32) % 3
+
+    def run():
+        for _ in range(6):
+            x, y = images()
+            optimizer.zero_grad()
+            functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+
+    found = watched(run).get("bad data")
+    assert (found is not None) == (how == "reshaped")

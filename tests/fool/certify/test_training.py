@@ -42,9 +42,10 @@ from unmask.models.classifier import Classifier
 from unmask.models.cnn import build
 
 
-def small(threshold: float | None = None) -> nn.Module:
+def small(threshold: float | None = None, normalised: bool = False) -> nn.Module:
     torch.manual_seed(0)
     settings = {"steps": [[4, 3, 1], [4, 4, 2]], "hidden": 8, "threshold": threshold}
+    settings["normalised"] = normalised
     return build("stepped_cnn", settings, (1, 6, 6), 3).eval()
 
 
@@ -104,6 +105,56 @@ def test_a_step_is_that_of_plain_adam() -> None:
         adam.step()
         for mine, theirs in zip(run.parameters, weights, strict=True):
             torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_batch_normalisation_of_points_is_that_of_pytorch() -> None:
+    net = small(normalised=True)
+    twin = copy.deepcopy(net).train()
+    pixels, labels = halves(24)
+    x = pixels.float() / 255
+    live = Network.of(net, (1, 6, 6), dtype=None)
+    worst, boxes = interval_logits(live, x, x, labels, learning=True)
+    logits = twin(x)
+    apart = logits - logits.gather(1, labels[:, None])
+    torch.testing.assert_close(worst, apart, atol=1e-5, rtol=1e-4)
+    assert not any(box.radius.any() for box in boxes)
+    for mine, theirs in zip(net.buffers(), twin.buffers(), strict=True):
+        if mine.is_floating_point() and mine.ndim:
+            # PyTorch's running variance is unbiased.
+            torch.testing.assert_close(mine, theirs, atol=1e-3, rtol=0.05)
+    torch.nn.functional.cross_entropy(worst, labels).backward()
+    torch.nn.functional.cross_entropy(logits, labels).backward()
+    for own, other in zip(net.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(own.grad, other.grad, atol=1e-5, rtol=1e-3)
+
+
+def test_a_normalised_box_holds_what_its_points_become() -> None:
+    net = small(normalised=True)
+    pixels, labels = halves(12)
+    x = pixels.float() / 255
+    live = Network.of(net, (1, 6, 6), dtype=None)
+    conv, norm = net[0], net[1]
+    with torch.no_grad():
+        # Some gains are negative.
+        norm.weight.copy_(torch.tensor([1.0, -2.0, 0.5, -0.1]))
+        boxes = interval_logits(live, x - 0.1, x + 0.1, labels, learning=True)[1]
+        scale = norm.weight / conv(x).std((0, 2, 3), unbiased=False)[None]
+        mean = conv(x).mean((0, 2, 3))
+        for _ in range(50):
+            point = conv(x + 0.1 * (2 * torch.rand_like(x) - 1))
+            value = ((point.movedim(1, 3) - mean) * scale).movedim(3, 1)
+            assert (value >= boxes[0].lower - 1e-4).all()
+            assert (value <= boxes[0].upper + 1e-4).all()
+
+
+def test_a_normalised_network_is_proved_as_it_was_trained() -> None:
+    pixels, labels = halves(96)
+    plan = CertifiedTraining(eps=0.1, epochs=12, batch_size=24, learning_rate=5e-3, averaging=10)
+    last, average, end = train_certified(small(normalised=True), pixels, labels, plan)
+    for net in (last, average):
+        clean, proved = proved_by_intervals(net, pixels, labels, 0.1)
+        assert clean >= proved > 0.8
+    assert end.proved > 0.8
 
 
 @given(warmup=st.floats(0.05, 0.9))

@@ -29,6 +29,9 @@ APART = 2.0
 # and the fraction of the validation images' contrast of colours that is no accident in training.
 TURNED, SURE_OF_COLOURS, PALER = 0.05, 6.0, 0.3
 LEAST_VALIDATED, SEEN = 32, 0.98
+# In rows of whole images differences grow with the distance; where the colours lie side by side
+# they are this much smaller from pixel to pixel than a place before.
+DIPS = 0.8
 # The fraction of a batch's images that are different, and the batches that agree.
 ALIKE, ALIKE_BATCHES = 0.125, 8
 # A class that is so many times as frequent as another, and its weight so many times as large.
@@ -204,6 +207,18 @@ def inputs(facts: InputFacts, ended: bool) -> Iterator[Verdict]:
             "the middle one as bright",
             "bring both to RGB: cv2.cvtColor(image, cv2.COLOR_BGR2RGB)",
             evidence={"first": red, "last": blue},
+        )
+    channels = len(facts.rows) // 2
+    if channels and all(facts.rows[k] < DIPS * facts.rows[k - 1] for k in (channels, 2 * channels)):
+        yield Verdict(
+            "bad data",
+            "error",
+            "along the rows of the images a number is more like the one "
+            f"{channels} places further than like nearer ones",
+            "images of [n, height, width, channels] want permute(0, 3, 1, 2); reshape and view "
+            "keep the order of the numbers",
+            cause="the colours of a pixel lie side by side, in images whose channels come first",
+            evidence={"nearer": facts.rows[channels - 1], "a pixel": facts.rows[channels]},
         )
     images, different = (sum(pair[i] for pair in facts.alike) for i in range(2))
     # One alone shows in the first layer's input.

@@ -17,6 +17,8 @@ _SEVERAL = 2
 _FEW = 100
 # A loss this many times as large as that of guessing is no sound start.
 FAR = 10.0
+# The fraction of images with no or several classes, which no softmax can say.
+CROWDED = 0.2
 # The brightest value of an image, which a mask read from a file has.
 FULL = 255
 _BELOW = ("gelu", "silu", "softplus")
@@ -287,6 +289,14 @@ def _binary(call: LossCall, verdict: object) -> Iterator[Verdict]:
             f"feed it the scores before {call.operation}",
             lowest=call.low,
             highest=call.high,
+        )
+    elif not logits and call.operation == "softmax" and call.crowded > CROWDED:
+        yield verdict(
+            "activation before the loss",
+            f"softmax stands before {call.name}, so that the classes of an image share a sum of 1, "
+            f"where {call.crowded:.0%} of the images have several of them or none",
+            "use binary_cross_entropy_with_logits on the scores, or a sigmoid before it",
+            crowded=call.crowded,
         )
     elif not logits and call.operation == "scores":
         yield verdict(

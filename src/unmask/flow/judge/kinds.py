@@ -54,6 +54,7 @@ FlowKind = Literal[
     "warm-up missing",
     "loss independent of the images",
     "state carried over",
+    "padding read",
     "labels unrelated to the images",
     "no better than the mean",
     "targets badly scaled",

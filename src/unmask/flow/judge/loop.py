@@ -27,6 +27,8 @@ PULLED = 0.9
 # Evaluations of a copy that is never written to, and the most of them beside the steps: a teacher
 # is asked at each.
 LOOKS, RARELY = 2, 0.1
+# Standard deviations between the running means of a copy and of its model that no delay explains.
+STALE = 0.5
 # A copy that stays the same however often it is written to.
 WRITES = 8
 # A scale that fell by this factor over this many updates meets infinities all the time.
@@ -216,6 +218,18 @@ def _state(facts: LoopFacts) -> Iterator[Verdict]:
                 "a.mul_(decay).add_(w, alpha=1 - decay)",
                 location=copy.line,
                 evidence={"looks": float(copy.looks), "steps": float(copy.steps)},
+            )
+        if copy.changed and copy.looks >= LOOKS and copy.stale > STALE:
+            yield Verdict(
+                "running statistics",
+                "error",
+                "an average of the weights is evaluated with running means that nobody wrote to, "
+                f"{copy.stale:.2g} standard deviations from those of the model",
+                "copy the model's buffers into the average, as AveragedModel(use_buffers=True) "
+                "does, or run update_bn() before evaluating it",
+                cause="parameters() holds no running statistics",
+                location=copy.line,
+                evidence={"stale": copy.stale, "looks": float(copy.looks)},
             )
         if copy.writes >= WRITES and not copy.changed:
             yield Verdict(

@@ -17,8 +17,11 @@ MIXED, SWAPPED = 1e-6, 1e-7
 # The fraction that comes to later words, of which an output that is to predict the next must not
 # depend on any.
 LEAKS = 0.01
-# The fraction of an output's gradient that comes to words rather than to padding.
-UNREAD = 1e-6
+# The fraction of an output's gradient that comes to words rather than to padding, and what it is of
+# the words' fraction of the places where a recurrent layer goes on over long padding.
+UNREAD, FORGOTTEN, LONG_PADDING = 1e-6, 0.3, 0.8
+# The change of an output with its place in the batch that is no rounding.
+MOVED = 1e-3
 # Rounding alone gives a linear network up to this relative error in float32.
 AFFINE = 1e-4
 # Outputs that differ by this much from pass to pass are drawn at random.
@@ -61,8 +64,31 @@ def trials(history: list[FlowStats]) -> Iterator[Verdict]:
             step=stats.step,
             evidence={"leak": found.leak},
         )
+    elif found.place is not None and found.place > MOVED:
+        yield Verdict(
+            "images mixed",
+            "error",
+            "an output depends on its image's place in the batch: in another order outputs change "
+            f"by {found.place:.1%} of what they differ by",
+            "what is added or hidden by place belongs to the places of a sequence, not to the "
+            "batch: with the batch first these are x.size(1), as of pe[:x.size(1)]",
+            step=stats.step,
+            evidence={"change": found.place},
+        )
     if found.read is not None and found.read < UNREAD:
         yield reversed_mask(None, None, stats.step)
+    read, words = found.last or (1.0, 1.0)
+    if words < LONG_PADDING and read < FORGOTTEN * words:
+        yield Verdict(
+            "padding read",
+            "warning",
+            f"{1 - read:.0%} of what the output of a text depends on is its padding, which fills "
+            f"{1 - words:.0%} of the places: the recurrent layer goes on over it, and forgets",
+            "take each text's output at its last word, out[torch.arange(n), lengths - 1], or give "
+            "the layer pack_padded_sequence(x, lengths)",
+            step=stats.step,
+            evidence={"read": read, "words": words},
+        )
     if found.unshifted:
         yield Verdict(
             "target leakage",

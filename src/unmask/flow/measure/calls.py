@@ -16,6 +16,7 @@ from unmask.flow.measure.graph import last_operation, scrambled_in
 from unmask.flow.measure.targets import (
     beyond,
     class_weights,
+    crowded,
     explained,
     given_away,
     ignored,
@@ -93,6 +94,8 @@ class LossCall:
             most 1, None for classes and for targets that don't vary.
         weights: of the classes, None where there are none, or many.
         given_away: whether the model was given the targets themselves to read.
+        crowded: the fraction of the images that have no or several of the classes, where targets
+            are zeros and ones.
     """
 
     name: str
@@ -120,6 +123,7 @@ class LossCall:
     explained: float | None = None
     weights: tuple[float, ...] | None = None
     given_away: bool = False
+    crowded: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -365,6 +369,7 @@ def loss_call(
             scrambled=scrambled_in(output),
             ignored=ignored(texts, aim, options.get("ignore_index", -1)),
             given_away=given_away(texts, aim),
+            crowded=crowded(aim),
             weights=class_weights(options.get("weight")),
             explained=explained(out.sigmoid() if name.endswith("with_logits") else out, aim),
         )

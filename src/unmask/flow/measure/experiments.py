@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from unmask.flow.measure.calls import logits_in
 from unmask.flow.measure.layers import spread
 from unmask.flow.measure.statistics import Experiments, FlowStats
+from unmask.flow.measure.texts import embed, leak, placed, read
 
 VARIED, SEEN = 0.01, 1e-3
 LEAST_IMAGES, LEAST_TIMES, LEAST_PLACES = 8, 10, 4
@@ -48,50 +49,41 @@ def experiment(
         cut: whether its forward is known to cut the graph.
     """
     x, y = batches[0]
-    mixed = swapped = time = severed = words = read = None
+    mixed = swapped = time = severed = words = place = None
     plain = isinstance(x, Tensor) and isinstance(y, Tensor) and x.ndim > 1
     if plain and LEAST_IMAGES <= len(x) == len(y):
         if (x.is_floating_point() or y.ndim == 1) and not _one_series(model, x, y):
             # Where every word has a label, texts may lie side by side.
             mixed = _quietly(lambda: _mixed(_alive(model), call, x))
+            place = _quietly(lambda: _place(_alive(model), call, x, len(y)))
         swapped = _quietly(lambda: _swapped(_alive(model), call, loss, x, y))
         if any(isinstance(m, nn.RNNBase) for m in model.modules()):
             time = _quietly(lambda: _through_time(_alive(model), call, x))
         if cut:
             severed = _quietly(lambda: _severed(_alive(model), call, x))
-    elif (plain and len(x) >= LEAST_IMAGES and _placed(model, call, x)) or (
+    elif (plain and len(x) >= LEAST_IMAGES and placed(model, call, x)) or (
         isinstance(y, Tensor) and y.ndim and len(y) >= LEAST_IMAGES and _apart(x, len(y))
     ):
         mixed = _quietly(lambda: _mixed(_alive(model), call, x))
+        place = _quietly(lambda: _place(_alive(model), call, x, len(y)))
     if plain and not x.is_floating_point() and x.ndim == 2:
-        words = _quietly(lambda: _leak(_alive(model), call, x, y))
-        read = _quietly(lambda: _read(_alive(model), call, x))
+        words = _quietly(lambda: leak(_alive(model), call, x, y))
     random = _quietly(lambda: _random(_alive(model), call, x)) if plain else None
     straight = plain and not curved
     affine = _quietly(lambda: _affine(_alive(model), call, x)) if straight else None
     fit = _quietly(lambda: _linear(batches if rows is None else rows)) if plain else None
     linear, chance, nearest, images = fit or (None, None, None, 0)
-    leak, unshifted = words or (None, False)
+    later, unshifted = words or (None, False)
+    known = _quietly(lambda: read(_alive(model), call, x))
+    recurrent = any(isinstance(m, nn.RNNBase) for m in model.modules())
     return Experiments(
         *(mixed, swapped, time, severed, affine, random),
-        *(linear, chance, nearest, images, leak, unshifted),
-        read=read,
+        *(linear, chance, nearest, images, later, unshifted),
+        # Through long padding a recurrent layer's gradient fades, which is no mask.
+        read=None if recurrent or known is None else known[0],
+        last=known if recurrent else None,
+        place=place,
     )
-
-
-def _placed(model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Any) -> bool:
-    """Return whether the places of words, which a table tells, lie along their second dimension."""
-    if x.is_floating_point() or x.ndim != 2 or x.shape[0] == x.shape[1]:
-        return False
-    found: list[Tensor] = []
-    twin = copy.deepcopy(model).eval()
-    for module in twin.modules():
-        if isinstance(module, nn.Embedding):
-            module.register_forward_pre_hook(lambda module, args: found.append(args[0]))
-    with torch.no_grad():
-        _quietly(lambda: call(twin, x[:LEAST_IMAGES]))
-    places = torch.arange(x.shape[1], device=x.device)
-    return any(p.flatten().shape == places.shape and bool((p == places).all()) for p in found)
 
 
 def _one_series(model: nn.Module, x: Tensor, y: Tensor) -> bool:
@@ -217,7 +209,7 @@ def _mixed(model: nn.Module, call: Callable[[nn.Module, Any], Any], inputs: Any)
 
     taken = few(inputs)
     # Of words the embeddings are what a gradient comes to.
-    _embed(model, {x.shape for x in words}, leaves)
+    embed(model, {x.shape for x in words}, leaves)
     output = logits_in(call(model, taken))
     if output is None or output.ndim < 1 or len(output) != FEW or not leaves:
         return None
@@ -238,79 +230,30 @@ def _mixed(model: nn.Module, call: Callable[[nn.Module, Any], Any], inputs: Any)
     return others / (own + others)
 
 
-def _leak(
-    model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Tensor, y: Tensor
-) -> tuple[float | None, bool] | None:
-    targets = y.reshape(len(x), -1)
-    words, last = x.shape[1], targets.shape[1]
-    # The last words may have the next for a target, or all but the very last.
-    after = last <= words and bool((targets[:, :-1] == x[:, words - last + 1 :]).all())
-    within = last < words and bool((targets == x[:, words - last :]).all())
-    same = last == words and bool((targets == x).all())
-    if last < FEW or not (after or within or same):
-        return None
-    leaves: list[Tensor] = []
-    few = x[:FEW].clone()
-    _embed(model, {few.shape}, leaves)
-    output = logits_in(call(model, few))
-    if output is None or output.shape[:2] != few.shape or not leaves:
-        return None
-    place = words - 1 - last // 2
-    end = output[:, place].float().square().sum()
-    sizes = [
-        g.abs().sum((0, 2))
-        for g in torch.autograd.grad(end, leaves, allow_unused=True)
-        if g is not None
-    ]
-    later = sum(float(s[place + 1 :].sum()) for s in sizes)
-    total = sum(float(s.sum()) for s in sizes)
-    if not 0 < total < math.inf:
-        return None
-    if not same:
-        return later / total, False
-    own = sum(float(s[place].sum()) for s in sizes)
-    return None, later == 0 and 0 < own < total
+def _place(
+    model: nn.Module, call: Callable[[nn.Module, Any], Any], inputs: Any, n: int
+) -> float | None:
+    """Return how much outputs change with their images' order, over how much they differ."""
+    straight = torch.arange(min(n, LEAST_IMAGES))
+    order = straight.roll(FEW - 1)
 
+    def rows(x: Any, places: Tensor) -> Any:
+        if isinstance(x, (tuple, list)):
+            return type(x)(rows(i, places) for i in x)
+        return x[places.to(x.device)] if isinstance(x, Tensor) else x
 
-def _read(model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Tensor) -> float | None:
-    """Return the fraction of an output's gradient that comes to words, and not to their padding.
-
-    It is that of the texts that have both, where a table says which number is padding.
-    """
-    if any(isinstance(m, nn.RNNBase) for m in model.modules()):
-        # Through long padding its gradient fades, which is no mask.
+    if not _apart(inputs, n):
         return None
-    tables = [m for m in model.modules() if isinstance(m, nn.Embedding)]
-    padding = next((m.padding_idx for m in tables if m.padding_idx is not None), None)
-    if padding is None:
+    with torch.no_grad():
+        one, two, other = (
+            logits_in(call(model, rows(inputs, o))) for o in (straight, straight, order)
+        )
+    if one is None or not one.is_floating_point() or len(one) != len(order):
         return None
-    real = x != padding
-    texts = x[real.any(1) & ~real.all(1)][:ORDERED]
-    if len(texts) < FEW:
-        return None
-    leaves: list[Tensor] = []
-    _embed(model, {texts.shape}, leaves)
-    output = logits_in(call(model, texts))
-    if output is None or len(leaves) != 1:
-        return None
-    (gradient,) = torch.autograd.grad(output.float().square().sum(), leaves, allow_unused=True)
-    size = gradient.abs().flatten(2).sum(2)
-    total = float(size.sum())
-    return float(size[texts != padding].sum()) / total if 0 < total < math.inf else None
-
-
-def _embed(model: nn.Module, shapes: Collection[torch.Size], leaves: list[Tensor]) -> None:
-    """Let a pass add the embeddings of words of these shapes, cut off from their tables."""
-
-    def cut(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        if args[0].shape not in shapes:
-            return output
-        leaves.append(output.detach().requires_grad_())
-        return leaves[-1]
-
-    for module in model.modules():
-        if isinstance(module, nn.Embedding):
-            module.register_forward_hook(cut)
+    size, noise = _rms((one - one.mean(0)).double()), _rms((one - two).double())
+    off = _rms((other - one[order.to(one.device)]).double())
+    # What is drawn at random, or keeps a state, differs whatever the order.
+    return off / size if noise < SEEN * off and size > SEEN * _rms(one.double()) else None
 
 
 class _Made(nn.Module):

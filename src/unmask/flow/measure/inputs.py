@@ -25,6 +25,8 @@ TOGETHER = 32
 COUNTED, FEWEST, WIDE = 32, 8, 16
 # The rows and columns of an image that tell the brightness of its channels; the fewest images.
 PLACES, FEW = 8, 64
+# Channels of colours, perhaps with one of opacity.
+_COLOURS = (3, 4)
 
 
 Colours = tuple[float, float, float]
@@ -48,6 +50,9 @@ class InputFacts:
         batches: the number of batches of labels.
         few: the number of batches that held at most half of the classes that as many labels hold
             when they are drawn at random, rare classes as rarely as they are.
+        rows: the mean squares of differences between numbers of a row of images with three or four
+            channels, by how far they lie apart, 0 to twice the channels; empty where there are
+            none.
         alike: for each of the first batches, its images and how many of them are different; of
             images with fractions, since codes and flags come again.
     """
@@ -61,6 +66,27 @@ class InputFacts:
     batches: int = 0
     few: int = 0
     alike: tuple[tuple[int, int], ...] = ()
+    rows: tuple[float, ...] = ()
+
+
+class _Rows:
+    """How numbers of a row differ with their distance, of images that may have been reshaped."""
+
+    def __init__(self) -> None:
+        self._sums: list[NDArray[np.float64]] = []
+
+    def add(self, x: Tensor) -> None:
+        if x.ndim != 4 or x.shape[1] not in _COLOURS or x.shape[3] <= 4 * x.shape[1]:
+            return
+        if len(self._sums) < PASSES:
+            few, far = array_of(x[:FEWEST]), 2 * x.shape[1]
+            apart = [np.square(few[..., k:] - few[..., : few.shape[3] - k]) for k in range(far + 1)]
+            self._sums.append(np.array([d.mean(dtype=np.float64) for d in apart]))
+
+    def read(self) -> tuple[float, ...]:
+        if len({len(s) for s in self._sums}) != 1:
+            return ()
+        return tuple(np.mean(self._sums, axis=0).tolist())
 
 
 class _Moments:
@@ -106,6 +132,7 @@ class InputLedger:
     def __init__(self) -> None:
         self._train, self._validation = _Moments(), _Moments()
         self._colours = _Channels(), _Channels()
+        self._in_rows = _Rows()
         self._seen: list[NDArray[np.int64]] = []
         self._checked: list[NDArray[np.int64]] = []
         self._counts = [0, 0]
@@ -135,6 +162,7 @@ class InputLedger:
         if probed:
             self._train.add(x)
         self._colours[0].add(x)
+        self._in_rows.add(x)
         self._add(x, self._seen, 0)
         flat = x.flatten(1)
         wide = len(x) >= FEWEST and flat.shape[1] >= WIDE
@@ -224,6 +252,7 @@ class InputLedger:
             len(self._batches),
             few,
             tuple(self._alike),
+            () if self._computed else self._in_rows.read(),
         )
 
     def _shift(self) -> tuple[Colours, Colours, float] | None:

@@ -277,6 +277,10 @@ class Experiments:
             ones, and not on later ones.
         read: the fraction of an output's gradient that comes to the words of texts, and not to
             their padding.
+        last: the same of a model with recurrent layers, and the fraction of the places that hold
+            words.
+        place: how much an output changes with its image's place in the batch, over how much the
+            outputs of images differ.
     """
 
     mixed: float | None = None
@@ -292,6 +296,8 @@ class Experiments:
     leak: float | None = None
     unshifted: bool = False
     read: float | None = None
+    last: tuple[float, float] | None = None
+    place: float | None = None
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,15 @@ def class_weights(given: Any) -> tuple[float, ...] | None:
     return tuple(float(w) for w in given.tolist())
 
 
+def crowded(aim: Tensor) -> float:
+    """Return the fraction of rows of zeros and ones that hold no or several ones; 0 for others."""
+    if aim.ndim != 2 or aim.shape[1] < 2 or not 0 < aim.numel() <= _MOST_ENTRIES:
+        return 0.0
+    if not bool(((aim == 0) | (aim == 1)).all()):
+        return 0.0
+    return float((aim.sum(1) != 1).float().mean())
+
+
 def explained(out: Tensor, aim: Tensor) -> float | None:
     """Return the fraction of the targets' variance over images that the outputs explain, or None.
 

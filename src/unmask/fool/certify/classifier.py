@@ -95,7 +95,7 @@ def harden_certified(
     channels, height, width = images.pixels.shape[1:]
     classifier = Classifier.create(
         _ARCHITECTURE,
-        {"steps": [list(step) for step in _STEPS], "hidden": _HIDDEN}
+        {"steps": [list(step) for step in _STEPS], "hidden": _HIDDEN, "normalised": True}
         | ({} if threshold is None else {"threshold": threshold}),
         class_names=images.class_names,
         input_shape=(channels, height, width),

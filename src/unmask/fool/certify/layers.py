@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -140,7 +141,7 @@ def _batch_norm(
     if layer.bias is not None:
         shift = shift + layer.bias
     wide = (-1, *[1] * (len(before) - 1))
-    return scaled(scale.reshape(wide), shift.reshape(wide))
+    return replace(scaled(scale.reshape(wide), shift.reshape(wide)), norm=layer)
 
 
 def reshaped(before: Shape, after: Shape, _like: Tensor) -> Operation:

@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from unmask.fool.certify.network import Network
 from unmask.fool.certify.operations import Affine, Elementwise, Interval
@@ -19,7 +20,7 @@ _TIGHTNESS = 0.5
 
 
 def interval_logits(
-    network: Network, lower: Tensor, upper: Tensor, labels: Tensor
+    network: Network, lower: Tensor, upper: Tensor, labels: Tensor, *, learning: bool = False
 ) -> tuple[Tensor, list[Interval]]:
     """Return by how much each class may exceed the true one, and the boxes before activations.
 
@@ -27,6 +28,9 @@ def interval_logits(
         network: of a module's own parameters (dtype None), its last layer linear.
         lower, upper: the boxes of the pixels, float[b, c, h, w].
         labels: int64[b].
+        learning: whether batch normalisation takes its statistics from the boxes' centres, as they
+            are now, and updates the running ones; otherwise it is as it was when the network was
+            read.
 
     Returns:
         Upper bounds by IBP, float[b, classes], with the last layer merged with the differences of
@@ -38,6 +42,9 @@ def interval_logits(
     for node in body:
         operation = node.operation
         if isinstance(operation, Affine):
+            if learning and operation.norm is not None:
+                centre, radius = _normalised(operation.norm, centre, radius)
+                continue
             centre = operation.apply(centre) + operation.bias
             radius = operation.absolute(radius)
             continue
@@ -53,6 +60,25 @@ def interval_logits(
     logits = last.operation.apply(centre) + last.operation.bias
     middle = logits - logits.gather(1, labels[:, None])
     return middle + (apart[labels] @ radius[:, :, None]).squeeze(2), boxes
+
+
+def _normalised(norm: _BatchNorm, centre: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+    """Normalise boxes by the mean and variance of their centres over a batch (Shi et al., 2021).
+
+    Shi et al. take those of the images, for which they need another forward pass.
+    """
+    others = [d for d in range(centre.ndim) if d != 1]
+    variance, mean = torch.var_mean(centre, others, unbiased=False)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.momentum is not None
+    with torch.no_grad():
+        norm.running_mean.lerp_(mean, norm.momentum)
+        norm.running_var.lerp_(variance, norm.momentum)
+    wide = (-1, *[1] * (centre.ndim - 2))
+    scale = norm.weight * (variance + norm.eps).rsqrt()
+    shift = norm.bias - mean * scale
+    return centre * scale.view(wide) + shift.view(wide), radius * scale.abs().view(wide)
 
 
 def started(module: nn.Module, *, small: bool = True) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from unmask.fool.certify.relaxation import Curve, Lines
 
@@ -62,6 +63,7 @@ class Affine:
         spread: the shape that the bias is given before it is added; None for its own.
         terms: how many products the longest sum of an output has, for the rounding error.
         diagonal: whether each output depends on one input alone.
+        norm: the batch normalisation that this is, as it was with its running statistics, or None.
     """
 
     apply: Callable[[Tensor], Tensor]
@@ -71,6 +73,7 @@ class Affine:
     terms: int
     diagonal: bool = False
     spread: Shape | None = None
+    norm: _BatchNorm | None = None
 
     @property
     def bias(self) -> Tensor | float:

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from unmask.errors import UserError
 from unmask.fool.certify.loss import interval_logits, regularised, started
@@ -127,6 +128,7 @@ def train_certified(
 
     Args:
         module: pixels in [0, 1] to logits, on the pixels' device; it is initialised and trained.
+            Batch normalisation takes its statistics from the centres of the boxes.
         pixels: uint8[n, c, h, w], all training images.
         labels: int64[n].
         plan: the settings.
@@ -188,11 +190,14 @@ class _Run(Loop[CertifiedEpoch]):
             sums=3,
             reports=progress is not None,
         )
-        self.module = module.train()
+        # What depends on the batch is the boxes' alone.
+        self.module = module.eval()
         self.average = copy.deepcopy(module)
         self.network = Network.of(module, tuple(pixels.shape[1:]), dtype=None)
         self.parameters = [p for p in module.parameters() if p.requires_grad]
-        self.averages = [p for p in self.average.parameters() if p.requires_grad]
+        # Each averaged tensor beside its value, running statistics among them.
+        both = zip(self.average.state_dict().values(), module.state_dict().values(), strict=True)
+        self.averages = [(mean, value) for mean, value in both if value.is_floating_point()]
         device = pixels.device
         self.rows = torch.zeros(plan.batch_size, dtype=torch.int64, device=device)
         # eps, the clean loss's weight, the regulariser's, the learning rate, the averages' pace.
@@ -273,7 +278,7 @@ class _Run(Loop[CertifiedEpoch]):
         x = self.pixels[self.rows].float() / 255
         y = self.labels[self.rows]
         lower, upper = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
-        worst, boxes = interval_logits(self.network, lower, upper, y)
+        worst, boxes = interval_logits(self.network, lower, upper, y, learning=True)
         with torch.set_grad_enabled(self.blended):
             # Of the clean loss without a weight a few images tell enough.
             logits = self.module(x if self.blended else x[:_SEEN])
@@ -288,7 +293,7 @@ class _Run(Loop[CertifiedEpoch]):
         nn.utils.clip_grad_norm_(self.parameters, _LONGEST)
         self.adam.step()
         with torch.no_grad():
-            for mean, value in zip(self.averages, self.parameters, strict=True):
+            for mean, value in self.averages:
                 mean.lerp_(value, pace)
             right = (logits.argmax(1) == seen).float().mean()
             others = worst.scatter(1, y[:, None], -torch.inf).amax(1)
@@ -363,11 +368,14 @@ class _Run(Loop[CertifiedEpoch]):
         return record.replay
 
     def _forget(self) -> None:
-        """Reset Adam and the averages."""
+        """Reset Adam, the running statistics and the averages."""
         with torch.no_grad():
+            for layer in self.module.modules():
+                if isinstance(layer, _BatchNorm):
+                    layer.reset_running_stats()
             for value in (*self.states()["adam"].values(), self.sums):
                 value.zero_()
-            for mean, value in zip(self.averages, self.parameters, strict=True):
+            for mean, value in self.averages:
                 mean.copy_(value)
 
 
