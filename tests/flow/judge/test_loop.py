@@ -1347,3 +1347,22 @@ def test_images_that_were_reshaped_where_dimensions_change_places(how, channels)
 
     found = watched(run).get("bad data")
     assert (found is not None) == (how == "reshaped")
+
+
+@pytest.mark.parametrize("divided", [False, True])
+def test_gradients_of_batches_that_are_added_up(divided):
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.5, momentum=0.9)
+
+    def run():
+        for i in range(20):
+            optimizer.zero_grad()
+            for k in range(8):
+                x, y = batch(8 * i + k)
+                loss = functional.cross_entropy(model(x), y)
+                (loss / 8 if divided else loss).backward()
+            optimizer.step()
+
+    found = watched(run).get("learning rate too high")
+    assert divided or found is not None
+    assert found is None or ("8 batches" in found.cause) == (not divided)

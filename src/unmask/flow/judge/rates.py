@@ -100,13 +100,22 @@ def too_high(history: list[FlowStats]) -> Verdict | None:
     # Steps that throw normalised weights far out make them large, and so the next steps small.
     settles |= descends and normalised(history[0]) and typical < FAST
     summed = next((c for s in history for c in s.calls if _sums(c, s)), None)
+    added = next((n for s in history if (n := _added(s)) > 1), 1)
     return Verdict(
         "learning rate too high",
         "warning" if settles and not _hasty(stats) else "error",
         f"a step changes the weights of a typical layer by {typical:.2g} of their size"
         + (f", and the loss went from {losses[0]:.3g} to {recent[-1]:.3g}" if grew else ""),
-        fixes.slower(history) if summed is None else 'reduction="mean", for which rates are meant',
-        cause=f"{summed.name} sums over {summed.shape[0]} images" if summed else "",
+        'reduction="mean", for which rates are meant'
+        if summed
+        else f"(loss / {added}).backward(), for which rates are meant"
+        if added > 1
+        else fixes.slower(history),
+        cause=f"{summed.name} sums over {summed.shape[0]} images"
+        if summed
+        else f"the gradients of {added} batches are added up, not averaged"
+        if added > 1
+        else "",
         location=summed.location if summed else None,
         step=stats.step,
         evidence={"update_to_weight_ratio": typical}
@@ -193,6 +202,17 @@ def _sums(call: LossCall, stats: FlowStats) -> bool:
     if call.reduction != "none" or call.total is None or stats.loss is None:
         return call.reduction == "sum"
     return len(call.target_shape) > 0 and abs(stats.loss - call.total) <= 1e-3 * abs(call.total)
+
+
+def _added(stats: FlowStats) -> int:
+    """Return how many batches' mean losses plain descent adds up for a step, 1 for none."""
+    means = [c.value for c in stats.calls if c.own and c.reduction == "mean" and c.value]
+    if _normalises(stats) or stats.passes < 2 or stats.loss is None:
+        return 1
+    # As many losses are kept as passes, or fewer.
+    mean = sum(means) / len(means) if means else math.inf
+    whole = stats.loss / stats.passes
+    return stats.passes if abs(whole - mean) <= 0.2 * abs(mean) else 1
 
 
 def _classifies(call: LossCall) -> bool:

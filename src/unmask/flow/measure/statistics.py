@@ -398,7 +398,8 @@ class FlowStats:
         step: from 0.
         layers: in order of execution.
         input: of the first layer that mixes units.
-        loss: before the step, where it is known.
+        loss: before the step, where it is known; the sum over backward passes.
+        passes: backward passes since the step before, 0 where they weren't watched.
         loss_after: on the same batch after the step, where it is known.
         optimizer: its class, None before any optimiser has stepped.
         learning_rate: likewise.
@@ -419,6 +420,7 @@ class FlowStats:
     layers: tuple[LayerStats, ...]
     input: InputStats | None = None
     loss: float | None = None
+    passes: int = 1
     loss_after: float | None = None
     optimizer: str | None = None
     learning_rate: float | None = None

@@ -100,6 +100,7 @@ class Window:
         self.calls: list[LossCall] = []
         self.cuts: list[Cut] = []
         self.loss: float | None = None
+        self.passes = 0
         # The fraction that clipping left of the gradients that the optimisers are about to use.
         self.clipped = 1.0
         self._values: int | None = None
@@ -323,6 +324,7 @@ class Window:
     def see_backward(self, loss: Tensor, value: float) -> None:
         """Record the value of a loss, and where it was broadcast."""
         self.loss = (self.loss or 0.0) + value / self.scale
+        self.passes += 1
         self._sent_back = True
         self.ledger.sent_back = self.ledger.sent_back or user_line()
         by_hand = broadcast_in(loss)
@@ -411,6 +413,7 @@ class Window:
             tuple(layers),
             input=self._input,
             loss=self.loss,
+            passes=self.passes,
             optimizer=name,
             learning_rate=rate,
             output=self._output,
