@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from made_up_clusters import CLASSES, Net
 from unmask.errors import UserError
 from unmask.flow.check import check_flow
 from unmask.verdict import Verdict
+
+Loss = Callable[..., torch.Tensor]
 
 
 @pytest.fixture(autouse=True)
@@ -578,3 +581,47 @@ def test_softmax_where_an_image_has_several_classes(several: bool, told: bool) -
     model = nn.Sequential(nn.Linear(20, 10), nn.Softmax(1))
     kinds = {v.kind for v in check_flow(model, functional.binary_cross_entropy, (x, y)).verdicts}
     assert (BEFORE in kinds) == told
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        functional.binary_cross_entropy,
+        functional.binary_cross_entropy_with_logits,
+        functional.cross_entropy,
+    ],
+)
+@pytest.mark.parametrize("swapped", [True, False])
+def test_outputs_and_targets_change_places(
+    loss: Callable[..., torch.Tensor], swapped: bool
+) -> None:
+    x, y = torch.rand(32, 20), functional.one_hot(torch.arange(32) % 10, 10).float()
+    last = nn.Sigmoid() if loss is functional.binary_cross_entropy else nn.Identity()
+    model = nn.Sequential(nn.Linear(20, 10), last)
+    called = (lambda output, target: loss(target, output)) if swapped else loss
+    verdicts = check_flow(model, called, (x, y)).verdicts
+    assert any("targets first" in v.message for v in verdicts) == swapped
+
+
+@pytest.mark.parametrize(
+    ("ones", "weight", "severity"),
+    [
+        (0.5, None, None),
+        (0.25, None, None),
+        (0.05, None, "warning"),
+        (0.05, 19.0, None),
+        (0.2, 0.2, "error"),
+        (0.8, 5.0, "error"),
+        (0.8, 0.25, None),
+    ],
+)
+def test_two_classes_of_which_one_is_rare(
+    ones: float, weight: float | None, severity: str | None
+) -> None:
+    n = 400
+    x, y = torch.rand(n, 20), (torch.arange(n) < ones * n).float()[torch.randperm(n), None]
+    heavier = None if weight is None else torch.tensor([weight])
+    loss = nn.BCEWithLogitsLoss(pos_weight=heavier)
+    verdicts = check_flow(nn.Linear(20, 1), loss, (x, y)).verdicts
+    found = next((v for v in verdicts if v.kind == "labels imbalanced"), None)
+    assert (found.severity if found else None) == severity

@@ -13,6 +13,7 @@ from unmask.flow.measure.statistics import NEVER, FlowStats
 from unmask.verdict import Verdict
 
 _CLASSIFIERS = ("cross_entropy", "nll_loss")
+_BINARY = ("binary_cross_entropy", "binary_cross_entropy_with_logits")
 LEAST_LABELS, MAJORITY, MANY = 32, 0.9, 1000
 # Batches with at most this fraction of all classes seen, and the fewest such batches.
 SORTED, SORTED_BATCHES = 0.5, 3
@@ -36,6 +37,8 @@ DIPS = 0.8
 ALIKE, ALIKE_BATCHES = 0.125, 8
 # A class that is so many times as frequent as another, and its weight so many times as large.
 UNEQUAL, HEAVIER = 3, 2.0
+# The labels of probed steps that tell the fraction of one class of two.
+SURE_OF_TWO = 300
 # The fraction of a table's columns that are drowned.
 DROWNED = 0.5
 # The labels of a whole loop that make a majority certain.
@@ -100,6 +103,7 @@ def data(history: list[FlowStats]) -> Iterator[Verdict]:
                 step=last,
                 evidence={"classes": float(len(counts)), "batches": float(len(batches))},
             )
+    yield from _two_classes(history)
     values = sorted(s.values_a_channel for s in history if s.values_a_channel is not None)
     if values and values[len(values) // 2] < LEAST_VALUES:
         yield Verdict(
@@ -134,6 +138,35 @@ def data(history: list[FlowStats]) -> Iterator[Verdict]:
     if blind is not None:
         yield reversed_mask(blind.layer, blind.location, last)
     yield from (v for v in trials(history) if blind is None or v.kind != "attention mask reversed")
+
+
+def _two_classes(history: list[FlowStats]) -> Iterator[Verdict]:
+    """Judge how often each of two classes occurs, where one output tells them apart."""
+    told = [
+        (c.shape[0], c.positives, c)
+        for s in history
+        for c in s.calls
+        if c.own and c.name in _BINARY and c.positives is not None and c.shape
+    ]
+    total = sum(n for n, _, _ in told)
+    if total < SURE_OF_TWO:
+        return
+    part = sum(n * p for n, p, _ in told) / total
+    call = told[-1][2]
+    rare, weight = min(part, 1 - part), call.heavier if part < 0.5 else 1 / max(call.heavier, 1e-9)
+    if rare * UNEQUAL <= 1 - rare and weight * HEAVIER < 1:
+        yield Verdict(
+            "labels imbalanced",
+            "error",
+            f"{part:.1%} of the labels are 1, and pos_weight={call.heavier:.3g} makes the rare "
+            "class count even less: it is given up",
+            f"pos_weight={(1 - part) / max(part, 1 / total):.3g}: zeros over ones",
+            location=call.location,
+            step=history[-1].step,
+            evidence={"ones": part, "labels": float(total)},
+        )
+    elif rare <= 1 - MAJORITY and weight * rare < 0.5 * (1 - rare):
+        yield imbalanced(int(part > 0.5), round(total * (1 - rare)), total, call.location)
 
 
 def _reversed_weights(counts: Counter[int], weights: tuple[float, ...] | None) -> bool:

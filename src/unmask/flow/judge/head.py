@@ -22,6 +22,8 @@ CROWDED = 0.2
 # The brightest value of an image, which a mask read from a file has.
 FULL = 255
 _BELOW = ("gelu", "silu", "softplus")
+# Of which the targets come second.
+_DIRECTED = ("cross_entropy", "binary_cross_entropy", "binary_cross_entropy_with_logits")
 _BOUNDED = ("sigmoid", "tanh", "hardtanh", "relu")
 
 
@@ -63,6 +65,14 @@ def _judged(call: LossCall, stats: FlowStats) -> Iterator[Verdict]:
             evidence=evidence,
         )
 
+    if call.swapped and call.name in _DIRECTED:
+        yield verdict(
+            "wrong loss",
+            f"{call.name} is given the targets first and the model's outputs second: it takes the "
+            "labels for predictions",
+            f"{call.name}(outputs, targets)",
+        )
+        return
     several = len(call.shape) > 1 and call.shape[1] >= _SEVERAL
     over = _wrong_dimension(call)
     if call.scrambled is not None and call.name in ("cross_entropy", "nll_loss"):

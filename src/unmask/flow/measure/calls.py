@@ -21,6 +21,7 @@ from unmask.flow.measure.targets import (
     given_away,
     ignored,
     normalised,
+    positives,
     variation,
 )
 
@@ -96,6 +97,9 @@ class LossCall:
         given_away: whether the model was given the targets themselves to read.
         crowded: the fraction of the images that have no or several of the classes, where targets
             are zeros and ones.
+        swapped: whether the targets have a graph and the outputs have none.
+        positives: the fraction of ones where each image has one target, 0 or 1, or None.
+        heavier: the weight of these in the loss, beside that of zeros.
     """
 
     name: str
@@ -124,6 +128,9 @@ class LossCall:
     weights: tuple[float, ...] | None = None
     given_away: bool = False
     crowded: float = 0.0
+    swapped: bool = False
+    positives: float | None = None
+    heavier: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -370,9 +377,16 @@ def loss_call(
             ignored=ignored(texts, aim, options.get("ignore_index", -1)),
             given_away=given_away(texts, aim),
             crowded=crowded(aim),
+            swapped=_only_target_learns(output, target),
+            positives=positives(aim),
+            heavier=_weight(options.get("pos_weight")),
             weights=class_weights(options.get("weight")),
             explained=explained(out.sigmoid() if name.endswith("with_logits") else out, aim),
         )
+
+
+def _weight(given: Any) -> float:
+    return float(given) if hasattr(given, "numel") and given.numel() == 1 else 1.0
 
 
 def difference_call(shape: tuple[int, ...], target_shape: tuple[int, ...]) -> LossCall:

@@ -105,6 +105,14 @@ def class_weights(given: Any) -> tuple[float, ...] | None:
     return tuple(float(w) for w in given.tolist())
 
 
+def positives(aim: Tensor) -> float | None:
+    """Return the fraction of ones where each image has one target, 0 or 1; None for others."""
+    if not aim.ndim or aim.numel() != len(aim) or not len(aim):
+        return None
+    flat = aim.flatten().float()
+    return float(flat.mean()) if bool(((flat == 0) | (flat == 1)).all()) else None
+
+
 def crowded(aim: Tensor) -> float:
     """Return the fraction of rows of zeros and ones that hold no or several ones; 0 for others."""
     if aim.ndim != 2 or aim.shape[1] < 2 or not 0 < aim.numel() <= _MOST_ENTRIES:
