@@ -1366,3 +1366,36 @@ def test_gradients_of_batches_that_are_added_up(divided):
     found = watched(run).get("learning rate too high")
     assert divided or found is not None
     assert found is None or ("8 batches" in found.cause) == (not divided)
+
+
+@pytest.mark.parametrize(
+    ("end", "width", "told"),
+    # The end is the padding; it has a label; there is none; all texts are padded to one length.
+    [("padding", None, True), ("own", None, False), ("none", None, False), ("padding", 30, False)],
+)
+def test_texts_whose_end_is_their_padding(end, width, told):
+    model = nn.Sequential(nn.Embedding(40, 16), nn.Linear(16, 40))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def run():
+        for i in range(8):
+            generator = torch.Generator().manual_seed(i)
+            lengths = torch.randint(5, 12, (16,), generator=generator)
+            last = {"padding": 0, "own": 1}.get(end)
+            rows = [
+                [
+                    *torch.randint(2, 40, (n,), generator=generator).tolist(),
+                    *[last] * (end != "none"),
+                ]
+                for n in lengths.tolist()
+            ]
+            size = width or max(map(len, rows))
+            x = torch.tensor([row + [0] * (size - len(row)) for row in rows])
+            labels = torch.where(x == 0, -100, x)
+            optimizer.zero_grad()
+            # As language models of transformers do.
+            labels = functional.pad(labels, (0, 1), value=-100)[:, 1:]
+            functional.cross_entropy(model(x).reshape(-1, 40), labels.reshape(-1)).backward()
+            optimizer.step()
+
+    assert ("wrong loss" in watched(run)) == told

@@ -19,6 +19,8 @@ _FEW = 100
 FAR = 10.0
 # The fraction of images with no or several classes, which no softmax can say.
 CROWDED = 0.2
+# The batches that agree before texts are said not to end.
+ALL_ALIKE = 4
 # The brightest value of an image, which a mask read from a file has.
 FULL = 255
 _BELOW = ("gelu", "silu", "softplus")
@@ -32,6 +34,7 @@ def head(history: list[FlowStats]) -> Iterator[Verdict]:
     done: set[tuple[str, str | None, str]] = set()
     yield from _maximised(history)
     yield from regression(history)
+    yield from _never_ends(history)
     for stats in history:
         for call in map(_named, stats.calls):
             for verdict in _judged(call, stats):
@@ -191,6 +194,23 @@ def _maximised(history: list[FlowStats]) -> Iterator[Verdict]:
             location=turned[0].location,
             step=history[-1].step,
             evidence={"first": turned[0].value or 0.0, "last": turned[-1].value or 0.0},
+        )
+
+
+def _never_ends(history: list[FlowStats]) -> Iterator[Verdict]:
+    """Find texts whose last word is their padding too, and so is never learnt."""
+    told = [c for s in history for c in s.calls if c.name == "cross_entropy" and c.integers]
+    if len(told) >= ALL_ALIKE and all(c.endless for c in told):
+        yield Verdict(
+            "wrong loss",
+            "warning",
+            "the word that ends every text is left out of the loss, as padding is: the model never "
+            "learns to stop",
+            "give padding a word of its own, tokenizer.add_special_tokens({'pad_token': '<pad>'}), "
+            "or leave out what attention_mask hides, not every word that looks like padding",
+            location=told[-1].location,
+            step=history[-1].step,
+            evidence={"batches": float(len(told))},
         )
 
 

@@ -17,6 +17,7 @@ from unmask.flow.measure.targets import (
     beyond,
     class_weights,
     crowded,
+    endless,
     explained,
     given_away,
     ignored,
@@ -99,6 +100,7 @@ class LossCall:
             are zeros and ones.
         swapped: whether the targets have a graph and the outputs have none.
         positives: the fraction of ones where each image has one target, 0 or 1, or None.
+        endless: whether every text ends with one word that no label is.
         heavier: the weight of these in the loss, beside that of zeros.
     """
 
@@ -131,6 +133,7 @@ class LossCall:
     swapped: bool = False
     positives: float | None = None
     heavier: float = 1.0
+    endless: bool = False
 
 
 @dataclass(frozen=True)
@@ -379,6 +382,7 @@ def loss_call(
             crowded=crowded(aim),
             swapped=_only_target_learns(output, target),
             positives=positives(aim),
+            endless=endless(texts, aim, options.get("ignore_index", -100)),
             heavier=_weight(options.get("pos_weight")),
             weights=class_weights(options.get("weight")),
             explained=explained(out.sigmoid() if name.endswith("with_logits") else out, aim),

@@ -41,6 +41,30 @@ def ignored(texts: Sequence[Tensor], aim: Tensor, index: int) -> float | None:
     return len(left) / aim.numel() if most < len(left) / 2 else None
 
 
+def endless(texts: Sequence[Tensor], aim: Tensor, index: int) -> bool:
+    """Return whether every text ends with one word, and one of them once, that no label is.
+
+    The longest text of a batch ends with no padding, unless padding is what ends a text.
+
+    Args:
+        texts: that the model was given, int64[texts, places].
+        aim: the labels: each the next word, or left out.
+        index: the label of those that are left out.
+    """
+    x = next((t for t in texts if t.numel() == aim.numel() and len(t) > 1), None)
+    if x is None or aim.is_floating_point() or x.shape[1] < 2:
+        return False
+    words, labels = x[:, 1:], aim.reshape(x.shape)[:, :-1]
+    told = labels != index
+    end = words[:, -1:]
+    # From the last label on there is nothing but that word.
+    after = told.flip(1).cumsum(1).flip(1) == 0
+    if not bool(told.any(1).all()) or bool((words[told] != labels[told]).any()):
+        return False
+    same = bool((end == end[0]).all()) and bool((words[after] == end[0]).all())
+    return same and int(after.sum(1).min()) == 1
+
+
 def given_away(texts: Sequence[Tensor], aim: Tensor) -> bool:
     """Return whether one of several texts that a model reads is that of its targets.
 
