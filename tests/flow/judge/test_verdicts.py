@@ -15,9 +15,11 @@ from torch import nn
 from torch.nn import functional
 
 from unmask.flow.check import check_flow
+from unmask.flow.judge import rates
 from unmask.flow.judge.kinds import KINDS
 from unmask.flow.judge.signals import constant
 from unmask.flow.judge.verdicts import early, ordered, verdicts
+from unmask.flow.measure.calls import LossCall, OutputStats
 from unmask.flow.measure.probe import GradientProbe
 from unmask.flow.measure.statistics import FlowStats
 from unmask.verdict import SEVERITIES, Verdict
@@ -402,3 +404,31 @@ def test_a_rate_is_never_said_to_be_too_high_and_too_low():
     high, low = (Verdict(f"learning rate too {way}", "error", "") for way in ("high", "low"))
     assert ordered([low, high]) == [high]
     assert ordered([low]) == [low]
+
+
+@pytest.mark.parametrize(("before", "passes"), [(0.4, 1), (0.4, 8), (1e-6, 1)])
+def test_constant_outputs_name_the_steps_that_made_them(before, passes):
+    call = LossCall(
+        *("cross_entropy", (16, 3), (16,), -1.0, 1.0, 0.0, 2.0, True, {0: 6, 1: 5, 2: 5}),
+        *(None, None, "mean", 1.1, None),
+    )
+    first, last = (
+        FlowStats(
+            *(step, ()),
+            loss=1.1 * passes,
+            passes=passes,
+            calls=(call,) * passes,
+            output=OutputStats(3, variation),
+            optimizer="SGD",
+            learning_rate=0.1,
+        )
+        for step, variation in ((0, before), (100, 0.0))
+    )
+    made = Verdict("constant outputs", "error", "the output is the same", "initialise")
+    found = rates.collapsed(made, [first, last])
+    if before < 0.01:
+        assert found == made
+    else:
+        assert "before the first step" in found.cause
+        assert ("8 batches" in found.cause) == (passes == 8)
+        assert ("rate 1e-2" in found.fix) == (passes == 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from unmask.flow.judge import fixes
@@ -37,6 +37,8 @@ FAST_GAIN, OVERSHOT, LOSS_GREW = 5.0, 0.1, 3.0
 PROMISES = 0.5
 # A step that reduces its own batch's loss by this fraction is no overshoot, whatever was predicted.
 LOWERS = 0.1
+# Outputs that vary by this much of their size differ from image to image.
+VARIED = 0.05
 # Schedules that were left, and the fraction of their length from which on they have ended.
 COURSES, UNFINISHED = 2, 0.9
 # Steps after which a rate that fell to a thousandth of its peak, for half of them, is at an end.
@@ -100,27 +102,47 @@ def too_high(history: list[FlowStats]) -> Verdict | None:
     # Steps that throw normalised weights far out make them large, and so the next steps small.
     settles |= descends and normalised(history[0]) and typical < FAST
     summed = next((c for s in history for c in s.calls if _sums(c, s)), None)
-    added = next((n for s in history if (n := _added(s)) > 1), 1)
+    cause, fix = _length(history)
     return Verdict(
         "learning rate too high",
         "warning" if settles and not _hasty(stats) else "error",
         f"a step changes the weights of a typical layer by {typical:.2g} of their size"
         + (f", and the loss went from {losses[0]:.3g} to {recent[-1]:.3g}" if grew else ""),
-        'reduction="mean", for which rates are meant'
-        if summed
-        else f"(loss / {added}).backward(), for which rates are meant"
-        if added > 1
-        else fixes.slower(history),
-        cause=f"{summed.name} sums over {summed.shape[0]} images"
-        if summed
-        else f"the gradients of {added} batches are added up, not averaged"
-        if added > 1
-        else "",
+        fix,
+        cause=cause,
         location=summed.location if summed else None,
         step=stats.step,
         evidence={"update_to_weight_ratio": typical}
         | ({"expected_gain": median(gains)} if gains else {}),
     )
+
+
+def collapsed(verdict: Verdict, history: list[FlowStats]) -> Verdict:
+    """Return a verdict on constant outputs that names the steps where these made them so.
+
+    Args:
+        verdict: on the last step.
+        history: of one training, in order.
+    """
+    first = history[0].output
+    if first is None or first.variation is None or first.variation < VARIED:
+        return verdict
+    cause, fix = _length(history)
+    told = f"they varied by {first.variation:.1g} before the first step"
+    return replace(verdict, cause=f"{told}; {cause}" if cause else told, fix=fix)
+
+
+def _length(history: list[FlowStats]) -> tuple[str, str]:
+    """Return why steps are too long, "" where it isn't known, and how to shorten them."""
+    summed = next((c for s in history for c in s.calls if _sums(c, s)), None)
+    added = next((n for s in history if (n := _added(s)) > 1), 1)
+    if summed is not None:
+        cause = f"{summed.name} sums over {summed.shape[0]} images"
+        return cause, 'reduction="mean", for which rates are meant'
+    if added > 1:
+        cause = f"the gradients of {added} batches are added up, not averaged"
+        return cause, f"(loss / {added}).backward(), for which rates are meant"
+    return "", fixes.slower(history)
 
 
 def too_low(history: list[FlowStats]) -> Verdict | None:

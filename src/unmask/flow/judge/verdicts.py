@@ -83,6 +83,7 @@ def verdicts(stats: FlowStats | Sequence[FlowStats]) -> list[Verdict]:
         first = {v.kind for v in _given(_JUDGES, whole[:1]) if v.severity == "error"}
         if not first & OF_THE_RATE:
             found = [v for v in found if v.kind not in OF_THE_RATE]
+    found = [rates.collapsed(v, whole) if v.kind == "constant outputs" else v for v in found]
     return ordered(found)
 
 
