@@ -424,6 +424,10 @@ class Training:
             else v
             for v in found
         ]
+        own = any(c.own for s in history for c in s.calls)
+        if facts.together and not own:
+            # Parts that are called one by one give each other features, some of which are off.
+            found = [v for v in found if not v.evidence.get("silenced")]
         labels = sum(facts.inputs.classes.values())
         if len(facts.inputs.classes) > 1 or (0 < labels < ENOUGH_LABELS and not ended):
             # The probed steps are few beside all whose labels were counted.

@@ -1399,3 +1399,27 @@ def test_texts_whose_end_is_their_padding(end, width, told):
             optimizer.step()
 
     assert ("wrong loss" in watched(run)) == told
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_features_that_are_off_are_no_outputs(apart):
+    """A model whose parts are called one by one, as by a method of its own, has no output."""
+    trunk = nn.Sequential(nn.Linear(20, 24), nn.ReLU())
+    with torch.no_grad():
+        trunk[0].bias[:8] = -50.0
+    head = nn.Linear(24, 5)
+    both = nn.Sequential(trunk, head, nn.ReLU())
+    with torch.no_grad():
+        head.bias[:2] = -50.0
+    optimizer = torch.optim.Adam([*trunk.parameters(), *head.parameters()], lr=1e-3)
+
+    def run():
+        for i in range(16):
+            x, y = batch(i)
+            optimizer.zero_grad()
+            scores = head(trunk(x)) if apart else both(x)
+            # By hand, so that no loss of torch's tells what it is given.
+            (scores.logsumexp(1) - scores.gather(1, y[:, None])[:, 0]).mean().backward()
+            optimizer.step()
+
+    assert ("constant outputs" in watched(run)) == (not apart)
