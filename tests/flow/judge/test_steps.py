@@ -192,9 +192,11 @@ def frozen() -> nn.Module:
     [
         lambda: Net(keeps),
         lambda: Net(lambda net, x: net.head(net.other[0](net.trunk(x).relu())), other=[frozen()]),
+        # One of several trunks was chosen, and is a part of the model by another name.
+        lambda: Net(lambda net, x: net.head(net.trunk(x).relu()), trunks={"b": nn.Linear(20, 32)}),
     ],
 )
-def test_what_a_pass_keeps_and_what_is_frozen_may_be_plain(net):
+def test_what_a_pass_keeps_what_is_frozen_and_what_is_unused_may_be_plain(net):
     assert "layers not registered" not in found(net())
 
 

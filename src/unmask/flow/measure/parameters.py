@@ -184,7 +184,9 @@ class ParameterLedger:
             shared=tuple(n for i, n in names.items() if self._held.get(i, 0) > 1),
             uncalled=tuple(sorted(own - self.called)),
             unregistered=tuple(
-                name for name in unregistered(self.model, self._foreigners) if name in self._hidden
+                name
+                for name in unregistered(self.model, self._foreigners, used=sent_back)
+                if name in self._hidden
             ),
             strangers=tuple(
                 name
@@ -271,7 +273,9 @@ def amp_scale(optimizer: Optimizer) -> float:
     return float(scale) if scale is not None else 1.0
 
 
-def unregistered(model: nn.Module, held: Collection[int] = ()) -> Iterator[str]:
+def unregistered(
+    model: nn.Module, held: Collection[int] = (), *, used: bool = False
+) -> Iterator[str]:
     """Yield the names of attributes with weights that model.parameters() doesn't include.
 
     These are plain lists, tuples and dictionaries of modules, and tensors that want a gradient and
@@ -280,14 +284,21 @@ def unregistered(model: nn.Module, held: Collection[int] = ()) -> Iterator[str]:
     Args:
         model: the network.
         held: the ids of tensors that an optimiser was given all the same.
+        used: whether they must have a gradient: one of several networks that were made may be
+            chosen.
     """
     known = {id(p) for p in model.parameters()} | set(held)
+
+    def lost(p: Tensor) -> bool:
+        alone = id(p) not in known and p.requires_grad and p.is_leaf
+        return alone and not (used and p.grad is None)
+
     for name, module in model.named_modules():
         for attribute, value in vars(module).items():
             if attribute.startswith("_"):
                 continue
             hidden = [value] if isinstance(value, Tensor) else _weights_in(value)
-            if any(id(p) not in known and p.requires_grad and p.is_leaf for p in hidden):
+            if any(map(lost, hidden)):
                 yield f"{name}.{attribute}".removeprefix(".")
 
 
