@@ -1423,3 +1423,38 @@ def test_features_that_are_off_are_no_outputs(apart):
             optimizer.step()
 
     assert ("constant outputs" in watched(run)) == (not apart)
+
+
+@pytest.mark.parametrize(("weight", "told"), [(4.0, True), (1 / 60, False)])
+def test_a_divergence_that_starts_small_beside_a_mean_over_many_pixels(weight, told):
+    """A sum over units, beside a mean over 60 pixels, is heavier than it looks."""
+    body, spread, back = nn.Linear(60, 8), nn.Linear(60, 8), nn.Linear(8, 60)
+    with torch.no_grad():
+        for layer in (body, spread):
+            layer.weight.mul_(0.3)
+    model = nn.ModuleDict({"body": body, "spread": spread, "back": back})
+
+    class Vae(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.parts = model
+
+        def forward(self, x):
+            mean, log = body(x), spread(x)
+            return back(mean + torch.randn_like(mean) * (log / 2).exp()), mean, log
+
+    vae = Vae()
+    optimizer = torch.optim.Adam(vae.parameters(), lr=1e-2)
+
+    def run():
+        for i in range(420):
+            x = batch(i)[0].repeat(1, 3) / 2
+            out, mean, log = vae(x)
+            divergence = -0.5 * (1 + log - mean.square() - log.exp()).sum(1).mean()
+            optimizer.zero_grad()
+            (functional.mse_loss(out, x) + weight * divergence).backward()
+            optimizer.step()
+
+    with Watch() as seen:
+        run()
+    assert ("loss outweighed" in {v.kind for v in seen.verdicts}) == told

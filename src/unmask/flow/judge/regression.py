@@ -17,6 +17,8 @@ LONG, NOTHING, _LOOKS, _SOMETHING = 100, 0.02, 3, 0.1
 _APPROACHES = 0.05
 # The fraction of the loss that its other terms were, what is left of them, and the later looks.
 OUTWEIGHS, _GONE, _CONFIRMED = 0.3, 0.1, 2
+# The same of a reconstruction whose mean over this many numbers an image is taken.
+SOME, MANY = 0.01, 50
 # The fraction of targets that an activation's range may miss; noise on them may pass its ends.
 UNREACHABLE = 0.25
 # Outputs this much smaller than their targets, which explain less of them than this, begin far
@@ -142,11 +144,14 @@ def _outweighed(history: list[FlowStats]) -> Iterator[Verdict]:
         return
     most, whole = max((rest, rest + (c.value or 0)) for _, c, rest in told)
     call, rest = late[-1]
-    if most < OUTWEIGHS * whole or abs(rest) > _GONE * most:
+    # The mean of a large reconstruction is outweighed by what begins as a small part of the loss.
+    pixels = math.prod(call.shape[1:]) if call.explained is not None else 1
+    small = call.reduction == "mean" and pixels >= MANY and told[-1][0] >= (1 + _CONFIRMED) * LONG
+    if most < (SOME if small else OUTWEIGHS) * whole or abs(rest) > _GONE * most:
         return
     yield Verdict(
         "loss outweighed",
-        "error",
+        "error" if most >= OUTWEIGHS * whole else "warning",
         f"the loss's other terms fell from {most:.3g} to {rest:.3g}, and nothing was learnt of "
         f"{call.name}: they outweigh it",
         "weigh them less: an L2 penalty by about 1e-4; the divergence of a VAE by 1 where both "
