@@ -1289,6 +1289,30 @@ def test_an_output_that_depends_on_its_place_in_the_batch(dim, noise, told):
     assert ("images mixed" in watched(run)) == told
 
 
+def test_a_batch_that_is_compared_with_itself_may_come_in_any_order():
+    class Similar(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Linear(20, 16)
+
+        def forward(self, x):
+            codes = functional.normalize(self.body(x))
+            return codes @ codes.T / 0.1
+
+    model = Similar()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def run():
+        for i in range(8):
+            x, _ = batch(i)
+            optimizer.zero_grad()
+            functional.cross_entropy(model(x), torch.arange(len(x))).backward()
+            optimizer.step()
+
+    found = watched(run).get("images mixed")
+    assert found is None or "place" not in found.message
+
+
 @pytest.mark.parametrize("how", ["copied", "lacking", "estimated anew"])
 def test_an_average_without_running_statistics(how):
     model = nn.Sequential(nn.Linear(20, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 5))

@@ -251,7 +251,11 @@ def _place(
     if one is None or not one.is_floating_point() or len(one) != len(order):
         return None
     size, noise = _rms((one - one.mean(0)).double()), _rms((one - two).double())
-    off = _rms((other - one[order.to(one.device)]).double())
+    moved = one[order.to(one.device)]
+    if one.shape[1:] == order.shape and torch.allclose(other, moved[:, order], atol=SEEN * size):
+        # Each is compared with all.
+        return None
+    off = _rms((other - moved).double())
     # What is drawn at random, or keeps a state, differs whatever the order.
     return off / size if noise < SEEN * off and size > SEEN * _rms(one.double()) else None
 
