@@ -234,8 +234,8 @@ def _place(
     model: nn.Module, call: Callable[[nn.Module, Any], Any], inputs: Any, n: int
 ) -> float | None:
     """Return how much outputs change with their images' order, over how much they differ."""
-    straight = torch.arange(min(n, LEAST_IMAGES))
-    order = straight.roll(FEW - 1)
+    straight = torch.arange(min(n, FEW))
+    order = straight.roll(1)
 
     def rows(x: Any, places: Tensor) -> Any:
         if isinstance(x, (tuple, list)):
@@ -245,19 +245,22 @@ def _place(
     if not _apart(inputs, n):
         return None
     with torch.no_grad():
-        one, two, other = (
-            logits_in(call(model, rows(inputs, o))) for o in (straight, straight, order)
-        )
-    if one is None or not one.is_floating_point() or len(one) != len(order):
-        return None
-    size, noise = _rms((one - one.mean(0)).double()), _rms((one - two).double())
-    moved = one[order.to(one.device)]
-    if one.shape[1:] == order.shape and torch.allclose(other, moved[:, order], atol=SEEN * size):
-        # Each is compared with all.
-        return None
-    off = _rms((other - moved).double())
-    # What is drawn at random, or keeps a state, differs whatever the order.
-    return off / size if noise < SEEN * off and size > SEEN * _rms(one.double()) else None
+        one, other = (logits_in(call(model, rows(inputs, o))) for o in (straight, order))
+        if one is None or not one.is_floating_point() or len(one) != len(order):
+            return None
+        size = _rms((one - one.mean(0)).double())
+        moved = one[order.to(one.device)]
+        off = _rms((other - moved).double())
+        if size <= SEEN * _rms(one.double()) or off <= SEEN * size:
+            return 0.0
+        if one.shape[1:] == order.shape and torch.allclose(
+            other, moved[:, order], atol=SEEN * size
+        ):
+            # Each is compared with all.
+            return 0.0
+        # What is drawn at random, or keeps a state, differs whatever the order.
+        again = logits_in(call(model, rows(inputs, straight)))
+    return off / size if _rms((one - again).double()) < SEEN * off else 0.0
 
 
 class _Made(nn.Module):
