@@ -1,6 +1,6 @@
 """Prove all test images of a classifier that unmask fool harden --certified made, into its card.
 
-    unmask fool harden mnist --certified --threshold 0.5 --epochs 40 --margin 1.05 --half
+    unmask fool harden mnist --certified --threshold 0.5 --epochs 24 --margin 1.0 --half
     python benchmarks/release/certified_card.py runs/harden-mnist/model.safetensors
 
 The certificate is of the half-precision weights as they are loaded. OUT then holds

@@ -68,8 +68,8 @@ def trials(history: list[FlowStats]) -> Iterator[Verdict]:
         yield Verdict(
             "images mixed",
             "error",
-            "an output depends on its image's place in the batch: in another order outputs change "
-            f"by {found.place:.1%} of what they differ by",
+            "an output depends on its image's place in the batch: in another order it changes by "
+            f"{found.place:.0%} of what separates one image's output from another's",
             "what is added or hidden by place belongs to the places of a sequence, not to the "
             "batch: with the batch first these are x.size(1), as of pe[:x.size(1)]",
             step=stats.step,
