@@ -166,7 +166,8 @@ def _two_classes(history: list[FlowStats]) -> Iterator[Verdict]:
             evidence={"ones": part, "labels": float(total)},
         )
     elif rare <= 1 - MAJORITY and weight * rare < 0.5 * (1 - rare):
-        yield imbalanced(int(part > 0.5), round(total * (1 - rare)), total, call.location)
+        most, last = round(total * (1 - rare)), history[-1].step
+        yield imbalanced(int(part > 0.5), most, total, call.location, last)
 
 
 def _reversed_weights(counts: Counter[int], weights: tuple[float, ...] | None) -> bool:
