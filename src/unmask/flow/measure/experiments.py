@@ -74,7 +74,8 @@ def experiment(
     fit = _quietly(lambda: _linear(batches if rows is None else rows)) if plain else None
     linear, chance, nearest, images = fit or (None, None, None, 0)
     later, unshifted = words or (None, False)
-    known = _quietly(lambda: read(_alive(model), call, x))
+    words_in = any(isinstance(m, nn.Embedding) for m in model.modules())
+    known = _quietly(lambda: read(_alive(model), call, x)) if words_in else None
     recurrent = any(isinstance(m, nn.RNNBase) for m in model.modules())
     return Experiments(
         *(mixed, swapped, time, severed, affine, random),
