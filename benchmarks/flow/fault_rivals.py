@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from fault_labels import Case
 
 from unmask.flow.judge.indicators import update_ratios
-from unmask.flow.measure.statistics import FlowStats, LayerStats, Magnitude
+from unmask.flow.measure.magnitude import Magnitude
+from unmask.flow.measure.statistics import FlowStats, LayerStats
 
 # phi' where the rule draws its line: tanh at 9.5 and 5, the sigmoid at 17 and 5.
 TANH_LINE = {9.5: 1 - math.tanh(9.5) ** 2, 5.0: 1 - math.tanh(5.0) ** 2}

@@ -25,7 +25,7 @@ from unmask.flow.judge.indicators import median, update_ratios
 from unmask.flow.judge.loop import IDLE, SAME, loop
 from unmask.flow.judge.trials import unpredicted
 from unmask.flow.judge.verdicts import SURE, early, ordered, verdicts
-from unmask.flow.measure.calls import logits_in, runs_inside, user_line
+from unmask.flow.measure.calls import CLASSIFIERS, MASKED, logits_in, runs_inside, user_line
 from unmask.flow.measure.copies import Copies
 from unmask.flow.measure.experiments import experiment, severs
 from unmask.flow.measure.inputs import InputLedger, array_of
@@ -156,11 +156,15 @@ class Training:
             if torch.is_grad_enabled() and name == "kl_div" and self.facts.same < IDLE:
                 self.facts.same += abs(float(result.mean())) < SAME
                 self.note_line("kl_div")
+            if not torch.is_grad_enabled() and name in CLASSIFIERS and not self.module.training:
+                self.inputs.checked(target)
             return
         # This one has further arguments, and isn't called again.
         self._call = (name, output, target, options) if name != "ctc_loss" else None
-        if name in ("cross_entropy", "nll_loss"):
+        if name in CLASSIFIERS:
             self.inputs.labelled(target)
+        if name in MASKED:
+            self.inputs.masked(target)
         if self.probe.window is not None:
             self.probe.window.see_loss(name, output, target, options, result)
 

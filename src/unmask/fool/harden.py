@@ -68,7 +68,18 @@ class Hardening:
             )
 
     def attacked(self, model: nn.Module, pixels: Tensor, labels: Tensor, *, part: float) -> Tensor:
-        """Return pixels changed so that the model's loss rises; see train.adversary."""
+        """Return pixels changed so that the model's loss rises; see train.adversary.
+
+        The model is attacked as it will be: with the running statistics of batch normalisation.
+        """
+        training = model.training
+        model.eval()
+        try:
+            return self._attacked(model, pixels, labels, part)
+        finally:
+            model.train(training)
+
+    def _attacked(self, model: nn.Module, pixels: Tensor, labels: Tensor, part: float) -> Tensor:
         norm = self.threat.norm
         eps = self.threat.bound * self.margin * min(1.0, part / self.warmup if self.warmup else 1.0)
         # A single step is longer than the ball's radius, or it would hardly reach its surface.
@@ -135,7 +146,7 @@ def hardening_recipe(epochs: int, *, seed: int = 0, threshold: float | None = No
         threshold: see stepped_cnn.
     """
     steps = [[width, 4, 2] for width in _WIDTHS]
-    thresholded = {"steps": steps, "hidden": _HIDDEN, "threshold": threshold}
+    thresholded = {"steps": steps, "hidden": _HIDDEN, "threshold": threshold, "normalised": True}
     return Recipe(
         name="hardened",
         purpose="few mistakes under attack",

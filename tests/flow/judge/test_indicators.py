@@ -22,7 +22,8 @@ from unmask.flow.judge.indicators import (
     words_answer,
 )
 from unmask.flow.measure.layers import scattered, spread
-from unmask.flow.measure.statistics import ENTRIES, FlowStats, LayerStats, Magnitude, Slopes
+from unmask.flow.measure.magnitude import ENTRIES, Magnitude
+from unmask.flow.measure.statistics import FlowStats, LayerStats, Slopes
 
 
 def size(rms: float, count: int = 100) -> Magnitude:

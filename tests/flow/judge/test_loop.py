@@ -1482,3 +1482,158 @@ def test_a_divergence_that_starts_small_beside_a_mean_over_many_pixels(weight, t
     with Watch() as seen:
         run()
     assert ("loss outweighed" in {v.kind for v in seen.verdicts}) == told
+
+
+class Readout(nn.Module):
+    """A trained layer on top of a frozen one, or beside it."""
+
+    def __init__(self, beside: bool = False) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(20, 64), nn.Linear(64, 5)
+        self.more = nn.Linear(20, 64) if beside else None
+
+    def forward(self, x):
+        # The trained branch runs first, as that of an adapter's first layer does.
+        more = 0 if self.more is None else self.more(x)
+        return self.head((self.body(x) + more).relu())
+
+
+@pytest.mark.parametrize("how", ["at random", "trained", "beside"])
+def test_layers_that_are_frozen_as_they_were_drawn(how):
+    model = Readout(how == "beside")
+    if how == "trained":
+        train(model, steps=60)
+    model.body.requires_grad_(False)
+    kept = [p for p in model.parameters() if p.requires_grad]
+    found = watched(lambda: train(model, optimizer=torch.optim.Adam(kept, 1e-3)))
+    assert ("weights not loaded" in found) == (how == "at random")
+
+
+@pytest.mark.parametrize(("classes", "told"), [(5, False), (3, True)])
+def test_validation_labels_of_classes_that_training_lacks(classes, told):
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def run():
+        for i in range(120):
+            x, y = batch(i)
+            kept = y < classes
+            optimizer.zero_grad()
+            functional.cross_entropy(model(x[kept]), y[kept]).backward()
+            optimizer.step()
+        model.eval()
+        with torch.no_grad():
+            for i in range(120, 126):
+                x, y = batch(i)
+                functional.cross_entropy(model(x), y)
+
+    found = watched(run)
+    assert ("train and validation inputs differ" in found) == told
+    if told:
+        assert "(3, 4)" in found["train and validation inputs differ"].message
+
+
+@pytest.mark.parametrize("turned", [True, False])
+def test_images_that_are_turned_without_their_masks(turned):
+    model = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 1, 1))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def run():
+        for _ in range(12):
+            masks = torch.zeros(16, 1, 24, 24)
+            for mask in masks:
+                top, left = torch.randint(0, 16, (2,)).tolist()
+                mask[0, top : top + 6, left : left + 6] = 1
+            images = masks + 0.1 * torch.randn_like(masks)
+            half = torch.rand(16) < 0.5
+            images[half] = images[half].flip(3)
+            if not turned:
+                masks[half] = masks[half].flip(3)
+            optimizer.zero_grad()
+            functional.binary_cross_entropy_with_logits(model(images), masks).backward()
+            optimizer.step()
+
+    found = watched(run)
+    assert ("bad data" in found) == turned
+    assert not turned or "left and right" in found["bad data"].message
+
+
+@pytest.mark.parametrize(
+    ("scale", "severity"), [(0.07, "error"), (1.0, "warning"), (1 / 0.07, None)]
+)
+@pytest.mark.parametrize("divides", [True, False])
+def test_a_temperature_that_multiplies(scale, severity, divides):
+    left, right = nn.Linear(20, 16), nn.Linear(20, 16)
+    optimizer = torch.optim.Adam([*left.parameters(), *right.parameters()], lr=1e-3)
+
+    def run():
+        for i in range(8):
+            x, _ = batch(i)
+            a, b = (functional.normalize(m(x)) for m in (left, right))
+            scores = a @ b.T / (1 / scale) if divides else scale * (a @ b.T)
+            optimizer.zero_grad()
+            functional.cross_entropy(scores, torch.arange(len(x))).backward()
+            optimizer.step()
+
+    found = watched(run).get("activation before the loss")
+    assert (found.severity if found is not None else None) == severity
+
+
+def test_the_step_of_a_solver_may_depend_on_the_whole_batch():
+    class Solver(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.field, self.head = nn.Linear(20, 20), nn.Linear(20, 5)
+
+        def forward(self, x):
+            # As long as the largest error of the batch allows.
+            step = 0.5 / (1 + 1e-4 * self.field(x).square().mean().sqrt())
+            return self.head(x + step * self.field(x).tanh())
+
+    assert "images mixed" not in watched(lambda: train(Solver()))
+
+
+def test_the_words_of_a_text_are_few():
+    model = nn.Sequential(nn.Linear(1000, 16), nn.ReLU(), nn.Linear(16, 5))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+
+    def run(scale: float):
+        for _ in range(8):
+            x, y = torch.zeros(32, 1000), torch.arange(32) % 5
+            for row, label in zip(x, y, strict=True):
+                row[torch.randint(0, 190, (12,)) * 5 + label] = scale
+            optimizer.zero_grad()
+            functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+
+    assert "inputs badly scaled" not in watched(lambda: run(1 / 12))
+    assert "inputs badly scaled" in watched(lambda: run(1e-3))
+
+
+def test_the_states_of_an_episode_grow():
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def run(grows: float):
+        for i in range(12):
+            x, y = batch(i)
+            optimizer.zero_grad()
+            functional.cross_entropy(model(x * 5e-3 * grows**i), y).backward()
+            optimizer.step()
+
+    assert "inputs badly scaled" not in watched(lambda: run(2.0))
+    assert "inputs badly scaled" in watched(lambda: run(1.0))
+
+
+def test_linear_layers_side_by_side_need_no_activation():
+    class Sides(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(20, 7), nn.Linear(20, 7)
+
+        def forward(self, x):
+            return self.a(x) + self.b(x.flip(1))
+
+    assert "no activation" not in watched(lambda: train(Sides()))
+    deep = nn.Sequential(nn.Linear(20, 10), nn.Linear(10, 5))
+    assert "no activation" in watched(lambda: train(deep))

@@ -19,8 +19,9 @@ from torch.optim import optimizer as optimizer_hooks
 
 from unmask.errors import UserError
 from unmask.flow.measure.layers import spread
+from unmask.flow.measure.magnitude import measure
 from unmask.flow.measure.probe import EARLY_STEPS, GradientProbe
-from unmask.flow.measure.statistics import FlowStats, measure
+from unmask.flow.measure.statistics import FlowStats
 
 
 def attached() -> int:

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from unmask.flow.judge.trials import reversed_mask, trials
-from unmask.flow.measure.calls import REVERSED_MASK
+from unmask.flow.measure.calls import CLASSIFIERS, REVERSED_MASK
 from unmask.flow.measure.inputs import Colours, InputFacts
 from unmask.flow.measure.statistics import NEVER, FlowStats
 from unmask.verdict import Verdict
 
-_CLASSIFIERS = ("cross_entropy", "nll_loss")
 _BINARY = ("binary_cross_entropy", "binary_cross_entropy_with_logits")
 LEAST_LABELS, MAJORITY, MANY = 32, 0.9, 1000
 # Batches with at most this fraction of all classes seen, and the fewest such batches.
@@ -43,6 +42,10 @@ SURE_OF_TWO = 300
 DROWNED = 0.5
 # The labels of a whole loop that make a majority certain.
 ENOUGH_LABELS = 500
+# The masks that tell whether they lie where their images do, and the fraction that may not.
+ENOUGH_MASKS, MIRRORED = 48, 0.3
+# The labels a class after which one would have come, and the fraction of those that never came.
+SEEN_BEFORE, NEW = 20, 0.1
 # The batches that make an order by class certain, and the fraction of them that must show it.
 ORDERED_BATCHES, IN_ORDER = 20, 0.95
 
@@ -50,7 +53,7 @@ ORDERED_BATCHES, IN_ORDER = 20, 0.95
 def data(history: list[FlowStats]) -> Iterator[Verdict]:
     """Judge the labels of all steps seen together, and the outcomes of the experiments."""
     last = history[-1].step
-    batches = [(s, c) for s in history for c in s.calls if c.name in _CLASSIFIERS and c.classes]
+    batches = [(s, c) for s in history for c in s.calls if c.name in CLASSIFIERS and c.classes]
     # Most places in an image or words in a text may well be of one class, and the first of two that
     # are compared may always be the right one.
     batches = [(s, c) for s, c in batches if len(c.shape) > 1 and 1 < c.shape[1] < MANY]
@@ -254,6 +257,20 @@ def inputs(facts: InputFacts, ended: bool) -> Iterator[Verdict]:
             cause="the colours of a pixel lie side by side, in images whose channels come first",
             evidence={"nearer": facts.rows[channels - 1], "a pixel": facts.rows[channels]},
         )
+    for turned, (straight, mirrored) in facts.placed.items():
+        if straight + mirrored >= ENOUGH_MASKS and mirrored >= MIRRORED * (straight + mirrored):
+            yield Verdict(
+                "bad data",
+                "error",
+                f"{mirrored} of {straight + mirrored} masks fit their image better with {turned} "
+                "exchanged: images and masks are not turned together",
+                "draw a flip, crop or rotation once for both, as "
+                "torchvision.transforms.v2 does for an image and its tv_tensors.Mask",
+                cause="masks that lie elsewhere than in their images",
+                evidence={"mirrored": float(mirrored), "masks": float(straight + mirrored)},
+            )
+            break
+    yield from _never_trained(facts)
     images, different = (sum(pair[i] for pair in facts.alike) for i in range(2))
     # One alone shows in the first layer's input.
     if ALIKE_BATCHES <= len(facts.alike) < different <= ALIKE * images:
@@ -290,6 +307,25 @@ def inputs(facts: InputFacts, ended: bool) -> Iterator[Verdict]:
             "on: what they measure is memory",
             "keep images apart for validation, by file or by person",
             evidence={"seen": facts.seen, "images": float(facts.validated)},
+        )
+
+
+def _never_trained(facts: InputFacts) -> Iterator[Verdict]:
+    """Find labels of validation images of which training has none."""
+    trained, known = sum(facts.classes.values()), len({*facts.classes, *facts.checked})
+    validated = sum(facts.checked.values())
+    new = sorted(c for c in facts.checked if c >= 0 and c not in facts.classes)
+    part = sum(facts.checked[c] for c in new) / max(validated, 1)
+    enough = trained >= max(ENOUGH_LABELS, SEEN_BEFORE * known) and validated >= LEAST_VALIDATED
+    if enough and known <= MANY and part >= NEW:
+        few = ", ".join(map(str, new[:4])) + (", ..." if len(new) > 4 else "")
+        yield Verdict(
+            "train and validation inputs differ",
+            "error",
+            f"{part:.0%} of {validated:,} validation labels are of classes ({few}) that none of "
+            f"{trained:,} training labels is",
+            "shuffle before the split, or stratify it: every class belongs on both sides",
+            evidence={"new": part, "classes": float(len(new))},
         )
 
 

@@ -21,6 +21,8 @@ FAR = 10.0
 CROWDED = 0.2
 # The batches that agree before texts are said not to end.
 ALL_ALIKE = 4
+# Cosines times less than this tell classes hardly apart.
+SMALL = 0.5
 # The brightest value of an image, which a mask read from a file has.
 FULL = 255
 _BELOW = ("gelu", "silu", "softplus")
@@ -263,12 +265,18 @@ def _cross_entropy(call: LossCall, several: bool, verdict: object) -> Iterator[V
             highest=call.high,
         )
     elif call.operation == "cosine" and several:
+        small = call.scale < SMALL
         yield verdict(
             "activation before the loss",
-            "cross_entropy is fed cosines, between -1 and 1: the loss can't fall below "
-            f"{math.log(1 + (classes - 1) * math.exp(-2)):.3g}",
-            "multiply them by a scale, fixed (10 to 30) or learnt, or divide by a temperature",
-            severity="warning",
+            "cross_entropy is fed cosines"
+            + (f" times {call.scale:.3g}" if call.scale < 1 else "")
+            + f", between {-call.scale:.3g} and {call.scale:.3g}: the loss can't fall below "
+            f"{math.log(1 + (classes - 1) * math.exp(-2 * call.scale)):.3g}, where guessing gives "
+            f"{math.log(classes):.3g}",
+            "divide by the temperature instead of multiplying by it"
+            if small
+            else "multiply them by a scale, fixed (10 to 30) or learnt, or divide by a temperature",
+            severity="error" if small else "warning",
             lowest=call.low,
             highest=call.high,
         )

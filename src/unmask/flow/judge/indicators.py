@@ -31,6 +31,9 @@ UNRESPONSIVE = 0.005
 TABLES = ("Embedding", "EmbeddingBag")
 # How many times as much the loss answers to a layer than to those before it, if they are beside it.
 BRANCH = 2000.0
+# A response that has grown by this is coming back; one that is less than this fraction of another
+# layer's is far from it.
+RISES, APART = 10.0, 0.003
 # Of a table of words, which the gradient reaches last.
 TABLE = 0.03
 
@@ -203,7 +206,11 @@ def sensitivities(stats: FlowStats) -> list[float]:
     if not stats.loss or stats.loss < 0:
         return [math.nan for _ in stats.matrix_layers]
     return [
-        layer.weight_gradient.rms * layer.weight.rms * layer.weight.count / stats.loss
+        layer.weight_gradient.rms
+        * layer.weight.rms
+        * layer.weight.count
+        * layer.matched
+        / stats.loss
         if layer.weight is not None and layer.weight_gradient is not None
         else math.nan
         for layer in stats.matrix_layers
@@ -307,6 +314,24 @@ def adaptive(stats: FlowStats) -> bool:
     """Return whether the optimiser divides by the gradient's size, so a small one matters less."""
     name = (stats.optimizer or "").lower()
     return any(part in name for part in ("ada", "rmsprop", "rprop", "lion", "lamb", "novograd"))
+
+
+def comes_back(history: list[FlowStats], weakest: float) -> bool:
+    """Return whether a faint response of the loss is likely to grow by itself.
+
+    Of a network whose parts start near zero it grows with every step; where the gradient vanishes
+    it stays as it is. And where steps don't depend on the gradient's size, what counts is whether
+    the loss responds to other layers much more.
+
+    Args:
+        history: of one training, in order.
+        weakest: the response to the layers at the input.
+    """
+    last = [front[0] for s in history[-2:] if (front := front_response(s)) is not None]
+    if len(last) == 2 and last[1] > max(last[0], RISES * weakest):
+        return True
+    others = finite(sensitivities(history[0]))
+    return adaptive(history[-1]) and 0 < max(others, default=0.0) < weakest / APART
 
 
 def relative_gain(stats: FlowStats) -> float | None:

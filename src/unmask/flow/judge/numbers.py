@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from unmask.flow.judge import fixes
-from unmask.flow.measure.statistics import FlowStats, LayerStats, Magnitude
+from unmask.flow.measure.magnitude import Magnitude
+from unmask.flow.measure.statistics import FlowStats, LayerStats
 from unmask.verdict import Verdict
 
 # A loss that grew to this many times its start diverged by its steps.

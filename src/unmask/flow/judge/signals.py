@@ -7,10 +7,12 @@ import math
 from unmask.flow.judge import fixes
 from unmask.flow.judge.indicators import (
     FRESH,
+    RISES,
     TABLES,
     UNRESPONSIVE,
     Decay,
     adaptive,
+    comes_back,
     decay,
     factors,
     finite,
@@ -43,7 +45,6 @@ FAINT, FORCEFUL, OVERRESPONSIVE, OVERRESPONSIVE_UNKNOWN = 0.5, 3.0, 100.0, 1000.
 FADED, FADED_FAR, MANY_LAYERS = -0.65, -1.5, 7
 # A loss that responds this much, and this many times as much as at the start, is recovering.
 ANSWERS, ANSWERS_MORE = 0.03, 2.0
-RISES = 10.0
 WAY_ROUND = 0.1
 GROWN, GROWN_PLAIN, GROWN_A_LAYER = 0.9, 0.35, 0.04
 GROWN_NORMALISED = 3.0
@@ -61,6 +62,8 @@ _SQUASHED = ("sigmoid", "softmax", "log_softmax")
 FIRST_RMS, OFF_CENTRE, HUGE = (0.02, 20.0), 10.0, 1000.0
 # The fewest images, beside the first of each batch, that show that all of a batch are the same.
 OTHERS = 4
+# Inputs that have grown by this factor say little of those to come.
+GROWS = 2.0
 # The fewest images whose scale is judged, unless it is as far off as this.
 ENOUGH = 8
 
@@ -125,11 +128,14 @@ def inputs(history: list[FlowStats]) -> Verdict | None:
         x = x if x.images >= ENOUGH or later is None else x.joined(later)
     if x.images < ENOUGH and x.maximum < HUGE:
         return None
-    rms = math.hypot(x.mean, x.std)
+    rms, last = math.hypot(x.mean, x.std), history[-1].input
+    if last is not None and math.hypot(last.mean, last.std) > GROWS * rms > 0:
+        # The states of an episode are small where it begins.
+        return None
     size = first.weight.rms * math.sqrt(first.fan_in) if first.weight else 1.0
     # Weights whose scale is further off than the inputs' have verdicts of their own.
     theirs = rms == 0 or (size > 0 and abs(math.log(rms)) >= abs(math.log(size)))
-    badly = theirs and not FIRST_RMS[0] <= rms * size <= FIRST_RMS[1]
+    badly = theirs and not x.coded and not FIRST_RMS[0] <= rms * size <= FIRST_RMS[1]
     off = abs(x.mean) / x.std if x.std > 0 else math.inf
     if not badly and off <= OFF_CENTRE:
         return None
@@ -277,7 +283,7 @@ def vanishing(history: list[FlowStats]) -> Verdict | None:
     total = d.total[1] if d is not None else 0.0
     faint = weakest is not None and weakest < FAINT
     fades = total < (FADED if faint else FADED_FAR) and (faint or weakest is None)
-    silent = weakest is not None and weakest < UNRESPONSIVE and not _rises(history, weakest)
+    silent = weakest is not None and weakest < UNRESPONSIVE and not comes_back(history, weakest)
     healthy = not fades and (not silent or now >= UNRESPONSIVE)
     if not hidden or healthy or words_answer(stats):
         return None
@@ -315,16 +321,6 @@ def vanishing(history: list[FlowStats]) -> Verdict | None:
         cause=f.cause(fading=True) if f else "",
         evidence=({"response": weakest} if weakest is not None else {}) | _fit(d),
     )
-
-
-def _rises(history: list[FlowStats], weakest: float) -> bool:
-    """Return whether the loss's response has grown far from its weakest, and still grows.
-
-    Of a network whose parts start near zero it grows with every step; where the gradient vanishes
-    it stays as it is.
-    """
-    last = [front[0] for s in history[-2:] if (front := front_response(s)) is not None]
-    return len(last) == 2 and last[1] > max(last[0], RISES * weakest)
 
 
 def _first_profile(history: list[FlowStats]) -> FlowStats:

@@ -18,6 +18,8 @@ DECAYS, DECAYS_MUCH = 0.75, 2.0
 ROUNDED, ROUNDED_AWAY = 0.5, 0.75
 # Averages over more than a thousand gradients hardly follow the loss.
 LONG_MEMORY = 0.999
+# The step from which on what is frozen stays so.
+SETTLED = 5
 # The probed steps at which no gradient that is other than 0 comes any more.
 LATE = 2
 _NAMED = 4
@@ -127,6 +129,7 @@ def steps(history: list[FlowStats]) -> Iterator[Verdict]:
             shared[0].rpartition(".")[0] or shared[0],
         )
     yield from _frozen(history[-1], facts[-1])
+    yield from _frozen_at_random(history[-1])
     later = [f for s, f in seen if s.step > 0]
     carried = sum(f.carried for f in later)
     if carried and carried >= min(2, len(later)):
@@ -342,6 +345,28 @@ def _frozen(stats: FlowStats, facts: ParameterFacts) -> Iterator[Verdict]:
             step=stats.step,
             subject=layers[-1].name,
             evidence={"layers": float(len(layers))},
+        )
+
+
+def _frozen_at_random(stats: FlowStats) -> Iterator[Verdict]:
+    """Find layers before all that are trained which are frozen as they were drawn."""
+    ran = [x for x in stats.layers if x.output is not None]
+    first = next((i for i, x in enumerate(ran) if not x.frozen), 0)
+    frozen, others = ran[:first], ran[first:]
+    if not any(x.matrix for x in frozen) or any(x.frozen for x in others):
+        return
+    told = [x.drawn for x in frozen if x.matrix]
+    if stats.step >= SETTLED and True in told and all(x.drawn is not False for x in frozen):
+        names = [x.name for x in frozen if x.matrix]
+        yield Verdict(
+            "weights not loaded",
+            "warning",
+            f"{_some(names)} before all that is trained: frozen (requires_grad is False), and "
+            "still as initialised at random",
+            "load their trained weights, or let them train: requires_grad_(True)",
+            subject=names[0],
+            step=stats.step,
+            evidence={"layers": float(len(names))},
         )
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 
+from unmask.flow.measure.calls import CLASSIFIERS
 from unmask.flow.measure.statistics import Experiments, FlowStats
 from unmask.verdict import Verdict
 
 _ABSOLUTE = ("l1_loss", "smooth_l1_loss", "huber_loss")
-_CLASSIFIERS = ("cross_entropy", "nll_loss")
 # The fraction of an output's gradient that comes to other images, and the change of a loss whose
 # images change places, that are no more than rounding.
-MIXED, SWAPPED = 1e-6, 1e-7
+MIXED, SWAPPED = 0.005, 1e-7
 # The fraction that comes to later words, of which an output that is to predict the next must not
 # depend on any.
 LEAKS = 0.01
@@ -139,7 +140,7 @@ def trials(history: list[FlowStats]) -> Iterator[Verdict]:
             evidence={"through_time": found.through_time},
         )
     # A generator may well draw its outputs at random, a classifier may not.
-    classifies = any(c.name in _CLASSIFIERS and c.own for c in stats.calls)
+    classifies = any(c.name in CLASSIFIERS and c.own for c in stats.calls)
     if found.random is not None and found.random > RANDOM and classifies:
         yield Verdict(
             "wrong mode",
@@ -149,7 +150,7 @@ def trials(history: list[FlowStats]) -> Iterator[Verdict]:
             step=stats.step,
             evidence={"difference": found.random},
         )
-    if found.affine is not None and found.affine < AFFINE and len(stats.matrix_layers) > 1:
+    if found.affine is not None and found.affine < AFFINE and _in_series(stats):
         yield Verdict(
             "no activation",
             "warning",
@@ -174,6 +175,12 @@ def trials(history: list[FlowStats]) -> Iterator[Verdict]:
 def unpredicted(found: Experiments) -> bool:
     """Return whether the nearest image predicts a label no better than chance does."""
     return found.nearest is not None and _at_chance(found.nearest, found)
+
+
+def _in_series(stats: FlowStats) -> bool:
+    """Return whether a layer can be fed by another, rather than stand beside it."""
+    layers = stats.matrix_layers
+    return any(a.units > 1 and b.fan_in % a.units == 0 for a, b in pairwise(layers))
 
 
 def _at_chance(accuracy: float, found: Experiments) -> bool:

@@ -102,6 +102,7 @@ class LossCall:
         positives: the fraction of ones where each image has one target, 0 or 1, or None.
         endless: whether every text ends with one word that no label is.
         heavier: the weight of these in the loss, beside that of zeros.
+        scale: that cosines were multiplied by, see graph.LastOperation.
     """
 
     name: str
@@ -134,6 +135,7 @@ class LossCall:
     positives: float | None = None
     heavier: float = 1.0
     endless: bool = False
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -211,6 +213,10 @@ LOSSES = (
     *("binary_cross_entropy", "binary_cross_entropy_with_logits", "kl_div", "multi_margin_loss"),
     "ctc_loss",
 )
+
+# Whose targets are classes, and those whose targets may be masks.
+CLASSIFIERS = ("cross_entropy", "nll_loss")
+MASKED = (*CLASSIFIERS, "binary_cross_entropy", "binary_cross_entropy_with_logits")
 
 # Of which it doesn't matter which argument is called the target.
 SYMMETRIC = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
@@ -367,6 +373,7 @@ def loss_call(
             operation=last.name,
             dim=last.dim,
             width=last.width,
+            scale=last.scale,
             beyond=beyond(aim, last.name),
             total=float(result.detach().sum()) if not scalar else None,
             normalised=normalised(out, logs=name == "nll_loss")

@@ -45,11 +45,13 @@ class LastOperation(NamedTuple):
             layer; "cosine" for products of vectors of length 1, or None.
         dim: that a softmax is taken over, at least 0.
         width: the number of entries that it is taken over.
+        scale: that cosines were multiplied by, at most 1.
     """
 
     name: str | None = None
     dim: int | None = None
     width: int | None = None
+    scale: float = 1.0
 
 
 def last_operation(tensor: Tensor) -> LastOperation:
@@ -73,9 +75,25 @@ def last_operation(tensor: Tensor) -> LastOperation:
         return LastOperation(_OPERATIONS[name], dim + (len(shape) if dim < 0 else 0), width)
     if name == "ConvolutionBackward0" or (name == "AddmmBackward0" and _weighs(node)):
         return LastOperation("scores")
-    if name in _PRODUCTS and all(_of_length_one(parent) for parent, _ in node.next_functions):
-        return LastOperation("cosine")
+    scale, node = _scaled(node)
+    if scale > 1 or node is None or node.name() not in _PRODUCTS:
+        return LastOperation()
+    if all(_of_length_one(parent) for parent, _ in node.next_functions):
+        return LastOperation("cosine", scale=scale)
     return LastOperation()
+
+
+def _scaled(node: Any) -> tuple[float, Any]:
+    """Return the fixed factor on a tensor, and the operation before it."""
+    scale = 1.0
+    while node is not None and node.name() in ("MulBackward0", "DivBackward0"):
+        factor = getattr(node, "_saved_other", None)
+        if factor is None or factor.numel() != 1 or node.next_functions[1][0] is not None:
+            break
+        by = abs(float(factor))
+        scale *= by if node.name() == "MulBackward0" else 1 / by if by else math.inf
+        node = _skipped(node.next_functions[0][0])
+    return scale, node
 
 
 def _skipped(node: Any) -> Any:

@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unmask.flow.measure.placement import Placement
+
 # Images whose fingerprints are kept, entries for a fingerprint, passes whose size is measured.
 KEPT, ENTRIES, PASSES = 200_000, 64, 16
 # Images kept for a fit of the labels, pixels of each, and passes until there are enough.
@@ -53,6 +55,9 @@ class InputFacts:
         rows: the mean squares of differences between numbers of a row of images with three or four
             channels, by how far they lie apart, 0 to twice the channels; empty where there are
             none.
+        placed: by how a mask is turned, the masks that fit their image better as they are, and
+            those that fit it better turned; see Placement.
+        checked: the number of labels of each class in passes without gradients.
         alike: for each of the first batches, its images and how many of them are different; of
             images with fractions, since codes and flags come again.
     """
@@ -67,6 +72,8 @@ class InputFacts:
     few: int = 0
     alike: tuple[tuple[int, int], ...] = ()
     rows: tuple[float, ...] = ()
+    placed: dict[str, tuple[int, int]] = field(default_factory=dict)
+    checked: dict[int, int] = field(default_factory=dict)
 
 
 class _Rows:
@@ -133,6 +140,9 @@ class InputLedger:
         self._train, self._validation = _Moments(), _Moments()
         self._colours = _Channels(), _Channels()
         self._in_rows = _Rows()
+        self._placement = Placement()
+        # The last images, while masks are compared with them.
+        self._images: Tensor | None = None
         self._seen: list[NDArray[np.int64]] = []
         self._checked: list[NDArray[np.int64]] = []
         self._counts = [0, 0]
@@ -147,6 +157,7 @@ class InputLedger:
         # For each batch, the number of its labels and that of their classes.
         self._batches: list[tuple[int, int]] = []
         self._classes: Counter[int] = Counter()
+        self._others: Counter[int] = Counter()
         # The labels of batches that are still to be counted.
         self._labels: list[NDArray[Any]] = []
 
@@ -163,6 +174,7 @@ class InputLedger:
             self._train.add(x)
         self._colours[0].add(x)
         self._in_rows.add(x)
+        self._images = None if self._placement.complete else x
         self._add(x, self._seen, 0)
         flat = x.flatten(1)
         wide = len(x) >= FEWEST and flat.shape[1] >= WIDE
@@ -182,6 +194,19 @@ class InputLedger:
             return
         if len(target) == len(x) and not target.is_floating_point():
             self._pairs.append((x, target.detach().clone()))
+
+    def masked(self, target: Any) -> None:
+        """Compare masks with the last images."""
+        x, self._images = self._images, None
+        if x is not None and isinstance(target, Tensor) and target.ndim > 2:
+            self._placement.add(x, target)
+
+    def checked(self, target: Any) -> None:
+        """Count the labels of a batch in a pass without gradients."""
+        if not isinstance(target, Tensor) or target.ndim != 1 or target.is_floating_point():
+            return
+        if target.is_cpu and max(len(target), self._others.total()) < LABELS:
+            self._others.update(target.tolist())
 
     def _count(self, target: Any) -> None:
         if not isinstance(target, Tensor) or target.ndim != 1 or not target.is_cpu:
@@ -253,6 +278,8 @@ class InputLedger:
             few,
             tuple(self._alike),
             () if self._computed else self._in_rows.read(),
+            {name: (a, b) for name, (a, b) in self._placement.counts.items()},
+            dict(self._others),
         )
 
     def _shift(self) -> tuple[Colours, Colours, float] | None:

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from unmask.flow.measure.drawn import drawn
+from unmask.flow.measure.magnitude import ENTRIES, SAFE, Magnitude, few, measure
 from unmask.flow.measure.slopes import alive, describe
-from unmask.flow.measure.statistics import (
-    ENTRIES,
-    QUANTILES,
-    SAFE,
-    InputStats,
-    LayerStats,
-    Magnitude,
-    Slopes,
-    few,
-    measure,
-)
+from unmask.flow.measure.statistics import QUANTILES, InputStats, LayerStats, Slopes
 
 PROBE_IMAGES = 512
 # The fewest rows of a table whose columns are compared, and the most columns.
@@ -150,6 +142,7 @@ class Collected:
         update_to_weight_ratio: see LayerStats.
         expected_gain: see LayerStats.
         beside: see LayerStats.
+        matched: see LayerStats.
     """
 
     layer: Layer
@@ -167,6 +160,7 @@ class Collected:
     update_to_weight_ratio: float | None = None
     expected_gain: float | None = None
     beside: str | None = None
+    matched: float = 1.0
 
     def see_output(self, z: Tensor) -> None:
         """Measure an output: its size, and its variation over images and over units."""
@@ -190,6 +184,8 @@ class Collected:
             self.weight.add(w)
             if w.grad is not None:
                 self.weight_gradient.add(w.grad, scale)
+        if len(self.layer.weights) > 1:
+            self.matched = _matched(self.layer.weights)
         largest = max(self.layer.weights, key=lambda w: w.numel())
         # A single unit has no other to compare with.
         if largest.ndim > 1 and len(largest) > 1:
@@ -219,7 +215,17 @@ class Collected:
             update_to_weight_ratio=self.update_to_weight_ratio,
             expected_gain=self.expected_gain,
             beside=self.beside,
+            matched=self.matched,
+            drawn=self._drawn(),
         )
+
+    def _drawn(self) -> bool | None:
+        weights = self.layer.weights
+        if any(w.requires_grad for w in weights):
+            return False
+        own = {id(w) for w in weights}
+        rest = [p for p in self.layer.module.parameters(recurse=False) if id(p) not in own]
+        return drawn(weights, rest)
 
     def _read_slopes(self, dead: float | None, dead_pictures: int) -> Slopes | None:
         figures = _mean(self.slopes)
@@ -235,6 +241,17 @@ class Collected:
             dead=dead,
             dead_pictures=dead_pictures,
         )
+
+
+def _matched(weights: Sequence[Tensor]) -> float:
+    norms = [
+        (float(torch.linalg.vector_norm(w.grad)), float(torch.linalg.vector_norm(w.detach())))
+        for w in weights
+        if w.grad is not None and not w.grad.is_sparse
+    ]
+    together = math.prod(math.hypot(*part) for part in zip(*norms, strict=True))
+    known = 0 < together < math.inf
+    return sum(g * w for g, w in norms) / together if known else 1.0
 
 
 class Units:
@@ -311,7 +328,8 @@ def input_stats(x: Tensor) -> InputStats:
     variation = spread(x, 0) if x.ndim > 1 and len(x) > 1 else None
     drowned = None if computed else _drowned(x)
     largest = float(x.abs().amax())
-    return InputStats(float(mean), deviation, largest, variation, computed, images, drowned)
+    zero = 1 - int(torch.count_nonzero(x)) / x.numel()
+    return InputStats(float(mean), deviation, largest, variation, computed, images, drowned, zero)
 
 
 def _drowned(x: Tensor) -> float | None:

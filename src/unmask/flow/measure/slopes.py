@@ -14,8 +14,9 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from unmask.flow.measure.calls import REVERSED_MASK
+from unmask.flow.measure.magnitude import few
 from unmask.flow.measure.masks import Padding
-from unmask.flow.measure.statistics import DEAD_BELOW, QUANTILES, SATURATED_BELOW, few
+from unmask.flow.measure.statistics import DEAD_BELOW, QUANTILES, SATURATED_BELOW
 
 _NAMES: dict[str, tuple[Any, ...]] = {
     "relu": (functional.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_),

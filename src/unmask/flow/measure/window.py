@@ -38,9 +38,10 @@ from unmask.flow.measure.layers import (
     spread,
     tensors_in,
 )
+from unmask.flow.measure.magnitude import few
 from unmask.flow.measure.parameters import ParameterLedger, amp_scale
 from unmask.flow.measure.slopes import ActivationMode
-from unmask.flow.measure.statistics import NEVER, Dropped, FlowStats, InputStats, few
+from unmask.flow.measure.statistics import NEVER, Dropped, FlowStats, InputStats
 from unmask.flow.measure.wrappers import transformed
 
 if TYPE_CHECKING:
