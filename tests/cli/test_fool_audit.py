@@ -159,8 +159,8 @@ def test_a_gate_stays_shut_when_a_part_could_not_be_attacked(
 @pytest.mark.usefixtures("unwritten")
 def test_an_onnx_file_is_a_black_box(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = Classifier.create(
-        "strided_cnn",
-        {"widths": [4], "hidden": 8},
+        "stepped_cnn",
+        {"steps": [[4, 4, 2]], "hidden": 8},
         class_names=("bright", "dark"),
         input_shape=(3, 8, 8),
         mean=(0.5,) * 3,

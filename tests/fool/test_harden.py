@@ -41,6 +41,19 @@ def hardening(**settings: Any) -> Hardening:
     return Hardening(Threat.parse("linf:0.1"), bars(40, 9), **settings)
 
 
+@pytest.mark.parametrize("mode", [True, False])
+def test_an_attack_leaves_running_statistics_and_the_mode_as_they_are(mode: bool) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
+    model.train(mode)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    images = bars(16, 1)
+    pixels = torch.from_numpy(images.pixels).float() / 255
+    labels = torch.from_numpy(images.labels)
+    hardening().attacked(model, pixels, labels, part=1.0)
+    assert model.training == mode
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("threat", ["linf:0.1", "l2:0.8"])
 def test_what_is_learnt_from_stays_within_the_ball_and_raises_the_loss(
@@ -191,9 +204,9 @@ def test_bad_settings(settings: dict[str, Any], line: str) -> None:
 
 def test_the_network_is_as_large_as_it_says() -> None:
     model = prepared(hardening_recipe(1), load_mnist()[1][:50], seed=0)
-    convolutions = (16 * 1 * 32 + 32) + (16 * 32 * 64 + 64)
-    dense = (7 * 7 * 64 * 256 + 256) + (256 * 10 + 10)
-    assert sum(p.numel() for p in model.parameters()) == convolutions + dense
+    convolutions, norms = 16 * 1 * 32 + 16 * 32 * 64, 2 * (32 + 64 + 256)
+    dense = 7 * 7 * 64 * 256 + (256 * 10 + 10)
+    assert sum(p.numel() for p in model.parameters()) == convolutions + norms + dense
     assert model(torch.rand(3, 1, 28, 28)).shape == (3, 10)
     with pytest.raises(UserError, match="too small for this network"):
         prepared(hardening_recipe(1), Images(*_dots(), ("a", "b"), "dots"), seed=0)

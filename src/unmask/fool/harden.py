@@ -145,13 +145,16 @@ def hardening_recipe(epochs: int, *, seed: int = 0, threshold: float | None = No
         seed: of everything random.
         threshold: see stepped_cnn.
     """
-    steps = [[width, 4, 2] for width in _WIDTHS]
-    thresholded = {"steps": steps, "hidden": _HIDDEN, "threshold": threshold, "normalised": True}
     return Recipe(
         name="hardened",
         purpose="few mistakes under attack",
-        architecture="strided_cnn" if threshold is None else "stepped_cnn",
-        settings={"widths": list(_WIDTHS), "hidden": _HIDDEN} if threshold is None else thresholded,
+        architecture="stepped_cnn",
+        settings={
+            "steps": [[width, 4, 2] for width in _WIDTHS],
+            "hidden": _HIDDEN,
+            "threshold": threshold,
+            "normalised": True,
+        },
         config=FitConfig(
             epochs=epochs,
             batch_size=128,

@@ -154,36 +154,6 @@ def block_cnn(
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, classes))
 
 
-def strided_cnn(
-    shape: tuple[int, int, int],
-    classes: int,
-    widths: Sequence[int] = (32, 64),
-    hidden: int = 256,
-) -> nn.Module:
-    """Return (4x4 convolution of stride 2, ReLU) for each width, one hidden ReLU layer, the logits.
-
-    Images [b, c, h, w] to logits [b, classes]. It has strides instead of pooling and no batch norm,
-    as networks for adversarial training do (Wong et al., 2020).
-
-    Args:
-        shape: channels, height and width of the images.
-        classes: how many.
-        widths: channels of each convolution.
-        hidden: width of the hidden layer.
-
-    Raises:
-        UserError: the images are too small.
-    """
-    layers: list[nn.Module] = []
-    channels = shape[0]
-    for width in widths:
-        layers += [nn.Conv2d(channels, width, 4, stride=2, padding=1), nn.ReLU()]
-        channels = width
-    features = channels * _pooled(shape, len(widths))
-    layers += [nn.Flatten(), nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, classes)]
-    return nn.Sequential(*layers)
-
-
 def paired_cnn(
     shape: tuple[int, int, int],
     classes: int,
@@ -238,9 +208,10 @@ def stepped_cnn(
     """Return (convolution, ReLU) for each step, one hidden ReLU layer, and the logits.
 
     Images [b, c, h, w] to logits [b, classes]. It has nothing but convolutions, linear layers,
-    batch normalisation and ReLU, as networks for certified training do. With a threshold its first
-    layer isn't trained: pixels become 0 below it and 1 above it, with a ramp of 0.1 between.
-    Networks that are trained against Linf on MNIST learn such a layer (Madry et al., 2018).
+    batch normalisation and ReLU, as networks for certified and adversarial training do. With a
+    threshold its first layer isn't trained: pixels become 0 below it and 1 above it, with a ramp of
+    0.1 between. Networks that are trained against Linf on MNIST learn such a layer (Madry et al.,
+    2018).
 
     Args:
         shape: channels, height and width of the images.
@@ -285,7 +256,6 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "document_cifar": document_cifar,
     "document_masks": document_masks,
     "block_cnn": block_cnn,
-    "strided_cnn": strided_cnn,
     "paired_cnn": paired_cnn,
     "wide_resnet": WideResNet,
     "stepped_cnn": stepped_cnn,

@@ -1637,3 +1637,19 @@ def test_linear_layers_side_by_side_need_no_activation():
     assert "no activation" not in watched(lambda: train(Sides()))
     deep = nn.Sequential(nn.Linear(20, 10), nn.Linear(10, 5))
     assert "no activation" in watched(lambda: train(deep))
+
+
+def test_a_loss_that_is_mostly_noise_answers_little_to_every_layer():
+    """Score matching by denoising: the target is the noise over its variance."""
+    layers = [nn.Linear(2, 64), nn.Softplus(), nn.Linear(64, 64), nn.Softplus(), nn.Linear(64, 2)]
+    model = nn.Sequential(*layers)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def run():
+        for _ in range(40):
+            x, noise = torch.randn(256, 2), torch.randn(256, 2)
+            optimizer.zero_grad()
+            (model(x + 0.01 * noise) + noise / 0.01).square().sum(1).mean().mul(0.5).backward()
+            optimizer.step()
+
+    assert "vanishing" not in watched(run)

@@ -7,6 +7,7 @@ import itertools
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from torch.nn.modules import module as hooks
 from torch.optim import optimizer as optimizer_hooks
 
 from unmask.errors import UserError
+from unmask.flow.judge.indicators import sensitivities
 from unmask.flow.measure.layers import spread
 from unmask.flow.measure.magnitude import measure
 from unmask.flow.measure.probe import EARLY_STEPS, GradientProbe
@@ -612,3 +614,23 @@ def test_outputs_of_which_some_are_masked_have_no_variation():
             return super().forward(x).masked_fill(torch.eye(16, 3).bool(), -math.inf)
 
     assert probed(Masked(nn.Linear(8, 3)), *batch())[0].output.variation is None
+
+
+def test_the_response_to_a_layer_of_two_weights_is_the_sum_of_both():
+    """A mean and a deviation, as in Bayes by backprop, have sizes of their own."""
+
+    class Drawn(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mean = nn.Parameter(0.01 * torch.randn(3, 8))
+            self.rho = nn.Parameter(-5 - torch.rand(3, 8))
+
+        def forward(self, x):
+            return functional.linear(x, self.mean + functional.softplus(self.rho))
+
+    model = Drawn()
+    before = [p.detach().clone() for p in model.parameters()]
+    (stats,) = probed(model, *batch(), lr=0.0)
+    both = zip(model.parameters(), before, strict=True)
+    expected = sum(float(p.grad.norm() * w.norm()) for p, w in both) / 2.0
+    assert sensitivities(replace(stats, loss=2.0)) == [pytest.approx(expected, rel=1e-5)]

@@ -73,10 +73,12 @@ def test_no_image_of_the_region_is_below_a_bound(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["document_mnist", "document_masks", "block_cnn", "strided_cnn"])
+@pytest.mark.parametrize("name", ["document_mnist", "document_masks", "block_cnn", "stepped_cnn"])
 def test_our_own_networks_have_bounds(name: str) -> None:
     torch.manual_seed(3)
     settings = {"widths": [3, 4]} | ({"dropout": [0.1, 0.1]} if name == "document_masks" else {})
+    if name == "stepped_cnn":
+        settings = {"steps": [[3, 4, 2], [4, 4, 2]], "normalised": True}
     if name != "block_cnn":
         settings["hidden"] = 6
     net = build(name, settings, (1, 8, 8), 2).eval()
