@@ -330,8 +330,9 @@ def comes_back(history: list[FlowStats], weakest: float) -> bool:
     last = [front[0] for s in history[-2:] if (front := front_response(s)) is not None]
     if len(last) == 2 and last[1] > max(last[0], RISES * weakest):
         return True
-    others = finite(sensitivities(history[0]))
-    return adaptive(history[-1]) and 0 < max(others, default=0.0) < weakest / APART
+    if not adaptive(history[-1]) or normalised(history[0]):
+        return False
+    return 0 < max(finite(sensitivities(history[0])), default=0.0) < weakest / APART
 
 
 def relative_gain(stats: FlowStats) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from unmask.flow.judge.fixes import SCALED
-from unmask.flow.judge.indicators import UNRESPONSIVE, front_response
+from unmask.flow.judge.indicators import TABLES, UNRESPONSIVE, front_response
 from unmask.flow.judge.signals import NO_SLOPE, NOTHING, underflow
 from unmask.flow.measure.calls import REENTRANT, REVERSED_MASK, SAMPLE
 from unmask.flow.measure.statistics import FlowStats, ParameterFacts
@@ -360,7 +360,9 @@ def _frozen_at_random(stats: FlowStats) -> Iterator[Verdict]:
         names = [x.name for x in frozen if x.matrix]
         yield Verdict(
             "weights not loaded",
-            "warning",
+            # What is random tells images apart all the same, as a trunk that stands for a trained
+            # one may; of words it tells nothing.
+            "warning" if any(x.kind in TABLES for x in frozen) else "note",
             f"{_some(names)} before all that is trained: frozen (requires_grad is False), and "
             "still as initialised at random",
             "load their trained weights, or let them train: requires_grad_(True)",
