@@ -33,7 +33,7 @@ TABLES = ("Embedding", "EmbeddingBag")
 BRANCH = 2000.0
 # A response that has grown by this is coming back; one that is less than this fraction of another
 # layer's is far from it.
-RISES, APART = 10.0, 0.003
+RISES, APART = 10.0, 0.2
 # Of a table of words, which the gradient reaches last.
 TABLE = 0.03
 

@@ -141,9 +141,15 @@ def _needed(v: Verdict, history: Sequence[FlowStats]) -> int:
         # Steps that don't depend on the gradient's size may bring it back.
         layers = [x for x in history[-1].layers if x.name == v.subject] if history else []
         moves = [x.update_to_weight_ratio or 0.0 for x in layers]
-        return PLATEAU if max(moves, default=0.0) >= MOVES else SURE
+        return _patience(max(moves, default=0.0))
     # Without a probed step there are only the counts of the loop, which have patience of their own.
     return 0 if v.kind in CAUSES or v.kind == "diverged" else SURE
+
+
+def _patience(moves: float) -> int:
+    if moves >= MOVES:
+        return PLATEAU
+    return PLATEAU + 1 if moves >= MOVES / 3 else SURE
 
 
 def told(verdict: Verdict) -> str:
