@@ -153,7 +153,6 @@ def hardening_recipe(epochs: int, *, seed: int = 0, threshold: float | None = No
             "steps": [[width, 4, 2] for width in _WIDTHS],
             "hidden": _HIDDEN,
             "threshold": threshold,
-            "normalised": True,
         },
         config=FitConfig(
             epochs=epochs,
