@@ -292,6 +292,14 @@ def test_units_that_are_off_are_no_underflow():
     assert "float underflow" not in {v.kind for v in check.verdicts}
 
 
+def guess() -> LossCall:
+    """Return the loss of a classifier of three classes that guesses."""
+    return LossCall(
+        *("cross_entropy", (16, 3), (16,), -1.0, 1.0, 0.0, 2.0, True, {0: 6, 1: 5, 2: 5}),
+        *(None, None, "mean", 1.1, None),
+    )
+
+
 def course(losses: list[float], promise: float, pace: float) -> list[FlowStats]:
     """Return steps with these losses, each of which promised this fraction of its loss.
 
@@ -378,16 +386,21 @@ def test_the_first_step_alone_says_little_of_weight_decay(decays, told):
 
 
 @pytest.mark.parametrize(
-    ("pace", "severity"), [(3e-5, "error"), (6e-5, "warning"), (1.6e-4, "warning")]
+    ("pace", "classifies", "severity"),
+    [
+        (3e-5, False, "error"),
+        (6e-5, False, "warning"),
+        (8e-5, True, "error"),
+        (1.6e-4, True, "warning"),
+    ],
 )
-def test_a_rate_that_is_slow_is_a_warning(pace, severity):
+def test_a_rate_that_is_slow_is_a_warning(pace, classifies, severity):
     # Such as SGD at 0.01 for a network of linear layers, or RMSprop at 0.00005 for a critic, which
     # are slow and get there.
-    (found,) = (
-        v
-        for v in verdicts(course([2.3, 2.3, 2.3], 5e-5, pace))
-        if v.kind == "learning rate too low"
-    )
+    steps = course([2.3, 2.3, 2.3], 5e-5, pace)
+    if classifies:
+        steps = [replace(s, calls=(guess(),)) for s in steps]
+    (found,) = (v for v in verdicts(steps) if v.kind == "learning rate too low")
     assert found.severity == severity
 
 
@@ -408,10 +421,7 @@ def test_a_rate_is_never_said_to_be_too_high_and_too_low():
 
 @pytest.mark.parametrize(("before", "passes"), [(0.4, 1), (0.4, 8), (1e-6, 1)])
 def test_constant_outputs_name_the_steps_that_made_them(before, passes):
-    call = LossCall(
-        *("cross_entropy", (16, 3), (16,), -1.0, 1.0, 0.0, 2.0, True, {0: 6, 1: 5, 2: 5}),
-        *(None, None, "mean", 1.1, None),
-    )
+    call = guess()
     first, last = (
         FlowStats(
             *(step, ()),

@@ -23,8 +23,9 @@ from unmask.flow.measure.calls import LossCall
 from unmask.flow.measure.statistics import FlowStats
 from unmask.verdict import Verdict
 
-# The update ratios of rates that hardly get anywhere, and of those that are slow.
-STILL, SLOW, SLOW_GAIN = 5e-5, 2e-4, 7e-4
+# The update ratios of rates that hardly get anywhere, of those at which a classifier hardly does,
+# and of those that are slow.
+STILL, BARELY, SLOW, SLOW_GAIN = 5e-5, 1e-4, 2e-4, 7e-4
 # The loss of a classifier that guesses, and the later probed steps that show it.
 GUESSES, LATE = 0.95, 2
 FAST, FAR_TOO_FAST, KEPT, HASTY_SHARE = 0.15, 0.3, 0.45, 0.25
@@ -168,9 +169,10 @@ def too_low(history: list[FlowStats]) -> Verdict | None:
     fastest *= growth
     if fastest >= (STILL if gaining else SLOW):
         return None
+    guesses = any(_classifies(c) and c.own for s in history for c in s.calls)
     return Verdict(
         "learning rate too low",
-        "error" if fastest < STILL else "warning",
+        "error" if fastest < (BARELY if guesses else STILL) else "warning",
         f"a step changes the weights by {fastest:.2g} of their size"
         + (f" and the loss by {median(gains):.1g} of its own" if gains else ""),
         fixes.faster(history),
