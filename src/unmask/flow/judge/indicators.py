@@ -33,7 +33,7 @@ TABLES = ("Embedding", "EmbeddingBag")
 BRANCH = 2000.0
 # A response that has grown by this is coming back; one that is less than this fraction of another
 # layer's is far from it.
-RISES, APART = 10.0, 0.2
+RISES, APART = 10.0, 0.05
 # Of a table of words, which the gradient reaches last.
 TABLE = 0.03
 
@@ -330,9 +330,9 @@ def comes_back(history: list[FlowStats], weakest: float) -> bool:
     last = [front[0] for s in history[-2:] if (front := front_response(s)) is not None]
     if len(last) == 2 and last[1] > max(last[0], RISES * weakest):
         return True
-    if not adaptive(history[-1]) or normalised(history[0]):
+    if not last or not adaptive(history[-1]) or normalised(history[0]):
         return False
-    return 0 < max(finite(sensitivities(history[0])), default=0.0) < weakest / APART
+    return 0 < max(finite(sensitivities(history[-1])), default=0.0) < last[-1] / APART
 
 
 def relative_gain(stats: FlowStats) -> float | None:
