@@ -28,7 +28,7 @@ from unmask.flow.judge.verdicts import SURE, early, ordered, verdicts
 from unmask.flow.measure.calls import CLASSIFIERS, MASKED, logits_in, runs_inside, user_line
 from unmask.flow.measure.copies import Copies
 from unmask.flow.measure.experiments import experiment, severs
-from unmask.flow.measure.inputs import InputLedger, array_of
+from unmask.flow.measure.inputs import InputLedger, array_of, first_in
 from unmask.flow.measure.layers import attends
 from unmask.flow.measure.origin import origin, origin_in, steep
 from unmask.flow.measure.parameters import Moves, Witness, amp_scale, held_by
@@ -125,7 +125,7 @@ class Training:
                 counts = [int(n) for n in tracked if n is not None]
                 facts.fresh_norms = bool(counts) and max(counts) == 0
         elif facts.steps:
-            x = next((a for a in args if isinstance(a, Tensor)), None)
+            x = first_in(args)
             if not self.module.training:
                 self.inputs.validated(args)
             if self._modal and self.module.training and x is not None:
@@ -142,7 +142,7 @@ class Training:
         At nearly every step they give a teacher's targets; and a batch that was just trained on
         may be counted for the training accuracy.
         """
-        trained = next((a for a in self._arguments or () if isinstance(a, Tensor)), None)
+        trained = first_in(self._arguments or ())
         if trained is not None and trained.data_ptr() == x.data_ptr():
             return
         if self._since_validation >= RARE:

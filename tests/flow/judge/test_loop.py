@@ -1661,3 +1661,99 @@ def test_a_loss_that_is_mostly_noise_answers_little_to_every_layer():
             optimizer.step()
 
     assert "vanishing" not in watched(run)
+
+
+class Guesser(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.head = nn.Embedding(30, 16), nn.Linear(16, 29)
+
+    def forward(self, x):
+        words = self.words(x)
+        return self.head((words + words.mean(1, keepdim=True)).tanh())
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_masked_words_that_the_model_is_shown(shown):
+    model = Guesser()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def run():
+        for _ in range(10):
+            ids = torch.randint(29, (16, 12))
+            mask = torch.rand(16, 12) < 0.5
+            labels = ids.masked_fill(~mask, -1)
+            scores = model(ids if shown else ids.masked_fill(mask, 29))
+            optimizer.zero_grad()
+            functional.cross_entropy(scores.transpose(1, 2), labels, ignore_index=-1).backward()
+            optimizer.step()
+
+    assert ("target leakage" in watched(run)) == shown
+
+
+def test_texts_with_several_labels_that_are_mixed():
+    def run(batch_first: bool):
+        model = Texts(batch_first)
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        for _ in range(10):
+            x = torch.randint(20, (16, 10))
+            y = torch.stack([(x == k).any(1) for k in range(5)], 1).float()
+            optimizer.zero_grad()
+            functional.binary_cross_entropy_with_logits(model(x), y).backward()
+            optimizer.step()
+
+    assert "images mixed" in watched(lambda: run(False))
+    assert "images mixed" not in watched(lambda: run(True))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_validation_in_training_mode_of_a_model_that_is_given_a_list(training):
+    class Joined(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net()
+
+        def forward(self, parts):
+            return self.net(torch.cat(parts, 1))
+
+    model = Joined()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def run():
+        for _ in range(3):
+            model.train()
+            for i in range(20):
+                x, y = batch(i)
+                optimizer.zero_grad()
+                functional.cross_entropy(model([x[:, :10], x[:, 10:]]), y).backward()
+                optimizer.step()
+            model.train(training)
+            with torch.no_grad():
+                for i in range(20, 30):
+                    x, _ = batch(i)
+                    model([x[:, :10], x[:, 10:]])
+
+    assert ("wrong mode" in watched(run)) == training
+
+
+@pytest.mark.parametrize(("what", "told"), [("masked words", False), ("whole texts", True)])
+def test_a_class_that_ignore_index_leaves_out(what, told):
+    """Masked words are left out elsewhere on purpose, and so is no class of whole texts."""
+    words, head = nn.Embedding(31, 16), nn.Linear(16, 30 if what == "masked words" else 2)
+    model = nn.Sequential(words, nn.Tanh(), head)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def run():
+        for _ in range(10):
+            ids = torch.randint(1, 30, (40, 12))
+            mask = torch.rand(40, 12) < 0.3
+            scores = model(ids.masked_fill(mask, 30))
+            labels = ids.masked_fill(~mask, 0).flatten()
+            if what == "whole texts":
+                scores, labels = scores.mean(1), (ids[:, 0] > 15).long()
+            scores = scores.reshape(-1, scores.shape[-1])
+            optimizer.zero_grad()
+            functional.cross_entropy(scores, labels, ignore_index=0).backward()
+            optimizer.step()
+
+    assert ("wrong loss" in watched(run)) == told

@@ -97,6 +97,13 @@ def _judged(call: LossCall, stats: FlowStats) -> Iterator[Verdict]:
             "predicts nothing",
             "feed it words[:, :-1], and compare with words[:, 1:]",
         )
+    if call.shown:
+        yield verdict(
+            "target leakage",
+            "the words that are to be guessed stand in the text that the model reads: it learns to "
+            "copy, and guesses nothing",
+            "feed it the text in which they are masked",
+        )
     few = several and call.shape[1] <= _FEW
     if call.ignored is not None and few:
         yield verdict(

@@ -43,16 +43,17 @@ def trials(history: list[FlowStats]) -> Iterator[Verdict]:
     found = stats.experiments
     if found is None:
         return
-    if found.mixed is not None and found.mixed > MIXED:
+    mixed = found.mixed or 0.0
+    if mixed > MIXED:
         yield Verdict(
             "images mixed",
             "error",
-            f"{found.mixed:.0%} of what the first image's output depends on are the other images "
+            f"{mixed:.0%} of what the first image's output depends on are the other images "
             "of its batch",
             "keep the batch's dimension apart: transpose where view or reshape is used, "
             "batch_first=True in recurrent and attention layers",
             step=stats.step,
-            evidence={"mixed": found.mixed},
+            evidence={"mixed": mixed},
         )
     if found.leak is not None and found.leak > LEAKS:
         yield Verdict(
@@ -65,7 +66,7 @@ def trials(history: list[FlowStats]) -> Iterator[Verdict]:
             step=stats.step,
             evidence={"leak": found.leak},
         )
-    elif found.place is not None and found.place > MOVED:
+    elif found.place is not None and found.place > MOVED and mixed <= MIXED:
         yield Verdict(
             "images mixed",
             "error",

@@ -23,6 +23,7 @@ from unmask.flow.measure.targets import (
     ignored,
     normalised,
     positives,
+    shown,
     variation,
 )
 
@@ -103,6 +104,7 @@ class LossCall:
         endless: whether every text ends with one word that no label is.
         heavier: the weight of these in the loss, beside that of zeros.
         scale: that cosines were multiplied by, see graph.LastOperation.
+        shown: whether the words that are to be guessed stand in the text that the model reads.
     """
 
     name: str
@@ -136,6 +138,7 @@ class LossCall:
     heavier: float = 1.0
     endless: bool = False
     scale: float = 1.0
+    shown: bool = False
 
 
 @dataclass(frozen=True)
@@ -390,6 +393,7 @@ def loss_call(
             swapped=_only_target_learns(output, target),
             positives=positives(aim),
             endless=endless(texts, aim, options.get("ignore_index", -100)),
+            shown=shown(texts, aim, options.get("ignore_index", -100)),
             heavier=_weight(options.get("pos_weight")),
             weights=class_weights(options.get("weight")),
             explained=explained(out.sigmoid() if name.endswith("with_logits") else out, aim),

@@ -52,8 +52,9 @@ def experiment(
     mixed = swapped = time = severed = words = place = None
     plain = isinstance(x, Tensor) and isinstance(y, Tensor) and x.ndim > 1
     if plain and LEAST_IMAGES <= len(x) == len(y):
-        if (x.is_floating_point() or y.ndim == 1) and not _one_series(model, x, y):
-            # Where every word has a label, texts may lie side by side.
+        # Where every word has a label, texts may lie side by side.
+        whole = x.is_floating_point() or y.shape[:2] != x.shape[:2]
+        if whole and not _one_series(model, x, y):
             mixed = _quietly(lambda: _mixed(_alive(model), call, x))
             place = _quietly(lambda: _place(_alive(model), call, x, len(y)))
         swapped = _quietly(lambda: _swapped(_alive(model), call, loss, x, y))

@@ -321,6 +321,12 @@ def array_of(x: Tensor) -> NDArray[Any]:
     return (x.float() if x.dtype == torch.bfloat16 else x).numpy()
 
 
+def first_in(args: Any) -> Tensor | None:
+    """Return the first tensor of a call's arguments, which may stand in a list."""
+    flat = [x for a in args for x in (a if isinstance(a, (tuple, list)) else (a,))]
+    return next((x for x in flat if isinstance(x, Tensor)), None)
+
+
 def batch_of(args: Any) -> Batch:
     """Return a key that distinguishes batches in memory, None where there are no images."""
     x = _images(args)

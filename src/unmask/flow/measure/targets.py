@@ -26,19 +26,33 @@ _FEWEST, _LEAST = 8, 1e-6
 def ignored(texts: Sequence[Tensor], aim: Tensor, index: int) -> float | None:
     """Return the fraction of the labels that are left out at many different words, or None.
 
+    So are those of whole texts, which have no padding. Where the words that are told are hidden
+    behind one other, the rest is left out on purpose.
+
     Args:
         texts: that the model was given, int64[texts, places].
         aim: the labels.
         index: the one that is left out; those below 0 are no class.
     """
     words = next((x for x in texts if x.numel() == aim.numel()), None)
-    if index < 0 or words is None:
+    if index < 0 or not aim.numel():
         return None
-    left = words.flatten()[aim.flatten() == index]
-    if len(left) < max(_LEFT_OUT, aim.numel() // 10):
+    out = aim.flatten() == index
+    part = float(out.float().mean())
+    if words is None:
+        texts_alone = aim.ndim == 1 and any(len(x) == len(aim) for x in texts)
+        return part if texts_alone and 0.1 <= part < 1 else None
+    left, told = words.flatten()[out], words.flatten()[~out]
+    if len(left) < max(_LEFT_OUT, aim.numel() // 10) or _mostly_one(told):
         return None
-    most = int(left.unique(return_counts=True)[1].max())  # type: ignore[no-untyped-call]
-    return len(left) / aim.numel() if most < len(left) / 2 else None
+    return None if _mostly_one(left) else part
+
+
+def _mostly_one(words: Tensor) -> bool:
+    if not len(words):
+        return False
+    most = int(words.unique(return_counts=True)[1].max())  # type: ignore[no-untyped-call]
+    return most >= len(words) / 2
 
 
 def endless(texts: Sequence[Tensor], aim: Tensor, index: int) -> bool:
@@ -84,6 +98,26 @@ def given_away(texts: Sequence[Tensor], aim: Tensor) -> bool:
         return False
     rows = texts[alike.index(True)]
     return not any(x.shape == rows.shape and _same(x[:, 1:], rows[:, :-1]) for x in texts)
+
+
+def shown(texts: Sequence[Tensor], aim: Tensor, index: int) -> bool:
+    """Return whether all words that are to be guessed stand in the text that the model reads.
+
+    Args:
+        texts: that the model was given, int64[texts, places].
+        aim: the labels: the words at some places, the others left out.
+        index: the label of those that are left out.
+    """
+    words = next((x for x in texts if x.numel() == aim.numel()), None)
+    if words is None or aim.is_floating_point():
+        return False
+    flat, labels = words.flatten(), aim.flatten()
+    told = labels != index
+    left = flat[~told]
+    if min(len(left), len(flat) - len(left)) < _LEFT_OUT:
+        return False
+    # Words of many kinds are no padding.
+    return not _mostly_one(left) and bool((flat[told] == labels[told]).all())
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
