@@ -1757,3 +1757,19 @@ def test_a_class_that_ignore_index_leaves_out(what, told):
             optimizer.step()
 
     assert ("wrong loss" in watched(run)) == told
+
+
+@pytest.mark.parametrize(("deep", "severity"), [(False, "warning"), (True, "error")])
+def test_large_inputs_of_one_linear_layer_are_a_warning(deep, severity):
+    layers = [nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 1)] if deep else [nn.Linear(20, 1)]
+    model = nn.Sequential(*layers)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
+
+    def run():
+        for i in range(12):
+            x, _ = batch(i)
+            optimizer.zero_grad()
+            functional.mse_loss(model(100 * x), 100 * x[:, :1]).backward()
+            optimizer.step()
+
+    assert watched(run)["inputs badly scaled"].severity == severity

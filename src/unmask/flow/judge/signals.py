@@ -143,7 +143,8 @@ def inputs(history: list[FlowStats]) -> Verdict | None:
     normalised = "Norm" in "".join(layer.kind for layer in stats.layers[after : after + 1])
     return Verdict(
         "inputs badly scaled",
-        "warning" if normalised else "error",
+        # For one linear layer a rate can make up for their size.
+        "warning" if normalised or len(stats.matrix_layers) == 1 else "error",
         f"inputs of mean {x.mean:.3g} and standard deviation {x.std:.3g} give the first layer "
         f"outputs of size {rms * size:.2g}, where about 1 is expected",
         f"feed (x - {x.mean:.4g}) / {x.std:.4g}" if x.std > 0 else "check the data: all are equal",
