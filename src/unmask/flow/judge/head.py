@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from unmask.flow.judge.regression import fit, regression
-from unmask.flow.measure.calls import SYMMETRIC, LossCall
+from unmask.flow.measure.calls import CLASSIFIERS, SYMMETRIC, LossCall
 from unmask.flow.measure.statistics import FlowStats
 from unmask.verdict import Severity, Verdict
 
@@ -80,7 +80,7 @@ def _judged(call: LossCall, stats: FlowStats) -> Iterator[Verdict]:
         return
     several = len(call.shape) > 1 and call.shape[1] >= _SEVERAL
     over = _wrong_dimension(call)
-    if call.scrambled is not None and call.name in ("cross_entropy", "nll_loss"):
+    if call.scrambled is not None and call.name in CLASSIFIERS:
         last = [0, *range(2, len(call.scrambled)), 1]
         yield verdict(
             "wrong loss",
@@ -187,7 +187,7 @@ def _maximised(history: list[FlowStats]) -> Iterator[Verdict]:
     """Find steps whose loss is the negative of a classifier's."""
     turned = []
     for stats in history:
-        calls = [c for c in stats.calls if c.name in ("cross_entropy", "nll_loss") and c.value]
+        calls = [c for c in stats.calls if c.name in CLASSIFIERS and c.value]
         if len(calls) == 1 and stats.loss is not None and calls[0].own:
             value = calls[0].value or 0.0
             loss = -stats.loss if stats.maximises else stats.loss
@@ -226,7 +226,7 @@ def _never_ends(history: list[FlowStats]) -> Iterator[Verdict]:
 def _wrong_dimension(call: LossCall) -> str | None:
     if call.operation not in ("softmax", "log_softmax") or call.dim is None:
         return None
-    if call.name not in ("cross_entropy", "nll_loss") or len(call.shape) < 2:
+    if call.name not in CLASSIFIERS or len(call.shape) < 2:
         return None
     # A dimension of the outputs before they were reshaped, as those of words in a row are.
     elsewhere = call.dim >= len(call.shape) or call.shape[call.dim] != call.width

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from unmask.flow.judge import fixes
+from unmask.flow.measure.calls import CLASSIFIERS
 from unmask.flow.measure.magnitude import Magnitude
 from unmask.flow.measure.statistics import FlowStats, LayerStats
 from unmask.verdict import Verdict
@@ -35,7 +36,7 @@ _RISKY: dict[str, tuple[str, str]] = {
     "attention": (_MASKED, "a row that is masked throughout"),
     "kl_div": ("feed it log-probabilities, and probabilities as targets", "a target below 0"),
     **dict.fromkeys(
-        ("cross_entropy", "nll_loss"),
+        CLASSIFIERS,
         (
             "leave out batches in which no label counts, or use reduction='sum' over their number",
             "a mean over no label: all are ignore_index, or of weight 0",
@@ -106,7 +107,7 @@ def _made(stats: FlowStats, first: bool) -> Verdict | None:
         )
     name = origin.operation.rstrip("_")
     known = next((k for k in (name, name.rpartition("_")[2]) if k in _RISKY), None)
-    if origin.infinite and name in ("cross_entropy", "nll_loss"):
+    if origin.infinite and name in CLASSIFIERS:
         known = None
     if known is None and not first:
         # The numbers grew too large, which is the fault of the steps.

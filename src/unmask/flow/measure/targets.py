@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 # The most entries of a loss's input that are added up, and the most images.
 _MOST_ENTRIES, _MOST_IMAGES = 1 << 20, 64
-# Labels left out by ignore_index that are enough to look at.
-_LEFT_OUT = 32
+# Labels left out by ignore_index that are enough to look at, and the fraction of all.
+_LEFT_OUT, _MANY_LEFT_OUT = 32, 0.1
 # More classes than this are words.
 _MOST_CLASSES = 100
 # Targets this near to a range, relative to its width, count as inside.
@@ -41,9 +41,9 @@ def ignored(texts: Sequence[Tensor], aim: Tensor, index: int) -> float | None:
     part = float(out.float().mean())
     if words is None:
         texts_alone = aim.ndim == 1 and any(len(x) == len(aim) for x in texts)
-        return part if texts_alone and 0.1 <= part < 1 else None
+        return part if texts_alone and _MANY_LEFT_OUT <= part < 1 else None
     left, told = words.flatten()[out], words.flatten()[~out]
-    if len(left) < max(_LEFT_OUT, aim.numel() // 10) or _mostly_one(told):
+    if len(left) < _LEFT_OUT or part < _MANY_LEFT_OUT or _mostly_one(told):
         return None
     return None if _mostly_one(left) else part
 
