@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unmask.fool.attacks.base import Found, attack
 from unmask.fool.goal import Goal
@@ -92,13 +92,15 @@ def hopskipjump(
     *,
     generator: torch.Generator,
     queries: int = 5000,
-    first_samples: int = 100,
+    first_samples: int = 60,
 ) -> Adversarials:
     """Move along the boundary by gradients estimated from classes alone (HopSkipJump).
 
     From noise of another class the boundary is bisected towards the image, its normal is estimated
-    from samples around it, first_samples times the root of the round, and a step of geometrically
-    decreasing length is taken along the normal (Chen, Jordan and Wainwright, 2020).
+    from samples around it, and a step of geometrically decreasing length is taken along the normal
+    (Chen, Jordan and Wainwright, 2020). Half of the samples change slowly over the image, as
+    normals do (Li et al., 2020, "QEBA"), and rounds are shorter than theirs: first_samples times
+    the fourth root of the round, and a bisection no finer than the samples' spread asks for.
 
     Args:
         victim: a model that needs to return no more than the class.
@@ -126,8 +128,8 @@ def hopskipjump(
         at[rows[good]] = noise[rows[good]]
         started[rows[good]] = True
     dimensions = pixels[0].numel() if len(pixels) else 1
-    # The error of the bisection over the distance, as in the paper.
-    exact = 1 / (dimensions * math.sqrt(dimensions))
+    # The error of the bisection over the distance: a small part of the samples' spread below.
+    exact = 1 / (64 * math.sqrt(dimensions))
     rows = found.open()
     rows = rows[started[rows]]
     at[rows] = _bisected(victim, found, goal, rows, at[rows], exact)
@@ -141,7 +143,7 @@ def hopskipjump(
         here, start = at[rows], pixels[rows]
         away = NORMS["l2"].size(here - start)
         spread = away / math.sqrt(dimensions) if step > 1 else torch.full_like(away, 0.1)
-        count = int(min(first_samples * math.sqrt(step), 10_000))
+        count = int(min(first_samples * step**0.25, 10_000))
         normal = _normal(victim, found, goal, rows, here, spread, count, generator)
         length = away / math.sqrt(step)
         todo = torch.arange(len(rows), device=rows.device)
@@ -214,6 +216,15 @@ def _bisected(
     return torch.where(wide(high, there) < 1, start + wide(high, start) * (there - start), there)
 
 
+def _noise(count: int, shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """Return samples of normal noise, every second one of half the resolution, enlarged."""
+    noise = torch.randn((count, *shape), generator=generator)
+    sides = [max(side // 2, 1) for side in shape[1:]]
+    coarse = torch.randn((len(noise[1::2]), shape[0], *sides), generator=generator)
+    noise[1::2] = nn.functional.interpolate(coarse, size=shape[1:], mode="bilinear")
+    return noise
+
+
 def _normal(
     victim: Victim,
     found: Found,
@@ -231,8 +242,7 @@ def _normal(
     for first in range(0, count, _TOGETHER):
         k = min(_TOGETHER, count - first)
         # One draw for all images, so that none depends on which others are left.
-        noise = torch.randn((k, *here.shape[1:]), generator=generator).to(here)
-        noise = NORMS["l2"].direction(noise)
+        noise = NORMS["l2"].direction(_noise(k, here.shape[1:], generator).to(here))
         tries = (here[:, None] + spread[:, None, None, None, None] * noise[None]).clamp(0, 1)
         # Only what clipping left of the sample was tried.
         moved = (tries - here[:, None]) / spread[:, None, None, None, None]
