@@ -23,20 +23,19 @@ from torch.optim.optimizer import (
 from unmask.errors import UserError
 from unmask.flow.judge.crashes import explained
 from unmask.flow.judge.kinds import CONSEQUENCES
-from unmask.flow.judge.loop import IDLE, PATIENCE, frozen, not_loaded
+from unmask.flow.judge.loop import IDLE, PATIENCE, frozen, not_loaded, wasted
 from unmask.flow.judge.verdicts import ordered, told
 from unmask.flow.measure.calls import LossTap, user_line
 from unmask.flow.measure.inputs import Batch, batch_of
 from unmask.flow.measure.parameters import held_by
 from unmask.flow.measure.probe import DEFAULT_EVERY, GradientProbe, closure_of
 from unmask.flow.measure.taps import Tapped
+from unmask.flow.measure.terms import Terms
 from unmask.flow.measure.wrappers import is_part, transformed, unwrap
 from unmask.flow.training import LOOK, Training
-from unmask.flow.watched import Watched, WatchReport
+from unmask.flow.watched import Key, Watched, WatchReport, key
 from unmask.runtime import environment_stamp
 from unmask.verdict import SEVERITIES, Severity, Verdict, at_least
-
-_Key = tuple[str, str | None, str | None]
 
 
 class Stopped(BaseException):
@@ -80,8 +79,8 @@ class Watch:
         # Whether the gradients are still to be divided by the GradScaler's scale.
         self._scaled_up = False
         # On the program rather than on a model of it.
-        self._noted: dict[_Key, Verdict] = {}
-        self._idle_steps = 0
+        self._noted: dict[Key, Verdict] = {}
+        self._idle_steps, self._terms = 0, Terms()
         self._last: Training | None = None
         self._batch: Batch = None
         # Passes of our own on a copy are no training of the user's.
@@ -128,12 +127,13 @@ class Watch:
         for training in (*self._past, *self._trainings.values()):
             training.probe.__exit__(kind, error, trace)
         for training in self._trainings.values():
+            training.facts.finished = kind is None
             if training.facts.steps and error is None:
                 self._experiment(training)
         if error is not None and isinstance(error, Exception):
             last = max((t.probe.now for t in self._trainings.values()), default=None)
             if (crash := explained(error, last)) is not None:
-                self._noted[_key(crash)] = crash
+                self._noted[key(crash)] = crash
 
     @property
     def verdicts(self) -> list[Verdict]:
@@ -144,14 +144,14 @@ class Watch:
     def report(self) -> WatchReport:
         """Return the report so far, or, once the training has ended, on all of it."""
         ended = not self._handles
-        found: dict[_Key, Verdict] = {}
+        found: dict[Key, Verdict] = {}
         trainings = [*self._past, *self._trainings.values()]
         for training in trainings:
-            mine = {_key(v): v for v in training.told}
+            mine = {key(v): v for v in training.told}
             for v in self._judged(training, ended or training in self._past):
-                if _key(v) in mine or not self._follows(v):
-                    mine[_key(v)] = v
-            found |= {_key(v): v for v in ordered(mine.values())}
+                if key(v) in mine or not self._follows(v):
+                    mine[key(v)] = v
+            found |= {key(v): v for v in ordered(mine.values())}
         return WatchReport(
             tuple(
                 Watched(
@@ -262,6 +262,7 @@ class Watch:
         if self._last is None or self._apart:
             return
         loss = tensors[0] if isinstance(tensors, (list, tuple)) else tensors
+        self._terms.sent_back(loss, user_line())
         # All that ran since their last backward pass may have contributed to this loss.
         together = {*(t for t in self._trainings.values() if t.pending), self._last}
         for training in together:
@@ -331,6 +332,7 @@ class Watch:
             if optimizer not in self._stepped:
                 self._stepped.add(optimizer)
                 self._retire()
+            self._terms.stepped(held_by(optimizer))
             owned = self._owned(optimizer)
             for training in owned:
                 if not training.before_step(optimizer, self._scaled_up):
@@ -356,6 +358,8 @@ class Watch:
                     self._experiment(training)
                 if training.due():
                     self._say(training, training.sure())
+                    for term, times in self._terms.without_effect():
+                        self._note(wasted(term.number, times, term.location))
         except Exception as error:
             self._quiet(error)
 
@@ -378,8 +382,8 @@ class Watch:
             self._note(frozen(len(list(held_by(optimizer))), user_line()))
 
     def _note(self, found: Verdict | None) -> None:
-        if found is not None and _key(found) not in self._noted:
-            self._noted[_key(found)] = found
+        if found is not None and key(found) not in self._noted:
+            self._noted[key(found)] = found
             self._announce(found)
 
     def _announce(self, *found: Verdict) -> None:
@@ -400,9 +404,9 @@ class Watch:
 
     def _say(self, training: Training, found: list[Verdict]) -> None:
         new = []
-        told = {_key(v) for t in (*self._past, *self._trainings.values()) for v in t.told}
+        told = {key(v) for t in (*self._past, *self._trainings.values()) for v in t.told}
         for v in found:
-            if v.severity == "note" or _key(v) in told or self._follows(v):
+            if v.severity == "note" or key(v) in told or self._follows(v):
                 continue
             training.told.append(v)
             new.append(v)
@@ -443,7 +447,3 @@ def watch(
 
 def _print(verdict: Verdict) -> None:
     sys.stderr.write(f"unmask: {told(verdict)}\n")
-
-
-def _key(v: Verdict) -> _Key:
-    return v.kind, v.subject, v.location

@@ -8,6 +8,8 @@ from typing import Any
 from unmask.flow.measure.statistics import FlowStats
 from unmask.verdict import Severity, Verdict, at_least
 
+Key = tuple[str, str | None, str | None]
+
 
 @dataclass(frozen=True)
 class Watched:
@@ -51,3 +53,8 @@ class WatchReport:
     def as_dict(self) -> dict[str, Any]:
         """Return the report as plain values."""
         return asdict(self)
+
+
+def key(v: Verdict) -> Key:
+    """Return what distinguishes a verdict from others of the same training."""
+    return v.kind, v.subject, v.location

@@ -53,6 +53,7 @@ FLOW: dict[str, str] = {
     "schedule begun anew": "A schedule is made again before it has taken its course.",
     "weights not loaded": "None of the stored tensors has a name that the model knows.",
     "loss outweighed": "Other terms of the loss are so large that its task isn't learnt.",
+    "loss without effect": "A loss is computed, and no step ever uses its gradient.",
     "state carried over": "A batch begins with what a recurrent layer kept of other sequences.",
     "padding read": "What is said of a text is said after long padding, not at its last word.",
     "targets badly scaled": "Targets so far from 0 that the outputs take most of a training there.",

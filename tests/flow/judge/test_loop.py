@@ -1773,3 +1773,140 @@ def test_large_inputs_of_one_linear_layer_are_a_warning(deep, severity):
             optimizer.step()
 
     assert watched(run)["inputs badly scaled"].severity == severity
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_a_loss_that_is_left_out(left):
+    model = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 9))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+
+    def run():
+        for i in range(24):
+            x, y = batch(i)
+            scores, place = model(x).split([5, 4], 1)
+            loss = functional.cross_entropy(scores, y)
+            far = functional.l1_loss(place, x[:, :4])
+            optimizer.zero_grad()
+            (loss if left else loss + far).backward()
+            optimizer.step()
+
+    with Watch() as seen:
+        run()
+    assert [v.kind for v in seen.verdicts if "l1_loss" in v.message] == (
+        ["loss without effect"] if left else []
+    )
+
+
+def test_an_error_that_is_only_measured_is_no_loss():
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+
+    def run():
+        for i in range(24):
+            x, y = batch(i)
+            out = model(x)
+            functional.mse_loss(out.softmax(1), functional.one_hot(y, 5).float())
+            optimizer.zero_grad()
+            functional.cross_entropy(out, y).backward()
+            optimizer.step()
+
+    assert "loss without effect" not in watched(run)
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_a_generator_whose_images_are_detached_for_its_own_loss(detach):
+    maker = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 20))
+    critic = nn.Sequential(nn.Linear(20, 32), nn.LeakyReLU(0.2), nn.Linear(32, 1))
+    first, second = (torch.optim.Adam(m.parameters(), lr=1e-3) for m in (maker, critic))
+    right = functional.binary_cross_entropy_with_logits
+
+    def run():
+        for i in range(40):
+            x = batch(i)[0]
+            made = maker(torch.randn(len(x), 8))
+            true, false = critic(x), critic(made.detach())
+            second.zero_grad()
+            loss = right(true, torch.ones_like(true)) + right(false, torch.zeros_like(false))
+            loss.backward()
+            second.step()
+            again = critic(made.detach() if detach else made)
+            first.zero_grad()
+            loss = right(again, torch.ones_like(again)) + 0.1 * functional.l1_loss(made, x)
+            loss.backward()
+            first.step()
+
+    found = watched(run)
+    assert ("loss without effect" in found) == detach
+    if detach:
+        assert found["loss without effect"].severity == "error"
+        assert "test_loop.py" in (found["loss without effect"].location or "")
+
+
+@pytest.mark.parametrize("steps_an_epoch", [24, 24 * 32])
+def test_a_one_cycle_schedule_that_counts_images_for_batches(steps_an_epoch):
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    made = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=2 * steps_an_epoch)
+
+    def run():
+        train(model, after=lambda *_: made.step(), steps=48, optimizer=optimizer)
+
+    assert ("learning rate vanishes" in watched(run)) == (steps_an_epoch > 24)
+
+
+def test_a_one_cycle_schedule_that_an_interrupt_ends():
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    made = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=5000)
+
+    def interrupt(model, i, optimizer):
+        made.step()
+        if i == 40:
+            raise KeyboardInterrupt
+
+    seen = Watch(every=1000)
+
+    def run():
+        with seen:
+            train(model, after=interrupt, steps=50, optimizer=optimizer)
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert "learning rate vanishes" not in {v.kind for v in seen.verdicts}
+
+
+class Rewriter(nn.Module):
+    """Writes a text backwards: an encoder, and a decoder that may look ahead."""
+
+    def __init__(self, causal: bool) -> None:
+        super().__init__()
+        self.causal = causal
+        self.words, self.places = nn.Embedding(10, 16), nn.Parameter(torch.randn(1, 8, 16))
+        self.encoder = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
+        self.decoder = nn.TransformerDecoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, source, words):
+        read = self.encoder(self.words(source) + self.places[:, : source.shape[1]])
+        mask = nn.Transformer.generate_square_subsequent_mask(words.shape[1])
+        x = self.words(words) + self.places[:, : words.shape[1]]
+        return self.head(self.decoder(x, read, tgt_mask=mask if self.causal else None))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("copies", [True, False])
+def test_a_decoder_that_sees_the_words_it_is_to_write(causal, copies):
+    model = Rewriter(causal)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def run():
+        for _ in range(8):
+            source = torch.randint(1, 10, (32, 7))
+            written = source if copies else source.flip(1)
+            words = torch.cat([torch.zeros(32, 1, dtype=torch.long), written], 1)
+            optimizer.zero_grad()
+            scores = model(source, words[:, :-1])
+            functional.cross_entropy(scores.flatten(0, 1), words[:, 1:].flatten()).backward()
+            optimizer.step()
+
+    assert ("target leakage" in watched(run)) == (not causal)

@@ -442,3 +442,28 @@ def test_constant_outputs_name_the_steps_that_made_them(before, passes):
         assert "before the first step" in found.cause
         assert ("8 batches" in found.cause) == (passes == 8)
         assert ("rate 1e-2" in found.fix) == (passes == 1)
+
+
+def thrown(first: float, late: float) -> list[FlowStats]:
+    """Return a training whose first step had that update ratio and whose loss ends there."""
+    seen = collected(1.0)[0]
+    call = LossCall(
+        "cross_entropy", (64, 5), (64,), 0, 0, 0, 4, True, {}, "scores", None, "mean", 1.6, None
+    )
+    guesses = math.log(5)
+
+    def at(step: int, ratio: float, loss: float) -> FlowStats:
+        layers = tuple(replace(x, update_to_weight_ratio=ratio) for x in seen.layers)
+        calls = (replace(call, value=loss),)
+        return replace(seen, step=step, layers=layers, loss=loss, loss_after=None, calls=calls)
+
+    later = [at(step, 1e-4, late * guesses) for step in (100, 200)]
+    return [at(0, first, guesses), at(1, 0.1, guesses), at(8, 0.05, guesses), *later]
+
+
+@pytest.mark.parametrize(
+    ("first", "late", "told"), [(0.4, 1.0, True), (0.4, 0.6, False), (0.02, 1.0, False)]
+)
+def test_a_classifier_that_its_first_steps_threw_off(first, late, told):
+    found = rates.too_high(thrown(first, late))
+    assert (found is not None and "still that of guessing" in found.message) == told

@@ -95,3 +95,18 @@ def test_rows_hold_the_classes_of_one_place_or_are_scrambled(places, linear):
     ):
         in_order = torch.allclose(rows.diff(dim=1), torch.ones(1))
         assert (scrambled_in(rows) is None) == in_order
+
+
+def test_a_product_with_weights_of_another_shape():
+    output = nn.Linear(4, 1)(X)
+    weights = X[:, :1]
+    flat = output[:, 0].exp()
+    loss = (weights * flat + (1 - weights) * flat.clamp(min=0.5)).mean()
+    assert broadcast_in(loss) == ((6,), (6, 1))
+    surrogate = torch.min(flat * weights, flat.clamp(0.8, 1.2) * weights)
+    assert broadcast_in(-surrogate.mean()) == ((6,), (6, 1))
+    assert broadcast_in((flat * weights[:, 0]).mean()) is None
+    assert broadcast_in((output * weights).mean()) is None
+    # Of pairs both sides carry a gradient, and a table of n x n is one of pairs already.
+    assert broadcast_in((output * flat).mean()) is None
+    assert broadcast_in((torch.eye(6) * flat).mean()) is None

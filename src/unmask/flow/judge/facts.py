@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from unmask.flow.judge.rates import Course, Plateau
+from unmask.flow.judge.schedules import Course, Plateau
 from unmask.flow.measure.copies import CopyFacts
 from unmask.flow.measure.inputs import InputFacts
 
@@ -61,6 +61,7 @@ class LoopFacts:
         same: calls of kl_div on a distribution and itself, neither of them with a graph.
         carried: by recurrent layer, the probed steps that began with the state that the step before
             had left.
+        finished: whether the program came to its end by itself.
         lines: places in the user's code, by "step", "backward", "validation", "zero_grad",
             "schedule", "clip", "kl_div", and "elsewhere" for steps of another model's optimiser.
     """
@@ -106,6 +107,7 @@ class LoopFacts:
     shuffled: int = 0
     same: int = 0
     carried: dict[str, int] = field(default_factory=dict)
+    finished: bool = False
     lines: dict[str, str] = field(default_factory=dict)
 
     def scheduled(self, schedule: Any, figure: Any) -> None:

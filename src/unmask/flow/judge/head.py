@@ -37,6 +37,7 @@ def head(history: list[FlowStats]) -> Iterator[Verdict]:
     yield from _maximised(history)
     yield from regression(history)
     yield from _never_ends(history)
+    yield from _left_out(history)
     for stats in history:
         for call in map(_named, stats.calls):
             for verdict in _judged(call, stats):
@@ -44,6 +45,25 @@ def head(history: list[FlowStats]) -> Iterator[Verdict]:
                 if key not in done:
                     done.add(key)
                     yield verdict
+
+
+def _left_out(history: list[FlowStats]) -> Iterator[Verdict]:
+    """Find losses of the outputs that were computed at each step and never went backward."""
+    seen: dict[tuple[str, str | None], list[bool]] = {}
+    for call in (c for s in history for c in s.calls if c.own):
+        seen.setdefault((call.name, call.location), []).append(call.left_out)
+    for (name, location), left in seen.items():
+        if len(left) >= ALL_ALIKE and all(left):
+            yield Verdict(
+                "loss without effect",
+                "warning",
+                f"{name} is computed of the model's outputs, and no backward pass leads to them: "
+                "nothing is learnt of it",
+                "add it to the loss that goes backward; or measure it under torch.no_grad()",
+                location=location,
+                step=history[-1].step,
+                evidence={"calls": float(len(left))},
+            )
 
 
 def _named(call: LossCall) -> LossCall:
@@ -175,9 +195,9 @@ def _judged(call: LossCall, stats: FlowStats) -> Iterator[Verdict]:
     elif call.name == "difference":
         yield verdict(
             "shapes broadcast",
-            f"outputs of shape {list(call.shape)} less targets of shape {list(call.target_shape)} "
-            "are broadcast, each against every other",
-            "give both one shape, for instance with output.squeeze(1)",
+            f"outputs of shape {list(call.shape)} meet targets or weights of shape "
+            f"{list(call.target_shape)}: each is broadcast against every other",
+            "give both one shape, for instance with squeeze(1)",
         )
     elif call.name in SYMMETRIC:
         yield from fit(call, verdict)

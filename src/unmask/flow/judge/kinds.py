@@ -27,6 +27,7 @@ FlowKind = Literal[
     "gradients clipped away",
     "weight decay too large",
     "loss outweighed",
+    "loss without effect",
     "momentum too large",
     "learning rate vanishes",
     "schedule reversed",

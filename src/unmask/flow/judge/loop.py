@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from unmask.flow.judge.data import inputs
 from unmask.flow.judge.facts import LoopFacts
-from unmask.flow.judge.rates import begun_anew, schedule
+from unmask.flow.judge.schedules import begun_anew, schedule, unfinished
 from unmask.verdict import Verdict
 
 # Gradients may be accumulated over this many backward passes before it counts as a fault.
@@ -18,6 +18,8 @@ CLIPPED, CLIPS = 1e-3, 0.9
 VALIDATIONS = 3
 IDLE = 3
 REDRAWN = 2
+# Steps at which a term of the loss came to nothing.
+WASTED = 8
 # A divergence that is rounding.
 SAME = 1e-6
 # Probed steps that began with the last state.
@@ -61,6 +63,28 @@ def loop(facts: LoopFacts, ended: bool = False) -> Iterator[Verdict]:
     yield from _mode(facts)
     yield from _state(facts)
     yield from inputs(facts.inputs, ended)
+
+
+def wasted(term: int, times: int, location: str | None) -> Verdict | None:
+    """Judge a term of a loss whose gradients no step uses, though another term's are used.
+
+    Args:
+        term: its number.
+        times: that it was followed.
+        location: of the backward pass.
+    """
+    if times < WASTED:
+        return None
+    return Verdict(
+        "loss without effect",
+        "error",
+        f"term {term + 1} of the loss reaches only weights that this step doesn't change: "
+        f"{times} of {times} gradients of it were thrown away",
+        "leave out the .detach() or torch.no_grad() before it, as the images that a generator "
+        "makes need their graph for its own loss",
+        location=location,
+        evidence={"times": float(times)},
+    )
 
 
 def _no_step(facts: LoopFacts, ended: bool) -> Iterator[Verdict]:
@@ -136,6 +160,9 @@ def _no_step(facts: LoopFacts, ended: bool) -> Iterator[Verdict]:
 
 def _rates(facts: LoopFacts) -> Iterator[Verdict]:
     yield from begun_anew(facts.courses, facts.lines.get("schedule"))
+    if facts.finished and len(facts.courses) == 1:
+        left = unfinished(facts.courses[0], facts.lines.get("schedule"))
+        yield from [left] if left is not None else []
     yield from schedule(
         facts.rates, facts.plateaus, facts.schedules >= 0.9 * facts.steps, facts.lines
     )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 from unmask.flow.judge import fixes
@@ -26,8 +25,9 @@ from unmask.verdict import Verdict
 # The update ratios of rates that hardly get anywhere, of those at which a classifier hardly does,
 # and of those that are slow.
 STILL, BARELY, SLOW, SLOW_GAIN = 5e-5, 1e-4, 2e-4, 7e-4
-# The loss of a classifier that guesses, and the later probed steps that show it.
-GUESSES, LATE = 0.95, 2
+# The loss of a classifier that guesses, the later probed steps that show it, and steps after which
+# one that has learnt nothing was thrown off at the start.
+GUESSES, LATE, LONG = 0.95, 2, 100
 FAST, FAR_TOO_FAST, KEPT, HASTY_SHARE = 0.15, 0.3, 0.45, 0.25
 # A step that is this large after the loss has grown may have made it grow.
 FAST_STILL = 0.03
@@ -40,13 +40,6 @@ PROMISES = 0.5
 LOWERS = 0.1
 # Outputs that vary by this much of their size differ from image to image.
 VARIED = 0.05
-# Schedules that were left, and the fraction of their length from which on they have ended.
-COURSES, UNFINISHED = 2, 0.9
-# Steps after which a rate that fell to a thousandth of its peak, for half of them, is at an end.
-LEAST_STEPS, FALLEN = 20, 1e-3
-# The figures that a schedule watches, from which on their direction is certain; a figure that lies
-# this close to the training loss is a loss.
-FIGURES, CLOSE = 4, 2.0
 
 
 def too_high(history: list[FlowStats]) -> Verdict | None:
@@ -92,7 +85,7 @@ def too_high(history: list[FlowStats]) -> Verdict | None:
     outputs = max((c.shape[1] for c in history[-1].calls if _classifies(c)), default=0)
     grew = grew and not (outputs and min(recent) < math.log(outputs))
     if not hasty and not overshoots and not grew:
-        return None
+        return _thrown_off(history)
     if not kept and (len(history) < WITNESSES or (not grew and _halves(losses))):
         # Where no step's own effect is known, the course of the loss decides.
         return None
@@ -115,6 +108,29 @@ def too_high(history: list[FlowStats]) -> Verdict | None:
         step=stats.step,
         evidence={"update_to_weight_ratio": typical}
         | ({"expected_gain": median(gains)} if gains else {}),
+    )
+
+
+def _thrown_off(history: list[FlowStats]) -> Verdict | None:
+    """Find a classifier whose first step was large and which still guesses long afterwards."""
+    guesses = {
+        s.step: c.value >= GUESSES * math.log(c.shape[1])
+        for s in history
+        for c in s.calls
+        if _classifies(c) and c.own and c.value is not None
+    }
+    late = [step for step in guesses if step >= LONG]
+    ratios = update_ratios(history[0])
+    if len(late) < LATE or not all(guesses.values()) or not ratios or median(ratios) < FAST:
+        return None
+    return Verdict(
+        "learning rate too high",
+        "error",
+        f"the first step changed the weights of a typical layer by {median(ratios):.2g} of their "
+        f"size, and after {late[-1]} steps the loss is still that of guessing",
+        fixes.slower(history[:1]),
+        step=history[-1].step,
+        evidence={"update_to_weight_ratio": median(ratios)},
     )
 
 
@@ -170,12 +186,18 @@ def too_low(history: list[FlowStats]) -> Verdict | None:
     if fastest >= (STILL if gaining else SLOW):
         return None
     guesses = any(_classifies(c) and c.own for s in history for c in s.calls)
+    zero = bool(rates) and rates[-1] == 0
     return Verdict(
         "learning rate too low",
         "error" if fastest < (BARELY if guesses else STILL) else "warning",
-        f"a step changes the weights by {fastest:.2g} of their size"
+        "the learning rate is 0, and no step changes anything"
+        if zero
+        else f"a step changes the weights by {fastest:.2g} of their size"
         + (f" and the loss by {median(gains):.1g} of its own" if gains else ""),
-        fixes.faster(history),
+        "warm up from batch to batch: a schedule that is stepped once an epoch keeps its first "
+        "rate for all of it (in Lightning, interval='step')"
+        if zero
+        else fixes.faster(history),
         step=history[-1].step,
         evidence={"update_to_weight_ratio": fastest}
         | ({"expected_gain": median(gains)} if gains else {}),
@@ -280,129 +302,3 @@ def _normalises(stats: FlowStats) -> bool:
         if x.update_to_weight_ratio is not None and x.weight is not None
     ]
     return bool(steps and stats.learning_rate) and median(steps) > 0.3 * (stats.learning_rate or 0)
-
-
-@dataclass(frozen=True)
-class Plateau:
-    """One step of a schedule that lowers the rate when a figure no longer improves.
-
-    Args:
-        mode: "min" or "max".
-        figure: that it was given.
-        loss: the mean training loss since its last step.
-        rate: the learning rate after it.
-        losses: the number of training losses so far.
-    """
-
-    mode: str
-    figure: float
-    loss: float
-    rate: float
-    losses: int
-
-
-def schedule(
-    rates: Sequence[float], plateaus: Sequence[Plateau], each: bool, lines: Mapping[str, str]
-) -> Iterator[Verdict]:
-    """Judge what schedules do to the learning rate.
-
-    Args:
-        rates: of each step so far.
-        plateaus: what each step of a schedule that watches a figure saw.
-        each: whether schedules stepped at nearly every step.
-        lines: places in the user's code.
-    """
-    line = lines.get("schedule")
-    wrong_way = list(_reversed(plateaus, line))
-    yield from wrong_way
-    if len(rates) < LEAST_STEPS or wrong_way:
-        # What a reversed schedule does to the rate is part of that verdict.
-        return
-    peak = max(rates)
-    at = rates.index(peak)
-    gone = [r < FALLEN * peak for r in rates[at:]]
-    if peak > 0 and sum(gone) > len(rates) / 2:
-        yield Verdict(
-            "learning rate vanishes",
-            "error",
-            f"the learning rate is {rates[-1]:.2g} at step {len(rates)}, a thousandth of its "
-            f"{peak:.2g} since step {at + gone.index(True) + 1}",
-            "call scheduler.step() once an epoch, or give the schedule as many steps as there "
-            "are batches"
-            if each
-            else "a schedule that ends with the training",
-            cause="the schedule is advanced at every batch" if each else "",
-            location=line,
-            evidence={"rate": rates[-1], "peak": peak},
-        )
-
-
-@dataclass
-class Course:
-    """How far a schedule of a set length came.
-
-    Args:
-        key: the ids of the schedule and of its optimiser.
-        kind: its class.
-        length: its steps.
-        first: the count of all schedules' steps at its first step.
-        last: the same at its last.
-        at: its own steps so far.
-    """
-
-    key: tuple[int, int]
-    kind: str
-    length: int
-    first: int
-    last: int = 0
-    at: int = 0
-
-
-def begun_anew(courses: Sequence[Course], line: str | None) -> Iterator[Verdict]:
-    """Judge schedules of one optimiser that are made again before they have come to their end.
-
-    Args:
-        courses: of each schedule in turn.
-        line: of a schedule's step in the user's code.
-    """
-    left = [
-        a
-        for a, b in pairwise(courses)
-        if a.key[1] == b.key[1] and a.last < b.first and a.at + 1 < UNFINISHED * a.length
-    ]
-    if len(left) < COURSES or len(left) < len(courses) - 1:
-        return
-    yield Verdict(
-        "schedule begun anew",
-        "warning",
-        f"{len(left)} times a {left[-1].kind} was left for a new one, the last after {left[-1].at} "
-        f"of its {left[-1].length} steps: the rate never takes its course",
-        "make it once, before the loop over epochs, for all steps of the training",
-        location=line,
-        evidence={"left": float(len(left)), "length": float(left[-1].length)},
-    )
-
-
-def _reversed(seen: Sequence[Plateau], line: str | None) -> Iterator[Verdict]:
-    """Judge whether a schedule takes what improves for what gets worse."""
-    if len(seen) < FIGURES or not seen[-1].loss < seen[0].loss:
-        return
-    figures, mode = [p.figure for p in seen], seen[0].mode
-    a_loss = all(p.loss / CLOSE <= p.figure <= p.loss * CLOSE for p in seen)
-    percent = figures[0] > 5 * seen[0].loss and max(figures) <= 100
-    rate = min(figures) >= 0 and (max(figures) <= 1 or percent) and not a_loss
-    falls, rises = max(figures[1:]) < figures[0], min(figures[1:]) > figures[0]
-    if not (mode == "max" and falls and a_loss) and not (mode == "min" and rises and rate):
-        return
-    lowered = seen[-1].rate < seen[0].rate
-    other = "min" if mode == "max" else "max"
-    yield Verdict(
-        "schedule reversed",
-        "error" if lowered and mode == "max" else "warning",
-        f"the schedule lowers the rate while its figure does not {'rise' if falls else 'fall'}: it "
-        f"went from {figures[0]:.3g} to {figures[-1]:.3g} while the training loss fell"
-        + (f", and the rate from {seen[0].rate:.2g} to {seen[-1].rate:.2g}" if lowered else ""),
-        f'mode="{other}"' + ("" if falls else " if the figure is an accuracy"),
-        location=line,
-        evidence={"first": figures[0], "last": figures[-1]},
-    )

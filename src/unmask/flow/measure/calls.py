@@ -105,6 +105,7 @@ class LossCall:
         heavier: the weight of these in the loss, beside that of zeros.
         scale: that cosines were multiplied by, see graph.LastOperation.
         shown: whether the words that are to be guessed stand in the text that the model reads.
+        left_out: whether no backward pass of the step had a path to the outputs it was given.
     """
 
     name: str
@@ -139,6 +140,7 @@ class LossCall:
     endless: bool = False
     scale: float = 1.0
     shown: bool = False
+    left_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,16 @@ def runs_inside(package: str) -> bool:
             return True
         frame = frame.f_back  # type: ignore[assignment]
     return False
+
+
+def without_graph() -> str:
+    """Return what it is that runs a layer without a graph, as users write it."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_filename.endswith(("torch/utils/checkpoint.py", "checkpoint.pyc")):
+            return REENTRANT
+        frame = frame.f_back  # type: ignore[assignment]
+    return "torch.no_grad()"
 
 
 def is_users(name: str) -> bool:

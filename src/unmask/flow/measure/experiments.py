@@ -67,7 +67,7 @@ def experiment(
     ):
         mixed = _quietly(lambda: _mixed(_alive(model), call, x))
         place = _quietly(lambda: _place(_alive(model), call, x, len(y)))
-    if plain and not x.is_floating_point() and x.ndim == 2:
+    if isinstance(y, Tensor) and not y.is_floating_point():
         words = _quietly(lambda: leak(_alive(model), call, x, y))
     random = _quietly(lambda: _random(_alive(model), call, x)) if plain else None
     straight = plain and not curved

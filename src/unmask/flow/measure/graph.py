@@ -33,8 +33,9 @@ _SHAPES = (
 )
 _PRODUCTS = ("MmBackward0", "BmmBackward0")
 _NORMS = ("LinalgVectorNormBackward0", "NormBackward")
-# A difference computed by hand is looked for in this many steps of the graph back from the loss.
-_NEAR = 8
+# Of two tensors one of which is broadcast, looked for in the last operations before a loss.
+_PAIRED = ("SubBackward0", "RsubBackward1", "MulBackward0")
+_NEAR = 40
 
 
 class LastOperation(NamedTuple):
@@ -120,24 +121,37 @@ def _of_length_one(node: Any) -> bool:
 def broadcast_in(loss: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     """Return the two shapes of a loss computed by hand in which (n, 1) meets (n), or None.
 
-    The difference of outputs and constant targets then has shape (n, n), though the outputs have
-    shape (n, 1) or (n). Where both sides carry a gradient, pairs are meant.
+    A difference of outputs and constant targets, or their product with constant weights, then has
+    shape (n, n), though the outputs have shape (n, 1) or (n). Where both sides carry a gradient,
+    pairs are meant.
 
     Args:
         loss: with its graph; the last few operations are searched.
     """
-    node = loss.grad_fn
-    for _ in range(_NEAR):
-        if node is None:
-            return None
+    todo: list[Any] = [loss.grad_fn] if loss.grad_fn is not None else []
+    for node in todo:
         parents = [parent for parent, _ in node.next_functions if parent is not None]
-        if node.name() in ("SubBackward0", "RsubBackward1") and len(parents) == 1:
+        name = node.name()
+        if name in _PAIRED and len(parents) == 1:
             made, given = shape_of(node), shape_of(parents[0])
             n = made[0] if made else 0
-            if len(made) == 2 and n > 1 and made == (n, n) and given in ((n, 1), (n,), (1, n)):
-                return given, (n,) if given == (n, 1) else (n, 1)
-        node = parents[0] if parents else None
+            pair = (given, (n,) if given == (n, 1) else (n, 1))
+            # The weights of a product are kept for its gradient.
+            other = None if name == "MulBackward0" else pair[1]
+            for kept in (node._saved_self, node._saved_other) if other is None else ():
+                other = tuple(kept.shape) if kept is not None else other
+            if n > 1 and made == (n, n) and given in ((n, 1), (n,)) and other == pair[1]:
+                return pair
+        todo += parents if len(todo) < _NEAR else []
     return None
+
+
+def restored(node: Any) -> Any:
+    """Return the operation before those that only give its result another shape."""
+    kept = ("View", "Reshape", "UnsafeView", "Squeeze", "Unsqueeze", "ToCopy", "Clone", "Alias")
+    while node is not None and node.name().startswith(kept) and node.next_functions:
+        node = node.next_functions[0][0]
+    return node
 
 
 def scrambled_in(tensor: Tensor) -> tuple[int, ...] | None:

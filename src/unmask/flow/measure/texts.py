@@ -39,7 +39,7 @@ def placed(model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Any) -> b
 
 
 def leak(
-    model: nn.Module, call: Callable[[nn.Module, Any], Any], x: Tensor, y: Tensor
+    model: nn.Module, call: Callable[[nn.Module, Any], Any], inputs: Any, y: Tensor
 ) -> tuple[float | None, bool] | None:
     """Return how much of a word's output depends on later words, if its target is the next one.
 
@@ -48,21 +48,24 @@ def leak(
     Args:
         model: the network, whose embeddings are cut off from their tables.
         call: returns the output of a model for inputs.
-        x: the words, int64[texts, places].
+        inputs: the words, int64[texts, places], or several inputs of which one is a decoder's.
         y: their targets.
     """
-    targets = y.reshape(len(x), -1)
-    words, last = x.shape[1], targets.shape[1]
-    # The last words may have the next for a target, or all but the very last.
-    after = last <= words and bool((targets[:, :-1] == x[:, words - last + 1 :]).all())
-    within = last < words and bool((targets == x[:, words - last :]).all())
-    same = last == words and bool((targets == x).all())
-    if last < FEW or not (after or within or same):
+    parts = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
+    texts = [t for t in parts if isinstance(t, Tensor) and _whole(t) and t.ndim == 2]
+    found = [(x, known) for x in texts if (known := _relation(x, y)) is not None]
+    if len(parts) > 1:
+        # An encoder may read what a decoder is to write.
+        found = [(x, known) for x, known in found if known == "next"]
+    if len(found) != 1:
         return None
+    x, same = found[0][0], found[0][1] == "same"
+    words, last = x.shape[1], y.numel() // len(x)
     leaves: list[Tensor] = []
     few = x[:FEW].clone()
-    embed(model, {few.shape}, leaves)
-    output = logits_in(call(model, few))
+    taken = [t[:FEW] if isinstance(t, Tensor) and t.ndim and len(t) == len(x) else t for t in parts]
+    embed(model, {few.shape}, leaves, few if len(parts) > 1 else None)
+    output = logits_in(call(model, type(inputs)(taken) if len(parts) > 1 else few))
     if output is None or output.shape[:2] != few.shape or not leaves:
         return None
     place = words - 1 - last // 2
@@ -80,6 +83,22 @@ def leak(
         return later / total, False
     own = sum(float(s[place].sum()) for s in sizes)
     return None, later == 0 and 0 < own < total
+
+
+def _relation(x: Tensor, y: Tensor) -> str | None:
+    """Return whether words' targets are the "next" words or the "same", None for others."""
+    if not len(x) or y.numel() % len(x):
+        return None
+    targets = y.reshape(len(x), -1)
+    words, last = x.shape[1], targets.shape[1]
+    if not FEW <= last <= words:
+        return None
+    # The last words may have the next for a target, or all but the very last.
+    after = bool((targets[:, :-1] == x[:, words - last + 1 :]).all())
+    within = last < words and bool((targets == x[:, words - last :]).all())
+    if after or within:
+        return "next"
+    return "same" if last == words and bool((targets == x).all()) else None
 
 
 def read(
@@ -136,17 +155,23 @@ def _padding(model: nn.Module, x: Tensor) -> int | None:
     return None if within or int(ends.sum()) < max(FEW, len(x) // 4) else word
 
 
-def embed(model: nn.Module, shapes: Collection[torch.Size], leaves: list[Tensor]) -> None:
+def embed(
+    model: nn.Module,
+    shapes: Collection[torch.Size],
+    leaves: list[Tensor],
+    words: Tensor | None = None,
+) -> None:
     """Let a pass add the embeddings of words, cut off from their tables.
 
     Args:
         model: whose tables are hooked.
         shapes: of the words that are meant.
         leaves: receives the embeddings.
+        words: that alone are meant, None for all of those shapes.
     """
 
     def cut(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        if args[0].shape not in shapes:
+        if args[0].shape not in shapes or not (words is None or torch.equal(args[0], words)):
             return output
         leaves.append(output.detach().requires_grad_())
         return leaves[-1]

@@ -7,7 +7,6 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -18,17 +17,16 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
 
 from unmask.flow.measure.calls import (
-    REENTRANT,
     SAMPLE,
     Cut,
     LossCall,
     OutputStats,
-    difference_call,
     logits_in,
     loss_call,
     user_line,
+    without_graph,
 )
-from unmask.flow.measure.graph import broadcast_in, last_operation
+from unmask.flow.measure.graph import last_operation
 from unmask.flow.measure.layers import (
     Collected,
     Layer,
@@ -42,6 +40,7 @@ from unmask.flow.measure.magnitude import few
 from unmask.flow.measure.parameters import ParameterLedger, amp_scale
 from unmask.flow.measure.slopes import ActivationMode
 from unmask.flow.measure.statistics import NEVER, Dropped, FlowStats, InputStats
+from unmask.flow.measure.terms import Fed, calls_by_hand
 from unmask.flow.measure.wrappers import transformed
 
 if TYPE_CHECKING:
@@ -94,11 +93,12 @@ class Window:
         self._input: InputStats | None = None
         self._first: Layer | None = None
         self._output: OutputStats | None = None
-        self._result: int | None = None
+        self._result: Tensor | None = None
         self._before: dict[Optimizer, list[tuple[Collected, list[Tensor]]]] = {}
         self._stepped: set[int] = set()
         self._optimizer: tuple[str, float] | None = None
         self.calls: list[LossCall] = []
+        self._fed = Fed()
         self.cuts: list[Cut] = []
         self.loss: float | None = None
         self.passes = 0
@@ -187,7 +187,7 @@ class Window:
         if torch.is_grad_enabled() and any(x.data_ptr() == drawn for x in tensors_in(args)):
             self.cuts.append(Cut(SAMPLE, layer.name, user_line()))
         if self._graph and not torch.is_grad_enabled() and self._trains(layer):
-            self.cuts.append(Cut(_without_graph(), layer.name, user_line()))
+            self.cuts.append(Cut(without_graph(), layer.name, user_line()))
         if layer.matrix and torch.is_grad_enabled():
             x = next(tensors_in(args), None)
             if x is not None:
@@ -288,7 +288,7 @@ class Window:
         if not (isinstance(z, Tensor) and z.is_floating_point() and z.numel()):
             return
         last = last_operation(z)
-        self._result = z.untyped_storage().data_ptr()
+        self._result = z
         rows = scattered(z.detach())
         bias = self._bias(rows) if last.name == "scores" else None
         if bias is not None:
@@ -316,21 +316,22 @@ class Window:
         if len(self.calls) >= MOST_CALLS:
             return
         seen = loss_call(name, output, target, options, result, self.probe.sequences.words)
-        own = self._result is None or output.untyped_storage().data_ptr() == self._result
+        own = self._result is None or _memory(output) == _memory(self._result)
         dropped = own and self._output is not None and self._output.operation == "dropout"
         if not own or dropped:
             seen = replace(seen, own=own, operation="dropout" if dropped else seen.operation)
+        self._fed.add(len(self.calls), output, result)
         self.calls.append(seen)
 
     def see_backward(self, loss: Tensor, value: float) -> None:
-        """Record the value of a loss, and where it was broadcast."""
+        """Record the value of a loss, and what of it was written by hand."""
         self.loss = (self.loss or 0.0) + value / self.scale
         self.passes += 1
         self._sent_back = True
         self.ledger.sent_back = self.ledger.sent_back or user_line()
-        by_hand = broadcast_in(loss)
-        if by_hand is not None and len(self.calls) < MOST_CALLS:
-            self.calls.append(difference_call(*by_hand))
+        self._fed.sent_back(loss)
+        by_hand = calls_by_hand(loss, self._result, self.probe.sequences.words, self.scale)
+        self.calls += by_hand[: MOST_CALLS - len(self.calls)]
 
     def _trains(self, layer: Layer) -> bool:
         return any(w.requires_grad for w in layer.weights)
@@ -418,7 +419,7 @@ class Window:
             optimizer=name,
             learning_rate=rate,
             output=self._output,
-            calls=tuple(self.calls),
+            calls=self._fed.marked(self.calls),
             cuts=tuple(self.cuts),
             parameters=self.ledger.read(
                 self.probe.optimizers(), self._sent_back or self.saw_backward()
@@ -434,14 +435,8 @@ def _in_backward() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
-def _without_graph() -> str:
-    """Return what it is that runs a layer without a graph, as users write it."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_filename.endswith(("torch/utils/checkpoint.py", "checkpoint.pyc")):
-            return REENTRANT
-        frame = frame.f_back
-    return "torch.no_grad()"
+def _memory(x: Tensor) -> int:
+    return x.untyped_storage().data_ptr()
 
 
 def _norm(tensors: list[Tensor]) -> float:
