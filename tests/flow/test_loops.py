@@ -147,7 +147,7 @@ def validating(model, change, first=900):
         (
             lambda: train(net(outputs=1), loss=lambda o, y: (o - y / 3).square().mean()),
             "shapes broadcast",
-            "less targets",
+            "meet targets",
         ),
         (
             lambda: train(net(), loss=lambda o, y: -functional.cross_entropy(o, y)),

@@ -162,8 +162,8 @@ def _conclude(report: WatchReport, said: list[Verdict], out: Path, json: bool) -
     if not report.models:
         _line(
             "no training was seen: no model with parameters was called with gradients (tensors "
-            "without a module, a module with a __call__ of its own, model.forward(x) instead of "
-            "model(x), and what runs inside torch.func's vmap and grad aren't watched)"
+            "without a module, a module with a __call__ of its own, and what runs inside "
+            "torch.func's vmap and grad aren't watched)"
         )
         if report.verdicts:
             for v in report.verdicts:

@@ -26,6 +26,7 @@ from unmask.flow.judge.kinds import CONSEQUENCES
 from unmask.flow.judge.loop import IDLE, PATIENCE, frozen, not_loaded, wasted
 from unmask.flow.judge.verdicts import ordered, told
 from unmask.flow.measure.calls import LossTap, user_line
+from unmask.flow.measure.forwards import Forwards
 from unmask.flow.measure.inputs import Batch, batch_of
 from unmask.flow.measure.parameters import held_by
 from unmask.flow.measure.probe import DEFAULT_EVERY, GradientProbe, closure_of
@@ -33,7 +34,7 @@ from unmask.flow.measure.taps import Tapped
 from unmask.flow.measure.terms import Terms
 from unmask.flow.measure.wrappers import is_part, transformed, unwrap
 from unmask.flow.training import LOOK, Training
-from unmask.flow.watched import Key, Watched, WatchReport, key
+from unmask.flow.watched import Key, WatchReport, key, record
 from unmask.runtime import environment_stamp
 from unmask.verdict import SEVERITIES, Severity, Verdict, at_least
 
@@ -80,7 +81,7 @@ class Watch:
         self._scaled_up = False
         # On the program rather than on a model of it.
         self._noted: dict[Key, Verdict] = {}
-        self._idle_steps, self._terms = 0, Terms()
+        self._idle_steps, self._terms, self._forwards = 0, Terms(), Forwards()
         self._last: Training | None = None
         self._batch: Batch = None
         # Passes of our own on a copy are no training of the user's.
@@ -124,6 +125,7 @@ class Watch:
         self._handles = []
         self._loss.__exit__()
         self._taps.__exit__()
+        self._forwards.undo()
         for training in (*self._past, *self._trainings.values()):
             training.probe.__exit__(kind, error, trace)
         for training in self._trainings.values():
@@ -153,16 +155,7 @@ class Watch:
                     mine[key(v)] = v
             found |= {key(v): v for v in ordered(mine.values())}
         return WatchReport(
-            tuple(
-                Watched(
-                    type(t.module).__name__,
-                    sum(p.numel() for p in t.module.parameters()),
-                    tuple(t.history),
-                    t.probe.step,
-                    t.probe.problem,
-                )
-                for t in trainings
-            ),
+            tuple(record(t) for t in trainings),
             tuple(ordered((found | self._noted).values())),
             time.perf_counter() - self._start,
             environment_stamp(),
@@ -185,6 +178,7 @@ class Watch:
             self._apart, warnings.showwarning = before, shown
 
     def _before_forward(self, module: nn.Module, args: Any) -> None:
+        self._forwards.entered(module)
         if self._apart or transformed():
             # A compiled model is found by its wrapper; inside vmap a model stands for many.
             return
@@ -208,6 +202,8 @@ class Watch:
             return
         if is_part(module, [t.module for t in self._trainings.values()]):
             self._parts.add(module)
+            return
+        if self._forwards.inside(module):
             return
         try:
             network = unwrap(module)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unmask.flow.measure.statistics import FlowStats
 from unmask.verdict import Severity, Verdict, at_least
+
+if TYPE_CHECKING:
+    from unmask.flow.training import Training
 
 Key = tuple[str, str | None, str | None]
 
@@ -58,3 +61,14 @@ class WatchReport:
 def key(v: Verdict) -> Key:
     """Return what distinguishes a verdict from others of the same training."""
     return v.kind, v.subject, v.location
+
+
+def record(training: Training) -> Watched:
+    """Return the record of a training so far."""
+    return Watched(
+        type(training.module).__name__,
+        sum(p.numel() for p in training.module.parameters()),
+        tuple(training.history),
+        training.probe.step,
+        training.probe.problem,
+    )

@@ -1910,3 +1910,94 @@ def test_a_decoder_that_sees_the_words_it_is_to_write(causal, copies):
             optimizer.step()
 
     assert ("target leakage" in watched(run)) == (not causal)
+
+
+class Named(nn.Module):
+    """Two layers, softmax after them, and a forward that its users call by its name."""
+
+    def __init__(self, softmax: bool = False) -> None:
+        super().__init__()
+        self.first, self.last, self.softmax = nn.Linear(20, 32), nn.Linear(32, 5), softmax
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        out = self.last(self.first(x).relu())
+        return out.softmax(1) if self.softmax else out
+
+
+class Derived(Named):
+    """A forward that calls that of its base."""
+
+    def forward(self, x):
+        return super().forward(x)
+
+
+def by_name(model, steps: int = 30):
+    """Train a model whose forward is called by its name, evaluate it, and return its weights."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    for i in range(steps):
+        x, y = batch(i)
+        optimizer.zero_grad()
+        functional.cross_entropy(model.forward(x), y).backward()
+        optimizer.step()
+    with torch.no_grad():
+        model.forward(batch(99)[0])
+    return [p.detach().clone() for p in model.parameters()]
+
+
+@pytest.mark.parametrize("kind", [Named, Derived])
+def test_a_forward_that_is_called_by_its_name(kind):
+    own = kind.forward
+    torch.manual_seed(1)
+    alone = by_name(kind())
+    torch.manual_seed(1)
+    model = kind()
+    with Watch(every=1000) as seen:
+        weights = by_name(model)
+    assert all(torch.equal(a, b) for a, b in zip(alone, weights, strict=True))
+    # Once a step and once for the evaluation, in the model and in its base.
+    assert model.calls == 31
+    assert [m.model for m in seen.report.models] == [kind.__name__]
+    assert not [v for v in seen.verdicts if v.severity == "error"]
+    assert kind.forward is own
+    with Watch(every=1000) as seen:
+        by_name(kind(softmax=True))
+    assert "activation before the loss" in {v.kind for v in seen.verdicts}
+
+
+def test_hooks_of_the_users_run_as_before_where_forward_is_called_by_its_name():
+    model, ran = Named(), []
+    model.register_forward_hook(lambda *_: ran.append(1))
+    with Watch(every=1000):
+        by_name(model, steps=6)
+    assert not ran
+
+
+def test_a_forward_by_name_that_calls_itself():
+    class Tree(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.leaf, self.head = nn.Linear(20, 20), nn.Linear(20, 5)
+
+        def forward(self, x, depth=2):
+            x = self.leaf(x).tanh()
+            return self.forward(x, depth - 1) if depth else self.head(x)
+
+    with Watch(every=1000) as seen:
+        by_name(Tree())
+    assert [m.model for m in seen.report.models] == ["Tree"]
+
+
+def test_a_forward_that_the_user_kept_is_left_alone():
+    model = Named()
+    kept = model.forward
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with Watch(every=1000) as seen:
+        for i in range(10):
+            x, y = batch(i)
+            optimizer.zero_grad()
+            functional.cross_entropy(kept(x), y).backward()
+            optimizer.step()
+    assert model.calls == 10
+    assert not [v for v in seen.verdicts if v.severity == "error"]
