@@ -19,7 +19,7 @@ VALIDATIONS = 3
 IDLE = 3
 REDRAWN = 2
 # Steps at which a term of the loss came to nothing.
-WASTED = 8
+WASTED = 10
 # A divergence that is rounding.
 SAME = 1e-6
 # Probed steps that began with the last state.

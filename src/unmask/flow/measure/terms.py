@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _NEAR, _FAR = 64, 50_000
 # Whole numbers come back from a difference with an error of its rounding.
 _WHOLE = 1e-5
-# Backward passes whose terms are followed.
-FOLLOWED = 24
+# Backward passes whose terms are followed, and those among which they are looked for.
+FOLLOWED, _PASSES = 24, 400
 _Edge = tuple[Any, int]
 
 
@@ -190,7 +190,7 @@ class Terms:
         self._pending: list[tuple[Term, frozenset[int]]] = []
         self._stepped: set[int] = set()
         self._ever: set[int] = set()
-        self._followed = 0
+        self._followed = self._passes = 0
         self._idle: Counter[Term] = Counter()
         self._working: set[Term] = set()
         self._weights: dict[Term, frozenset[int]] = {}
@@ -200,7 +200,8 @@ class Terms:
         if self._stepped:
             self._settle()
         node = getattr(loss, "grad_fn", None)
-        if self._followed >= FOLLOWED or node is None:
+        self._passes += 1
+        if self._over() or node is None:
             return
         terms = _summands(node)
         if len(terms) > 1:
@@ -210,7 +211,7 @@ class Terms:
 
     def stepped(self, parameters: Iterable[Tensor]) -> None:
         """Record the step of an optimiser that holds these parameters."""
-        if self._followed < FOLLOWED or self._pending:
+        if self._pending or not self._over():
             self._stepped |= {id(p) for p in parameters if p.grad is not None}
 
     def without_effect(self) -> list[tuple[Term, int]]:
@@ -227,6 +228,9 @@ class Terms:
             and term.location in working
             and self._weights[term] <= self._ever
         ]
+
+    def _over(self) -> bool:
+        return self._followed >= FOLLOWED or self._passes > _PASSES
 
     def _settle(self) -> None:
         for term, weights in self._pending:
