@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 import weakref
 from typing import Any
@@ -43,9 +44,11 @@ class Forwards:
             return False
         owner, frame = None, sys._getframe(1)
         while frame is not None:
-            holder = frame.f_locals.get("self") if frame.f_code.co_name == "forward" else None
+            code = frame.f_code
+            own = code.co_name == "forward" and code.co_argcount > 0
+            holder = frame.f_locals.get(code.co_varnames[0]) if own else None
             if isinstance(holder, nn.Module) and holder is not module:
-                own = getattr(type(holder).forward, "__code__", None) is frame.f_code
+                own = getattr(inspect.unwrap(type(holder).forward), "__code__", None) is code
                 by_name = frame.f_back is None or frame.f_back.f_code.co_name not in _CALLS
                 if own and by_name and module in set(holder.modules()):
                     owner = holder
