@@ -146,6 +146,27 @@ def test_a_plain_script_its_line_and_its_own_status(watch, tmp_path):
     assert found["models"][0]["steps"] == 12
 
 
+@pytest.mark.parametrize("flag", ["-m", "--module"])
+def test_a_module_is_run_as_python_runs_it(flag, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    # A module's name is found once in a process.
+    package = f"made_up_package{len(flag)}"
+    folder = tmp_path / package
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "head.py").write_text("from torch import nn\nlast = nn.Softmax(1)\n")
+    source = PLAIN.replace("HEAD", ", last").replace("END", "assert sys.argv[1] == '--steps'")
+    (folder / "train.py").write_text("from .head import last\n" + source)
+    status = main(["flow", "watch", "--every", "50", flag, f"{package}.train", "--steps", "12"])
+    said = capsys.readouterr()
+    assert status == 0, said.err
+    where = f"{package}/train.py:{1 + here(source)}"
+    assert f"error: activation before the loss ({where}, step 1)" in said.err
+    for wrong in (f"{package}.nothing", package, "nowhere.train", "..", "train.py"):
+        assert main(["flow", "watch", flag, wrong]) == 2
+        assert "no such module" in capsys.readouterr().err
+
+
 def test_weights_changed_by_hand_are_no_clean_bill(watch):
     source = (
         DATA

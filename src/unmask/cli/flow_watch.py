@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import runpy
 import signal
@@ -36,6 +37,9 @@ def watch(
     *arguments: Annotated[
         str, Parameter(help="what the script itself takes", allow_leading_hyphen=True)
     ],
+    module: Annotated[
+        bool, Parameter(alias="-m", help="SCRIPT is a module's name, as python -m takes it")
+    ] = False,
     out: Annotated[Path, Parameter(help="the folder for report, figure and numbers")] = Path(
         "runs/watch"
     ),
@@ -56,7 +60,7 @@ def watch(
     Options of this command stand before the script, those of the script after it. The exit status
     is the script's own; 1 when --stop-on ended it or --fail-on names what was found.
     """
-    _require_script(script)
+    (_require_module if module else _require_script)(script)
     from unmask.flow.watch import Stopped
     from unmask.flow.watch import watch as watching
     from unmask.report.files import require_writable
@@ -73,7 +77,7 @@ def watch(
     status = 0
     try:
         with session:
-            status = _run(script, arguments)
+            status = _run(script, arguments, module)
     except Stopped:
         status = FAILED
         _line(f"stopped at {_steps(session)}, after {session.report.seconds:.0f} s: no step more")
@@ -127,13 +131,32 @@ def _require_script(script: str) -> None:
         raise UserError("the script isn't Python", got=f"{script}{line}: {error}") from error
 
 
-def _run(script: str, arguments: Sequence[str]) -> int:
+def _require_module(name: str) -> None:
+    """Require a module, or a package with a __main__, that Python finds from this folder."""
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = importlib.util.find_spec(name)
+        if found is not None and found.submodule_search_locations is not None:
+            found = importlib.util.find_spec(f"{name}.__main__")
+    except (ImportError, ValueError):
+        found = None
+    finally:
+        sys.path.pop(0)
+    if found is None:
+        do = "python -m must find it from this folder; of a package its __main__"
+        raise UserError("there is no such module", got=name, do=do)
+
+
+def _run(script: str, arguments: Sequence[str], module: bool = False) -> int:
     """Run the script as Python would and return its exit status; its exceptions pass through."""
     before, path = sys.argv, list(sys.path)
     sys.argv = [script, *arguments]
-    sys.path.insert(0, str(Path(script).resolve().parent))
+    sys.path.insert(0, str(Path.cwd() if module else Path(script).resolve().parent))
     try:
-        runpy.run_path(script, run_name="__main__")
+        if module:
+            runpy.run_module(script, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(script, run_name="__main__")
     except SystemExit as end:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
