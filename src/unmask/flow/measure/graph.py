@@ -63,7 +63,7 @@ def last_operation(tensor: Tensor) -> LastOperation:
     Args:
         tensor: with its graph.
     """
-    node = _skipped(tensor.grad_fn)
+    node = skipped(tensor.grad_fn)
     if node is None:
         return LastOperation()
     name = node.name()
@@ -93,28 +93,34 @@ def _scaled(node: Any) -> tuple[float, Any]:
             break
         by = abs(float(factor))
         scale *= by if node.name() == "MulBackward0" else 1 / by if by else math.inf
-        node = _skipped(node.next_functions[0][0])
+        node = skipped(node.next_functions[0][0])
     return scale, node
 
 
-def _skipped(node: Any) -> Any:
-    while node is not None and node.name().startswith(_SHAPES):
+def skipped(node: Any, operations: tuple[str, ...] = _SHAPES) -> Any:
+    """Return the operation before those that pass on their input, or only reshape or cut it off.
+
+    Args:
+        node: of the graph, or None.
+        operations: the beginnings of the names of those that are skipped.
+    """
+    while node is not None and node.name().startswith(operations):
         node = node.next_functions[0][0] if node.next_functions else None
     return node
 
 
 def _weighs(product: Any) -> bool:
     """Return whether a matrix product's second factor is a trained weight."""
-    weight = _skipped(product.next_functions[-1][0])
+    weight = skipped(product.next_functions[-1][0])
     return weight is not None and weight.name().endswith("AccumulateGrad")
 
 
 def _of_length_one(node: Any) -> bool:
     """Return whether vectors were divided by their lengths."""
-    node = _skipped(node)
+    node = skipped(node)
     if node is None or node.name() != "DivBackward0" or len(node.next_functions) < 2:
         return False
-    length = _skipped(node.next_functions[1][0])
+    length = skipped(node.next_functions[1][0])
     return length is not None and length.name().startswith(_NORMS)
 
 
@@ -132,26 +138,24 @@ def broadcast_in(loss: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]] | None
     for node in todo:
         parents = [parent for parent, _ in node.next_functions if parent is not None]
         name = node.name()
-        if name in _PAIRED and len(parents) == 1:
-            made, given = shape_of(node), shape_of(parents[0])
-            n = made[0] if made else 0
-            pair = (given, (n,) if given == (n, 1) else (n, 1))
-            # The weights of a product are kept for its gradient.
-            other = None if name == "MulBackward0" else pair[1]
-            for kept in (node._saved_self, node._saved_other) if other is None else ():
-                other = tuple(kept.shape) if kept is not None else other
-            if n > 1 and made == (n, n) and given in ((n, 1), (n,)) and other == pair[1]:
-                return pair
+        made = shape_of(node) if name in _PAIRED and len(parents) == 1 else ()
+        n = made[0] if made else 0
+        if n > 1 and made == (n, n):
+            given = shape_of(parents[0])
+            other = (n,) if given == (n, 1) else (n, 1)
+            # A table of n x n, by which outputs are multiplied, is one of pairs already.
+            if given in ((n, 1), (n,)) and _kept_shape(node) in (None, other):
+                return given, other
         todo += parents if len(todo) < _NEAR else []
     return None
 
 
-def restored(node: Any) -> Any:
-    """Return the operation before those that only give its result another shape."""
-    kept = ("View", "Reshape", "UnsafeView", "Squeeze", "Unsqueeze", "ToCopy", "Clone", "Alias")
-    while node is not None and node.name().startswith(kept) and node.next_functions:
-        node = node.next_functions[0][0]
-    return node
+def _kept_shape(node: Any) -> tuple[int, ...] | None:
+    """Return the shape of the constant that a product keeps for its gradient, None for others."""
+    if node.name() != "MulBackward0":
+        return None
+    kept = [x for x in (node._saved_self, node._saved_other) if x is not None]
+    return tuple(kept[0].shape) if kept else None
 
 
 def scrambled_in(tensor: Tensor) -> tuple[int, ...] | None:

@@ -8,13 +8,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unmask.flow.measure.calls import LossCall, difference_call, loss_call
-from unmask.flow.measure.graph import broadcast_in, restored
+from unmask.flow.measure.graph import broadcast_in, skipped
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 # Operations between a loss and its terms, and steps of the graph that are walked at most.
 _NEAR, _FAR = 64, 50_000
+# Operations that keep the order of a tensor's numbers.
+_IN_ORDER = ("View", "Reshape", "UnsafeView", "Squeeze", "Unsqueeze", "ToCopy", "Clone", "Alias")
 # Whole numbers come back from a difference with an error of its rounding.
 _WHOLE = 1e-5
 # Backward passes whose terms are followed, and those among which they are looked for.
@@ -84,7 +86,8 @@ def _target(node: Any, error: Tensor, output: Tensor) -> Tensor | None:
     (first, _), (second, _) = node.next_functions[0][0].next_functions
     if (first is None) == (second is None) or error.numel() != output.numel():
         return None
-    if restored(first if second is None else second) is not restored(output.grad_fn):
+    one = first if second is None else second
+    if skipped(one, _IN_ORDER) is not skipped(output.grad_fn, _IN_ORDER):
         return None
     with torch.no_grad():
         own = output.detach().reshape(error.shape)
